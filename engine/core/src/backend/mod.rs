@@ -1,0 +1,207 @@
+//! The contract between the executor and the machines that compute. See `contract.md` beside this file.
+//!
+//! A [`Backend`] owns buffers and kernels and knows nothing of CKKS: it sees batches of residue polynomials. Every result is
+//! exact and canonical, so all backends return the same bits ([`conformance`] checks it).
+
+pub mod conformance;
+mod linear;
+mod polynomial;
+mod steps;
+mod tensor;
+
+pub use linear::{LinearMap, LinearMapError, MAX_TAPS, MAX_WEIGHT, PADDING};
+pub use polynomial::Horner;
+pub use steps::{KeySwitch, ProductPlan, SlotwiseOp, slotwise_shape};
+pub use tensor::{Shape, Window};
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use crate::ckks::UniformSource;
+use crate::ring::RnsBasis;
+
+/// Why a backend could not do what it was asked. The process stays usable.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BackendError {
+    /// Not enough memory on the device.
+    #[error(
+        "the {device} has no room for {bytes} more bytes: use a smaller --memory-budget, fewer images at a time, or another backend"
+    )]
+    OutOfMemory {
+        /// What ran out.
+        device: String,
+        /// Bytes of the failed request.
+        bytes: u64,
+    },
+    /// The device disappeared.
+    #[error("the {device} was lost during the computation: {reason}; start again, or use --backend cpu")]
+    DeviceLost {
+        /// Which device.
+        device: String,
+        /// The driver's words.
+        reason: String,
+    },
+    /// The device lacks something.
+    #[error("the {device} cannot do this: {reason}")]
+    Unsupported {
+        /// Which device.
+        device: String,
+        /// What is missing and what to do.
+        reason: String,
+    },
+}
+
+/// Result of a backend operation.
+pub type Result<T> = std::result::Result<T, BackendError>;
+
+/// Batched exact arithmetic on tensors of residues, `[limb][value][component][lane]`, bound to one [`RnsBasis`].
+///
+/// First tier, required: one call is one batched launch over all limbs, values, components and lanes. Second tier, provided:
+/// steps composed from the first, which a backend may replace by fused kernels that return the same bits. Shapes that do not
+/// fit each other are bugs of the caller and panic; everything that depends on the machine is a [`BackendError`].
+pub trait Backend: Send + Sync {
+    /// A batch of polynomials in the backend's memory.
+    type Tensor: Send + Sync;
+
+    /// Short name: `cpu` or `gpu`.
+    fn name(&self) -> &'static str;
+
+    /// Which kernels run, for reports.
+    fn kernels(&self) -> &'static str;
+
+    /// The machine's own name, for reports.
+    fn device(&self) -> String;
+
+    /// The ring and primes that tensors' limbs refer to.
+    fn basis(&self) -> &Arc<RnsBasis>;
+
+    /// Shape of a tensor.
+    fn shape<'a>(&self, x: &'a Self::Tensor) -> &'a Shape;
+
+    // Memory.
+
+    /// A tensor of zeros.
+    fn zeros(&self, shape: Shape) -> Result<Self::Tensor>;
+
+    /// Host residues (canonical, `shape.len()` of them, in tensor order) to a tensor.
+    fn upload(&self, shape: Shape, residues: &[u32]) -> Result<Self::Tensor>;
+
+    /// A tensor's residues, in tensor order.
+    fn download(&self, x: &Self::Tensor) -> Result<Vec<u32>>;
+
+    /// Copies window `from` of `x` over window `to` of `out`. The windows have equal extents.
+    fn copy(&self, x: &Self::Tensor, from: &Window, out: &mut Self::Tensor, to: &Window) -> Result<()>;
+
+    // From and to the wire.
+
+    /// Fills component `component` of `out` with bit-packed residues: for each limb, for each value, a row of N residues of
+    /// `ceil(log2 q)` bits each, least significant bit first, every row starting at a byte. `packed` has exactly
+    /// [`packed_len`] bytes. Returns false, with `out` unspecified, if any residue is not below its prime.
+    fn unpack(&self, packed: &[u8], out: &mut Self::Tensor, component: usize) -> Result<bool>;
+
+    /// The inverse of [`Self::unpack`] for one component.
+    fn pack(&self, x: &Self::Tensor, component: usize) -> Result<Vec<u8>>;
+
+    /// Fills component `component` of `out` with uniform residues: value `v` is object `first_object + v` of `source`.
+    fn expand(
+        &self,
+        source: &UniformSource,
+        first_object: u32,
+        out: &mut Self::Tensor,
+        component: usize,
+    ) -> Result<()>;
+
+    // Slot-wise arithmetic (evaluation domain, or linear in either domain).
+
+    /// `out[row, position] = sum_k w[row][k] x[gather(row, position, k)]`, and the row's constant added to component 0.
+    fn linear(&self, map: &LinearMap, x: &Self::Tensor) -> Result<Self::Tensor>;
+
+    /// Products of ciphertexts, value by value, evaluation domain: component `t` is `sum_(i+j=t) a_i b_j`. Limbs, values and
+    /// lanes agree.
+    fn multiply(&self, a: &Self::Tensor, b: &Self::Tensor) -> Result<Self::Tensor>;
+
+    /// Adds `constants[i]` (canonical) to every lane of component 0 of every value in the i-th limb. In evaluation domain this
+    /// adds the constant polynomial.
+    fn add_constant(&self, x: &mut Self::Tensor, constants: &[u32]) -> Result<()>;
+
+    /// Multiplies the i-th limb by `factors[i]` (canonical).
+    fn scale(&self, x: &mut Self::Tensor, factors: &[u32]) -> Result<()>;
+
+    /// `x += y`, equal shapes.
+    fn add(&self, x: &mut Self::Tensor, y: &Self::Tensor) -> Result<()>;
+
+    /// `x = (x - y) factors[i]` in the i-th limb, equal shapes.
+    fn subtract_scale(&self, x: &mut Self::Tensor, y: &Self::Tensor, factors: &[u32]) -> Result<()>;
+
+    /// `acc[value, c] += digit[value, 0] key[row, c]` for both components `c`: the key-switch inner product, with row `row` of
+    /// `key` shared by all values. Limbs and lanes agree; limbs of `key` are looked up by prime, it may have more.
+    fn accumulate_key(
+        &self,
+        acc: &mut Self::Tensor,
+        digit: &Self::Tensor,
+        key: &Self::Tensor,
+        row: usize,
+    ) -> Result<()>;
+
+    // Transforms and conversions (whole polynomials: lanes = N).
+
+    /// Coefficient to evaluation domain, every polynomial.
+    fn forward_ntt(&self, x: &mut Self::Tensor) -> Result<()>;
+
+    /// Evaluation to coefficient domain, every polynomial.
+    fn inverse_ntt(&self, x: &mut Self::Tensor) -> Result<()>;
+
+    /// For every coefficient, the centred representative modulo the product of all of `x`'s primes, reduced modulo each prime
+    /// of `limbs`. Coefficient domain in and out.
+    fn convert_centred(&self, x: &Self::Tensor, limbs: &[usize]) -> Result<Self::Tensor>;
+
+    /// Waits until everything asked for so far is done.
+    fn synchronise(&self) -> Result<()>;
+
+    // Second tier.
+
+    /// A run of slot-wise operations on the lanes `lanes` of `x`, written to the same lanes of `out`. `out` has the shape that
+    /// [`slotwise_shape`] gives for the whole of `x`.
+    fn slotwise(
+        &self,
+        ops: &[SlotwiseOp<'_>],
+        x: &Self::Tensor,
+        lanes: Range<usize>,
+        out: &mut Self::Tensor,
+    ) -> Result<()> {
+        steps::slotwise(self, ops, x, lanes, out)
+    }
+
+    /// Division of an evaluation-domain ciphertext by the product `D` of the primes in `dropped`, exactly
+    /// `(x - cent(x mod D)) / D` on the other limbs: rescale, division by `P`, or both at once.
+    fn mod_down(&self, x: &Self::Tensor, dropped: &[usize]) -> Result<Self::Tensor> {
+        steps::mod_down(self, x, dropped)
+    }
+
+    /// Three components to two with a relinearisation key, then division by `P` and the last `drop` chain primes, merged.
+    fn relinearize(&self, x: &Self::Tensor, key: &KeySwitch<'_, Self::Tensor>, drop: usize) -> Result<Self::Tensor> {
+        steps::relinearize(self, x, key, drop)
+    }
+
+    /// An activation on whole evaluation-domain ciphertexts, with relinearisation and rescaling after each product as planned.
+    /// Values are independent, so a caller short of memory may pass a few at a time.
+    fn activation(
+        &self,
+        polynomial: &Horner,
+        products: &[ProductPlan],
+        key: Option<&KeySwitch<'_, Self::Tensor>>,
+        z: &Self::Tensor,
+    ) -> Result<Self::Tensor> {
+        steps::activation(self, polynomial, products, key, z)
+    }
+}
+
+/// Bytes of one component of `shape` in packed form.
+pub fn packed_len(basis: &RnsBasis, shape: &Shape) -> usize {
+    shape.limbs.iter().map(|&limb| shape.values * packed_row(basis, limb)).sum()
+}
+
+/// Bytes of one packed row of N residues in `limb`.
+pub fn packed_row(basis: &RnsBasis, limb: usize) -> usize {
+    (basis.n() * basis.modulus(limb).bits() as usize).div_ceil(8)
+}

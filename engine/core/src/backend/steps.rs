@@ -1,0 +1,217 @@
+//! Steps composed from the primitives: what every backend can do, and what fused kernels must equal.
+
+use std::ops::Range;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Backend, Horner, LinearMap, Result, Shape};
+use crate::ckks::RelinLayout;
+
+/// One operation that acts on each lane by itself.
+#[derive(Clone, Copy, Debug)]
+pub enum SlotwiseOp<'a> {
+    /// A linear map on the values.
+    Linear(&'a LinearMap),
+    /// An activation whose products are neither relinearised nor rescaled: c components become d (c - 1) + 1.
+    Polynomial(&'a Horner),
+}
+
+impl SlotwiseOp<'_> {
+    /// Values and components of the result, from those of the operand.
+    pub fn result(&self, values: usize, components: usize) -> (usize, usize) {
+        match self {
+            SlotwiseOp::Linear(map) => {
+                assert_eq!(values, map.inputs(), "values of the operand");
+                (map.outputs(), components)
+            }
+            SlotwiseOp::Polynomial(p) => (values, p.degree() * (components - 1) + 1),
+        }
+    }
+}
+
+/// Shape of the result of [`Backend::slotwise`] on the whole of an operand of shape `x`.
+pub fn slotwise_shape(ops: &[SlotwiseOp<'_>], x: &Shape) -> Shape {
+    let start = (x.values, x.components);
+    let (values, components) = ops.iter().fold(start, |(values, components), op| op.result(values, components));
+    Shape { values, components, ..x.clone() }
+}
+
+/// What follows one product of an activation.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProductPlan {
+    /// Relinearise the product's three components to two.
+    pub relinearize: bool,
+    /// Rescale by this many primes, merged with the relinearisation's division where there is one.
+    pub drop: usize,
+}
+
+/// A relinearisation key in a backend's memory.
+#[derive(Clone, Copy, Debug)]
+pub struct KeySwitch<'a, T> {
+    /// Rows `g` of two components `(b_g, a_g)`, evaluation domain, limbs: chain `0 .. layout.level`, then special.
+    pub rows: &'a T,
+    /// Digits.
+    pub layout: RelinLayout,
+    /// Indices of the special limbs in the basis.
+    pub special: &'a [usize],
+}
+
+pub(super) fn slotwise<B: Backend + ?Sized>(
+    backend: &B,
+    ops: &[SlotwiseOp<'_>],
+    x: &B::Tensor,
+    lanes: Range<usize>,
+    out: &mut B::Tensor,
+) -> Result<()> {
+    let shape = backend.shape(x).clone();
+    let mut part = backend.zeros(Shape { lanes: lanes.len(), ..shape.clone() })?;
+    let whole = backend.shape(&part).window();
+    backend.copy(x, &shape.window().with_lanes(lanes.clone()), &mut part, &whole)?;
+    for op in ops {
+        part = match op {
+            SlotwiseOp::Linear(map) => backend.linear(map, &part)?,
+            SlotwiseOp::Polynomial(polynomial) => lazy_polynomial(backend, polynomial, part)?,
+        };
+    }
+    let (from, to) = (backend.shape(&part).window(), backend.shape(out).window().with_lanes(lanes));
+    backend.copy(&part, &from, out, &to)
+}
+
+fn lazy_polynomial<B: Backend + ?Sized>(backend: &B, polynomial: &Horner, z: B::Tensor) -> Result<B::Tensor> {
+    let limbs = backend.shape(&z).limbs.clone();
+    let mut u = copy_of(backend, &z)?;
+    for product in 0..polynomial.degree() {
+        if product > 0 {
+            u = backend.multiply(&u, &z)?;
+        }
+        add_horner_constant(backend, polynomial, product, &limbs, &mut u)?;
+    }
+    Ok(u)
+}
+
+/// Adds the constant that follows `products` products; the last after the sign.
+fn add_horner_constant<B: Backend + ?Sized>(
+    backend: &B,
+    polynomial: &Horner,
+    products: usize,
+    limbs: &[usize],
+    u: &mut B::Tensor,
+) -> Result<()> {
+    if polynomial.negates() && products + 1 == polynomial.degree() {
+        let minus_one: Vec<u32> = limbs.iter().map(|&limb| backend.basis().modulus(limb).value() - 1).collect();
+        backend.scale(u, &minus_one)?;
+    }
+    backend.add_constant(u, &polynomial.constants(products, limbs))
+}
+
+pub(super) fn activation<B: Backend + ?Sized>(
+    backend: &B,
+    polynomial: &Horner,
+    products: &[ProductPlan],
+    key: Option<&KeySwitch<'_, B::Tensor>>,
+    z: &B::Tensor,
+) -> Result<B::Tensor> {
+    assert_eq!(products.len() + 1, polynomial.degree(), "one plan per product");
+    let mut u = copy_of(backend, z)?;
+    for step in 0..polynomial.degree() {
+        if step > 0 {
+            let plan = products[step - 1];
+            let level = backend.shape(&u).limbs.len();
+            let components = backend.shape(z).components;
+            // z drops its last limbs without division to meet u: its scale stays.
+            u = if level < backend.shape(z).limbs.len() {
+                backend.multiply(&u, &part(backend, z, 0..level, 0..components)?)?
+            } else {
+                backend.multiply(&u, z)?
+            };
+            u = match (plan.relinearize, key) {
+                (true, Some(key)) => backend.relinearize(&u, key, plan.drop)?,
+                (true, None) => panic!("a plan that relinearises comes with a key"),
+                (false, _) if plan.drop > 0 => {
+                    let dropped = backend.shape(&u).limbs[level - plan.drop..].to_vec();
+                    backend.mod_down(&u, &dropped)?
+                }
+                (false, _) => u,
+            };
+        }
+        let limbs = backend.shape(&u).limbs.clone();
+        add_horner_constant(backend, polynomial, step, &limbs, &mut u)?;
+    }
+    Ok(u)
+}
+
+fn copy_of<B: Backend + ?Sized>(backend: &B, x: &B::Tensor) -> Result<B::Tensor> {
+    let shape = backend.shape(x).clone();
+    let window = shape.window();
+    let mut out = backend.zeros(shape)?;
+    backend.copy(x, &window, &mut out, &window)?;
+    Ok(out)
+}
+
+/// The limbs of `x` at positions `positions`, all values, components `components`.
+fn part<B: Backend + ?Sized>(
+    backend: &B,
+    x: &B::Tensor,
+    positions: Range<usize>,
+    components: Range<usize>,
+) -> Result<B::Tensor> {
+    let shape = backend.shape(x).clone();
+    let from = shape.window().with_limbs(positions.clone()).with_components(components.clone());
+    let mut out =
+        backend.zeros(Shape { limbs: shape.limbs[positions].to_vec(), components: components.len(), ..shape })?;
+    let to = backend.shape(&out).window();
+    backend.copy(x, &from, &mut out, &to)?;
+    Ok(out)
+}
+
+pub(super) fn mod_down<B: Backend + ?Sized>(backend: &B, x: &B::Tensor, dropped: &[usize]) -> Result<B::Tensor> {
+    let shape = backend.shape(x).clone();
+    let kept = shape.limbs.len() - dropped.len();
+    assert_eq!(&shape.limbs[kept..], dropped, "the dropped limbs are the last ones");
+    let kept_limbs = &shape.limbs[..kept];
+    let basis = backend.basis();
+    let mut low = part(backend, x, kept..shape.limbs.len(), 0..shape.components)?;
+    backend.inverse_ntt(&mut low)?;
+    let mut remainder = backend.convert_centred(&low, kept_limbs)?;
+    drop(low);
+    backend.forward_ntt(&mut remainder)?;
+    let mut out = part(backend, x, 0..kept, 0..shape.components)?;
+    let inverse = |&limb: &usize| basis.modulus(limb).inv(basis.product_mod(dropped, limb));
+    let factors: Vec<u32> = kept_limbs.iter().map(inverse).collect();
+    backend.subtract_scale(&mut out, &remainder, &factors)?;
+    Ok(out)
+}
+
+pub(super) fn relinearize<B: Backend + ?Sized>(
+    backend: &B,
+    x: &B::Tensor,
+    key: &KeySwitch<'_, B::Tensor>,
+    drop: usize,
+) -> Result<B::Tensor> {
+    let shape = backend.shape(x).clone();
+    let level = shape.limbs.len();
+    assert_eq!(shape.components, 3, "relinearisation takes three components");
+    assert!(level <= key.layout.level && drop < level, "level {level}, key for {}, drop {drop}", key.layout.level);
+    assert!(shape.limbs.iter().copied().eq(0..level), "a ciphertext of the chain");
+    let basis = backend.basis();
+    let limbs: Vec<usize> = (0..level).chain(key.special.iter().copied()).collect();
+
+    // P times components 0 and 1, on the chain's limbs; zero on the special limbs.
+    let mut kept = part(backend, x, 0..level, 0..2)?;
+    let p: Vec<u32> = (0..level).map(|limb| basis.product_mod(key.special, limb)).collect();
+    backend.scale(&mut kept, &p)?;
+    let mut acc = backend.zeros(Shape { limbs: limbs.clone(), components: 2, ..shape.clone() })?;
+    let to = backend.shape(&acc).window().with_limbs(0..level);
+    backend.copy(&kept, &backend.shape(&kept).window(), &mut acc, &to)?;
+    std::mem::drop(kept);
+
+    let mut top = part(backend, x, 0..level, 2..3)?;
+    backend.inverse_ntt(&mut top)?;
+    for g in 0..key.layout.digits(level) {
+        let residues = part(backend, &top, key.layout.digit_limbs(g, level), 0..1)?;
+        let mut digit = backend.convert_centred(&residues, &limbs)?;
+        backend.forward_ntt(&mut digit)?;
+        backend.accumulate_key(&mut acc, &digit, key.rows, g)?;
+    }
+    backend.mod_down(&acc, &limbs[level - drop..])
+}

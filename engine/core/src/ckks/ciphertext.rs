@@ -1,0 +1,45 @@
+//! The serialisable form of ciphertexts. The device form is a backend's tensor.
+
+use super::Params;
+use crate::backend::{Shape, packed_len};
+
+/// Ciphertext sets as they travel: bit-packed residues in evaluation domain. One set holds up to N images, one per slot; value
+/// `v` of a set carries the v-th feature (pixel, logit) of all of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ciphertexts {
+    /// Chain limbs.
+    pub level: usize,
+    /// Ciphertexts per set.
+    pub values: usize,
+    /// Components of each ciphertext, 2 or more.
+    pub components: usize,
+    /// With a seed, component 1 is expanded from it (two components, purpose [`super::UniformPurpose::Ciphertext`], object =
+    /// set x values + value) and only component 0 is stored.
+    pub seed: Option<[u8; 32]>,
+    /// Images over all sets; the last set is padded.
+    pub images: usize,
+    /// Per set: the stored components one after the other, each packed as [`crate::backend::Backend::unpack`] takes it.
+    pub sets: Vec<Vec<u8>>,
+}
+
+impl Ciphertexts {
+    /// Components that are stored.
+    pub fn stored_components(&self) -> usize {
+        if self.seed.is_some() { 1 } else { self.components }
+    }
+
+    /// Shape of one whole set as a tensor.
+    pub fn shape(&self, params: &Params) -> Shape {
+        Shape { limbs: params.chain(self.level), values: self.values, components: self.components, lanes: params.n() }
+    }
+
+    /// Bytes of one packed component of one set.
+    pub fn component_bytes(&self, params: &Params) -> usize {
+        packed_len(params.basis(), &self.shape(params))
+    }
+
+    /// Bytes of one set.
+    pub fn set_bytes(&self, params: &Params) -> usize {
+        self.stored_components() * self.component_bytes(params)
+    }
+}

@@ -1,0 +1,59 @@
+//! Real slots to ring coefficients and back.
+
+use std::sync::Arc;
+
+use rustdct::{Dct2, Dct3, DctPlanner};
+
+use super::Scale;
+
+/// Encodes N real slots into N coefficients: `v_k = a_0 + 2 sum_(0<j<N) a_j cos(pi j (2k+1) / (2N))` (design/scheme.md), a
+/// Chebyshev series at the Chebyshev nodes. Encoding is a DCT-II, decoding a DCT-III.
+#[derive(Clone)]
+pub struct Encoder {
+    n: usize,
+    dct2: Arc<dyn Dct2<f64>>,
+    dct3: Arc<dyn Dct3<f64>>,
+}
+
+impl Encoder {
+    /// An encoder for `n` slots.
+    pub fn new(n: usize) -> Self {
+        let mut planner = DctPlanner::new();
+        Encoder { n, dct2: planner.plan_dct2(n), dct3: planner.plan_dct3(n) }
+    }
+
+    /// Number of slots.
+    pub fn slots(&self) -> usize {
+        self.n
+    }
+
+    /// Replaces N slot values by N coefficients at `scale`, each rounded to the nearest integer (half to even). The slots must
+    /// be finite and below `2^52 / scale` in mean magnitude, so that the integers are exact.
+    ///
+    /// # Panics
+    /// If `values` does not have N entries.
+    pub fn encode(&self, values: &mut [f64], scale: Scale) {
+        assert_eq!(values.len(), self.n, "one value per slot");
+        self.dct2.process_dct2(values);
+        let factor = scale.value() / self.n as f64;
+        values.iter_mut().for_each(|a| *a = (*a * factor).round_ties_even());
+    }
+
+    /// Replaces N coefficients (as real numbers) by the N slot values that they carry at `scale`.
+    ///
+    /// # Panics
+    /// If `coefficients` does not have N entries.
+    pub fn decode(&self, coefficients: &mut [f64], scale: Scale) {
+        assert_eq!(coefficients.len(), self.n, "one coefficient per slot");
+        let factor = 2.0 / scale.value();
+        coefficients.iter_mut().for_each(|a| *a *= factor);
+        // rustdct's DCT-III halves its first input, as the series needs.
+        self.dct3.process_dct3(coefficients);
+    }
+}
+
+impl std::fmt::Debug for Encoder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Encoder").field("n", &self.n).finish()
+    }
+}

@@ -1,0 +1,20 @@
+//! The scheme's public side: leveled RNS-CKKS with N real slots in dimension N over the conjugate-invariant ring.
+
+mod ciphertext;
+mod encoder;
+mod keys;
+pub mod noise;
+mod params;
+mod scale;
+mod security;
+mod spec;
+mod uniform;
+
+pub use ciphertext::Ciphertexts;
+pub use encoder::Encoder;
+pub use keys::{PublicKey, RelinKey, RelinLayout};
+pub use params::{MAX_SPECIAL_PRIMES, Params, ParamsError, ParamsSpec};
+pub use scale::Scale;
+pub use security::SecurityLevel;
+pub use spec::{ClientSpec, Digest, EncryptionKind, InputLayout, OutputLayout};
+pub use uniform::{UniformPurpose, UniformSource};

@@ -1,0 +1,101 @@
+//! The noise estimator: standard deviations over slots, in units of the integer message (value times scale).
+//!
+//! Formulas: design/scheme.md, "Noise". An element with independent coefficients of variance `v` has slot variance
+//! `v (1 + 4 (N-1) / 2)`, about `2 N v`, since slot k is `a_0 + 2 sum_j a_j cos(...)`.
+
+/// Standard deviation of the error distribution, the centred binomial with eta = 21: `sqrt(21 / 2)`.
+pub const ERROR_STD: f64 = 3.240370349203930;
+
+/// Variance of a rounding to the nearest integer.
+const ROUNDING: f64 = 1.0 / 12.0;
+
+/// Number of standard deviations that bound every slot of a ternary secret in practice: `|s_k| <= 4.5 sqrt(4N/3)`.
+const SECRET_BOUND: f64 = 4.5;
+
+/// A noise in integer units: `rms` over all slots, `worst` over the slots of the worst place.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Noise {
+    /// Root mean square over slots.
+    pub rms: f64,
+    /// Standard deviation at the slot where it is largest.
+    pub worst: f64,
+}
+
+impl Noise {
+    /// Noise with the same deviation at every slot.
+    pub fn even(rms: f64) -> Self {
+        Noise { rms, worst: rms }
+    }
+
+    /// The sum of independent noises.
+    pub fn plus(self, other: Noise) -> Self {
+        Noise { rms: libm::hypot(self.rms, other.rms), worst: libm::hypot(self.worst, other.worst) }
+    }
+
+    /// The noise times a factor.
+    pub fn times(self, factor: f64) -> Self {
+        Noise { rms: self.rms * factor, worst: self.worst * factor }
+    }
+}
+
+fn slots(n: usize, coefficient_variance: f64) -> f64 {
+    libm::sqrt((2 * n - 1) as f64 * coefficient_variance)
+}
+
+/// Standard deviation of a slot of a uniform ternary secret, `sqrt(4N/3)`.
+fn secret_slot(n: usize) -> f64 {
+    slots(n, 2.0 / 3.0)
+}
+
+/// Fresh secret-key ciphertext: `sigma sqrt(2N)`, with the encoder's rounding.
+pub fn fresh_secret(n: usize) -> Noise {
+    Noise::even(slots(n, ERROR_STD * ERROR_STD + ROUNDING))
+}
+
+/// Fresh public-key ciphertext, encrypted over `Q P` and divided by `P` of `log_p` bits: the division's rounding
+/// `N sqrt(2/9)`, the encoder's, and the encryption's noise over `P`.
+pub fn fresh_public(n: usize, log_p: f64) -> Noise {
+    let rounding = divide(n, 2);
+    let encryption = public_key_zero(n).times(libm::exp2(-log_p));
+    rounding.plus(encryption).plus(Noise::even(slots(n, ROUNDING)))
+}
+
+/// Encryption of zero with the public key, `b u + e, a u + e'`: `e_pk u + e + e' s`.
+pub fn public_key_zero(n: usize) -> Noise {
+    let error = slots(n, ERROR_STD * ERROR_STD);
+    let products = Noise { rms: error * secret_slot(n), worst: error * secret_slot(n) * SECRET_BOUND };
+    products.plus(products).plus(Noise::even(error))
+}
+
+/// An exact division of `components` components by a dropped modulus, as for a rescale: rounding of component t times `s^t`,
+/// `sqrt(N/6) sqrt((2t-1)!!) (4N/3)^(t/2)`; the worst slot has `|s_k|` at its bound.
+pub fn divide(n: usize, components: usize) -> Noise {
+    let rounding = slots(n, ROUNDING);
+    let powers = (0..components).map(|t| secret_power(n, t).times(rounding));
+    powers.fold(Noise::even(0.0), Noise::plus)
+}
+
+/// Root mean square and bound over slots of `|s_k|^t`.
+fn secret_power(n: usize, t: usize) -> Noise {
+    let double_factorial: f64 = (1..=t).map(|i| (2 * i - 1) as f64).product();
+    let power = libm::pow(secret_slot(n), t as f64);
+    Noise { rms: power * libm::sqrt(double_factorial), worst: power * libm::pow(SECRET_BOUND, t as f64) }
+}
+
+/// Relinearisation with `digits` digits of at most `log_digit` bits and special product of `log_p` bits, before the division
+/// by `P`'s own rounding ([`divide`]): `sigma N sqrt(L/3) D / P`.
+pub fn relinearise(n: usize, digits: usize, log_digit: f64, log_p: f64) -> Noise {
+    let digit = slots(n, libm::exp2(2.0 * log_digit) / 12.0);
+    let error = slots(n, ERROR_STD * ERROR_STD);
+    Noise::even(digit * error * libm::sqrt(digits as f64) * libm::exp2(-log_p))
+}
+
+/// Re-randomisation of a result of `components` components: zeros `(b u_t + e, a u_t + e') s^t` for `t = 0 .. components - 2`.
+pub fn rerandomise(n: usize, components: usize) -> Noise {
+    let zero = public_key_zero(n);
+    let terms = (0..components.saturating_sub(1)).map(|t| {
+        let power = secret_power(n, t);
+        Noise { rms: zero.rms * power.rms, worst: zero.worst * power.worst }
+    });
+    terms.fold(Noise::even(0.0), Noise::plus)
+}

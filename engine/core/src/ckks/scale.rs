@@ -1,0 +1,67 @@
+//! The factor between a real value and the integer that carries it.
+
+use serde::{Deserialize, Serialize};
+
+/// A positive scale: an integer `m` in a ciphertext stands for the real value `m / scale`. Computed only with IEEE
+/// operations, so every machine tracks the same bits.
+#[derive(Clone, Copy, Debug, PartialEq, PartialOrd, Serialize, Deserialize)]
+#[serde(try_from = "f64", into = "f64")]
+pub struct Scale(f64);
+
+/// Largest `log2` of a scale: far from overflow of an `f64`.
+pub const MAX_LOG2_SCALE: f64 = 900.0;
+
+impl Scale {
+    /// A scale from its value. `None` unless `1 <= value <= 2^900`.
+    pub fn new(value: f64) -> Option<Self> {
+        (value >= 1.0 && libm::log2(value) <= MAX_LOG2_SCALE).then_some(Scale(value))
+    }
+
+    /// `2^(half_bits / 2)`: scales are chosen on a grid of half bits.
+    ///
+    /// # Panics
+    /// If the exponent is beyond 900.
+    pub fn from_half_bits(half_bits: u32) -> Self {
+        let root = if half_bits % 2 == 1 { std::f64::consts::SQRT_2 } else { 1.0 };
+        Scale::new(libm::ldexp(root, (half_bits / 2) as i32)).expect("a scale of at most 2^900")
+    }
+
+    /// The scale as a number.
+    pub fn value(self) -> f64 {
+        self.0
+    }
+
+    /// `log2` of the scale.
+    pub fn log2(self) -> f64 {
+        libm::log2(self.0)
+    }
+
+    /// The scale of a product.
+    pub fn times(self, factor: f64) -> Self {
+        Scale(self.0 * factor)
+    }
+
+    /// The scale after an exact division by `divisor` (a rescale).
+    pub fn over(self, divisor: u32) -> Self {
+        Scale(self.0 / f64::from(divisor))
+    }
+
+    /// The integer that carries the constant `value` at this scale, rounded half to even, as an exact `f64`.
+    pub fn integer(self, value: f64) -> f64 {
+        libm::rint(value * self.0)
+    }
+}
+
+impl From<Scale> for f64 {
+    fn from(scale: Scale) -> f64 {
+        scale.0
+    }
+}
+
+impl TryFrom<f64> for Scale {
+    type Error = String;
+
+    fn try_from(value: f64) -> Result<Self, String> {
+        Scale::new(value).ok_or_else(|| format!("scale {value} is not allowed: 1 to 2^{MAX_LOG2_SCALE}"))
+    }
+}

@@ -1,0 +1,100 @@
+//! What a client must know of a Program: everything but the model.
+
+use serde::{Deserialize, Serialize};
+
+use super::{ParamsSpec, RelinLayout, Scale};
+
+/// Who encrypts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum EncryptionKind {
+    /// The data owner, with the secret key: only c0 and a seed travel.
+    #[default]
+    Secret,
+    /// A third party, with the public key over `Q P`, divided by `P`.
+    Public,
+}
+
+/// The public description of a Program for its clients. It may come from a stranger: [`ClientSpec::check`] before use.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ClientSpec {
+    /// Name of the model, for people.
+    pub model: String,
+    /// BLAKE3 digest of the Program, lower-case hexadecimal.
+    pub program: Digest,
+    /// Ring, chain, special primes and security level.
+    pub params: ParamsSpec,
+    /// Relinearisation key to make, or none.
+    pub relin: Option<RelinLayout>,
+    /// How images are encrypted.
+    pub encryption: EncryptionKind,
+    /// Images.
+    pub input: InputLayout,
+    /// Scores.
+    pub output: OutputLayout,
+}
+
+/// How images become ciphertexts: value `v` is pixel `v` in channel, row, column order; slot `i` is image `i` of the set.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct InputLayout {
+    /// Channels (gray, or R, G, B), height, width.
+    pub shape: [usize; 3],
+    /// Pixel values allowed; an 8-bit pixel `p` is `range[0] + p / 255 (range[1] - range[0])`.
+    pub range: [f64; 2],
+    /// Scale of the encoding.
+    pub scale: Scale,
+    /// Chain limbs of a fresh ciphertext.
+    pub level: usize,
+}
+
+/// How a result is read: value `c` is the score of class `c`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OutputLayout {
+    /// Number of classes.
+    pub classes: usize,
+    /// Components of a result.
+    pub components: usize,
+    /// Chain limbs of a result.
+    pub level: usize,
+    /// Scale of the scores.
+    pub scale: Scale,
+    /// Calibrated range of the scores.
+    pub range: [f64; 2],
+    /// Predicted noise of a score (rms), which bounds the digits worth reporting.
+    pub noise: f64,
+}
+
+/// A 256-bit digest, in text as 64 hexadecimal digits.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Digest(pub [u8; 32]);
+
+impl std::fmt::Display for Digest {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl std::fmt::Debug for Digest {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Digest({self})")
+    }
+}
+
+impl From<Digest> for String {
+    fn from(digest: Digest) -> String {
+        digest.to_string()
+    }
+}
+
+impl TryFrom<String> for Digest {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let digest = blake3::Hash::from_hex(&text).map_err(|_| "a digest is 64 hexadecimal digits".to_string())?;
+        Ok(Digest(digest.into()))
+    }
+}
