@@ -3,11 +3,13 @@
 mod basis;
 mod modulus;
 mod ntt;
+mod packing;
 mod primes;
 
 pub use basis::{CentredConverter, RnsBasis};
 pub use modulus::{MAX_MODULUS_BITS, Modulus};
 pub use ntt::{NttTable, Twiddle};
+pub use packing::{pack_row, packed_row_len, unpack_row};
 pub use primes::{is_prime, ntt_primes};
 
 /// Why a ring cannot be built.

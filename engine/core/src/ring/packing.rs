@@ -1,0 +1,104 @@
+//! Rows of residues as bits: residue `i` takes bits `i b .. (i+1) b` of the row, least significant bit first, where
+//! `b = ceil(log2 q)`. A row ends at a byte; the bits that are left over are zero.
+
+/// Bytes of a packed row of `residues` residues of `bits` bits.
+pub fn packed_row_len(residues: usize, bits: u32) -> usize {
+    (residues * bits as usize).div_ceil(8)
+}
+
+/// Packs residues below `2^bits` into `packed`. Time and memory access do not depend on the residues.
+///
+/// # Panics
+/// If `bits` is not 1 to 32 or `packed` does not have [`packed_row_len`] bytes.
+pub fn pack_row(residues: &[u32], bits: u32, packed: &mut [u8]) {
+    check(residues.len(), bits, packed.len());
+    let mut words = packed.chunks_mut(4);
+    let mut put = |word: u32| {
+        let bytes = words.next().expect("the length was checked");
+        bytes.copy_from_slice(&word.to_le_bytes()[..bytes.len()]);
+    };
+    // Fewer than 32 bits wait between residues, so the window never overflows.
+    let (mut window, mut waiting) = (0u64, 0);
+    for &residue in residues {
+        window |= u64::from(residue) << waiting;
+        waiting += bits;
+        if waiting >= 32 {
+            put(window as u32);
+            window >>= 32;
+            waiting -= 32;
+        }
+    }
+    if waiting > 0 {
+        put(window as u32);
+    }
+}
+
+/// Unpacks `residues.len()` residues of `bits` bits. Each is below `2^bits`; whether it is below its prime is for the caller to
+/// check. Bits left over in the last byte are ignored.
+///
+/// # Panics
+/// If `bits` is not 1 to 32 or `packed` does not have [`packed_row_len`] bytes.
+pub fn unpack_row(packed: &[u8], bits: u32, residues: &mut [u32]) {
+    check(residues.len(), bits, packed.len());
+    let mask = u32::MAX >> (32 - bits);
+    let mut words = packed.chunks(4).map(|bytes| {
+        let mut word = [0; 4];
+        word[..bytes.len()].copy_from_slice(bytes);
+        u32::from_le_bytes(word)
+    });
+    let (mut window, mut waiting) = (0u64, 0);
+    for residue in residues {
+        if waiting < bits {
+            window |= u64::from(words.next().expect("the length was checked")) << waiting;
+            waiting += 32;
+        }
+        *residue = window as u32 & mask;
+        window >>= bits;
+        waiting -= bits;
+    }
+}
+
+fn check(residues: usize, bits: u32, bytes: usize) {
+    assert!((1..=32).contains(&bits), "residues of {bits} bits");
+    assert_eq!(bytes, packed_row_len(residues, bits), "bytes of a row of {residues} residues of {bits} bits");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The definition, bit by bit.
+    fn bit(packed: &[u8], position: usize) -> u32 {
+        u32::from(packed[position / 8] >> (position % 8) & 1)
+    }
+
+    #[test]
+    fn known_answer() {
+        let mut packed = [0xff; 5];
+        pack_row(&[0x005, 0x201, 0x007], 11, &mut packed);
+        assert_eq!(packed, [0x05, 0x08, 0xd0, 0x01, 0x00]);
+    }
+
+    #[test]
+    fn rows_follow_the_definition_and_come_back() {
+        for bits in 1..=32 {
+            for len in [0, 1, 2, 3, 7, 8, 16, 33, 100] {
+                let mask = u32::MAX >> (32 - bits);
+                let residues: Vec<u32> =
+                    (1..=len).map(|i: u32| i.wrapping_mul(0x9e37_79b9).rotate_left(i) & mask).collect();
+                let mut packed = vec![0xff; packed_row_len(residues.len(), bits)];
+                pack_row(&residues, bits, &mut packed);
+                for (i, residue) in residues.iter().enumerate() {
+                    for b in 0..bits {
+                        assert_eq!(bit(&packed, i * bits as usize + b as usize), residue >> b & 1);
+                    }
+                }
+                let used = residues.len() * bits as usize;
+                assert!((used..8 * packed.len()).all(|position| bit(&packed, position) == 0), "zero padding");
+                let mut back = vec![u32::MAX; residues.len()];
+                unpack_row(&packed, bits, &mut back);
+                assert_eq!(back, residues, "{bits} bits, {len} residues");
+            }
+        }
+    }
+}
