@@ -1,0 +1,89 @@
+//! Errors of data sets.
+
+use std::io;
+use std::path::PathBuf;
+
+use thiserror::Error;
+
+use super::{CACHE_VARIABLE, DatasetId, files, package};
+
+/// A name that is no data set.
+#[derive(Debug, Error)]
+#[error("unknown data set `{name}`; data sets are {}", DatasetId::ALL.map(DatasetId::name).join(", "))]
+pub struct UnknownDataset {
+    /// What was asked for.
+    pub name: String,
+}
+
+/// Why a data set could not be had.
+#[derive(Debug, Error)]
+pub enum DataError {
+    /// The platform names no cache folder.
+    #[error("this user has no cache folder; name one in the environment variable {CACHE_VARIABLE}")]
+    NoCache,
+    /// A file or folder could not be read.
+    #[error("cannot read {}: {source}", path.display())]
+    Read {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// A file or folder could not be written.
+    #[error("cannot write {}: {source}", path.display())]
+    Write {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// A file is not the genuine one.
+    #[error("{place} is damaged or not the standard file: {found}, expected {expected}")]
+    Digest {
+        /// File or address.
+        place: String,
+        /// Size or md5 found.
+        found: String,
+        /// Size or md5 of the genuine file.
+        expected: String,
+    },
+    /// The named folder or address lacks a file.
+    #[error("{place} has neither {file} nor {file}.gz")]
+    Absent {
+        /// Folder or address.
+        place: String,
+        /// Standard name of the file.
+        file: &'static str,
+    },
+    /// A download failed.
+    #[error("cannot download {url}: {reason}")]
+    Download {
+        /// Address of the file.
+        url: String,
+        /// What went wrong.
+        reason: String,
+    },
+    /// The set is not in the cache and could not be fetched.
+    #[error("{id} is not in {} and cannot be fetched: {reason}\n{}", folder.display(), ways(*id))]
+    Unavailable {
+        /// The data set.
+        id: DatasetId,
+        /// Its folder in the cache.
+        folder: PathBuf,
+        /// What went wrong.
+        reason: String,
+    },
+}
+
+/// How to provide a data set.
+fn ways(id: DatasetId) -> String {
+    let names: Vec<&str> = files::of(id).iter().map(|file| file.name).collect();
+    format!(
+        "provide it in one of these ways:\n  \
+         - online: `cryptodl data fetch {id}` (runs `{}`)\n  \
+         - from a folder that holds {}, each plain or as .gz: `cryptodl data fetch {id} --dir FOLDER`\n  \
+         - from a mirror with these file names: `cryptodl data fetch {id} --from URL`",
+        package::command(id),
+        names.join(", ")
+    )
+}

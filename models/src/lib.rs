@@ -1,0 +1,17 @@
+//! Networks, data sets and plaintext inference.
+//!
+//! - [`network`]: the validated description of a trained network (TOML beside safetensors weights);
+//! - [`zoo`]: the networks that ship inside the program;
+//! - [`plain`]: inference in the clear, in f32, the yardstick of every encrypted run;
+//! - [`images`]: bounded readers of IDX, `.npy` and PNG files;
+//! - [`data`]: MNIST, Fashion-MNIST and CIFAR-10, fetched once and checked by digest.
+#![forbid(unsafe_code)]
+#![warn(missing_docs)]
+
+pub mod data;
+pub mod images;
+pub mod network;
+pub mod plain;
+pub mod zoo;
+
+pub use network::{ModelError, Network};

@@ -1,0 +1,138 @@
+//! The TOML description as written, before any layer is checked.
+
+use serde::Deserialize;
+use toml::Table;
+
+use super::fields::{checked_histogram, checked_range, dimension};
+use super::{
+    Accuracy, Histogram, InputSpec, MAX_DESCRIPTION_BYTES, MAX_LAYERS, ModelError, OutputCalibration, Problem,
+};
+use crate::data::DatasetId;
+
+/// The checked sections of a description; layers are still tables.
+pub(super) struct Description {
+    pub(super) name: String,
+    pub(super) title: String,
+    pub(super) dataset: Option<DatasetId>,
+    pub(super) weights: String,
+    pub(super) input: InputSpec,
+    pub(super) accuracy: Option<Accuracy>,
+    pub(super) layers: Vec<Table>,
+    pub(super) output: OutputCalibration,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Raw {
+    format: i64,
+    name: String,
+    title: String,
+    dataset: Option<String>,
+    weights: String,
+    input: RawInput,
+    accuracy: Option<RawAccuracy>,
+    #[serde(default)]
+    layer: Vec<Table>,
+    output: RawOutput,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawInput {
+    shape: [i64; 3],
+    range: [f64; 2],
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawAccuracy {
+    correct: u64,
+    images: u64,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawOutput {
+    range: [f64; 2],
+    margins: RawHistogram,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawHistogram {
+    low: f64,
+    high: f64,
+    counts: Vec<u64>,
+}
+
+impl From<RawHistogram> for Histogram {
+    fn from(RawHistogram { low, high, counts }: RawHistogram) -> Self {
+        Self { low, high, counts }
+    }
+}
+
+impl Description {
+    pub(super) fn parse(file: &str, text: &str) -> Result<Self, ModelError> {
+        if text.len() as u64 > MAX_DESCRIPTION_BYTES {
+            return Err(ModelError::TooLarge { path: file.into(), limit: MAX_DESCRIPTION_BYTES });
+        }
+        let raw: Raw = toml::from_str(text).map_err(|error| ModelError::Syntax {
+            file: file.into(),
+            message: error.to_string().trim_end().to_owned(),
+        })?;
+        let invalid = |place: &'static str| {
+            move |problem| ModelError::Invalid { file: file.into(), place: place.into(), problem: Box::new(problem) }
+        };
+        if raw.format != 1 {
+            return Err(invalid("format")(Problem::Format { found: raw.format }));
+        }
+        if raw.weights.is_empty() || raw.weights.contains(['/', '\\', '\0', ':']) || raw.weights.starts_with('.') {
+            return Err(invalid("weights")(Problem::WeightsName { found: raw.weights }));
+        }
+        if raw.layer.is_empty() || raw.layer.len() > MAX_LAYERS {
+            return Err(invalid("[[layer]]")(Problem::LayerCount { found: raw.layer.len() }));
+        }
+        let dataset = raw.dataset.map(|id| id.parse().map_err(Problem::from)).transpose();
+        Ok(Self {
+            name: raw.name,
+            title: raw.title,
+            dataset: dataset.map_err(invalid("dataset"))?,
+            weights: raw.weights,
+            input: raw.input.checked().map_err(invalid("[input]"))?,
+            accuracy: raw.accuracy.map(RawAccuracy::checked).transpose().map_err(invalid("[accuracy]"))?,
+            layers: raw.layer,
+            output: raw.output.checked().map_err(invalid("[output]"))?,
+        })
+    }
+}
+
+impl RawInput {
+    fn checked(self) -> Result<InputSpec, Problem> {
+        let [channels, height, width] = self.shape.map(|size| dimension("shape", size, 1));
+        Ok(InputSpec { shape: [channels?, height?, width?], range: checked_range("range", self.range)? })
+    }
+}
+
+impl RawAccuracy {
+    fn checked(self) -> Result<Accuracy, Problem> {
+        let Self { correct, images } = self;
+        if images == 0 || correct > images {
+            return Err(Problem::Accuracy { correct, images });
+        }
+        Ok(Accuracy { correct, images })
+    }
+}
+
+impl RawOutput {
+    fn checked(self) -> Result<OutputCalibration, Problem> {
+        let margins = checked_histogram("margins", self.margins.into())?;
+        if margins.low < 0.0 {
+            return Err(Problem::Number {
+                field: "margins.low",
+                found: margins.low,
+                expected: "zero or more: a margin is the largest minus the second largest logit",
+            });
+        }
+        Ok(OutputCalibration { range: checked_range("range", self.range)?, margins })
+    }
+}

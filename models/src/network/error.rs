@@ -1,0 +1,263 @@
+//! Errors of network descriptions.
+
+use std::path::PathBuf;
+
+use thiserror::Error;
+
+use super::{MAX_DIMENSION, MAX_LAYERS, MAX_VALUES, Shape};
+use crate::zoo;
+
+/// Why a network could not be loaded.
+#[derive(Debug, Error)]
+pub enum ModelError {
+    /// A file could not be read.
+    #[error("cannot read {}: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// A file is larger than this program reads.
+    #[error("{} is larger than {limit} bytes, the most that is read of such a file", path.display())]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+        /// The limit in bytes.
+        limit: u64,
+    },
+    /// The description is not well-formed TOML or a section has the wrong fields.
+    #[error("{file}: {message}")]
+    Syntax {
+        /// The description.
+        file: String,
+        /// Place and cause.
+        message: String,
+    },
+    /// A section or layer is wrong.
+    #[error("{file}: {place}: {problem}")]
+    Invalid {
+        /// The description.
+        file: String,
+        /// The layer or section.
+        place: String,
+        /// What is wrong with it.
+        problem: Box<Problem>,
+    },
+    /// Neither a shipped model nor a path to a description.
+    #[error(
+        "unknown model `{name}`; shipped models: {}; for a model of your own give the path of its .toml file",
+        zoo::names().join(", ")
+    )]
+    UnknownModel {
+        /// What was asked for.
+        name: String,
+    },
+}
+
+/// What is wrong with a layer or section of a description.
+#[derive(Debug, Error)]
+pub enum Problem {
+    /// A field that must be there is not.
+    #[error("field `{field}` is missing; it is {expected}")]
+    MissingField {
+        /// The field.
+        field: &'static str,
+        /// Its type.
+        expected: &'static str,
+    },
+    /// A field has the wrong type.
+    #[error("field `{field}` is {found}; expected {expected}")]
+    FieldType {
+        /// The field.
+        field: &'static str,
+        /// The value found.
+        found: String,
+        /// Its type.
+        expected: &'static str,
+    },
+    /// A field that this kind of layer does not have.
+    #[error("unknown field `{field}`; a {kind} layer has {allowed}")]
+    UnknownField {
+        /// The field.
+        field: String,
+        /// Kind of the layer.
+        kind: String,
+        /// The fields that it may have.
+        allowed: String,
+    },
+    /// A kind of layer that does not exist.
+    #[error("unknown kind `{kind}`; kinds are {allowed}")]
+    UnknownKind {
+        /// What was found.
+        kind: String,
+        /// All kinds.
+        allowed: String,
+    },
+    /// Another layer has the same name.
+    #[error("another layer has this name; names must be unique, they name the tensors")]
+    DuplicateName,
+    /// Unsupported version.
+    #[error("format {found} is not supported; this version reads format 1")]
+    Format {
+        /// What was found.
+        found: i64,
+    },
+    /// The weight file is not a plain name.
+    #[error("weights `{found}` must be the plain name of a file beside the description")]
+    WeightsName {
+        /// What was found.
+        found: String,
+    },
+    /// No layers, or too many.
+    #[error("{found} layers; a network has 1 to {MAX_LAYERS}")]
+    LayerCount {
+        /// Number of layers.
+        found: usize,
+    },
+    /// A dimension of zero or of absurd size.
+    #[error("field `{field}` is {found}; every dimension must be {least} to {MAX_DIMENSION}")]
+    Dimension {
+        /// The field.
+        field: &'static str,
+        /// What was found.
+        found: i64,
+        /// Smallest value allowed.
+        least: usize,
+    },
+    /// Too many values between two layers.
+    #[error("{shape} is too large; at most {MAX_VALUES} values per image are supported")]
+    TooManyValues {
+        /// The shape.
+        shape: Shape,
+    },
+    /// The layer needs an image and gets a vector.
+    #[error(
+        "a {kind} layer needs an image (channels x height x width) but its input is {input}; put it before `flatten`"
+    )]
+    NeedsImage {
+        /// Kind of the layer.
+        kind: String,
+        /// Its input.
+        input: Shape,
+    },
+    /// The layer needs a vector and gets an image.
+    #[error("a dense layer needs a vector but its input is {input}; put a `flatten` layer before it")]
+    NeedsFlat {
+        /// Its input.
+        input: Shape,
+    },
+    /// A kernel or window is larger than its input.
+    #[error("kernel {} x {} is larger than its input {input} with padding {} x {}", kernel[0], kernel[1], padding[0], padding[1])]
+    KernelTooLarge {
+        /// Rows, columns.
+        kernel: [usize; 2],
+        /// Rows, columns on each side.
+        padding: [usize; 2],
+        /// The input.
+        input: Shape,
+    },
+    /// The network does not end in a vector of logits.
+    #[error("the last layer's output is {output}; a network must end in a vector of at least 2 logits (a dense layer)")]
+    NoLogits {
+        /// Output of the last layer.
+        output: Shape,
+    },
+    /// A range that is empty, reversed or not finite.
+    #[error("`{field}` [{}, {}] must be two finite numbers, the lower one first", found[0], found[1])]
+    Range {
+        /// The field.
+        field: &'static str,
+        /// What was found.
+        found: [f64; 2],
+    },
+    /// A number outside its domain.
+    #[error("`{field}` is {found}; expected {expected}")]
+    Number {
+        /// The field.
+        field: &'static str,
+        /// What was found.
+        found: f64,
+        /// What is allowed.
+        expected: &'static str,
+    },
+    /// Coefficients that are no polynomial.
+    #[error("`coefficients` {found:?} must be 2 to 64 finite numbers, constant term first, the last one not zero")]
+    Coefficients {
+        /// What was found.
+        found: Vec<f64>,
+    },
+    /// A histogram without counts, or with too many.
+    #[error("`{field}` has {bins} bins with {total} values; a histogram needs 1 to 65536 bins and 1 to 2^53 values")]
+    Histogram {
+        /// The field.
+        field: &'static str,
+        /// Number of bins.
+        bins: usize,
+        /// Sum of the counts.
+        total: u128,
+    },
+    /// Accuracy that is no share.
+    #[error("{correct} correct of {images} images is no accuracy")]
+    Accuracy {
+        /// Images labelled correctly.
+        correct: u64,
+        /// All images.
+        images: u64,
+    },
+    /// A data set that does not exist.
+    #[error("{0}")]
+    Dataset(#[from] crate::data::UnknownDataset),
+    /// The weights are not safetensors.
+    #[error("not a valid safetensors file: {message}")]
+    Weights {
+        /// What the parser says.
+        message: String,
+    },
+    /// A tensor that the layer needs is not in the weight file.
+    #[error("tensor `{tensor}` of shape {expected:?} is not in the weight file; it holds: {held}")]
+    MissingTensor {
+        /// Its name.
+        tensor: String,
+        /// Its shape.
+        expected: Vec<usize>,
+        /// All tensors of the file.
+        held: String,
+    },
+    /// A tensor has another shape than the layer.
+    #[error("tensor `{tensor}` has shape {actual:?}; this layer needs {expected:?}")]
+    TensorShape {
+        /// Its name.
+        tensor: String,
+        /// The shape that the layer needs.
+        expected: Vec<usize>,
+        /// The shape in the file.
+        actual: Vec<usize>,
+    },
+    /// A tensor is not f32.
+    #[error("tensor `{tensor}` has type {actual}; only F32 is read, convert the weights")]
+    TensorType {
+        /// Its name.
+        tensor: String,
+        /// The type in the file.
+        actual: String,
+    },
+    /// A tensor holds NaN, an infinity or (as a variance) a negative number.
+    #[error("tensor `{tensor}` holds {value} at position {index}; expected {expected}")]
+    TensorValue {
+        /// Its name.
+        tensor: String,
+        /// Position in row-major order.
+        index: usize,
+        /// The value.
+        value: f32,
+        /// What is allowed.
+        expected: &'static str,
+    },
+    /// Tensors that no layer uses: a misspelt name would otherwise silently drop a bias.
+    #[error("no layer uses the tensors {names}; remove them or name the layers after them")]
+    UnusedTensors {
+        /// Their names.
+        names: String,
+    },
+}

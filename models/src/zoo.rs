@@ -1,0 +1,41 @@
+//! The networks that ship inside the program.
+
+use std::path::Path;
+
+use crate::network::{ModelError, Network};
+
+struct Shipped {
+    toml: &'static str,
+    weights: &'static [u8],
+}
+
+macro_rules! shipped {
+    ($($name:literal),+ $(,)?) => {
+        const NAMES: &[&str] = &[$($name),+];
+        const SHIPPED: &[Shipped] = &[$(Shipped {
+            toml: include_str!(concat!("../zoo/", $name, ".toml")),
+            weights: include_bytes!(concat!("../zoo/", $name, ".safetensors")),
+        }),+];
+    };
+}
+
+shipped!("mnist-1", "mnist-1-square");
+
+/// Names of the shipped networks.
+pub fn names() -> &'static [&'static str] {
+    NAMES
+}
+
+/// The shipped network of this name, or the one described by the file if `name_or_path` ends in `.toml`.
+///
+/// # Errors
+/// Those of [`Network::load`]; an unknown name lists the shipped ones.
+pub fn load(name_or_path: &str) -> Result<Network, ModelError> {
+    if name_or_path.ends_with(".toml") {
+        return Network::load(Path::new(name_or_path));
+    }
+    match NAMES.iter().position(|name| *name == name_or_path) {
+        Some(index) => Network::parse(name_or_path, SHIPPED[index].toml, SHIPPED[index].weights),
+        None => Err(ModelError::UnknownModel { name: name_or_path.into() }),
+    }
+}
