@@ -1,2 +1,17 @@
-//! placeholder
+//! The client's side of CryptoDL: the secret key, encryption of images, decryption of scores. Needs a [`ClientSpec`] and
+//! never the model; builds for wasm32 (with getrandom's browser backend).
+//!
+//! [`ClientSpec`]: cryptodl_core::ckks::ClientSpec
 #![forbid(unsafe_code)]
+
+mod decrypt;
+mod encrypt;
+mod encryptor;
+mod error;
+mod keygen;
+mod secret_key;
+
+pub use decrypt::{Decrypted, decrypt, decrypt_slots_raw_do_not_return_to_server, score_decimals};
+pub use encrypt::{EncryptionKey, encrypt};
+pub use error::ClientError;
+pub use secret_key::SecretKey;

@@ -1,19 +1,28 @@
 //! The scheme's public side: leveled RNS-CKKS with N real slots in dimension N over the conjugate-invariant ring.
 
+mod check;
 mod ciphertext;
 mod encoder;
 mod keys;
 pub mod noise;
 mod params;
+mod random;
+mod rerandomise;
+pub mod sampling;
 mod scale;
 mod security;
 mod spec;
 mod uniform;
 
+pub use check::{
+    MAX_CHANNELS, MAX_CLASSES, MAX_COMPONENTS, MAX_DIGIT_PRIMES, MAX_PIXELS, MAX_SIDE, SpecError,
+};
 pub use ciphertext::Ciphertexts;
 pub use encoder::Encoder;
 pub use keys::{PublicKey, RelinKey, RelinLayout};
 pub use params::{MAX_SPECIAL_PRIMES, Params, ParamsError, ParamsSpec};
+pub use random::{RandomError, Randomness, SecretStream, SecretStreams};
+pub use rerandomise::rerandomise;
 pub use scale::Scale;
 pub use security::SecurityLevel;
 pub use spec::{ClientSpec, Digest, EncryptionKind, InputLayout, OutputLayout};

@@ -1,0 +1,185 @@
+//! The checks of a [`ClientSpec`], which may come from a stranger.
+
+use super::{ClientSpec, EncryptionKind, Params, ParamsError, RelinLayout, Scale};
+
+/// Largest height and width of an image.
+pub const MAX_SIDE: usize = 4096;
+/// Largest number of channels.
+pub const MAX_CHANNELS: usize = 64;
+/// Largest number of pixel values of an image.
+pub const MAX_PIXELS: usize = 1 << 20;
+/// Largest number of classes.
+pub const MAX_CLASSES: usize = 1 << 16;
+/// Largest number of components of a ciphertext.
+pub const MAX_COMPONENTS: usize = 16;
+/// Largest number of chain primes in a digit of a relinearisation key.
+pub const MAX_DIGIT_PRIMES: usize = 4;
+
+/// Largest magnitude of a pixel or score.
+const MAX_RANGE: f64 = 1e6;
+/// Longest name of a model, in bytes.
+const MAX_NAME: usize = 200;
+/// Smallest ring dimension of the security table.
+const MIN_SECURE_DIMENSION: usize = 1024;
+/// Largest `log2` of an encoded pixel: the encoder's integers are exact below 2^52.
+const MAX_LOG2_ENCODED: f64 = 51.0;
+/// A value may be this many times its range before it wraps (design/planner.md, "Headroom").
+const HEADROOM: f64 = 4.0;
+
+/// Why a client spec is refused.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum SpecError {
+    /// A field holds what it must not.
+    #[error("{field} = {value} is not allowed: {allowed}")]
+    Field {
+        /// Path of the field.
+        field: &'static str,
+        /// What it holds.
+        value: String,
+        /// What it may hold.
+        allowed: String,
+    },
+    /// The ring is refused.
+    #[error("params: {0}")]
+    Params(#[from] ParamsError),
+}
+
+impl ClientSpec {
+    /// Checks every field, and builds the ring: nothing in the spec is believed. The parameters meet the security level that
+    /// the spec states, and at least 128 bits.
+    ///
+    /// # Errors
+    /// The first field that is refused, with what is allowed.
+    pub fn check(&self) -> Result<Params, SpecError> {
+        let n = self.params.n;
+        require(n >= MIN_SECURE_DIMENSION, "params.n", n, || format!("at least {MIN_SECURE_DIMENSION}"))?;
+        self.check_with(self.params.clone().build()?)
+    }
+
+    /// Like [`Self::check`] with any ring dimension and without the security table: for tests.
+    ///
+    /// # Errors
+    /// As for [`Self::check`].
+    pub fn check_insecure_for_tests(&self) -> Result<Params, SpecError> {
+        self.check_with(self.params.clone().build_insecure_for_tests()?)
+    }
+
+    fn check_with(&self, params: Params) -> Result<Params, SpecError> {
+        let name_fits = self.model.len() <= MAX_NAME && !self.model.chars().any(char::is_control);
+        require(name_fits, "model", format!("{:.20?}...", self.model), || {
+            format!("at most {MAX_NAME} bytes without control characters")
+        })?;
+        self.check_input(&params)?;
+        self.check_output(&params)?;
+        if let Some(layout) = self.relin {
+            layout.check(&params)?;
+        }
+        let divisible = self.encryption == EncryptionKind::Secret || !params.special().is_empty();
+        require(divisible, "encryption", "public", || "public-key encryption needs params.special_primes".into())?;
+        Ok(params)
+    }
+
+    fn check_input(&self, params: &Params) -> Result<(), SpecError> {
+        let input = &self.input;
+        let [channels, height, width] = input.shape;
+        require((1..=MAX_CHANNELS).contains(&channels), "input.shape[0]", channels, || {
+            format!("1 to {MAX_CHANNELS} channels")
+        })?;
+        for (field, side) in [("input.shape[1]", height), ("input.shape[2]", width)] {
+            require((1..=MAX_SIDE).contains(&side), field, side, || format!("1 to {MAX_SIDE} pixels"))?;
+        }
+        let pixels = channels * height * width;
+        require(pixels <= MAX_PIXELS, "input.shape", pixels, || format!("at most {MAX_PIXELS} values in all"))?;
+        check_level("input.level", input.level, params)?;
+        let bound = check_range("input.range", input.range)?;
+        check_headroom("input.scale", input.scale, bound, input.level, params)?;
+        require(input.scale.log2() + libm::log2(bound) <= MAX_LOG2_ENCODED, "input.scale", input.scale.value(), || {
+            format!("input.scale x input.range must be at most 2^{MAX_LOG2_ENCODED}")
+        })
+    }
+
+    fn check_output(&self, params: &Params) -> Result<(), SpecError> {
+        let output = &self.output;
+        require((1..=MAX_CLASSES).contains(&output.classes), "output.classes", output.classes, || {
+            format!("1 to {MAX_CLASSES}")
+        })?;
+        require((2..=MAX_COMPONENTS).contains(&output.components), "output.components", output.components, || {
+            format!("2 to {MAX_COMPONENTS}")
+        })?;
+        check_level("output.level", output.level, params)?;
+        let bound = check_range("output.range", output.range)?;
+        check_headroom("output.scale", output.scale, bound, output.level, params)?;
+        require(output.noise.is_finite() && output.noise >= 0.0, "output.noise", output.noise, || {
+            "a finite number, not negative".into()
+        })
+    }
+}
+
+impl RelinLayout {
+    /// Checks that a key of this layout exists over `params` and that the special product is at least every digit's, without
+    /// which key switching would drown the result in noise.
+    ///
+    /// # Errors
+    /// The field that is refused.
+    pub fn check(&self, params: &Params) -> Result<(), SpecError> {
+        check_level("relin.level", self.level, params)?;
+        let digit_primes = self.digit_primes;
+        require((1..=MAX_DIGIT_PRIMES).contains(&digit_primes), "relin.digit_primes", digit_primes, || {
+            format!("1 to {MAX_DIGIT_PRIMES}")
+        })?;
+        require(!params.special().is_empty(), "relin", "a key", || {
+            "relinearisation needs params.special_primes".into()
+        })?;
+        // At most four primes of 30 bits each.
+        let product = |limbs: &mut dyn Iterator<Item = usize>| -> u128 {
+            limbs.map(|limb| u128::from(params.basis().modulus(limb).value())).product()
+        };
+        let special = product(&mut params.special().into_iter());
+        let digits = 0..self.digits(self.level);
+        let largest = digits.map(|g| product(&mut self.digit_limbs(g, self.level))).max().unwrap_or(0);
+        require(largest <= special, "relin.digit_primes", digit_primes, || {
+            format!(
+                "the special primes multiply to {special}, less than a digit ({largest}): fewer primes per digit or more special primes"
+            )
+        })
+    }
+}
+
+fn require(
+    allowed: bool,
+    field: &'static str,
+    value: impl ToString,
+    rule: impl FnOnce() -> String,
+) -> Result<(), SpecError> {
+    if allowed { Ok(()) } else { Err(SpecError::Field { field, value: value.to_string(), allowed: rule() }) }
+}
+
+fn check_level(field: &'static str, level: usize, params: &Params) -> Result<(), SpecError> {
+    let chain = params.chain_len();
+    require((1..=chain).contains(&level), field, level, || format!("1 to {chain}, the length of params.primes"))
+}
+
+/// Checks a range of values and returns the largest magnitude in it.
+fn check_range(field: &'static str, [low, high]: [f64; 2]) -> Result<f64, SpecError> {
+    let fits = low < high && low.abs() <= MAX_RANGE && high.abs() <= MAX_RANGE;
+    require(fits, field, format!("[{low}, {high}]"), || {
+        format!("two finite numbers in ascending order, of magnitude at most {MAX_RANGE}")
+    })?;
+    Ok(low.abs().max(high.abs()))
+}
+
+/// `scale x 4 x bound < Q_level / 2`, compared as logarithms.
+fn check_headroom(
+    field: &'static str,
+    scale: Scale,
+    bound: f64,
+    level: usize,
+    params: &Params,
+) -> Result<(), SpecError> {
+    let (needed, available) = (scale.log2() + libm::log2(HEADROOM * bound), params.log_q(level) - 1.0);
+    require(needed < available, field, scale.value(), || {
+        format!(
+            "4 times the range needs {needed:.1} bits at this scale, of {available:.1} that the modulus of level {level} leaves"
+        )
+    })
+}

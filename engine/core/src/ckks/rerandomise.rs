@@ -1,0 +1,48 @@
+//! Re-randomisation: a result that shows nothing of the model but its scores.
+
+use rayon::prelude::*;
+
+use super::sampling::SmallPolynomial;
+use super::{Params, PublicKey, Randomness};
+
+/// Adds fresh encryptions of zero to `values` ciphertexts of `components` components (2 or more): `(b u_t + e, a u_t + e')` at
+/// components `t, t + 1` for `t = 0 .. components - 2`, with `(b, a)` the chain's part of the public key.
+///
+/// `residues` are canonical, in evaluation domain, `[limb][value][component][N]` over the first `level` limbs. The result
+/// depends on the state of `rng` and not on the number of threads. Noise: [`super::noise::rerandomise`].
+///
+/// # Panics
+/// If there are fewer than two components, the level is not in the chain, or `residues` or the key is of another size.
+pub fn rerandomise(
+    params: &Params,
+    key: &PublicKey,
+    residues: &mut [u32],
+    values: usize,
+    components: usize,
+    level: usize,
+    rng: &mut Randomness,
+) {
+    let n = params.n();
+    assert!(components >= 2 && level <= params.chain_len(), "{components} components, level {level}");
+    assert_eq!(residues.len(), level * values * components * n, "residues of {values} ciphertexts");
+    assert_eq!(key.b.len(), params.basis().len() * n, "residues of the public key");
+    let a = key.expand_a(params);
+    let streams = rng.streams();
+    residues.par_chunks_exact_mut(components * n).enumerate().for_each(|(row, ciphertext)| {
+        let (limb, value) = (row / values, row % values);
+        let table = params.basis().table(limb);
+        let modulus = table.modulus();
+        let key_rows = [&key.b, &a].map(|key| &key[limb * n..][..n]);
+        // Every limb replays its value's stream, so that all limbs of a ciphertext get the same u, e and e'.
+        let mut stream = streams.stream(value as u64);
+        for t in 0..components - 1 {
+            let u = SmallPolynomial::ternary(n, &mut stream).transform(table);
+            for (component, key) in ciphertext[t * n..].chunks_exact_mut(n).zip(key_rows) {
+                let error = SmallPolynomial::error(n, &mut stream).transform(table);
+                for (((c, &e), &k), &u) in component.iter_mut().zip(&*error).zip(key).zip(&*u) {
+                    *c = modulus.add(*c, modulus.add(e, modulus.mul(k, u)));
+                }
+            }
+        }
+    });
+}
