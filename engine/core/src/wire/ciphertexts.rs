@@ -1,0 +1,193 @@
+//! Encrypted images and encrypted scores: a fixed header, then the packed sets as [`Ciphertexts`] holds them.
+
+use std::io::{self, Read, Write};
+
+use super::container::Fields;
+use super::error::expect_field;
+use super::rows::{check_row, rows_len};
+use super::{Binding, Header, Kind, Reader, WireError, Writer, file_len};
+use crate::backend::packed_row;
+use crate::ckks::{Ciphertexts, ClientSpec, EncryptionKind, Params};
+use crate::ring::unpack_row;
+
+const CIPHERTEXTS_HEADER_LEN: usize = 60;
+
+/// What a Program, or its checked spec, says about ciphertexts at its input or output. It never comes from the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CiphertextLayout {
+    /// [`Kind::Ciphertexts`] or [`Kind::Result`].
+    pub kind: Kind,
+    /// Chain limbs.
+    pub level: usize,
+    /// Ciphertexts per set.
+    pub values: usize,
+    /// Components of each ciphertext.
+    pub components: usize,
+    /// Whether component 1 is expanded from a seed.
+    pub seeded: bool,
+}
+
+impl CiphertextLayout {
+    /// Encrypted images of a Program.
+    pub fn input(spec: &ClientSpec) -> Self {
+        let values = spec.input.shape.iter().product();
+        let seeded = spec.encryption == EncryptionKind::Secret;
+        CiphertextLayout { kind: Kind::Ciphertexts, level: spec.input.level, values, components: 2, seeded }
+    }
+
+    /// Encrypted scores of a Program.
+    pub fn result(spec: &ClientSpec) -> Self {
+        let output = &spec.output;
+        let (level, values, components) = (output.level, output.classes, output.components);
+        CiphertextLayout { kind: Kind::Result, level, values, components, seeded: false }
+    }
+
+    fn set_len(&self, params: &Params) -> u64 {
+        let stored = if self.seeded { 1 } else { self.components };
+        let polynomials = (stored as u64).saturating_mul(self.values as u64);
+        rows_len(params, params.chain(self.level)).saturating_mul(polynomials)
+    }
+}
+
+/// The header of the payload.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CiphertextsHeader {
+    /// Chain limbs.
+    pub level: u32,
+    /// Ciphertexts per set.
+    pub values: u32,
+    /// Components of each ciphertext.
+    pub components: u32,
+    /// Number of sets.
+    pub sets: u32,
+    /// Images over all sets.
+    pub images: u64,
+    /// Seed of component 1, if it is not stored.
+    pub seed: Option<[u8; 32]>,
+}
+
+impl CiphertextsHeader {
+    fn to_bytes(&self) -> Vec<u8> {
+        let words = [self.level, self.values, self.components, self.sets, u32::from(self.seed.is_some())];
+        let seed = self.seed.unwrap_or_default();
+        [words.map(u32::to_le_bytes).as_flattened(), &self.images.to_le_bytes(), &seed].concat()
+    }
+
+    pub(super) fn read<R: Read>(reader: &mut Reader<R>) -> Result<Self, WireError> {
+        let mut bytes = [0; CIPHERTEXTS_HEADER_LEN];
+        reader.fill(&mut bytes)?;
+        let mut fields = Fields(&bytes);
+        let [level, values, components, sets, seeded] = std::array::from_fn(|_| fields.u32());
+        let (images, seed) = (fields.u64(), fields.bytes());
+        let seed = match seeded {
+            0 if seed == [0; 32] => None,
+            0 => return Err(WireError::field("seed of unseeded ciphertexts", "set", "zero")),
+            1 => Some(seed),
+            other => return Err(WireError::field("seeded flag", other, "0 or 1")),
+        };
+        Ok(CiphertextsHeader { level, values, components, sets, images, seed })
+    }
+
+    fn expect(&self, layout: &CiphertextLayout, params: &Params) -> Result<(), WireError> {
+        expect_field("level", self.level as usize, layout.level)?;
+        expect_field("values per set", self.values as usize, layout.values)?;
+        expect_field("components", self.components as usize, layout.components)?;
+        expect_field("seeded flag", self.seed.is_some(), layout.seeded)?;
+        if self.images == 0 {
+            return Err(WireError::field("number of images", 0, "at least 1"));
+        }
+        expect_field("number of sets", u64::from(self.sets), self.images.div_ceil(params.n() as u64))
+    }
+}
+
+/// Bytes of a file with `images` images.
+pub fn ciphertexts_len(params: &Params, layout: &CiphertextLayout, images: u64) -> u64 {
+    file_len(payload_len(params, layout, images.div_ceil(params.n() as u64)))
+}
+
+fn payload_len(params: &Params, layout: &CiphertextLayout, sets: u64) -> u64 {
+    layout.set_len(params).saturating_mul(sets).saturating_add(CIPHERTEXTS_HEADER_LEN as u64)
+}
+
+/// Writes ciphertexts of `layout`.
+///
+/// # Errors
+/// The sink fails.
+///
+/// # Panics
+/// If the ciphertexts do not have this layout: no images, or sets of another number or size.
+pub fn write_ciphertexts(
+    sink: impl Write,
+    binding: &Binding<'_>,
+    layout: &CiphertextLayout,
+    ciphertexts: &Ciphertexts,
+) -> io::Result<()> {
+    let header = CiphertextsHeader {
+        level: ciphertexts.level as u32,
+        values: ciphertexts.values as u32,
+        components: ciphertexts.components as u32,
+        sets: ciphertexts.sets.len() as u32,
+        images: ciphertexts.images as u64,
+        seed: ciphertexts.seed,
+    };
+    header.expect(layout, binding.params).expect("ciphertexts of this layout");
+    let payload = payload_len(binding.params, layout, header.sets.into());
+    let mut writer = Writer::new(sink, &Header::new(layout.kind, binding, payload))?;
+    writer.put(&header.to_bytes())?;
+    ciphertexts.sets.iter().try_for_each(|set| writer.put(set))?;
+    writer.finish()
+}
+
+/// Reads ciphertexts of `layout`. Each set is read into its own buffer once the one before has arrived. Residues stay packed
+/// and unchecked: [`crate::backend::Backend::unpack`] reports one that is not reduced, [`check_residues`] names it.
+///
+/// # Errors
+/// See [`WireError`].
+pub fn read_ciphertexts(
+    source: impl Read,
+    binding: &Binding<'_>,
+    layout: &CiphertextLayout,
+) -> Result<Ciphertexts, WireError> {
+    let params = binding.params;
+    let mut reader = Reader::open(source, layout.kind, binding)?;
+    let header = CiphertextsHeader::read(&mut reader)?;
+    header.expect(layout, params)?;
+    reader.expect_payload(payload_len(params, layout, header.sets.into()))?;
+    let too_large = |what, size: u64| WireError::field(what, size, "what fits this machine's memory");
+    let set_len = layout.set_len(params);
+    let set_len = usize::try_from(set_len).map_err(|_| too_large("bytes of a set", set_len))?;
+    let images = usize::try_from(header.images).map_err(|_| too_large("number of images", header.images))?;
+    let mut sets = Vec::new();
+    for _ in 0..header.sets {
+        let mut set = vec![0; set_len];
+        reader.fill(&mut set)?;
+        sets.push(set);
+    }
+    reader.finish()?;
+    let CiphertextLayout { level, values, components, .. } = *layout;
+    Ok(Ciphertexts { level, values, components, seed: header.seed, images, sets })
+}
+
+/// Checks that every residue of `set` (one of [`Ciphertexts::sets`]) is reduced.
+///
+/// # Errors
+/// [`WireError::Residue`] for the first that is not.
+///
+/// # Panics
+/// If `set` does not hold whole components of these ciphertexts.
+pub fn check_residues(params: &Params, ciphertexts: &Ciphertexts, set: &[u8]) -> Result<(), WireError> {
+    let mut rest = set;
+    let mut row = vec![0; params.n()];
+    for component in 0..ciphertexts.stored_components() {
+        for limb in params.chain(ciphertexts.level) {
+            let modulus = params.basis().modulus(limb);
+            for value in 0..ciphertexts.values {
+                let (packed, after) = rest.split_at(packed_row(params.basis(), limb));
+                unpack_row(packed, modulus.bits(), &mut row);
+                check_row(&row, modulus, limb, (component * ciphertexts.values + value) * params.n())?;
+                rest = after;
+            }
+        }
+    }
+    Ok(())
+}

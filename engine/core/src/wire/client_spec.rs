@@ -1,0 +1,50 @@
+//! The client spec: JSON text.
+
+use std::io::{self, Read, Write};
+
+use super::error::expect_field;
+use super::{Header, Kind, Reader, WireError, Writer};
+use crate::ckks::{ClientSpec, Digest};
+
+/// Largest text of a client spec.
+pub const MAX_CLIENT_SPEC_BYTES: u64 = 1 << 16;
+
+/// Writes a client spec.
+///
+/// # Errors
+/// The sink fails, or the text is longer than [`MAX_CLIENT_SPEC_BYTES`].
+pub fn write_client_spec(sink: impl Write, spec: &ClientSpec) -> io::Result<()> {
+    let text = serde_json::to_vec(spec)?;
+    let payload = text.len() as u64;
+    if payload > MAX_CLIENT_SPEC_BYTES {
+        return Err(io::Error::other(format!("a client spec of {payload} bytes: at most {MAX_CLIENT_SPEC_BYTES}")));
+    }
+    let params = Digest(spec.params.digest());
+    let mut writer = Writer::new(sink, &Header { kind: Kind::ClientSpec, program: spec.program, params, payload })?;
+    writer.put(&text)?;
+    writer.finish()
+}
+
+/// Reads a client spec. What it says is unchecked: see [`ClientSpec::check`].
+///
+/// # Errors
+/// See [`WireError`].
+pub fn read_client_spec(source: impl Read) -> Result<ClientSpec, WireError> {
+    read_payload(Reader::new(source)?)
+}
+
+/// Reads what follows the header.
+pub(super) fn read_payload<R: Read>(mut reader: Reader<R>) -> Result<ClientSpec, WireError> {
+    reader.expect_kind(Kind::ClientSpec)?;
+    let header = reader.header().clone();
+    if header.payload > MAX_CLIENT_SPEC_BYTES {
+        return Err(WireError::field("payload length", header.payload, format!("at most {MAX_CLIENT_SPEC_BYTES}")));
+    }
+    let mut text = vec![0; header.payload as usize];
+    reader.fill(&mut text)?;
+    reader.finish()?;
+    let spec: ClientSpec = serde_json::from_slice(&text)?;
+    expect_field("program digest of the header", header.program, spec.program)?;
+    expect_field("parameter digest of the header", header.params, Digest(spec.params.digest()))?;
+    Ok(spec)
+}

@@ -1,0 +1,110 @@
+//! Why a file is refused.
+
+use std::fmt::Display;
+
+use super::{Kind, VERSION};
+use crate::ckks::Digest;
+
+/// Why a file is refused. It names no path: the caller knows it.
+#[derive(Debug, thiserror::Error)]
+pub enum WireError {
+    /// The source could not be read.
+    #[error("cannot be read: {0}")]
+    Io(#[from] std::io::Error),
+    /// The first bytes are not the magic.
+    #[error("not a CryptoDL file: give a file written by `cryptodl keygen`, `encrypt`, `infer` or `plan`")]
+    NotCryptodl,
+    /// Written by another version of the format.
+    #[error(
+        "format version {actual} is unknown: this program reads version {VERSION}; write the file again with this program"
+    )]
+    Version {
+        /// The version that the file claims.
+        actual: u32,
+    },
+    /// A CryptoDL file, but not the one that was asked for.
+    #[error("this is a {actual} file, but a {expected} file is needed here")]
+    Kind {
+        /// What the file is.
+        actual: Kind,
+        /// What it should be.
+        expected: Kind,
+    },
+    /// The file ends early.
+    #[error("truncated: it has {has} bytes and needs {needs}; copy it again from where it was made")]
+    Truncated {
+        /// Bytes that are there.
+        has: u64,
+        /// Bytes of the whole file.
+        needs: u64,
+    },
+    /// The file goes on after its end.
+    #[error("there are bytes after the end, at {len} bytes; copy it again from where it was made")]
+    Trailing {
+        /// Bytes of the whole file.
+        len: u64,
+    },
+    /// Contents and checksum differ.
+    #[error("damaged: its checksum does not match; copy it again from where it was made")]
+    Checksum,
+    /// The file belongs to another Program.
+    #[error(
+        "made for Program {actual}, but this is Program {expected}: use the same model and the same planning flags (--schedule, \
+         --security, --encryption, --batch and pins for N, primes and bits) in every command"
+    )]
+    Program {
+        /// Digest in the file.
+        actual: Digest,
+        /// Digest of the Program at hand.
+        expected: Digest,
+    },
+    /// The file belongs to another ring or modulus chain.
+    #[error("made for parameters {actual}, but these are parameters {expected}: make it again from this client spec")]
+    Params {
+        /// Digest in the file.
+        actual: Digest,
+        /// Digest of the parameters at hand.
+        expected: Digest,
+    },
+    /// A field of a header has a value that is not allowed here.
+    #[error("{field} is {actual}, but {allowed} is needed; make the file again for this Program")]
+    Field {
+        /// Which field.
+        field: &'static str,
+        /// What the file says.
+        actual: String,
+        /// What it may say.
+        allowed: String,
+    },
+    /// A residue is not reduced.
+    #[error("residue {index} of limb {limb} is {residue}, but must be below the prime {prime}; make the file again")]
+    Residue {
+        /// Index of the limb in the chain, special primes after it.
+        limb: usize,
+        /// Index among the residues of this limb in the file, or in the set for ciphertexts.
+        index: usize,
+        /// The residue.
+        residue: u32,
+        /// The limb's prime.
+        prime: u32,
+    },
+    /// The text of a client spec cannot be understood.
+    #[error("not a valid client spec: {0}; write it again with `cryptodl plan --write-spec`")]
+    Text(#[from] serde_json::Error),
+}
+
+impl WireError {
+    /// A [`WireError::Field`].
+    pub fn field(field: &'static str, actual: impl Display, allowed: impl Display) -> Self {
+        WireError::Field { field, actual: actual.to_string(), allowed: allowed.to_string() }
+    }
+}
+
+/// `actual` must be `expected`, or else [`WireError::Field`].
+pub(super) fn expect_field<T: PartialEq + Display>(
+    field: &'static str,
+    actual: T,
+    expected: T,
+) -> Result<(), WireError> {
+    if actual == expected { Ok(()) } else { Err(WireError::field(field, actual, expected)) }
+}

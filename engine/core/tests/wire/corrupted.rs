@@ -1,0 +1,188 @@
+//! Every way in which a file can be wrong gets its own error, and never a panic.
+
+use cryptodl_core::ckks::{Digest, ParamsSpec};
+use cryptodl_core::ring::pack_row;
+use cryptodl_core::wire::{self, Binding, CiphertextLayout, HEADER_LEN, Kind, TRAILER_LEN, WireError};
+
+use crate::examples::{self, Example, ciphertexts, public_key};
+use crate::fuzz_bodies::{SPEC, binding, sealed, written};
+
+fn payload(file: &[u8]) -> Vec<u8> {
+    file[HEADER_LEN..file.len() - TRAILER_LEN].to_vec()
+}
+
+/// The file with `bytes` at `at` of its payload, and a right checksum.
+fn patched(example: &Example, at: usize, bytes: &[u8]) -> Vec<u8> {
+    let mut payload = payload(&example.file);
+    payload[at..at + bytes.len()].copy_from_slice(bytes);
+    sealed(example.kind, &payload)
+}
+
+fn example(kind: Kind) -> Example {
+    examples::all().into_iter().find(|example| example.kind == kind).expect("every kind has an example")
+}
+
+fn field(result: Result<(), WireError>) -> &'static str {
+    match result {
+        Err(WireError::Field { field, .. }) => field,
+        other => panic!("expected a wrong field, found {other:?}"),
+    }
+}
+
+#[test]
+fn truncated_at_every_byte() {
+    for Example { file, read, .. } in examples::all() {
+        for len in 0..file.len() {
+            let needed = if len < HEADER_LEN { HEADER_LEN + TRAILER_LEN } else { file.len() };
+            for error in [read(&file[..len]).unwrap_err(), wire::identify(&file[..len]).unwrap_err()] {
+                let WireError::Truncated { has, needs } = error else { panic!("at {len}: {error}") };
+                assert_eq!((has, needs), (len as u64, needed as u64));
+            }
+        }
+    }
+}
+
+#[test]
+fn every_bit_flip_is_found() {
+    for Example { mut file, read, .. } in examples::all() {
+        for bit in 0..8 * file.len() {
+            file[bit / 8] ^= 1 << (bit % 8);
+            assert!(read(&file).is_err() && wire::identify(&file[..]).is_err(), "bit {bit}");
+            file[bit / 8] ^= 1 << (bit % 8);
+        }
+        read(&file).expect("undamaged again");
+    }
+}
+
+#[test]
+fn trailing_bytes() {
+    for Example { mut file, read, .. } in examples::all() {
+        file.push(0);
+        let WireError::Trailing { len } = read(&file).unwrap_err() else { panic!("trailing byte") };
+        assert_eq!(len, file.len() as u64 - 1);
+    }
+}
+
+#[test]
+fn oversized_lengths_are_refused_before_they_are_believed() {
+    for Example { mut file, read, .. } in examples::all() {
+        for len in [u64::MAX, u64::MAX - HEADER_LEN as u64, 1 << 40] {
+            file[HEADER_LEN - 8..HEADER_LEN].copy_from_slice(&len.to_le_bytes());
+            assert_eq!(field(read(&file)), "payload length");
+            let found = wire::identify(&file[..]).unwrap_err();
+            assert!(matches!(found, WireError::Truncated { .. } | WireError::Field { .. }), "{found}");
+        }
+    }
+}
+
+#[test]
+fn a_consistent_claim_of_a_trillion_images_reads_one_set() {
+    let Example { mut file, read, .. } = example(Kind::Result);
+    let (sets, n) = (u64::from(u32::MAX), binding().params.n() as u64);
+    let layout = CiphertextLayout::result(&SPEC);
+    let len = wire::ciphertexts_len(binding().params, &layout, sets * n) - (HEADER_LEN + TRAILER_LEN) as u64;
+    file[HEADER_LEN - 8..HEADER_LEN].copy_from_slice(&len.to_le_bytes());
+    file[HEADER_LEN + 12..HEADER_LEN + 16].copy_from_slice(&u32::MAX.to_le_bytes());
+    file[HEADER_LEN + 20..HEADER_LEN + 28].copy_from_slice(&(sets * n).to_le_bytes());
+    assert!(matches!(read(&file), Err(WireError::Truncated { has, .. }) if has == file.len() as u64));
+}
+
+#[test]
+fn wrong_kinds_say_what_they_are() {
+    for Example { kind: expected, read, .. } in examples::all() {
+        for other in examples::all().into_iter().filter(|other| other.kind != expected) {
+            let error = read(&other.file).unwrap_err();
+            assert!(error.to_string().contains(other.kind.name()) && error.to_string().contains(expected.name()));
+            assert!(matches!(error, WireError::Kind { actual, .. } if actual == other.kind));
+        }
+    }
+}
+
+#[test]
+fn foreign_files_and_versions() {
+    let Example { mut file, read, .. } = example(Kind::PublicKey);
+    for foreign in [&b"\x89PNG\r\n\x1a\n"[..], b"C", b"CRYPTODl"] {
+        let refused = matches!(read(foreign), Err(WireError::NotCryptodl));
+        assert_eq!(refused, foreign != b"C", "a prefix of the magic is truncated");
+    }
+    file[8] = 2;
+    assert!(matches!(read(&file), Err(WireError::Version { actual: 2 })));
+    file[8] = 1;
+    file[12] = 9;
+    assert_eq!(field(read(&file)), "kind");
+}
+
+#[test]
+fn other_programs_and_parameters() {
+    let file = example(Kind::PublicKey).file;
+    let other = Binding { program: Digest([8; 32]), ..binding() };
+    let message = wire::read_public_key(&file[..], &other).unwrap_err().to_string();
+    let needed = [SPEC.program.to_string(), other.program.to_string(), "--schedule".into(), "--batch".into()];
+    assert!(needed.iter().all(|part| message.contains(part)), "{message}");
+
+    let spec = ParamsSpec { special_primes: Vec::new(), ..SPEC.params.clone() };
+    let params = spec.build_insecure_for_tests().expect("a small ring");
+    let other = Binding { params: &params, ..binding() };
+    assert!(matches!(wire::read_public_key(&file[..], &other), Err(WireError::Params { .. })));
+}
+
+#[test]
+fn unreduced_residues_are_named() {
+    let params = binding().params;
+    let mut key = public_key(params, 1);
+    let prime = params.basis().modulus(1).value();
+    key.b[params.n() + 5] = prime;
+    let file = written(|file| wire::write_public_key(file, &binding(), &key));
+    let error = wire::read_public_key(&file[..], &binding()).unwrap_err();
+    assert!(matches!(error, WireError::Residue { limb: 1, index: 5, residue, .. } if residue == prime), "{error}");
+
+    let layout = CiphertextLayout::result(&SPEC);
+    let mut sets = ciphertexts(params, &layout, 1);
+    wire::check_residues(params, &sets, &sets.sets[0]).expect("zeros are reduced");
+    let (n, bits) = (params.n(), params.basis().modulus(0).bits());
+    let row_len = sets.sets[0].len() / (layout.components * layout.values);
+    let mut row = vec![0; n];
+    row[3] = params.basis().modulus(0).value() + 1;
+    // Component 2, value 1.
+    pack_row(&row, bits, &mut sets.sets[0][5 * row_len..]);
+    let error = wire::check_residues(params, &sets, &sets.sets[0]).unwrap_err();
+    assert!(matches!(error, WireError::Residue { limb: 0, index, .. } if index == 5 * n + 3), "{error}");
+}
+
+#[test]
+fn fields_out_of_range() {
+    let result = example(Kind::Result);
+    let fields = ["level", "values per set", "components", "number of sets", "seeded flag"];
+    for (i, name) in fields.into_iter().enumerate() {
+        for value in [9u32, u32::MAX] {
+            assert_eq!(field((result.read)(&patched(&result, 4 * i, &value.to_le_bytes()))), name);
+        }
+    }
+    assert_eq!(field((result.read)(&patched(&result, 20, &[0; 8]))), "number of images");
+    assert_eq!(field((result.read)(&patched(&result, 20, &[255; 8]))), "number of sets");
+    assert_eq!(field((result.read)(&patched(&result, 28, &[1]))), "seed of unseeded ciphertexts");
+
+    let key = example(Kind::EvalKey);
+    assert_eq!(field((key.read)(&patched(&key, 0, &[1]))), "level of the evaluation key");
+    assert_eq!(field((key.read)(&patched(&key, 4, &[2]))), "primes per digit of the evaluation key");
+    let empty = examples::all().into_iter().rfind(|example| example.kind == Kind::EvalKey).expect("the empty key");
+    assert_eq!(field((empty.read)(&patched(&empty, 39, &[1]))), "seed of an empty evaluation key");
+}
+
+#[test]
+fn hostile_spec_texts() {
+    let read = |text: &[u8]| wire::read_client_spec(&sealed(Kind::ClientSpec, text)[..]).map(drop);
+    let text = String::from_utf8(payload(&example(Kind::ClientSpec).file)).expect("JSON is UTF-8");
+    read(text.as_bytes()).expect("the valid text");
+    let nested = "[".repeat(60_000);
+    let extra = text.replacen('{', "{\"extra\":1,", 1);
+    for bad in
+        ["", "null", "\u{0}", &nested, &extra, &text[1..], &text.replace("16", "-16"), &text.replace("16", "1e99")]
+    {
+        assert!(matches!(read(bad.as_bytes()), Err(WireError::Text(_))));
+    }
+    assert!(matches!(read(b"\"\xff\""), Err(WireError::Text(_))));
+    assert_eq!(field(read(&vec![b' '; 65_537])), "payload length");
+    assert_eq!(field(read(text.replace("0707", "0808").as_bytes())), "program digest of the header");
+    assert_eq!(field(read(text.replace("\"n\":16", "\"n\":32").as_bytes())), "parameter digest of the header");
+}
