@@ -11,6 +11,8 @@ mod error;
 mod keygen;
 mod secret_key;
 
+pub mod wire;
+
 pub use decrypt::{Decrypted, decrypt, decrypt_slots_raw_do_not_return_to_server, score_decimals};
 pub use encrypt::{EncryptionKey, encrypt};
 pub use error::ClientError;
