@@ -17,7 +17,7 @@ pub(super) struct StandardFile {
     md5: &'static str,
 }
 
-const fn file(name: &'static str, bytes: u64, md5: &'static str) -> StandardFile {
+pub(super) const fn file(name: &'static str, bytes: u64, md5: &'static str) -> StandardFile {
     StandardFile { name, bytes, md5 }
 }
 

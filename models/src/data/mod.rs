@@ -8,6 +8,8 @@ mod error;
 mod files;
 mod package;
 mod source;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 use std::path::{Path, PathBuf};

@@ -109,7 +109,7 @@ fn from_url(
 }
 
 /// Reads at most one byte more than the file has, so that a longer one is noticed and never stored.
-fn receive(
+pub(super) fn receive(
     reader: impl Read,
     zipped: bool,
     file: &StandardFile,

@@ -16,6 +16,7 @@ use crate::network::InputSpec;
 pub use idx::{parse_images as parse_idx_images, parse_labels as parse_idx_labels};
 pub use npy::parse as parse_npy;
 pub(crate) use png::decode as decode_png;
+pub use png::parse as parse_png;
 
 /// Most bytes of pixels, and of any one file, that are read.
 pub const MAX_BYTES: u64 = 1 << 30;

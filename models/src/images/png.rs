@@ -8,8 +8,11 @@ use png::{BitDepth, ColorType, Decoder, Limits, Transformations};
 
 use super::{ImageError, MAX_BYTES, Pixels, RawImages, checked_len, read_bytes};
 
-/// One image from the bytes of a PNG file.
-pub(super) fn parse(bytes: &[u8]) -> Result<RawImages, String> {
+/// One image from the bytes of an 8-bit gray or RGB PNG file.
+///
+/// # Errors
+/// What was found and what is expected.
+pub fn parse(bytes: &[u8]) -> Result<RawImages, String> {
     let (pixels, shape) = decode(bytes)?;
     Ok(RawImages { pixels: Pixels::U8(pixels), count: 1, shape })
 }

@@ -5,9 +5,9 @@ use std::collections::HashSet;
 use toml::Table;
 
 use super::description::{Description, RawHistogram};
-use super::fields::{Fields, checked_histogram};
+use super::fields::{Fields, checked_histogram, checked_name};
 use super::tensors::Tensors;
-use super::{InputSpec, Layer, LayerOp, MAX_VALUES, ModelError, Network, Problem, Shape};
+use super::{InputSpec, Layer, LayerOp, MAX_VALUES, MAX_WINDOW_VALUES, ModelError, Network, Problem, Shape};
 
 const KINDS: [&str; 9] =
     ["conv2d", "avg_pool2d", "sum_pool2d", "batch_norm", "polynomial", "flatten", "identity", "dropout", "dense"];
@@ -76,7 +76,7 @@ fn bounded(shape: Shape) -> Result<Shape, Problem> {
 
 fn layer(table: Table, input: Shape, tensors: &mut Tensors) -> Result<Layer, Problem> {
     let mut fields = Fields::new(table);
-    let name = fields.text("name")?;
+    let name = checked_name(fields.text("name")?)?;
     let kind = fields.text("kind")?;
     let input_rms = fields.optional("input_rms", "a number")?;
     if let Some(found) = input_rms.filter(|rms: &f64| !(rms.is_finite() && *rms > 0.0)) {
@@ -109,6 +109,11 @@ fn convolution(
     let stride = fields.pair("stride", 1)?.unwrap_or([1, 1]);
     let padding = fields.pair("padding", 0)?.unwrap_or([0, 0]);
     let (in_channels, output) = windows("conv2d", input, kernel, stride, padding, Some(out_channels))?;
+    let taps = [in_channels, kernel[0], kernel[1]].iter().map(|&size| size as u128).product();
+    let positions = output.len() as u128 / out_channels as u128;
+    if taps * positions > MAX_WINDOW_VALUES {
+        return Err(Problem::Windows { taps, positions });
+    }
     let weight = tensors.kernels(format!("{name}.weight"), [out_channels, in_channels, kernel[0], kernel[1]])?;
     let bias = tensors.optional_vector(format!("{name}.bias"), out_channels)?;
     Ok((LayerOp::Conv2d { weight, bias, stride, padding }, output))

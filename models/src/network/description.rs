@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use toml::Table;
 
-use super::fields::{checked_histogram, checked_range, dimension};
+use super::fields::{checked_histogram, checked_name, checked_range, dimension};
 use super::{
     Accuracy, Histogram, InputSpec, MAX_DESCRIPTION_BYTES, MAX_LAYERS, ModelError, OutputCalibration, Problem,
 };
@@ -92,9 +92,12 @@ impl Description {
         if raw.layer.is_empty() || raw.layer.len() > MAX_LAYERS {
             return Err(invalid("[[layer]]")(Problem::LayerCount { found: raw.layer.len() }));
         }
+        if !(1..=200).contains(&raw.title.chars().count()) || raw.title.contains(char::is_control) {
+            return Err(invalid("title")(Problem::Title { found: raw.title }));
+        }
         let dataset = raw.dataset.map(|id| id.parse().map_err(Problem::from)).transpose();
         Ok(Self {
-            name: raw.name,
+            name: checked_name(raw.name).map_err(invalid("name"))?,
             title: raw.title,
             dataset: dataset.map_err(invalid("dataset"))?,
             weights: raw.weights,

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
-use super::{MAX_DIMENSION, MAX_LAYERS, MAX_VALUES, Shape};
+use super::{MAX_DIMENSION, MAX_LAYERS, MAX_VALUES, MAX_WINDOW_VALUES, Shape};
 use crate::zoo;
 
 /// Why a network could not be loaded.
@@ -97,6 +97,18 @@ pub enum Problem {
     /// Another layer has the same name.
     #[error("another layer has this name; names must be unique, they name the tensors")]
     DuplicateName,
+    /// A name that is empty, long or holds other characters than letters, digits, `.`, `_` and `-`.
+    #[error("name {found:?} must be 1 to 64 letters, digits, `.`, `_` or `-`")]
+    Name {
+        /// What was found.
+        found: String,
+    },
+    /// A title that is empty, long or holds control characters.
+    #[error("title {found:?} must be one line of 1 to 200 characters")]
+    Title {
+        /// What was found.
+        found: String,
+    },
     /// Unsupported version.
     #[error("format {found} is not supported; this version reads format 1")]
     Format {
@@ -130,6 +142,16 @@ pub enum Problem {
     TooManyValues {
         /// The shape.
         shape: Shape,
+    },
+    /// A convolution whose windows together hold too many values.
+    #[error(
+        "{taps} weights per output at {positions} positions are too many; their product may be {MAX_WINDOW_VALUES}"
+    )]
+    Windows {
+        /// Weights per output value.
+        taps: u128,
+        /// Output positions.
+        positions: u128,
     },
     /// The layer needs an image and gets a vector.
     #[error(

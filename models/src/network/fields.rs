@@ -79,6 +79,15 @@ impl Fields {
     }
 }
 
+pub(super) fn checked_name(name: String) -> Result<String, Problem> {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || ".-_".contains(c);
+    if (1..=64).contains(&name.len()) && name.chars().all(allowed) {
+        Ok(name)
+    } else {
+        Err(Problem::Name { found: name })
+    }
+}
+
 pub(super) fn dimension(field: &'static str, value: i64, least: usize) -> Result<usize, Problem> {
     usize::try_from(value).ok().filter(|size| (least..=MAX_DIMENSION).contains(size)).ok_or(Problem::Dimension {
         field,

@@ -32,6 +32,8 @@ pub const MAX_LAYERS: usize = 512;
 pub const MAX_DIMENSION: usize = 1 << 16;
 /// Most values that one image may have between two layers.
 pub const MAX_VALUES: usize = 1 << 24;
+/// Most values that all windows of a convolution may hold: weights per output value times output positions.
+pub const MAX_WINDOW_VALUES: u128 = 1 << 26;
 
 /// A trained, validated network.
 #[derive(Debug, Clone)]

@@ -1,0 +1,204 @@
+//! Image files: round trips, and what damaged or unsuitable ones are refused with.
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use cryptodl_models::images::{self, Pixels, RawImages};
+use cryptodl_models::network::InputSpec;
+use flate2::{Compression, write::GzEncoder};
+use tempfile::TempDir;
+
+fn idx(sizes: &[u32], data: &[u8]) -> Vec<u8> {
+    let sizes_bytes = sizes.iter().flat_map(|size| size.to_be_bytes());
+    [0, 0, 8, sizes.len() as u8].into_iter().chain(sizes_bytes).chain(data.iter().copied()).collect()
+}
+
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
+fn npy(kind: &str, shape: &str, data: &[u8]) -> Vec<u8> {
+    let header = format!("{{'descr': '{kind}', 'fortran_order': False, 'shape': {shape}, }}\n");
+    [b"\x93NUMPY\x01\x00", &(header.len() as u16).to_le_bytes()[..], header.as_bytes(), data].concat()
+}
+
+fn png(color: png::ColorType, depth: png::BitDepth, width: u32, height: u32, data: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut encoder = png::Encoder::new(&mut bytes, width, height);
+    encoder.set_color(color);
+    encoder.set_depth(depth);
+    encoder.write_header().unwrap().write_image_data(data).unwrap();
+    bytes
+}
+
+fn gray(width: u32, height: u32, data: &[u8]) -> Vec<u8> {
+    png(png::ColorType::Grayscale, png::BitDepth::Eight, width, height, data)
+}
+
+struct Files(TempDir);
+
+impl Files {
+    fn new() -> Self {
+        Files(tempfile::tempdir().unwrap())
+    }
+
+    fn write(&self, name: &str, bytes: &[u8]) -> PathBuf {
+        let path = self.0.path().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, bytes).unwrap();
+        path
+    }
+}
+
+fn refused(path: &Path, fragment: &str) {
+    let error = images::read(path).expect_err(fragment).to_string();
+    assert!(error.contains(fragment), "{error:?} lacks {fragment:?}");
+    assert!(error.contains(path.to_str().unwrap()), "{error:?} does not name the file");
+}
+
+#[test]
+fn every_format_gives_the_stored_pixels() {
+    let files = Files::new();
+    let bytes: Vec<u8> = (0..24).collect();
+    let expected = |pixels, count, shape| RawImages { pixels, count, shape };
+    let stored = |shape| expected(Pixels::U8(bytes.clone()), 2, shape);
+    let flat = idx(&[2, 3, 4], &bytes);
+    assert_eq!(images::read(&files.write("a-idx3-ubyte", &flat)).unwrap(), stored([1, 3, 4]));
+    assert_eq!(images::read(&files.write("a.gz", &gzip(&flat))).unwrap(), stored([1, 3, 4]));
+    assert_eq!(images::read(&files.write("b", &idx(&[2, 3, 2, 2], &bytes))).unwrap(), stored([3, 2, 2]));
+    assert_eq!(images::read(&files.write("a.npy", &npy("|u1", "(2, 3, 4)", &bytes))).unwrap(), stored([1, 3, 4]));
+    assert_eq!(images::read(&files.write("b.npy", &npy("|u1", "(2, 3, 2, 2)", &bytes))).unwrap(), stored([3, 2, 2]));
+    let rows = files.write("c.npy", &npy("|u1", "(2, 12)", &bytes));
+    assert_eq!(images::read_shaped(&rows, [3, 2, 2]).unwrap(), stored([3, 2, 2]));
+
+    let values = [0.5f32, -1.5, 0.0, 2.0];
+    let single: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+    let double: Vec<u8> = values.iter().flat_map(|&v| f64::from(v).to_le_bytes()).collect();
+    for (kind, data) in [("<f4", single), ("<f8", double)] {
+        let path = files.write("f.npy", &npy(kind, "(1, 2, 2)", &data));
+        assert_eq!(images::read(&path).unwrap(), expected(Pixels::F32(values.to_vec()), 1, [1, 2, 2]));
+    }
+
+    let one = images::read(&files.write("one.png", &gray(3, 2, &bytes[..6]))).unwrap();
+    assert_eq!(one, expected(Pixels::U8(bytes[..6].to_vec()), 1, [1, 2, 3]));
+    let rgb = png(png::ColorType::Rgb, png::BitDepth::Eight, 2, 1, &[1, 2, 3, 4, 5, 6]);
+    let color = images::read(&files.write("rgb.png", &rgb)).unwrap();
+    assert_eq!(color, expected(Pixels::U8(vec![1, 4, 2, 5, 3, 6]), 1, [3, 1, 2]));
+}
+
+#[test]
+fn a_folder_of_pngs_is_read_in_the_order_of_names() {
+    let files = Files::new();
+    for (name, pixel) in [("10.png", 1), ("2.PNG", 2), ("1.png", 0)] {
+        files.write(&format!("folder/{name}"), &gray(1, 1, &[pixel]));
+    }
+    files.write("folder/notes.txt", b"not an image");
+    let folder = files.0.path().join("folder");
+    let all = images::read(&folder).unwrap();
+    assert_eq!(all, RawImages { pixels: Pixels::U8(vec![0, 1, 2]), count: 3, shape: [1, 1, 1] });
+    let odd = files.write("folder/3.png", &gray(2, 1, &[1, 1]));
+    let error = images::read(&folder).unwrap_err().to_string();
+    assert!(error.contains(odd.to_str().unwrap()) && error.contains("must have one size"), "{error}");
+    let empty = files.0.path().join("empty");
+    fs::create_dir(&empty).unwrap();
+    refused(&empty, "holds no .png files");
+}
+
+#[test]
+fn labels_are_read() {
+    let files = Files::new();
+    let plain = idx(&[3], &[7, 2, 1]);
+    assert_eq!(images::read_labels(&files.write("l", &plain)).unwrap(), [7, 2, 1]);
+    assert_eq!(images::read_labels(&files.write("l.gz", &gzip(&plain))).unwrap(), [7, 2, 1]);
+    let error = images::read_labels(&files.write("i", &idx(&[1, 1, 1], &[0]))).unwrap_err().to_string();
+    assert!(error.contains("IDX of 3 dimensions; labels have 1"), "{error}");
+}
+
+#[test]
+fn unsuitable_and_hostile_files_are_refused() {
+    let files = Files::new();
+    let f16 = npy("<f2", "(1, 1, 1)", &[0, 0]);
+    let fortran = String::from_utf8_lossy(&npy("|u1", "(1, 1, 1)", &[0])[10..]).replace("False", "True");
+    let fortran = [b"\x93NUMPY\x01\x00", &(fortran.len() as u16).to_le_bytes()[..], fortran.as_bytes()].concat();
+    let rgba = png(png::ColorType::Rgba, png::BitDepth::Eight, 1, 1, &[1, 2, 3, 4]);
+    let deep = png(png::ColorType::Grayscale, png::BitDepth::Sixteen, 1, 1, &[1, 2]);
+    let table: &[(&[u8], &str)] = &[
+        (b"", "not an image file: expected IDX (plain or .gz), .npy or PNG"),
+        (b"GIF89a", "not an image file"),
+        (&idx(&[0, 28, 28], &[]), "holds no images"),
+        (&idx(&[1, 0, 28], &[]), "images of 1 x 0 x 28 have no pixels"),
+        (&idx(&[2, 2, 2], &[0; 7]), "7 bytes follow the IDX header, which announces 8"),
+        (&idx(&[2, 2, 2], &[0; 9]), "9 bytes follow the IDX header, which announces 8"),
+        (&idx(&[u32::MAX; 4], &[]), "claims 4294967295 images"),
+        (&idx(&[60_000, 28_000, 28], &[]), "at most 1073741824 bytes"),
+        (&idx(&[4], &[0; 4]), "IDX of 1 dimensions; images have 3"),
+        (&[0, 0, 0x0d, 3, 0], "IDX of type 0x0d; only unsigned bytes"),
+        (&[0, 0, 8, 200, 0, 0], "truncated inside the IDX header"),
+        (&gzip(&idx(&[1, 1, 1], &[0]))[..20], "damaged gzip data"),
+        (b"\x93NUMPY", "truncated inside the .npy header"),
+        (b"\x93NUMPY\x02\x00\xff\xff\xff\xff", ".npy header of 4294967295 bytes"),
+        (b"\x93NUMPY\x09\x00\x00\x00", ".npy version 9"),
+        (&npy("|u1", "(0, 2, 2)", &[]), "holds no images"),
+        (&npy("|u1", "(2, 2)", &[0; 4]), "array of shape [2, 2]; images are N x H x W, N x C x H x W"),
+        (&npy("|u1", "(1, 2, 2)", &[0; 3]), "3 bytes follow the header, which announces 4"),
+        (&npy("<f8", "(99999999999, 99999999999, 2)", &[]), "claims 99999999999 images"),
+        (&npy("|u1", "(1, -2, 2)", &[]), "is not a tuple of sizes"),
+        (&npy("|u1", "(1, 2, 2", &[]), "the .npy header has no `shape`"),
+        (&f16, "array of type <f2; only uint8, float32 and float64"),
+        (&fortran, "Fortran order"),
+        (&rgba, "PNG with transparency"),
+        (&deep, "PNG of type Grayscale with 16 bits; expected 8-bit gray or RGB"),
+        (&gray(4, 4, &[9; 16])[..50], "damaged PNG"),
+    ];
+    for (index, (bytes, fragment)) in table.iter().enumerate() {
+        refused(&files.write(&format!("{index}"), bytes), fragment);
+    }
+    let absent = files.0.path().join("absent");
+    refused(&absent, "cannot read");
+    let shape = images::read_shaped(&files.write("s", &idx(&[1, 2, 3], &[0; 6])), [1, 3, 2]).unwrap_err();
+    assert!(
+        shape.to_string().contains("images are 1 x 2 x 3 (channels x height x width) but the network takes 1 x 3 x 2")
+    );
+}
+
+#[test]
+fn no_prefix_and_no_flipped_bit_panics() {
+    let all = [
+        idx(&[1, 2, 2], &[1; 4]),
+        gzip(&idx(&[1, 2, 2], &[1; 4])),
+        npy("<f4", "(1, 1, 2)", &[0; 8]),
+        gray(2, 2, &[1; 4]),
+    ];
+    for good in all {
+        let attempt = |bytes: &[u8]| {
+            let _ = (images::parse_idx_images(bytes), images::parse_npy(bytes, None), images::parse_png(bytes));
+        };
+        (0..good.len()).for_each(|len| attempt(&good[..len]));
+        for bit in 0..good.len() * 8 {
+            let mut flipped = good.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            attempt(&flipped);
+        }
+    }
+}
+
+#[test]
+fn values_follow_the_input_range_and_are_checked() {
+    let input = InputSpec { shape: [1, 1, 3], range: [-1.0, 1.0] };
+    let raw = |pixels| RawImages { pixels, count: 2, shape: [1, 1, 3] };
+    let values = raw(Pixels::U8(vec![0, 255, 51, 255, 0, 204])).to_values(&input).unwrap();
+    assert_eq!(values.shape(), [2, 1, 1, 3]);
+    let expected = [-1.0, 1.0, -0.6, 1.0, -1.0, 0.6];
+    assert!(values.iter().zip(expected).all(|(found, expected): (&f32, f32)| (found - expected).abs() < 1e-6));
+
+    for bad in [1.5, f32::NAN, f32::NEG_INFINITY] {
+        let error = raw(Pixels::F32(vec![0.0, 1.0, -1.0, 0.0, bad, 0.0])).to_values(&input).unwrap_err().to_string();
+        assert!(error.contains("image 1: the value at channel 0, row 0, column 1 is"), "{error}");
+        assert!(error.contains("outside the network's input range [-1, 1]"), "{error}");
+    }
+    let other = InputSpec { shape: [3, 1, 1], ..input };
+    assert!(raw(Pixels::U8(vec![0; 6])).to_values(&other).is_err());
+}

@@ -1,0 +1,143 @@
+//! Plaintext inference against loops that follow the definitions, and against PyTorch.
+
+mod common;
+
+use common::{TOML, noise, parse, tensors};
+use cryptodl_models::data::{self, DatasetId, FetchOptions, Split};
+use cryptodl_models::images::{Pixels, RawImages};
+use cryptodl_models::network::{Layer, LayerOp, Network, Shape};
+use cryptodl_models::{plain, zoo};
+use ndarray::{Array2, Array4, Axis};
+
+/// One image through one layer in f64, straight from the definition.
+fn naive(layer: &Layer, x: &[f64]) -> Vec<f64> {
+    let Shape::Image { channels, height, width } = layer.input_shape else {
+        let LayerOp::Dense { weight, bias } = &layer.op else { return x.to_vec() };
+        let bias = |o| bias.as_ref().map_or(0.0, |bias| f64::from(bias[o]));
+        let row = |o| weight.row(o).iter().zip(x).map(|(&w, x)| f64::from(w) * x).sum::<f64>();
+        return (0..weight.nrows()).map(|o| row(o) + bias(o)).collect();
+    };
+    let at = |c: usize, y: isize, z: isize| {
+        let inside = (0..height as isize).contains(&y) && (0..width as isize).contains(&z);
+        if inside { x[(c * height + y as usize) * width + z as usize] } else { 0.0 }
+    };
+    let mut out = Vec::new();
+    let windows = |out: &mut Vec<f64>, value: &dyn Fn(usize, isize, isize) -> f64| {
+        let Shape::Image { channels, height, width } = layer.output_shape else { unreachable!() };
+        for c in 0..channels {
+            for y in 0..height as isize {
+                (0..width as isize).for_each(|z| out.push(value(c, y, z)));
+            }
+        }
+    };
+    let pool = |out: &mut Vec<f64>, kernel: &[usize; 2], stride: &[usize; 2], factor: f64| {
+        windows(out, &|c, y, z| {
+            let taps = (0..kernel[0] as isize).flat_map(|i| (0..kernel[1] as isize).map(move |j| (i, j)));
+            taps.map(|(i, j)| at(c, y * stride[0] as isize + i, z * stride[1] as isize + j)).sum::<f64>() * factor
+        });
+    };
+    match &layer.op {
+        LayerOp::Conv2d { weight, bias, stride, padding } => windows(&mut out, &|o, y, z| {
+            let mut sum = bias.as_ref().map_or(0.0, |bias| f64::from(bias[o]));
+            for ((c, i, j), &w) in weight.index_axis(Axis(0), o).indexed_iter() {
+                let row = y * stride[0] as isize + i as isize - padding[0] as isize;
+                let column = z * stride[1] as isize + j as isize - padding[1] as isize;
+                sum += f64::from(w) * at(c, row, column);
+            }
+            sum
+        }),
+        LayerOp::AvgPool2d { kernel, stride } => pool(&mut out, kernel, stride, 1.0 / (kernel[0] * kernel[1]) as f64),
+        LayerOp::SumPool2d { kernel, stride } => pool(&mut out, kernel, stride, 1.0),
+        LayerOp::BatchNorm { gamma, beta, mean, var, eps } => windows(&mut out, &|c, y, z| {
+            let [gamma, beta, mean, var] = [gamma, beta, mean, var].map(|vector| f64::from(vector[c]));
+            (at(c, y, z) - mean) / (var + eps).sqrt() * gamma + beta
+        }),
+        LayerOp::Polynomial { coefficients, .. } => {
+            let power = |x: f64| coefficients.iter().enumerate().map(|(k, c)| c * x.powi(k as i32)).sum::<f64>();
+            out.extend(x.iter().map(|&x| power(x)));
+        }
+        LayerOp::Flatten | LayerOp::Identity | LayerOp::Dropout => out.extend_from_slice(x),
+        LayerOp::Dense { .. } => unreachable!("a dense layer has a vector, not {channels} maps"),
+    }
+    out
+}
+
+#[test]
+fn every_layer_kind_agrees_with_its_definition() {
+    let net = parse(TOML, &tensors()).unwrap();
+    let count = 70; // more than two chunks
+    let images = Array4::from_shape_vec((count, 2, 9, 8), noise(99).take(count * 144).collect()).unwrap();
+    let logits = plain::logits(&net, images.view());
+    assert_eq!(logits.dim(), (count, 3));
+    for (image, row) in images.outer_iter().zip(logits.rows()) {
+        let start: Vec<f64> = image.iter().map(|&x| f64::from(x)).collect();
+        let expected = net.layers.iter().fold(start, |x, layer| naive(layer, &x));
+        for (&found, expected) in row.iter().zip(expected) {
+            assert!((f64::from(found) - expected).abs() < 1e-5, "{found} is not {expected}");
+        }
+    }
+}
+
+#[test]
+fn argmax_takes_the_first_of_equal_values() {
+    let rows = ndarray::array![[1.0, 3.0, 3.0], [-2.0, -3.0, -1.0]];
+    assert_eq!(rows.rows().into_iter().map(plain::argmax).collect::<Vec<_>>(), [1, 2]);
+}
+
+/// Logits that the recipe wrote, computed by PyTorch in f64.
+fn reference(name: &str, key: &str) -> Vec<Vec<f64>> {
+    let path = format!("{}/zoo/{name}.reference.json", env!("CARGO_MANIFEST_DIR"));
+    let file: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+    serde_json::from_value(file[key].clone()).unwrap()
+}
+
+fn assert_close(found: &Array2<f32>, expected: &[Vec<f64>]) {
+    assert_eq!(found.nrows(), expected.len());
+    for (row, expected) in found.rows().into_iter().zip(expected) {
+        for (&found, &expected) in row.iter().zip(expected) {
+            assert!((f64::from(found) - expected).abs() < 1e-4, "{found} is not {expected}");
+        }
+    }
+}
+
+/// The rings of `models/train/mnist.py`.
+fn rings() -> RawImages {
+    let mut pixels = Vec::new();
+    for i in 0..8i32 {
+        for (y, x) in (0..28).flat_map(|y| (0..28).map(move |x| (y, x))) {
+            let distance = (y - 13i32).pow(2) + (x - 10 - i).pow(2);
+            let inside = ((2 + i).pow(2)..=(4 + i).pow(2)).contains(&distance);
+            pixels.push(if inside { 255 } else { 0 });
+        }
+    }
+    RawImages { pixels: Pixels::U8(pixels), count: 8, shape: [1, 28, 28] }
+}
+
+#[test]
+fn shipped_models_agree_with_pytorch_on_drawn_images() {
+    for name in zoo::names() {
+        let net = zoo::load(name).unwrap();
+        let images = rings().to_values(&net.input).unwrap();
+        assert_close(&plain::logits(&net, images.view()), &reference(name, "rings"));
+    }
+}
+
+fn correct(net: &Network, logits: &Array2<f32>, labels: &[u8]) -> u64 {
+    assert_eq!(logits.nrows(), labels.len(), "{}", net.name);
+    let pairs = logits.rows().into_iter().zip(labels);
+    pairs.filter(|(row, label)| plain::argmax(*row) == usize::from(**label)).count() as u64
+}
+
+#[test]
+#[ignore = "reads MNIST (fetched if absent): cargo test -p cryptodl-models -- --include-ignored"]
+fn shipped_models_agree_with_pytorch_on_the_test_set() {
+    let test = data::load(DatasetId::Mnist, Split::Test, &FetchOptions::default()).unwrap();
+    for name in zoo::names() {
+        let net = zoo::load(name).unwrap();
+        let logits = plain::logits(&net, test.images.to_values(&net.input).unwrap().view());
+        assert_close(&logits.slice(ndarray::s![..16, ..]).to_owned(), &reference(name, "test_images"));
+        let claimed = net.accuracy.unwrap();
+        assert_eq!(claimed.images, 10_000);
+        assert!(claimed.correct.abs_diff(correct(&net, &logits, &test.labels)) <= 1, "{name}");
+    }
+}
