@@ -1,0 +1,117 @@
+//! A program that knows only `docs/format.md` decrypts a result: `tests/outside/decrypt.py`. Needs `python3`.
+
+use std::path::Path;
+use std::process::Command;
+
+use cryptodl_client::wire::write_secret_key;
+use cryptodl_client::{SecretKey, decrypt};
+use cryptodl_core::ckks::{
+    Ciphertexts, ClientSpec, Digest, Encoder, EncryptionKind, InputLayout, OutputLayout, Params, ParamsSpec,
+    Randomness, Scale, SecurityLevel, UniformPurpose, UniformSource,
+};
+use cryptodl_core::ring::{NttTable, ntt_primes, pack_row, packed_row_len};
+use cryptodl_core::wire::{Binding, CiphertextLayout, write_ciphertexts, write_client_spec};
+
+const N: usize = 4096;
+
+fn spec() -> ClientSpec {
+    // Limbs of two sizes, so that rows differ in length.
+    let primes = [ntt_primes(N, 30, 2), ntt_primes(N, 24, 1)].map(|found| found.expect("such primes exist")).concat();
+    let scale = Scale::new(f64::from(1 << 22) * 1.25).expect("an allowed scale");
+    ClientSpec {
+        model: "outside".into(),
+        program: Digest([9; 32]),
+        params: ParamsSpec { n: N, primes, special_primes: Vec::new(), security: SecurityLevel::Bits128 },
+        relin: None,
+        encryption: EncryptionKind::Secret,
+        input: InputLayout { shape: [1, 1, 1], range: [0.0, 1.0], scale, level: 3 },
+        output: OutputLayout { classes: 10, components: 4, level: 3, scale, range: [-8.0, 8.0], noise: 2e-3 },
+    }
+}
+
+/// Score of class `value` of `image`.
+fn score(image: usize, value: usize) -> f64 {
+    7.0 * ((image * 31 + value * 17) as f64).sin()
+}
+
+/// A result with four components, as products without relinearisation leave it: `c_1, c_2, c_3` uniform and
+/// `c_0 = m - c_1 s - c_2 s^2 - c_3 s^3`.
+fn result(spec: &ClientSpec, params: &Params, key: &SecretKey, images: usize) -> Ciphertexts {
+    let OutputLayout { classes: values, components, level, scale, .. } = spec.output;
+    let (encoder, source) = (Encoder::new(N), UniformSource::new(UniformPurpose::Ciphertext, params, &[1; 32]));
+    let set = |set: usize| {
+        let mut rows = vec![Vec::new(); components];
+        for limb in params.chain(level) {
+            let table = params.basis().table(limb);
+            let secret = transform(table, key.coefficients().iter().map(|&c| f64::from(c)));
+            for value in 0..values {
+                let mut message: Vec<f64> = (0..N).map(|slot| score(set * N + slot, value)).collect();
+                encoder.encode(&mut message, scale);
+                let (m, mut c_0, mut power) = (table.modulus(), transform(table, message), secret.clone());
+                for (component, rows) in rows.iter_mut().enumerate().skip(1) {
+                    let mut c_t = vec![0; N];
+                    let object = ((set * values + value) * components + component) as u32;
+                    source.fill(object, limb as u32, m, 0, &mut c_t);
+                    for j in 0..N {
+                        c_0[j] = m.sub(c_0[j], m.mul(c_t[j], power[j]));
+                        power[j] = m.mul(power[j], secret[j]);
+                    }
+                    rows.extend(pack(table, &c_t));
+                }
+                rows[0].extend(pack(table, &c_0));
+            }
+        }
+        rows.concat()
+    };
+    let sets = (0..images.div_ceil(N)).map(set).collect();
+    Ciphertexts { level, values, components, seed: None, images, sets }
+}
+
+fn transform(table: &NttTable, coefficients: impl IntoIterator<Item = f64>) -> Vec<u32> {
+    let mut row: Vec<u32> = coefficients.into_iter().map(|c| table.modulus().reduce_integer_f64(c)).collect();
+    table.forward(&mut row);
+    row
+}
+
+fn pack(table: &NttTable, row: &[u32]) -> Vec<u8> {
+    let bits = table.modulus().bits();
+    let mut packed = vec![0; packed_row_len(N, bits)];
+    pack_row(row, bits, &mut packed);
+    packed
+}
+
+#[test]
+fn a_program_written_from_the_format_description_decrypts() {
+    if Command::new("python3").arg("--version").output().is_err() {
+        eprintln!("not tested: there is no python3");
+        return;
+    }
+    let spec = spec();
+    let params = spec.check().expect("a valid spec");
+    let key = SecretKey::generate(&params, &mut Randomness::insecure_from_seed_for_tests(1, "outside"));
+    let result = result(&spec, &params, &key, N + 5);
+    let ours = decrypt(&spec, &params, &key, &result).expect("a valid result");
+
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let files = ["secret.key", "client.spec", "result"].map(|name| folder.join(name));
+    let create = |i: usize| std::fs::File::create(&files[i]).expect("a writable folder");
+    let binding = Binding { program: spec.program, params: &params };
+    write_secret_key(create(0), spec.program, &key).expect("written");
+    write_client_spec(create(1), &spec).expect("written");
+    write_ciphertexts(create(2), &binding, &CiphertextLayout::result(&spec), &result).expect("written");
+    let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/outside/decrypt.py");
+    let output = Command::new("python3").arg(program).args(&files).output().expect("python3 runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+
+    let theirs = String::from_utf8(output.stdout).expect("text");
+    let lines: Vec<&str> = theirs.lines().skip(1).collect();
+    assert_eq!(lines.len(), result.images);
+    for (image, line) in lines.into_iter().enumerate() {
+        let fields: Vec<f64> = line.split(',').map(|field| field.parse().expect("a number")).collect();
+        assert_eq!(fields[..2], [image as f64, f64::from(ours.labels[image])]);
+        for (value, theirs) in fields[2..].iter().enumerate() {
+            assert_eq!(*theirs, ours.scores[image * spec.output.classes + value]);
+            assert!((theirs - score(image, value)).abs() < 0.006, "image {image}, class {value}: {theirs}");
+        }
+    }
+}
