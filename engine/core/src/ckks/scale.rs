@@ -46,6 +46,12 @@ impl Scale {
         Scale(self.0 / f64::from(divisor))
     }
 
+    /// The largest exact power of two that is not above the scale.
+    pub fn floor_power_of_two(self) -> Self {
+        let (_, exponent) = libm::frexp(self.0);
+        Scale(libm::ldexp(1.0, exponent - 1))
+    }
+
     /// The integer that carries the constant `value` at this scale, rounded half to even, as an exact `f64`.
     pub fn integer(self, value: f64) -> f64 {
         libm::rint(value * self.0)

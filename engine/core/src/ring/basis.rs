@@ -64,7 +64,7 @@ impl RnsBasis {
 
     /// `log2` of the product of the given limbs' primes.
     pub fn log2_product(&self, limbs: impl IntoIterator<Item = usize>) -> f64 {
-        limbs.into_iter().map(|i| libm::log2(self.modulus(i).value().into())).sum()
+        limbs.into_iter().fold(0.0, |sum, i| sum + libm::log2(self.modulus(i).value().into()))
     }
 
     /// `product of from's primes mod the prime of limb`.

@@ -1,0 +1,121 @@
+//! A network after folding and normalisation, with everything that the search looks up: merged maps, gains, tolerances.
+
+use cryptodl_models::network::Network;
+
+use super::gains::Gains;
+use super::normalise::{Stage, normalise};
+use super::quantise::{WEIGHT_BITS, rounding_gain, weight_scale};
+use super::tolerance::{ENCRYPTION_SHARE, TOTAL_SHARE, largest_noise};
+use super::{PlanError, RealMap, fold::fold};
+
+/// A merged map may cost at most this many times the multiply-adds of its parts to be considered.
+const MERGE_LIMIT: u64 = 8;
+
+/// The network as the search sees it.
+#[derive(Clone, Debug)]
+pub struct Lowered {
+    /// Runs and activations.
+    pub stages: Vec<Stage>,
+    /// Noise gains between places.
+    pub gains: Gains,
+    /// Magnitude of the input.
+    pub input_bound: f64,
+    /// Root mean square noise on a logit that encryption alone may make, and with weight rounding.
+    pub allowed_noise: [f64; 2],
+    /// Per stage, `[first][count - 1]`: the base maps `first .. first + count` merged, where that is possible and sensible.
+    merged: Vec<Vec<Vec<Option<Factor>>>>,
+}
+
+/// One map of a factorisation.
+#[derive(Clone, Debug)]
+pub struct Factor {
+    /// The map.
+    pub map: RealMap,
+    /// Per entry of [`WEIGHT_BITS`]: weight scale, and output variance per unit mean square of the input from rounding.
+    precisions: Vec<(f64, f64)>,
+}
+
+impl Factor {
+    fn new(map: RealMap) -> Self {
+        let precision = |bits| {
+            let scale = weight_scale(&map, bits);
+            (scale, rounding_gain(&map, scale))
+        };
+        Factor { precisions: WEIGHT_BITS.map(precision).collect(), map }
+    }
+
+    /// Weight scale and rounding gain at `bits` bits.
+    pub fn precision(&self, bits: u32) -> (f64, f64) {
+        self.precisions[(bits - WEIGHT_BITS.start()) as usize]
+    }
+}
+
+impl Lowered {
+    /// Folds and normalises `network` and prepares the search.
+    ///
+    /// # Errors
+    /// What the passes refuse, and missing calibrations.
+    pub fn new(network: &Network) -> Result<Self, PlanError> {
+        let mut stages = normalise(fold(network)?)?;
+        if let Some(map) = stages.last_mut().and_then(|stage| stage.run.last_mut()) {
+            map.output_range = Some(network.output.range);
+        }
+        let first = &mut stages[0].run[0];
+        if first.input_rms.is_none() {
+            let [low, high] = network.input.range;
+            first.input_rms = Some(low.abs().max(high.abs()));
+        }
+        let margins = &network.output.margins;
+        Ok(Lowered {
+            gains: Gains::measure(&stages),
+            input_bound: network.input.range[0].abs().max(network.input.range[1].abs()),
+            allowed_noise: [ENCRYPTION_SHARE, TOTAL_SHARE].map(|share| largest_noise(margins, share)),
+            merged: stages.iter().map(|stage| merge_all(&stage.run)).collect(),
+            stages,
+        })
+    }
+
+    /// The merged map of `count` base maps of a stage from `first` on.
+    pub fn factor(&self, stage: usize, first: usize, count: usize) -> Option<&Factor> {
+        self.merged[stage][first].get(count - 1).and_then(Option::as_ref)
+    }
+
+    /// Every way to cut a stage's run into factors that exist, as lists of counts.
+    pub fn factorisations(&self, stage: usize) -> Vec<Vec<usize>> {
+        let length = self.stages[stage].run.len();
+        let mut complete = Vec::new();
+        let mut open = vec![Vec::new()];
+        while let Some(counts) = open.pop() {
+            let first: usize = counts.iter().sum();
+            if first == length {
+                complete.push(counts);
+                continue;
+            }
+            for count in 1..=length - first {
+                if self.factor(stage, first, count).is_some() {
+                    open.push([&counts[..], &[count]].concat());
+                }
+            }
+        }
+        complete
+    }
+}
+
+fn merge_all(run: &[RealMap]) -> Vec<Vec<Option<Factor>>> {
+    let from = |first: usize| {
+        let mut current = Some(run[first].clone());
+        let mut parts = 0;
+        let rest = run[first..].iter().enumerate().map(move |(i, next)| {
+            parts += next.geometry.multiply_adds();
+            if i > 0 {
+                current = current.take().filter(|map| map.merges_with(next)).and_then(|map| {
+                    let cost = map.merged_geometry(next).multiply_adds();
+                    (cost <= MERGE_LIMIT * parts).then(|| map.merge(next))
+                });
+            }
+            current.clone().map(Factor::new)
+        });
+        rest.collect()
+    };
+    (0..run.len()).map(from).collect()
+}

@@ -1,0 +1,102 @@
+//! Real-valued linear maps: what layers become before they are quantised.
+
+use super::Geometry;
+
+/// A linear layer, or several merged into one, with real weights and the calibration that came with it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RealMap {
+    /// Names of the layers it stands for, joined by `+`.
+    pub name: String,
+    /// Shape.
+    pub geometry: Geometry,
+    /// `[channel][tap]`.
+    pub weights: Vec<f64>,
+    /// One per output channel.
+    pub bias: Vec<f64>,
+    /// Root mean square of the input values, where the model file states it.
+    pub input_rms: Option<f64>,
+    /// Smallest and largest output on the training images, where the model file states it.
+    pub output_range: Option<[f64; 2]>,
+    /// Multiply-adds per image of the layers as published.
+    pub published: u64,
+}
+
+impl RealMap {
+    /// Largest magnitude of a weight.
+    pub fn max_weight(&self) -> f64 {
+        self.weights.iter().fold(0.0, |max, w| max.max(w.abs()))
+    }
+
+    /// The map followed by `y -> factor[channel] y + shift[channel]`.
+    pub fn then_affine(mut self, factor: &[f64], shift: &[f64]) -> Self {
+        let taps = self.geometry.taps();
+        for (row, factor) in self.weights.chunks_exact_mut(taps).zip(factor) {
+            row.iter_mut().for_each(|w| *w *= factor);
+        }
+        for (bias, (&factor, &shift)) in self.bias.iter_mut().zip(factor.iter().zip(shift)) {
+            *bias = *bias * factor + shift;
+        }
+        self
+    }
+
+    /// Whether `self` and then `next` is one convolution: `next` must not pad, for its padding would stand for zeros of
+    /// `self`'s output, bias included.
+    pub fn merges_with(&self, next: &RealMap) -> bool {
+        next.geometry.padding == [0, 0]
+    }
+
+    /// Shape of `self` followed by `next`: kernels add up as `k + (k' - 1) s`, strides multiply.
+    pub fn merged_geometry(&self, next: &RealMap) -> Geometry {
+        let (a, b) = (&self.geometry, &next.geometry);
+        let axis = |i: usize| a.kernel[i] + (b.kernel[i] - 1) * a.stride[i];
+        Geometry {
+            input: a.input,
+            channels: b.channels,
+            kernel: [axis(0), axis(1)],
+            stride: [a.stride[0] * b.stride[0], a.stride[1] * b.stride[1]],
+            padding: a.padding,
+            groups: 1,
+        }
+    }
+
+    /// `self` followed by `next` as one map.
+    ///
+    /// # Panics
+    /// Unless [`Self::merges_with`] `next`.
+    pub fn merge(&self, next: &RealMap) -> RealMap {
+        assert!(self.merges_with(next), "{} does not merge with {}", self.name, next.name);
+        let geometry = self.merged_geometry(next);
+        let (a, b) = (&self.geometry, &next.geometry);
+        let [height, width] = geometry.kernel;
+        let mut weights = vec![0.0; geometry.channels * geometry.taps()];
+        let mut bias = next.bias.clone();
+        let (a_rows, b_rows) = (a.channels / a.groups, b.channels / b.groups);
+        for o in 0..b.channels {
+            for tap in 0..b.taps() {
+                let w = next.weights[o * b.taps() + tap];
+                if w == 0.0 {
+                    continue;
+                }
+                let (middle, at) = (tap / (b.kernel[0] * b.kernel[1]), tap % (b.kernel[0] * b.kernel[1]));
+                let middle = middle + o / b_rows * b.group_channels();
+                let (y, x) = (at / b.kernel[1] * a.stride[0], at % b.kernel[1] * a.stride[1]);
+                bias[o] += w * self.bias[middle];
+                let first_channel = middle / a_rows * a.group_channels();
+                for (row, line) in self.weights[middle * a.taps()..][..a.taps()].chunks_exact(a.kernel[1]).enumerate() {
+                    let (channel, dy) = (first_channel + row / a.kernel[0], row % a.kernel[0]);
+                    let start = ((o * a.input[0] + channel) * height + y + dy) * width + x;
+                    weights[start..].iter_mut().zip(line).for_each(|(sum, v)| *sum += w * v);
+                }
+            }
+        }
+        RealMap {
+            name: format!("{}+{}", self.name, next.name),
+            geometry,
+            weights,
+            bias,
+            input_rms: self.input_rms,
+            output_range: next.output_range,
+            published: self.published + next.published,
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! Pass 2: activations become sign x monic polynomial, in Horner form without scalar products.
+
+use super::fold::{FoldedStage, RawActivation};
+use super::{PlanError, RealMap};
+
+/// Highest degree of an activation polynomial.
+pub const MAX_DEGREE: usize = 8;
+
+/// A leading term that moves no output in the calibrated range by more than this share of the output range is dropped.
+const NEGLIGIBLE: f64 = 1e-4;
+
+/// `sign (((z + c_(d-1)) z + c_(d-2)) z + ...) + c_0` of a changed variable `z`, whose change the linear map before absorbed.
+#[derive(Clone, Debug)]
+pub struct Activation {
+    /// Layer name.
+    pub name: String,
+    /// Whether the monic part is negated.
+    pub negate: bool,
+    /// `c_(d-1), ..., c_0`; the last is added after the sign.
+    pub constants: Vec<f64>,
+    /// Calibrated range of `z`.
+    pub range: [f64; 2],
+    /// Values of `z` with their shares.
+    pub histogram: Vec<(f64, f64)>,
+    /// Leading terms dropped as negligible, and the largest error over the range that this made.
+    pub lowered: Option<(usize, f64)>,
+}
+
+/// A run of maps and its normalised activation.
+#[derive(Clone, Debug)]
+pub struct Stage {
+    /// Linear maps.
+    pub run: Vec<RealMap>,
+    /// What follows.
+    pub activation: Option<Activation>,
+}
+
+impl Activation {
+    /// Degree `d`.
+    pub fn degree(&self) -> usize {
+        self.constants.len()
+    }
+
+    /// The value after `products` products and the constant that follows them.
+    pub fn partial(&self, z: f64, products: usize) -> f64 {
+        let mut u = z + self.constants[0];
+        for step in 1..=products {
+            u *= z;
+            if self.negate && step + 1 == self.degree() {
+                u = -u;
+            }
+            u += self.constants[step];
+        }
+        u
+    }
+
+    /// Largest magnitude of [`Self::partial`] over the calibrated range.
+    pub fn partial_bound(&self, products: usize) -> f64 {
+        grid(self.range).map(|z| self.partial(z, products).abs()).fold(0.0, f64::max)
+    }
+
+    /// Derivative of the whole.
+    pub fn derivative(&self, z: f64) -> f64 {
+        let (mut u, mut du) = (z + self.constants[0], 1.0);
+        for &c in &self.constants[1..] {
+            du = du * z + u;
+            u = u * z + c;
+        }
+        if self.negate { -du } else { du }
+    }
+}
+
+/// Normalises every activation and lets the map before it absorb the change of variable.
+///
+/// # Errors
+/// A degree below 2 or above [`MAX_DEGREE`].
+pub fn normalise(stages: Vec<FoldedStage>) -> Result<Vec<Stage>, PlanError> {
+    let normalised = stages.into_iter().map(|FoldedStage { mut run, activation }| {
+        let Some(raw) = activation else {
+            return Ok(Stage { run, activation: None });
+        };
+        let (activation, factor, shift) = monic(&raw)?;
+        let last = run.pop().expect("a run has at least one map");
+        let channels = last.geometry.channels;
+        let mut map = last.then_affine(&vec![factor; channels], &vec![shift; channels]);
+        map.output_range = Some(activation.range);
+        run.push(map);
+        Ok(Stage { run, activation: Some(activation) })
+    });
+    normalised.collect()
+}
+
+/// The activation in `z = factor x + shift`.
+fn monic(raw: &RawActivation) -> Result<(Activation, f64, f64), PlanError> {
+    let (coefficients, lowered) = lower_degree(raw);
+    let degree = coefficients.len() - 1;
+    if !(2..=MAX_DEGREE).contains(&degree) {
+        return Err(PlanError::Degree { layer: raw.name.clone(), degree });
+    }
+    let leading = coefficients[degree];
+    let factor = root(leading.abs(), degree);
+    let reach = raw.range[0].abs().max(raw.range[1].abs()) * factor;
+    // The shift that removes the term of degree d - 1, where it does not widen the range by more than half.
+    let depressing = coefficients[degree - 1] / (degree as f64 * leading) * factor;
+    let shift = if depressing.abs() <= 0.5 * reach { depressing } else { 0.0 };
+
+    // Coefficients in z of p((z - shift) / factor), by repeated synthetic division.
+    let mut in_z: Vec<f64> = coefficients.iter().enumerate().map(|(i, c)| c / libm::pow(factor, i as f64)).collect();
+    for start in 0..degree {
+        for i in (start..degree).rev() {
+            in_z[i] -= shift * in_z[i + 1];
+        }
+    }
+    let negate = leading < 0.0;
+    let sign = if negate { -1.0 } else { 1.0 };
+    let mut constants: Vec<f64> = (1..degree).rev().map(|i| in_z[i] * sign).collect();
+    if shift != 0.0 || coefficients[degree - 1] == 0.0 {
+        constants[0] = 0.0; // exactly, not up to rounding
+    }
+    constants.push(in_z[0]);
+    let to_z = |x: f64| factor * x + shift;
+    let activation = Activation {
+        name: raw.name.clone(),
+        negate,
+        constants,
+        range: raw.range.map(to_z),
+        histogram: raw.histogram.shares().map(|(x, share)| (to_z(x), share)).collect(),
+        lowered,
+    };
+    Ok((activation, factor, shift))
+}
+
+/// Drops leading terms that do not matter over the calibrated range.
+fn lower_degree(raw: &RawActivation) -> (Vec<f64>, Option<(usize, f64)>) {
+    let reach = raw.range[0].abs().max(raw.range[1].abs());
+    let value = |x: f64| raw.coefficients.iter().rev().fold(0.0, |sum, c| sum * x + c);
+    let (low, high) = grid(raw.range).map(value).fold((f64::MAX, f64::MIN), |(l, h), y| (l.min(y), h.max(y)));
+    let mut kept = raw.coefficients.len();
+    let mut error = 0.0;
+    while kept > 1 {
+        let term = raw.coefficients[kept - 1].abs() * libm::pow(reach, (kept - 1) as f64);
+        if error + term > NEGLIGIBLE * (high - low) {
+            break;
+        }
+        error += term;
+        kept -= 1;
+    }
+    let dropped = raw.coefficients.len() - kept;
+    (raw.coefficients[..kept].to_vec(), (dropped > 0).then_some((dropped, error)))
+}
+
+/// The positive `degree`-th root.
+fn root(x: f64, degree: usize) -> f64 {
+    match degree {
+        2 => x.sqrt(),
+        3 => libm::cbrt(x),
+        _ => libm::pow(x, 1.0 / degree as f64),
+    }
+}
+
+fn grid([low, high]: [f64; 2]) -> impl Iterator<Item = f64> {
+    (0..=256).map(move |i| low + (high - low) * f64::from(i) / 256.0)
+}

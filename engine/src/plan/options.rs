@@ -1,0 +1,93 @@
+//! What a caller may ask of the planner.
+
+use cryptodl_core::ckks::{EncryptionKind, SecurityLevel};
+use cryptodl_core::ring::{MAX_DIMENSION, MAX_MODULUS_BITS};
+
+use super::PlanError;
+use super::quantise::WEIGHT_BITS;
+
+/// How much the planner may rearrange.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ScheduleKind {
+    /// Whatever is predicted to be cheapest.
+    #[default]
+    Auto,
+    /// Layer by layer: batch-norm and pooling folded, no other merging, every product relinearised and rescaled.
+    Layered,
+}
+
+/// Flags of the planner. Equal options and an equal model file give an equal Program on every machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PlanOptions {
+    /// How much may be rearranged.
+    pub schedule: ScheduleKind,
+    /// Security level to enforce.
+    pub security: SecurityLevel,
+    /// Who encrypts.
+    pub encryption: EncryptionKind,
+    /// Images that the schedule is optimised for.
+    pub batch: usize,
+    /// Pinned ring dimension.
+    pub n: Option<usize>,
+    /// Pinned number of chain primes.
+    pub limbs: Option<usize>,
+    /// Pinned size of the primes in bits.
+    pub prime_bits: Option<u32>,
+    /// Pinned size of all weights in bits.
+    pub weight_bits: Option<u32>,
+    /// Pinned `2 log2` of the input scale.
+    pub input_half_bits: Option<u32>,
+}
+
+/// Batch that schedules are optimised for unless told otherwise.
+pub const DEFAULT_BATCH: usize = 8192;
+
+/// Prime sizes that the search considers.
+pub const PRIME_BITS: std::ops::RangeInclusive<u32> = 20..=MAX_MODULUS_BITS;
+
+/// Input scales that the search considers, as `2 log2`.
+pub const INPUT_HALF_BITS: std::ops::RangeInclusive<u32> = 16..=60;
+
+impl Default for PlanOptions {
+    fn default() -> Self {
+        PlanOptions {
+            schedule: ScheduleKind::Auto,
+            security: SecurityLevel::Bits128,
+            encryption: EncryptionKind::Secret,
+            batch: DEFAULT_BATCH,
+            n: None,
+            limbs: None,
+            prime_bits: None,
+            weight_bits: None,
+            input_half_bits: None,
+        }
+    }
+}
+
+impl PlanOptions {
+    /// Checks the pins.
+    ///
+    /// # Errors
+    /// [`PlanError::Pin`] names the first that is out of range.
+    pub fn check(&self) -> Result<(), PlanError> {
+        let pin = |what, value: Option<usize>, range: std::ops::RangeInclusive<usize>| match value {
+            Some(value) if !range.contains(&value) => {
+                let allowed = format!("{} to {}", range.start(), range.end());
+                Err(PlanError::Pin { what, value: value.to_string(), allowed })
+            }
+            _ => Ok(()),
+        };
+        let range =
+            |r: &std::ops::RangeInclusive<u32>| std::ops::RangeInclusive::new(*r.start() as usize, *r.end() as usize);
+        pin("--batch", Some(self.batch), 1..=1 << 24)?;
+        pin("--n", self.n, 2048..=MAX_DIMENSION)?;
+        if let Some(n) = self.n.filter(|n| !n.is_power_of_two()) {
+            let allowed = "a power of two, 2048 to 65536".to_string();
+            return Err(PlanError::Pin { what: "--n", value: n.to_string(), allowed });
+        }
+        pin("--limbs", self.limbs, 1..=58)?;
+        pin("--prime-bits", self.prime_bits.map(|b| b as usize), range(&PRIME_BITS))?;
+        pin("--weight-bits", self.weight_bits.map(|b| b as usize), range(&WEIGHT_BITS))?;
+        pin("--input-scale-half-bits", self.input_half_bits.map(|b| b as usize), range(&INPUT_HALF_BITS))
+    }
+}

@@ -1,0 +1,84 @@
+//! Pass 3: real weights become small integers with one scale per map.
+
+use cryptodl_core::backend::{LinearMap, LinearMapError};
+use cryptodl_core::ckks::Scale;
+use cryptodl_core::ring::RnsBasis;
+use serde::{Deserialize, Serialize};
+
+use super::{Geometry, RealMap};
+
+/// Weight sizes that the planner considers, in bits with sign.
+pub const WEIGHT_BITS: std::ops::RangeInclusive<u32> = 3..=8;
+
+/// An integer linear map of a Program.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct QuantisedMap {
+    /// Shape.
+    pub geometry: Geometry,
+    /// `[channel][tap]`, in `[-127, 127]`.
+    pub weights: Vec<i16>,
+    /// A weight `w` stands for the real `w / weight_scale`.
+    pub weight_scale: f64,
+    /// Integer-valued constants at the scale of the output, one per channel.
+    pub constants: Vec<f64>,
+}
+
+/// Largest integer of `bits` bits with sign.
+pub fn max_integer(bits: u32) -> f64 {
+    f64::from((1u32 << (bits - 1)) - 1)
+}
+
+/// The scale at which the largest weight becomes the largest integer of `bits` bits.
+pub fn weight_scale(map: &RealMap, bits: u32) -> f64 {
+    let max = map.max_weight();
+    if max > 0.0 { max_integer(bits) / max } else { 1.0 }
+}
+
+/// Mean over output channels of the squared rounding errors of a channel's weights: the output variance per unit mean square of
+/// the input.
+pub fn rounding_gain(map: &RealMap, weight_scale: f64) -> f64 {
+    let error = |w: &f64| w - libm::rint(w * weight_scale) / weight_scale;
+    let sum: f64 = map.weights.iter().map(|w| error(w) * error(w)).sum();
+    sum / map.geometry.channels as f64
+}
+
+impl QuantisedMap {
+    /// Rounds `map` at `weight_scale`, and its constants at the output's scale.
+    pub fn new(map: &RealMap, weight_scale: f64, output_scale: Scale) -> Self {
+        QuantisedMap {
+            geometry: map.geometry.clone(),
+            weights: map.weights.iter().map(|w| libm::rint(w * weight_scale) as i16).collect(),
+            weight_scale,
+            constants: map.bias.iter().map(|&b| output_scale.integer(b)).collect(),
+        }
+    }
+
+    /// The form that backends take.
+    ///
+    /// # Errors
+    /// A map beyond the exactness bounds of the kernels, for example too many taps.
+    pub fn prepare(&self, basis: &RnsBasis) -> Result<LinearMap, LinearMapError> {
+        let g = &self.geometry;
+        LinearMap::new(
+            basis,
+            g.inputs(),
+            g.channels,
+            g.taps(),
+            g.groups,
+            g.group_stride() as u32,
+            self.weights.clone(),
+            g.gather(),
+            &self.constants,
+        )
+    }
+
+    /// Real weights that the integers stand for.
+    pub fn real_weights(&self) -> Vec<f64> {
+        self.weights.iter().map(|&w| f64::from(w) / self.weight_scale).collect()
+    }
+
+    /// Real constants that the integers stand for at `output_scale`.
+    pub fn real_constants(&self, output_scale: Scale) -> Vec<f64> {
+        self.constants.iter().map(|&c| c / output_scale.value()).collect()
+    }
+}

@@ -1,0 +1,459 @@
+//! Pass 5: from a schedule to a Program, and what is predicted of it.
+
+use std::fmt::Write as _;
+
+use cryptodl_core::backend::ProductPlan;
+use cryptodl_core::ckks::{InputLayout, OutputLayout, Params, ParamsSpec, SecurityLevel};
+use cryptodl_core::wire::{CiphertextLayout, ciphertexts_len, eval_key_len, public_key_len};
+use cryptodl_models::network::Network;
+use serde::Serialize;
+
+use super::lowered::Lowered;
+use super::program::{ActivationStep, Content, Program, Step};
+use super::schedule::{Structure, WalkStep};
+use super::search::{Found, RunnerUp};
+use super::work::{self, Work};
+use super::{Plan, PlanError, PlanOptions, QuantisedMap, changed_share};
+
+/// What is predicted of a Program.
+#[derive(Clone, Debug, Serialize)]
+pub struct PlanReport {
+    /// Model name.
+    pub model: String,
+    /// Digest of the Program.
+    pub program: String,
+    /// Ring and chain.
+    pub params: ParamsReport,
+    /// Images that the schedule was optimised for.
+    pub batch: usize,
+    /// Slots of one ciphertext set.
+    pub slots: usize,
+    /// Who encrypts: `secret` or `public`.
+    pub encryption: String,
+    /// `log2` of the input scale.
+    pub input_log_scale: f64,
+    /// Segments in order; a fused segment is one entry.
+    pub layers: Vec<LayerReport>,
+    /// Predicted noise of a logit: root mean square over slots, and at the worst slot; re-randomisation included.
+    pub noise: NoiseReport,
+    /// Sizes in bytes for `batch` images.
+    pub bytes: BytesReport,
+    /// Predicted time on the cost table's machine (one core), in seconds.
+    pub predicted_seconds: f64,
+    /// Predicted peak of ciphertext memory while one set is computed, in bytes, without tiling.
+    pub peak_bytes: u64,
+    /// Schedules that were not chosen.
+    pub runners_up: Vec<RunnerUpReport>,
+    /// Leading terms that were dropped from activations.
+    pub notes: Vec<String>,
+}
+
+/// Ring and chain of a Program.
+#[derive(Clone, Debug, Serialize)]
+pub struct ParamsReport {
+    /// Ring dimension.
+    pub n: usize,
+    /// `log2 Q`.
+    pub log_q: f64,
+    /// `log2 P`.
+    pub log_p: f64,
+    /// `log2 (Q P)`.
+    pub log_qp: f64,
+    /// Largest `log2 (Q P)` at the enforced level.
+    pub log_qp_limit: u32,
+    /// Strongest level of the table that these parameters meet.
+    pub security_bits: u32,
+    /// Chain primes.
+    pub limbs: usize,
+    /// The chain.
+    pub primes: Vec<u32>,
+    /// Special primes.
+    pub special_primes: Vec<u32>,
+}
+
+/// A segment: the state after it and the work in it.
+#[derive(Clone, Debug, Serialize)]
+pub struct LayerReport {
+    /// Names of its steps, joined by ` > `.
+    pub name: String,
+    /// Chain limbs after it.
+    pub limbs: usize,
+    /// Components after it.
+    pub components: usize,
+    /// `log2` of the scale after it.
+    pub log_scale: f64,
+    /// Calibrated magnitude of its values.
+    pub bound: f64,
+    /// Least bits to spare within it.
+    pub headroom_bits: f64,
+    /// `log2` of the predicted noise (rms) in units of its values.
+    pub noise_bits: f64,
+    /// The same at the worst slot.
+    pub noise_bits_worst: f64,
+    /// Multiply-adds per image, as executed.
+    pub multiply_adds: u64,
+    /// Multiply-adds per image of the layers as published.
+    pub multiply_adds_published: u64,
+    /// Multiply-adds of a weight with a residue, per ciphertext set.
+    pub residue_multiply_adds: u64,
+    /// Transforms per ciphertext set.
+    pub ntts: u64,
+    /// Bytes of its result, per ciphertext set.
+    pub bytes: u64,
+    /// The steps of a fused segment.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub steps: Vec<LayerReport>,
+}
+
+/// Predicted noise on a logit.
+#[derive(Clone, Debug, Serialize)]
+pub struct NoiseReport {
+    /// `log2` of the encryption noise, root mean square over slots.
+    pub bits: f64,
+    /// The same at the worst slot.
+    pub bits_worst: f64,
+    /// `log2` of the deviation that rounding weights makes.
+    pub rounding_bits: f64,
+    /// Predicted share of labels changed by encryption noise alone.
+    pub changed_by_encryption: f64,
+    /// The same with weight rounding.
+    pub changed: f64,
+}
+
+/// File sizes in bytes.
+#[derive(Clone, Debug, Serialize)]
+pub struct BytesReport {
+    /// Evaluation key.
+    pub eval_key: u64,
+    /// Public key.
+    pub public_key: u64,
+    /// Encrypted images.
+    pub upload: u64,
+    /// Encrypted scores.
+    pub download: u64,
+    /// `upload` divided by the images.
+    pub upload_per_image: f64,
+}
+
+impl BytesReport {
+    /// Exact sizes for `images` images.
+    pub fn of(program: &Program, params: &Params, images: usize) -> Self {
+        let spec = program.client_spec();
+        let upload = ciphertexts_len(params, &CiphertextLayout::input(&spec), images as u64);
+        BytesReport {
+            eval_key: eval_key_len(params, spec.relin),
+            public_key: public_key_len(params),
+            upload,
+            download: ciphertexts_len(params, &CiphertextLayout::result(&spec), images as u64),
+            upload_per_image: upload as f64 / images as f64,
+        }
+    }
+}
+
+/// A schedule that was not chosen.
+#[derive(Clone, Debug, Serialize)]
+pub struct RunnerUpReport {
+    /// What it does.
+    pub schedule: String,
+    /// Why it lost.
+    pub reason: String,
+}
+
+impl ParamsReport {
+    /// Of checked parameters.
+    pub fn of(params: &Params) -> Self {
+        let spec = params.spec();
+        ParamsReport {
+            n: spec.n,
+            log_q: params.log_q(params.chain_len()),
+            log_p: params.log_p(),
+            log_qp: params.log_qp(),
+            log_qp_limit: spec.security.max_log_qp(spec.n),
+            security_bits: SecurityLevel::of(spec.n, params.log_qp()).map_or(0, SecurityLevel::bits),
+            limbs: params.chain_len(),
+            primes: spec.primes.clone(),
+            special_primes: spec.special_primes.clone(),
+        }
+    }
+}
+
+/// Quantises along the chosen schedule and reports it.
+pub(super) fn finish(
+    network: &Network,
+    lowered: &Lowered,
+    options: &PlanOptions,
+    found: Found,
+    runners_up: Vec<RunnerUp>,
+) -> Result<Plan, PlanError> {
+    let (walk, ring) = (&found.walk, &found.ring);
+    let program = build(network, lowered, options, &found);
+    let params = program.params()?;
+    for (step, name) in program.content.steps.iter().zip(&program.names) {
+        if let Step::Linear { map, .. } = step {
+            map.prepare(params.basis()).map_err(|source| PlanError::Map { layer: name.clone(), source })?;
+        }
+    }
+    let works = work::steps(lowered, &found.structure, ring);
+    let steps: Vec<LayerReport> = walk
+        .steps
+        .iter()
+        .zip(&works)
+        .zip(&program.names)
+        .map(|((step, work), name)| layer(step, work, name, lowered, ring.n))
+        .collect();
+    let layers = program.segments().into_iter().map(|segment| fuse(&steps[segment])).collect();
+    let margins = &network.output.margins;
+    let total = libm::hypot(walk.noise.worst, walk.rounding);
+    let noise = NoiseReport {
+        bits: libm::log2(walk.noise.rms),
+        bits_worst: libm::log2(walk.noise.worst),
+        rounding_bits: libm::log2(walk.rounding),
+        changed_by_encryption: changed_share(margins, walk.noise.worst),
+        changed: changed_share(margins, total),
+    };
+    let input_bytes = 4 * (program.inputs() * 2 * ring.primes.len() * ring.n) as u64;
+    let sizes = std::iter::once(input_bytes).chain(steps.iter().map(|step| step.bytes)).collect::<Vec<_>>();
+    let report = PlanReport {
+        model: network.name.clone(),
+        program: program.digest().to_string(),
+        params: ParamsReport::of(&params),
+        batch: options.batch,
+        slots: ring.n,
+        encryption: format!("{:?}", options.encryption).to_lowercase(),
+        input_log_scale: walk.input.scale.log2(),
+        layers,
+        noise,
+        bytes: BytesReport::of(&program, &params, options.batch),
+        predicted_seconds: found.price * 1e-9,
+        peak_bytes: sizes.windows(2).map(|pair| pair[0] + pair[1]).max().unwrap_or(input_bytes),
+        runners_up: runners_up.iter().map(|runner| describe(lowered, runner)).collect(),
+        notes: notes(lowered),
+    };
+    Ok(Plan { program, report })
+}
+
+fn build(network: &Network, lowered: &Lowered, options: &PlanOptions, found: &Found) -> Program {
+    let (walk, ring) = (&found.walk, &found.ring);
+    let mut steps = Vec::new();
+    let mut names = Vec::new();
+    let mut before = &walk.input;
+    for step in &walk.steps {
+        let stage = &lowered.stages[step.stage];
+        match step.factor {
+            Some((first, count)) => {
+                let map = &lowered.factor(step.stage, first, count).expect("the walk used it").map;
+                let quantised = QuantisedMap::new(map, step.weight_scale, step.after.scale);
+                names.push(map.name.clone());
+                steps.push(Step::Linear { map: quantised, scale: step.after.scale });
+            }
+            None => {
+                let activation = stage.activation.as_ref().expect("the walk used it");
+                let scales: Vec<_> = std::iter::once(before.scale).chain(step.product_scales.iter().copied()).collect();
+                let constants = scales.iter().zip(&activation.constants).map(|(scale, &c)| scale.integer(c)).collect();
+                let products = activation_products(lowered, &found.structure, step.stage);
+                names.push(activation.name.clone());
+                steps.push(Step::Activation(ActivationStep { negate: activation.negate, constants, scales, products }));
+            }
+        }
+        before = &step.after;
+    }
+    let output = walk.output();
+    let content = Content {
+        params: ParamsSpec {
+            n: ring.n,
+            primes: ring.primes.clone(),
+            special_primes: ring.special.clone(),
+            security: options.security,
+        },
+        relin: found.structure.relinearizes().then(|| ring.relin_layout(ring.primes.len())),
+        encryption: options.encryption,
+        input: InputLayout {
+            shape: network.input.shape,
+            range: network.input.range,
+            scale: walk.input.scale,
+            level: walk.input.level,
+        },
+        steps,
+        output: OutputLayout {
+            classes: network.classes(),
+            components: output.components,
+            level: output.level,
+            scale: output.scale,
+            range: network.output.range,
+            noise: walk.noise.rms,
+        },
+    };
+    Program { model: network.name.clone(), names, content }
+}
+
+fn activation_products(lowered: &Lowered, structure: &Structure, stage: usize) -> Vec<ProductPlan> {
+    let index = lowered.stages[..stage].iter().filter(|stage| stage.activation.is_some()).count();
+    structure.products[index].clone()
+}
+
+fn layer(step: &WalkStep, work: &Work, name: &str, lowered: &Lowered, n: usize) -> LayerReport {
+    let state = &step.after;
+    let run = &lowered.stages[step.stage].run;
+    let values = match step.factor {
+        Some((first, count)) => run[first + count - 1].geometry.outputs(),
+        None => run.last().map_or(0, |map| map.geometry.outputs()),
+    };
+    LayerReport {
+        name: name.into(),
+        limbs: state.level,
+        components: state.components,
+        log_scale: state.scale.log2(),
+        bound: state.bound,
+        headroom_bits: state.headroom,
+        noise_bits: libm::log2(state.noise.rms),
+        noise_bits_worst: libm::log2(state.noise.worst),
+        multiply_adds: work.multiply_adds,
+        multiply_adds_published: work.published,
+        residue_multiply_adds: work.residue_multiply_adds,
+        ntts: work.ntts,
+        bytes: 4 * (values * state.components * state.level * n) as u64,
+        steps: Vec::new(),
+    }
+}
+
+fn fuse(steps: &[LayerReport]) -> LayerReport {
+    let last = steps.last().expect("a segment has steps");
+    let sum = |part: fn(&LayerReport) -> u64| steps.iter().map(part).sum();
+    LayerReport {
+        name: steps.iter().map(|step| step.name.as_str()).collect::<Vec<_>>().join(" > "),
+        headroom_bits: steps.iter().map(|step| step.headroom_bits).fold(f64::INFINITY, f64::min),
+        multiply_adds: sum(|step| step.multiply_adds),
+        multiply_adds_published: sum(|step| step.multiply_adds_published),
+        residue_multiply_adds: sum(|step| step.residue_multiply_adds),
+        ntts: sum(|step| step.ntts),
+        steps: if steps.len() > 1 { steps.to_vec() } else { Vec::new() },
+        ..last.clone()
+    }
+}
+
+fn notes(lowered: &Lowered) -> Vec<String> {
+    let activations = lowered.stages.iter().filter_map(|stage| stage.activation.as_ref());
+    let lowered = activations.filter_map(|activation| activation.lowered.map(|lowered| (activation, lowered)));
+    lowered
+        .map(|(activation, (terms, error))| {
+            format!(
+                "{}: {terms} leading term(s) dropped, error at most {error:.1e} over the calibrated range",
+                activation.name
+            )
+        })
+        .collect()
+}
+
+fn describe(lowered: &Lowered, runner: &RunnerUp) -> RunnerUpReport {
+    let [n, bits, limbs, special] = runner.ring;
+    let mut schedule = format!("N = {n}, {limbs} x {bits} bits");
+    if special > 0 {
+        let _ = write!(schedule, " + {special} special");
+    }
+    let mut products = runner.structure.products.iter();
+    for (stage, counts) in runner.structure.factors.iter().enumerate() {
+        let _ = write!(schedule, "; {counts:?}");
+        if lowered.stages[stage].activation.is_some() {
+            let plans = products.next().map_or(&[][..], Vec::as_slice);
+            let names = plans.iter().map(|plan| match (plan.relinearize, plan.drop) {
+                (false, 0) => "lazy",
+                (false, _) => "rescale",
+                (true, 0) => "relinearise",
+                (true, _) => "relinearise+rescale",
+            });
+            let _ = write!(schedule, " {}", names.collect::<Vec<_>>().join(", "));
+        }
+    }
+    RunnerUpReport { schedule, reason: runner.reason.clone() }
+}
+
+impl std::fmt::Display for PlanReport {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let p = &self.params;
+        writeln!(f, "Program {} of {}", &self.program[..16], self.model)?;
+        writeln!(
+            f,
+            "ring        N = {}, {} primes of log2 Q = {:.1} bits, P = {:.1}; log2 QP = {:.1} of {} allowed: {}-bit security",
+            p.n, p.limbs, p.log_q, p.log_p, p.log_qp, p.log_qp_limit, p.security_bits
+        )?;
+        writeln!(f, "chain       {:?}, special {:?}", p.primes, p.special_primes)?;
+        writeln!(
+            f,
+            "input       scale 2^{:.1}, {} key encryption, {} images per set, optimised for {}",
+            self.input_log_scale, self.encryption, self.slots, self.batch
+        )?;
+        writeln!(f)?;
+        writeln!(
+            f,
+            "{:<28} {:>5} {:>5} {:>8} {:>9} {:>8} {:>8} {:>8} {:>12} {:>12} {:>9} {:>10}",
+            "step",
+            "limbs",
+            "comps",
+            "scale",
+            "values",
+            "spare",
+            "noise",
+            "worst",
+            "multiply-add",
+            "published",
+            "NTTs",
+            "MiB"
+        )?;
+        for segment in &self.layers {
+            if segment.steps.len() > 1 {
+                writeln!(f, "one fused segment of {} steps:", segment.steps.len())?;
+            }
+            for row in if segment.steps.is_empty() { std::slice::from_ref(segment) } else { &segment.steps } {
+                writeln!(
+                    f,
+                    "{:<28} {:>5} {:>5} {:>8} {:>9.3} {:>6.1} b {:>8} {:>8} {:>12} {:>12} {:>9} {:>10.1}",
+                    row.name,
+                    row.limbs,
+                    row.components,
+                    format!("2^{:.1}", row.log_scale),
+                    row.bound,
+                    row.headroom_bits,
+                    format!("2^{:.1}", row.noise_bits),
+                    format!("2^{:.1}", row.noise_bits_worst),
+                    row.multiply_adds,
+                    row.multiply_adds_published,
+                    row.ntts,
+                    row.bytes as f64 / f64::from(1 << 20)
+                )?;
+            }
+        }
+        let n = &self.noise;
+        writeln!(f)?;
+        writeln!(
+            f,
+            "noise       2^{:.2} rms on a score, 2^{:.2} at the worst slot, weight rounding 2^{:.2}",
+            n.bits, n.bits_worst, n.rounding_bits
+        )?;
+        writeln!(
+            f,
+            "labels      predicted to change: {:.3} % by encryption, {:.3} % with weight rounding",
+            100.0 * n.changed_by_encryption,
+            100.0 * n.changed
+        )?;
+        let b = &self.bytes;
+        writeln!(
+            f,
+            "sizes       upload {:.1} MB ({:.0} bytes per image), download {:.2} MB, evaluation key {} bytes, public key {} bytes",
+            b.upload as f64 / 1e6,
+            b.upload_per_image,
+            b.download as f64 / 1e6,
+            b.eval_key,
+            b.public_key
+        )?;
+        writeln!(
+            f,
+            "cost        {:.3} s on the cost table's core for {} images; ciphertexts of one set take up to {:.0} MiB untiled",
+            self.predicted_seconds,
+            self.batch,
+            self.peak_bytes as f64 / f64::from(1 << 20)
+        )?;
+        self.notes.iter().try_for_each(|note| writeln!(f, "note        {note}"))?;
+        writeln!(f, "not chosen")?;
+        self.runners_up.iter().try_for_each(|runner| writeln!(f, "  {}: {}", runner.schedule, runner.reason))
+    }
+}

@@ -1,0 +1,300 @@
+//! A schedule, and what it does to levels, scales, values and noise.
+
+use cryptodl_core::backend::ProductPlan;
+use cryptodl_core::ckks::noise::{self, Noise};
+use cryptodl_core::ckks::{EncryptionKind, RelinLayout, Scale};
+use cryptodl_core::ring::ntt_primes;
+
+use super::PlanError;
+use super::lowered::{Factor, Lowered};
+
+/// Values may reach this many times their calibrated range before a coefficient wraps.
+pub const HEADROOM: f64 = 4.0;
+
+/// The discrete shape of a schedule: how runs are factored, and what follows each product.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Structure {
+    /// Per stage, how many base maps each factor merges.
+    pub factors: Vec<Vec<usize>>,
+    /// Per activation, what follows each product.
+    pub products: Vec<Vec<ProductPlan>>,
+}
+
+impl Structure {
+    /// Whether any product is relinearised.
+    pub fn relinearizes(&self) -> bool {
+        self.products.iter().flatten().any(|plan| plan.relinearize)
+    }
+
+    /// Primes dropped in all.
+    pub fn drops(&self) -> usize {
+        self.products.iter().flatten().map(|plan| plan.drop).sum()
+    }
+}
+
+/// Ring and modulus chain of a schedule.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Ring {
+    /// Dimension.
+    pub n: usize,
+    /// Size of the primes in bits.
+    pub prime_bits: u32,
+    /// The chain.
+    pub primes: Vec<u32>,
+    /// Special primes.
+    pub special: Vec<u32>,
+}
+
+impl Ring {
+    /// The largest primes of `prime_bits` bits: special primes first, then the chain, descending.
+    ///
+    /// # Errors
+    /// Too few such primes.
+    pub fn new(n: usize, prime_bits: u32, limbs: usize, special: usize) -> Result<Self, PlanError> {
+        let mut special_primes =
+            ntt_primes(n, prime_bits, limbs + special).map_err(cryptodl_core::ckks::ParamsError::from)?;
+        let primes = special_primes.split_off(special);
+        Ok(Ring { n, prime_bits, primes, special: special_primes })
+    }
+
+    fn log2(primes: &[u32]) -> f64 {
+        primes.iter().fold(0.0, |sum, &q| sum + libm::log2(q.into()))
+    }
+
+    /// `log2 Q` of the first `level` primes.
+    pub fn log_q(&self, level: usize) -> f64 {
+        Self::log2(&self.primes[..level])
+    }
+
+    /// `log2 P`.
+    pub fn log_p(&self) -> f64 {
+        Self::log2(&self.special)
+    }
+
+    /// The relinearisation key's layout for a structure: digits as large as `P`.
+    pub fn relin_layout(&self, level: usize) -> RelinLayout {
+        RelinLayout { level, digit_primes: self.special.len() }
+    }
+}
+
+/// The numbers that remain to be chosen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// `2 log2` of the input scale.
+    pub input_half_bits: u32,
+    /// Bits of each factor's weights, in order.
+    pub weight_bits: Vec<u32>,
+}
+
+/// State of the ciphertexts after a step.
+#[derive(Clone, Debug)]
+pub struct State {
+    /// Chain limbs.
+    pub level: usize,
+    /// Components.
+    pub components: usize,
+    /// Scale.
+    pub scale: Scale,
+    /// Calibrated magnitude of the values.
+    pub bound: f64,
+    /// Predicted encryption noise in units of the value.
+    pub noise: Noise,
+    /// Bits to spare before `HEADROOM` times the bound wraps, the least within the step.
+    pub headroom: f64,
+}
+
+/// A step of a walk: the state after it.
+#[derive(Clone, Debug)]
+pub struct WalkStep {
+    /// Stage.
+    pub stage: usize,
+    /// First base map and number of base maps of a factor; `None` for the stage's activation.
+    pub factor: Option<(usize, usize)>,
+    /// Weight scale of a factor, 1 for an activation.
+    pub weight_scale: f64,
+    /// After the step.
+    pub after: State,
+    /// Scale after each product of an activation, before the constant that follows it.
+    pub product_scales: Vec<Scale>,
+}
+
+/// What a schedule does.
+#[derive(Clone, Debug)]
+pub struct Walk {
+    /// The fresh ciphertexts.
+    pub input: State,
+    /// Steps in order.
+    pub steps: Vec<WalkStep>,
+    /// Encryption noise of the result on a logit, re-randomisation included.
+    pub noise: Noise,
+    /// Standard deviation on a logit from rounding weights.
+    pub rounding: f64,
+    /// Least headroom anywhere, in bits.
+    pub headroom: f64,
+}
+
+impl Walk {
+    /// State of the result.
+    pub fn output(&self) -> &State {
+        self.steps.last().map_or(&self.input, |step| &step.after)
+    }
+
+    /// How far the noise is above what the labels bear, as a ratio of variances: feasible at most 1.
+    pub fn strain(&self, allowed: [f64; 2]) -> f64 {
+        let encryption = self.noise.worst * self.noise.worst;
+        let total = encryption + self.rounding * self.rounding;
+        (encryption / (allowed[0] * allowed[0])).max(total / (allowed[1] * allowed[1]))
+    }
+}
+
+/// Noises that have entered so far, in units of the value at the place where they entered.
+struct Sources<'a> {
+    network: &'a Lowered,
+    entered: Vec<(usize, Noise)>,
+}
+
+impl Sources<'_> {
+    fn enter(&mut self, place: usize, noise: Noise) {
+        self.entered.push((place, noise));
+    }
+
+    fn at(&self, place: usize) -> Noise {
+        let gained = self.entered.iter().map(|&(from, noise)| noise.times(self.network.gains.between(from, place)));
+        gained.fold(Noise::even(0.0), Noise::plus)
+    }
+}
+
+/// Follows `structure` on `ring` with `settings` through the network.
+///
+/// # Errors
+/// A missing calibration.
+pub fn walk(
+    network: &Lowered,
+    structure: &Structure,
+    ring: &Ring,
+    settings: &Settings,
+    encryption: EncryptionKind,
+) -> Result<Walk, PlanError> {
+    let fresh = match encryption {
+        EncryptionKind::Secret => noise::fresh_secret(ring.n),
+        EncryptionKind::Public => noise::fresh_public(ring.n, ring.log_p()),
+    };
+    let scale = Scale::from_half_bits(settings.input_half_bits);
+    let mut sources = Sources { network, entered: Vec::new() };
+    sources.enter(network.gains.input(), fresh.times(1.0 / scale.value()));
+    let mut state = State {
+        level: ring.primes.len(),
+        components: 2,
+        scale,
+        bound: network.input_bound,
+        noise: sources.at(network.gains.input()),
+        headroom: 0.0,
+    };
+    state.headroom = headroom(ring, state.level, scale, state.bound);
+    let input = state.clone();
+    let mut steps = Vec::new();
+    let mut rounding = 0.0f64;
+    let mut bits = settings.weight_bits.iter();
+    let last_stage = network.stages.len() - 1;
+    for (stage, counts) in structure.factors.iter().enumerate() {
+        let mut first = 0;
+        for &count in counts {
+            let factor = network.factor(stage, first, count).expect("structures use factors that exist");
+            let is_last = stage == last_stage && first + count == network.stages[stage].run.len();
+            let bits = *bits.next().expect("bits for every factor");
+            let (weight_scale, rounding_gain, scale) = factor_scale(factor, bits, state.scale, is_last);
+            let place = network.gains.after_map(stage, first + count);
+            let rms = calibrated(factor, factor.map.input_rms, "input_rms")?;
+            let gain = rms * network.gains.between(place, network.gains.output());
+            rounding += rounding_gain * gain * gain;
+            let [low, high] = calibrated(factor, factor.map.output_range, "output_range")?;
+            let bound = low.abs().max(high.abs());
+            let headroom = headroom(ring, state.level, scale, bound);
+            state = State { scale, bound, noise: sources.at(place), headroom, ..state };
+            let factor = Some((first, count));
+            steps.push(WalkStep { stage, factor, weight_scale, after: state.clone(), product_scales: Vec::new() });
+            first += count;
+        }
+        if network.stages[stage].activation.is_some() {
+            let products = &structure.products[stage];
+            let (after, product_scales) = activate(network, stage, products, ring, &state, &mut sources);
+            state = after;
+            steps.push(WalkStep { stage, factor: None, weight_scale: 1.0, after: state.clone(), product_scales });
+        }
+    }
+    let masks = noise::rerandomise(ring.n, state.components).times(1.0 / state.scale.value());
+    sources.enter(network.gains.output(), masks);
+    let headroom = steps.iter().map(|step| step.after.headroom).fold(input.headroom, f64::min);
+    Ok(Walk { input, steps, noise: sources.at(network.gains.output()), rounding: rounding.sqrt(), headroom })
+}
+
+fn calibrated<T>(factor: &Factor, value: Option<T>, field: &'static str) -> Result<T, PlanError> {
+    value.ok_or_else(|| PlanError::MissingCalibration { layer: factor.map.name.clone(), field })
+}
+
+/// Weight scale, rounding gain and output scale of a factor. The network's last factor lowers its weight scale so that the
+/// output scale is an exact power of two: it then tells the client nothing of the largest weight.
+fn factor_scale(factor: &Factor, bits: u32, input: Scale, is_last: bool) -> (f64, f64, Scale) {
+    let (weight_scale, rounding_gain) = factor.precision(bits);
+    let output = input.times(weight_scale);
+    if !is_last {
+        return (weight_scale, rounding_gain, output);
+    }
+    let power = output.floor_power_of_two();
+    let lowered = power.value() / input.value();
+    let ratio = weight_scale / lowered;
+    (lowered, rounding_gain * ratio * ratio, power)
+}
+
+fn activate(
+    network: &Lowered,
+    stage: usize,
+    products: &[ProductPlan],
+    ring: &Ring,
+    before: &State,
+    sources: &mut Sources<'_>,
+) -> (State, Vec<Scale>) {
+    let activation = network.stages[stage].activation.as_ref().expect("a stage with an activation");
+    let place = network.gains.after_activation(stage);
+    let mut state = before.clone();
+    state.headroom = f64::INFINITY;
+    let mut scales = Vec::new();
+    for (i, plan) in products.iter().enumerate() {
+        let product = i + 1;
+        state.components += before.components - 1;
+        state.scale = state.scale.times(before.scale.value());
+        state.bound = activation.partial_bound(product);
+        state.headroom = state.headroom.min(headroom(ring, state.level, state.scale, state.bound));
+        let mut entered = Noise::even(0.0);
+        let mut divisor = 1.0;
+        let dropped = &ring.primes[state.level - plan.drop..state.level];
+        for &q in dropped.iter().rev() {
+            state.scale = state.scale.over(q);
+            divisor *= f64::from(q);
+        }
+        if plan.relinearize {
+            let layout = ring.relin_layout(ring.primes.len());
+            let log_digit = layout.digit_primes as f64 * f64::from(ring.prime_bits);
+            let key = noise::relinearise(ring.n, layout.digits(state.level), log_digit, ring.log_p());
+            entered = entered.plus(key.times(1.0 / divisor));
+            state.components = 2;
+        }
+        if plan.relinearize || plan.drop > 0 {
+            entered = entered.plus(noise::divide(ring.n, state.components));
+            // What enters here is multiplied by z once for every product that follows.
+            let later = 2.0 * (products.len() - product) as f64;
+            let moment: f64 = activation.histogram.iter().map(|(z, share)| share * libm::pow(z.abs(), later)).sum();
+            sources.enter(place, entered.times(moment.sqrt() / state.scale.value()));
+        }
+        state.level -= plan.drop;
+        state.headroom = state.headroom.min(headroom(ring, state.level, state.scale, state.bound));
+        scales.push(state.scale);
+    }
+    state.noise = sources.at(place);
+    (state, scales)
+}
+
+/// Bits between `HEADROOM` times the bound and a wrap at `level`.
+fn headroom(ring: &Ring, level: usize, scale: Scale, bound: f64) -> f64 {
+    ring.log_q(level) - 1.0 - scale.log2() - libm::log2(HEADROOM * bound)
+}

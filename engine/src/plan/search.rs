@@ -1,0 +1,434 @@
+//! Pass 4: the search for the cheapest schedule that keeps the labels.
+//!
+//! What a schedule costs depends only on its discrete shape: the factorisation of each run, what follows each product, ring and
+//! chain. So candidates are priced first and tried in the order of their price; trying means looking for an input
+//! scale and weight sizes that keep headroom and noise within bounds. The first that succeeds is the cheapest.
+
+use std::collections::BTreeMap;
+
+use cryptodl_core::backend::ProductPlan;
+use cryptodl_core::ckks::{EncryptionKind, MAX_SPECIAL_PRIMES};
+
+use super::lowered::Lowered;
+use super::options::{INPUT_HALF_BITS, PRIME_BITS, PlanOptions, ScheduleKind};
+use super::quantise::WEIGHT_BITS;
+use super::schedule::{Ring, Settings, Structure, Walk, walk};
+use super::{PlanError, work};
+
+/// Structures beyond this number are searched activation by activation instead of all together.
+const MAX_STRUCTURES: usize = 2048;
+/// Feasible runners-up to report.
+const RUNNERS_UP: usize = 3;
+/// Chain lengths tried.
+const MAX_LIMBS: usize = 40;
+
+/// A schedule found.
+#[derive(Clone, Debug)]
+pub struct Found {
+    /// Discrete shape.
+    pub structure: Structure,
+    /// Ring and chain.
+    pub ring: Ring,
+    /// What it does.
+    pub walk: Walk,
+    /// Predicted price in nanoseconds of the fixed table.
+    pub price: f64,
+}
+
+/// A schedule that was not chosen.
+#[derive(Clone, Debug)]
+pub struct RunnerUp {
+    /// Discrete shape.
+    pub structure: Structure,
+    /// Ring dimension, prime size, limbs, special primes.
+    pub ring: [usize; 4],
+    /// Predicted price.
+    pub price: f64,
+    /// Why it lost.
+    pub reason: String,
+}
+
+/// A candidate before it is tried.
+#[derive(Clone, Debug)]
+struct Candidate {
+    structure: usize,
+    n: usize,
+    prime_bits: u32,
+    limbs: usize,
+    special: usize,
+    price: f64,
+}
+
+/// Finds the cheapest feasible schedule, and the runners-up.
+///
+/// # Errors
+/// Bad pins, missing calibrations, or [`PlanError::DoesNotFit`] with what would help.
+pub fn search(model: &str, network: &Lowered, options: &PlanOptions) -> Result<(Found, Vec<RunnerUp>), PlanError> {
+    options.check()?;
+    let mut structures = structures(network, options.schedule);
+    let (mut best, mut runners) = search_among(model, network, options, &structures)?;
+    if options.schedule == ScheduleKind::Auto && too_many(network) {
+        // Too many combinations to price: improve one stage at a time from the best uniform schedule.
+        loop {
+            structures = neighbours(network, &best.structure);
+            let (next, next_runners) = search_among(model, network, options, &structures)?;
+            if next.price >= best.price {
+                break;
+            }
+            (best, runners) = (next, next_runners);
+        }
+    }
+    Ok((best, runners))
+}
+
+fn search_among(
+    model: &str,
+    network: &Lowered,
+    options: &PlanOptions,
+    structures: &[Structure],
+) -> Result<(Found, Vec<RunnerUp>), PlanError> {
+    let mut rings: BTreeMap<(usize, u32, usize, usize), Option<Ring>> = BTreeMap::new();
+    let mut candidates = Vec::new();
+    for (index, structure) in structures.iter().enumerate() {
+        candidates.extend(candidates_of(network, options, structure, index, &mut rings));
+    }
+    candidates.sort_by(|a, b| a.price.total_cmp(&b.price).then(a.n.cmp(&b.n)));
+    let mut best: Option<Found> = None;
+    let mut runners: Vec<RunnerUp> = Vec::new();
+    let mut cheaper: BTreeMap<usize, (f64, RunnerUp)> = BTreeMap::new();
+    let mut nearest: Option<(f64, String)> = None;
+    for candidate in &candidates {
+        let structure = &structures[candidate.structure];
+        let seen = best.as_ref().is_some_and(|found| found.structure == *structure)
+            || runners.iter().any(|runner| runner.structure == *structure);
+        if seen {
+            continue;
+        }
+        let key = (candidate.n, candidate.prime_bits, candidate.limbs, candidate.special);
+        let ring = rings[&key].as_ref().expect("candidates have rings");
+        let runner = |reason: String| RunnerUp {
+            structure: structure.clone(),
+            ring: [candidate.n, candidate.prime_bits as usize, candidate.limbs, candidate.special],
+            price: candidate.price,
+            reason,
+        };
+        match (try_settings(network, options, structure, ring)?, &best) {
+            (Attempt::Fits(walk), None) => {
+                let (structure, ring) = (structure.clone(), ring.clone());
+                best = Some(Found { structure, ring, walk: *walk, price: candidate.price });
+            }
+            (Attempt::Fits(..), Some(found)) => {
+                runners.push(runner(format!("{:+.0} % predicted time", 100.0 * (candidate.price / found.price - 1.0))));
+                if runners.len() == RUNNERS_UP {
+                    break;
+                }
+            }
+            (Attempt::Fails { shortage, reason }, None) => {
+                if nearest.as_ref().is_none_or(|(least, _)| shortage < *least) {
+                    nearest = Some((shortage, describe_ring(candidate) + &reason));
+                }
+                let miss = cheaper.entry(candidate.structure).or_insert_with(|| (f64::INFINITY, runner(String::new())));
+                if shortage < miss.0 {
+                    *miss = (shortage, runner(reason));
+                }
+            }
+            (Attempt::Fails { .. }, Some(_)) => {}
+        }
+    }
+    match best {
+        Some(found) => {
+            let mut misses: Vec<(f64, RunnerUp)> = cheaper.into_values().collect();
+            misses.sort_by(|a, b| a.0.total_cmp(&b.0));
+            let misses = misses.into_iter().take(RUNNERS_UP).map(|(_, runner)| RunnerUp {
+                reason: format!(
+                    "{:+.0} % predicted time, but {}",
+                    100.0 * (runner.price / found.price - 1.0),
+                    runner.reason
+                ),
+                ..runner
+            });
+            let all = misses.chain(runners).collect();
+            Ok((found, all))
+        }
+        None => Err(does_not_fit(model, options, nearest.map(|(_, text)| text))),
+    }
+}
+
+fn describe_ring(candidate: &Candidate) -> String {
+    let Candidate { n, prime_bits, limbs, special, .. } = candidate;
+    format!("the nearest attempt (N = {n}, {limbs} x {prime_bits} bits + {special} special) ")
+}
+
+fn does_not_fit(model: &str, options: &PlanOptions, nearest: Option<String>) -> PlanError {
+    let pinned = [options.n.is_some(), options.limbs.is_some(), options.prime_bits.is_some()].contains(&true)
+        || options.weight_bits.is_some()
+        || options.input_half_bits.is_some();
+    let mut help = Vec::new();
+    if pinned {
+        help.push("fewer pinned choices (--n, --limbs, --prime-bits, --weight-bits, --input-scale-half-bits)");
+    }
+    if options.schedule == ScheduleKind::Layered {
+        help.push("--schedule auto");
+    }
+    help.push("activations of lower degree, or fewer of them");
+    help.push("weights trained for fewer bits");
+    if options.n.is_some() {
+        help.push("a larger --n");
+    }
+    PlanError::DoesNotFit {
+        model: model.into(),
+        security: options.security.bits(),
+        nearest: nearest.unwrap_or_else(|| "no ring dimension up to 65536 allows a modulus for it".into()),
+        help: help.join("; "),
+    }
+}
+
+/// Ring and chain choices of a structure, with their prices.
+fn candidates_of(
+    network: &Lowered,
+    options: &PlanOptions,
+    structure: &Structure,
+    index: usize,
+    rings: &mut BTreeMap<(usize, u32, usize, usize), Option<Ring>>,
+) -> Vec<Candidate> {
+    let public = options.encryption == EncryptionKind::Public;
+    let special = match (structure.relinearizes(), public) {
+        (true, _) => 1..=MAX_SPECIAL_PRIMES,
+        (false, true) => 1..=1,
+        (false, false) => 0..=0,
+    };
+    let mut candidates = Vec::new();
+    for special in special {
+        for limbs in structure.drops() + 1..=MAX_LIMBS {
+            for prime_bits in PRIME_BITS {
+                let fits = |pin: Option<usize>, value: usize| pin.is_none_or(|pin| pin == value);
+                if !fits(options.limbs, limbs) || !fits(options.prime_bits.map(|b| b as usize), prime_bits as usize) {
+                    continue;
+                }
+                let log_qp = prime_bits * (limbs + special) as u32;
+                let secure = |n: &usize| options.security.max_log_qp(*n) >= log_qp;
+                let smallest = (11..=16).map(|log_n| 1 << log_n).find(secure);
+                let Some(n) = options.n.filter(secure).or(smallest.filter(|_| options.n.is_none())) else {
+                    continue;
+                };
+                let ring = rings
+                    .entry((n, prime_bits, limbs, special))
+                    .or_insert_with(|| Ring::new(n, prime_bits, limbs, special).ok());
+                if let Some(ring) = ring {
+                    let price = work::price(network, structure, ring, public, options.batch);
+                    candidates.push(Candidate { structure: index, n, prime_bits, limbs, special, price });
+                }
+            }
+        }
+    }
+    candidates
+}
+
+enum Attempt {
+    Fits(Box<Walk>),
+    Fails { shortage: f64, reason: String },
+}
+
+/// For every input scale that can work, climbs from the coarsest weights, each time refining the factor that lowers the noise
+/// most, while the headroom lasts; keeps the best of all.
+fn try_settings(
+    network: &Lowered,
+    options: &PlanOptions,
+    structure: &Structure,
+    ring: &Ring,
+) -> Result<Attempt, PlanError> {
+    let factors: usize = structure.factors.iter().map(Vec::len).sum();
+    let uniform = |input_half_bits: u32, bits: u32| Settings {
+        input_half_bits,
+        weight_bits: vec![options.weight_bits.unwrap_or(bits); factors],
+    };
+    let follow = |settings: &Settings| walk(network, structure, ring, settings, options.encryption);
+    let strain = |walk: &Walk| walk.strain(network.allowed_noise);
+    let scales = options.input_half_bits.map_or(INPUT_HALF_BITS, |pinned| pinned..=pinned);
+    let mut best: Option<(f64, Walk)> = None;
+    let mut shortage = f64::INFINITY;
+    for input_half_bits in scales {
+        // The finest weights bound the noise from below, the coarsest bound the headroom from above.
+        let mut settings = uniform(input_half_bits, *WEIGHT_BITS.start());
+        let mut current = follow(&settings)?;
+        if current.headroom < 0.0 {
+            shortage = shortage.min(-current.headroom);
+            break;
+        }
+        if strain(&follow(&uniform(input_half_bits, *WEIGHT_BITS.end()))?) > 1.0 {
+            continue;
+        }
+        loop {
+            if best.as_ref().is_none_or(|(least, ..)| strain(&current) < *least) {
+                best = Some((strain(&current), current.clone()));
+            }
+            let mut step: Option<(f64, Settings, Walk)> = None;
+            for i in (0..factors).filter(|_| options.weight_bits.is_none()) {
+                if settings.weight_bits[i] == *WEIGHT_BITS.end() {
+                    continue;
+                }
+                let mut finer = settings.clone();
+                finer.weight_bits[i] += 1;
+                let walk = follow(&finer)?;
+                if walk.headroom >= 0.0 && step.as_ref().is_none_or(|(least, ..)| strain(&walk) < *least) {
+                    step = Some((strain(&walk), finer, walk));
+                }
+            }
+            match step {
+                Some((_, finer, walk)) => (settings, current) = (finer, walk),
+                None => break,
+            }
+        }
+    }
+    match best {
+        Some((strain, walk)) if strain <= 1.0 => Ok(Attempt::Fits(Box::new(walk))),
+        Some((strain, ..)) => {
+            let shortage = 0.5 * libm::log2(strain);
+            Ok(Attempt::Fails { shortage, reason: format!("has {shortage:.1} bits too much noise for the labels") })
+        }
+        None => {
+            let reason = if shortage.is_finite() && shortage > 0.0 {
+                format!("lacks {shortage:.1} bits of modulus at the least input scale that the labels bear")
+            } else {
+                "has too much noise at every input scale".to_string()
+            };
+            Ok(Attempt::Fails { shortage: 100.0 + shortage.min(1000.0), reason })
+        }
+    }
+}
+
+/// What may follow one product with `components` components.
+fn product_plans(components: usize) -> Vec<ProductPlan> {
+    let plan = |relinearize, drop| ProductPlan { relinearize, drop };
+    let mut plans = vec![plan(false, 0), plan(false, 1)];
+    if components == 3 {
+        plans.extend([plan(true, 0), plan(true, 1)]);
+    }
+    plans
+}
+
+/// All plans of an activation with `products` products on ciphertexts of two components, or of those that earlier lazy
+/// activations leave.
+fn activation_plans(products: usize, input_components: usize) -> Vec<Vec<ProductPlan>> {
+    let mut complete = vec![(Vec::new(), input_components)];
+    for _ in 0..products {
+        complete = complete
+            .into_iter()
+            .flat_map(|(plans, components): (Vec<ProductPlan>, usize)| {
+                let components = components + input_components - 1;
+                product_plans(components).into_iter().map(move |plan| {
+                    let after = if plan.relinearize { 2 } else { components };
+                    ([&plans[..], &[plan]].concat(), after)
+                })
+            })
+            .collect();
+    }
+    complete.into_iter().map(|(plans, _)| plans).collect()
+}
+
+/// Largest number of components that a schedule may carry.
+const MAX_COMPONENTS: usize = 16;
+
+/// Whether relinearisations take three components and no step carries too many.
+fn consistent(structure: &Structure) -> bool {
+    let mut components = 2;
+    structure.products.iter().all(|products| {
+        let input = components;
+        products.iter().all(|plan| {
+            components += input - 1;
+            let fits = components <= MAX_COMPONENTS && (!plan.relinearize || components == 3);
+            components = if plan.relinearize { 2 } else { components };
+            fits
+        })
+    })
+}
+
+fn degrees(network: &Lowered) -> Vec<usize> {
+    network.stages.iter().filter_map(|stage| stage.activation.as_ref()).map(|a| a.degree()).collect()
+}
+
+fn too_many(network: &Lowered) -> bool {
+    let factorisations = (0..network.stages.len()).map(|stage| network.factorisations(stage).len());
+    let plans = degrees(network).into_iter().map(|degree| activation_plans(degree - 1, 2).len());
+    factorisations.chain(plans).try_fold(1usize, |product, n| product.checked_mul(n)).is_none_or(|n| n > MAX_STRUCTURES)
+}
+
+/// The structures to start from.
+fn structures(network: &Lowered, kind: ScheduleKind) -> Vec<Structure> {
+    let finest: Vec<Vec<usize>> = network.stages.iter().map(|stage| vec![1; stage.run.len()]).collect();
+    let degrees = degrees(network);
+    let uniform = |plan: ProductPlan| degrees.iter().map(|degree| vec![plan; degree - 1]).collect::<Vec<_>>();
+    let relinearised = ProductPlan { relinearize: true, drop: 1 };
+    if kind == ScheduleKind::Layered {
+        return vec![Structure { factors: finest, products: uniform(relinearised) }];
+    }
+    let factorisations: Vec<_> = (0..network.stages.len()).map(|stage| network.factorisations(stage)).collect();
+    let all = if too_many(network) {
+        let cheapest = |stage: usize| {
+            let price = |counts: &Vec<usize>| -> u64 {
+                let firsts = counts.iter().scan(0, |first, count| Some(std::mem::replace(first, *first + count)));
+                firsts
+                    .zip(counts)
+                    .filter_map(|(first, &count)| network.factor(stage, first, count))
+                    .map(|factor| factor.map.geometry.multiply_adds())
+                    .sum()
+            };
+            factorisations[stage].iter().min_by_key(|counts| price(counts)).cloned().expect("the finest is there")
+        };
+        let factors: Vec<_> = (0..network.stages.len()).map(cheapest).collect();
+        let plans = [relinearised, ProductPlan { relinearize: true, drop: 0 }, ProductPlan::default()];
+        plans.into_iter().map(|plan| Structure { factors: factors.clone(), products: uniform(plan) }).collect()
+    } else {
+        let products = degrees.iter().enumerate().map(|(i, degree)| {
+            // Later activations may meet more components than two: consider the plans of both.
+            if i == 0 { activation_plans(degree - 1, 2) } else { all_plans(degree - 1) }
+        });
+        let products = combinations(products.collect());
+        let factors = combinations(factorisations);
+        let pair = |factors: &Vec<Vec<usize>>| {
+            let factors = factors.clone();
+            products
+                .iter()
+                .map(move |p| Structure { factors: factors.clone(), products: p.clone() })
+                .collect::<Vec<_>>()
+        };
+        factors.iter().flat_map(pair).collect::<Vec<_>>()
+    };
+    all.into_iter().filter(consistent).collect()
+}
+
+fn all_plans(products: usize) -> Vec<Vec<ProductPlan>> {
+    combinations(vec![product_plans(3); products])
+}
+
+/// Structures that differ from `structure` in one stage.
+fn neighbours(network: &Lowered, structure: &Structure) -> Vec<Structure> {
+    let mut all = vec![structure.clone()];
+    for stage in 0..network.stages.len() {
+        for counts in network.factorisations(stage) {
+            let mut next = structure.clone();
+            next.factors[stage] = counts;
+            all.push(next);
+        }
+    }
+    for (i, products) in structure.products.iter().enumerate() {
+        for plans in all_plans(products.len()) {
+            let mut next = structure.clone();
+            next.products[i] = plans;
+            all.push(next);
+        }
+    }
+    all.retain(consistent);
+    all
+}
+
+/// Every way to take one element of each list.
+fn combinations<T: Clone>(lists: Vec<Vec<T>>) -> Vec<Vec<T>> {
+    lists.into_iter().fold(vec![Vec::new()], |prefixes, list| {
+        let extend = |prefix: &Vec<T>| {
+            let prefix = prefix.clone();
+            list.iter().map(move |item| [&prefix[..], std::slice::from_ref(item)].concat()).collect::<Vec<_>>()
+        };
+        prefixes.iter().flat_map(extend).collect()
+    })
+}

@@ -1,0 +1,117 @@
+//! What a schedule costs: operations and bytes counted exactly, and their price in the fixed table.
+
+use cryptodl_core::backend::ProductPlan;
+
+use super::cost;
+use super::lowered::Lowered;
+use super::schedule::{Ring, Structure};
+
+/// Operations of one step on one ciphertext set.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Work {
+    /// Multiply-adds per image: weights times values.
+    pub multiply_adds: u64,
+    /// Multiply-adds per image of the layers as published.
+    pub published: u64,
+    /// Multiply-adds of a weight with a residue: the above times components, limbs and N.
+    pub residue_multiply_adds: u64,
+    /// Products of residues.
+    pub multiplies: u64,
+    /// Transforms of one polynomial modulo one prime.
+    pub ntts: u64,
+    /// Residues converted from one prime to another.
+    pub conversions: u64,
+}
+
+impl Work {
+    /// The sum of two.
+    pub fn plus(self, other: Work) -> Work {
+        Work {
+            multiply_adds: self.multiply_adds + other.multiply_adds,
+            published: self.published + other.published,
+            residue_multiply_adds: self.residue_multiply_adds + other.residue_multiply_adds,
+            multiplies: self.multiplies + other.multiplies,
+            ntts: self.ntts + other.ntts,
+            conversions: self.conversions + other.conversions,
+        }
+    }
+
+    fn price(&self, ring: &Ring) -> f64 {
+        let n = ring.n as f64;
+        self.residue_multiply_adds as f64 * cost::planes(ring.prime_bits) * cost::MULTIPLY_ADD_PLANE
+            + self.multiplies as f64 * cost::MULTIPLY
+            + self.ntts as f64 * n * libm::log2(n) * cost::NTT_LAYER
+            + self.conversions as f64 * cost::CONVERT
+    }
+}
+
+/// Work of every step of a schedule on one ciphertext set, in the order of the walk's steps.
+pub fn steps(network: &Lowered, structure: &Structure, ring: &Ring) -> Vec<Work> {
+    let mut work = Vec::new();
+    let (mut level, mut components) = (ring.primes.len(), 2);
+    for (stage, counts) in structure.factors.iter().enumerate() {
+        let mut first = 0;
+        for &count in counts {
+            let map = &network.factor(stage, first, count).expect("structures use factors that exist").map;
+            let multiply_adds = map.geometry.multiply_adds();
+            work.push(Work {
+                multiply_adds,
+                published: map.published,
+                residue_multiply_adds: multiply_adds * (components * level * ring.n) as u64,
+                ..Work::default()
+            });
+            first += count;
+        }
+        if network.stages[stage].activation.is_some() {
+            let values = network.stages[stage].run.last().map_or(0, |map| map.geometry.outputs());
+            let mut sum = Work::default();
+            let before = components;
+            for plan in &structure.products[stage] {
+                sum = sum.plus(product(values, components, before, level, plan, ring));
+                components = if plan.relinearize { 2 } else { components + before - 1 };
+                level -= plan.drop;
+            }
+            work.push(sum);
+        }
+    }
+    work
+}
+
+/// One product of ciphertexts with `a` and `b` components at `level`, and what follows it.
+fn product(values: usize, a: usize, b: usize, level: usize, plan: &ProductPlan, ring: &Ring) -> Work {
+    let special = ring.special.len();
+    let mut polynomial_products = a * b * level;
+    let (mut ntts, mut conversions) = (0, 0);
+    let mut divide = |components: usize, dropped: usize| {
+        let kept = level - plan.drop;
+        ntts += components * (dropped + kept);
+        conversions += components * dropped * kept;
+        components * kept
+    };
+    if plan.relinearize {
+        let layout = ring.relin_layout(ring.primes.len());
+        let digits = layout.digits(level);
+        polynomial_products += 2 * level + 2 * digits * (level + special) + divide(2, special + plan.drop);
+        ntts += level + digits * (level + special);
+        conversions += level * (level + special);
+    } else if plan.drop > 0 {
+        polynomial_products += divide(a + b - 1, plan.drop);
+    }
+    Work {
+        multiplies: (values * polynomial_products * ring.n) as u64,
+        ntts: (values * ntts) as u64,
+        conversions: (values * conversions * ring.n) as u64,
+        ..Work::default()
+    }
+}
+
+/// Price of the schedule for `batch` images, in the fixed table's nanoseconds.
+pub fn price(network: &Lowered, structure: &Structure, ring: &Ring, public: bool, batch: usize) -> f64 {
+    let per_set: f64 = steps(network, structure, ring).iter().map(|work| work.price(ring)).sum();
+    let inputs = network.stages[0].run[0].geometry.inputs();
+    let residues = (inputs * ring.primes.len() * ring.n) as f64;
+    let stored = if public { 2.0 } else { 1.0 };
+    let input = residues * (2.0 * cost::PACK + if public { 0.0 } else { cost::EXPAND });
+    let bytes = residues * stored * f64::from(ring.prime_bits) / 8.0;
+    batch.div_ceil(ring.n) as f64 * (per_set + input + bytes * cost::BYTE)
+}

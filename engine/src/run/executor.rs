@@ -1,0 +1,420 @@
+//! Encrypted execution of a Program on a backend.
+
+use std::time::Instant;
+
+use cryptodl_core::backend::{Backend, Horner, KeySwitch, LinearMap, ProductPlan, Shape, SlotwiseOp, slotwise_shape};
+use cryptodl_core::ckks::{
+    Ciphertexts, EncryptionKind, Params, PublicKey, Randomness, RelinKey, UniformPurpose, UniformSource, rerandomise,
+};
+
+use super::RunError;
+use crate::plan::{Program, Step};
+
+/// Smallest slice of lanes that a slot-wise segment is cut into.
+const MIN_LANES: usize = 256;
+
+/// A Program prepared for one backend. Reusable for any number of requests.
+pub struct Executor<B: Backend> {
+    backend: B,
+    params: Params,
+    segments: Vec<Segment>,
+    input: Shape,
+    seeded: bool,
+    relin: Option<cryptodl_core::ckks::RelinLayout>,
+    memory_budget: u64,
+}
+
+/// A run of fused slot-wise steps, or an activation with key switching or rescaling.
+enum Segment {
+    Slotwise { name: String, ops: Vec<Slotwise>, multiply_adds: u64 },
+    Activation { name: String, polynomial: Horner, products: Vec<ProductPlan> },
+}
+
+enum Slotwise {
+    Linear(LinearMap),
+    Polynomial(Horner),
+}
+
+impl Slotwise {
+    fn op(&self) -> SlotwiseOp<'_> {
+        match self {
+            Slotwise::Linear(map) => SlotwiseOp::Linear(map),
+            Slotwise::Polynomial(polynomial) => SlotwiseOp::Polynomial(polynomial),
+        }
+    }
+}
+
+/// How a result is masked, so that it shows nothing of the model but the scores.
+pub enum Masks<'a> {
+    /// Fresh encryptions of zero under the client's public key.
+    Fresh(&'a PublicKey, &'a mut Randomness),
+    /// None, for tests that compare results bit for bit. The client then also learns exact equations in the weights.
+    Deterministic,
+}
+
+/// Where a long computation is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// Segments done over all sets.
+    pub done: usize,
+    /// Segments in all.
+    pub total: usize,
+}
+
+/// Seconds of each part of the computation.
+#[derive(Clone, Copy, Debug, Default, serde::Serialize)]
+pub struct ComputeParts {
+    /// Unpacking bits to residues; on a device, the transfer is inside.
+    pub unpack: f64,
+    /// Expanding seeds.
+    pub expand: f64,
+    /// Evaluation key to the backend.
+    pub upload: f64,
+    /// Segments.
+    pub layers: f64,
+    /// Masks of the result.
+    pub masks: f64,
+    /// Packing the result's residues.
+    pub pack: f64,
+}
+
+/// One segment over all sets.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct LayerTime {
+    /// Names of its steps.
+    pub name: String,
+    /// Seconds.
+    pub seconds: f64,
+    /// Chain limbs after it.
+    pub limbs: usize,
+    /// Components after it.
+    pub components: usize,
+    /// Multiply-adds per image that were executed.
+    pub multiply_adds: u64,
+    /// Multiply-adds of a weight with a residue that were executed, over all sets.
+    pub residue_multiply_adds: u64,
+}
+
+/// Where the time went.
+#[derive(Clone, Debug, Default, serde::Serialize)]
+pub struct ComputeReport {
+    /// Seconds in all: from the received bytes in memory to the result's bytes.
+    pub seconds: f64,
+    /// Parts.
+    pub parts: ComputeParts,
+    /// Segments.
+    pub layers: Vec<LayerTime>,
+}
+
+impl<B: Backend> Executor<B> {
+    /// Prepares `program`. `backend` is bound to the basis of the Program's parameters. `memory_budget` bounds the bytes of
+    /// ciphertexts held on the backend; it chooses tiles and cannot change a bit of the result.
+    ///
+    /// # Errors
+    /// Parameters or maps refused, or a budget below what one set needs.
+    pub fn new(program: &Program, params: &Params, backend: B, memory_budget: u64) -> Result<Self, RunError> {
+        let basis = params.basis();
+        let content = &program.content;
+        let segment = |range: std::ops::Range<usize>| {
+            let name = program.names[range.clone()].join(" > ");
+            match &content.steps[range.clone()] {
+                [Step::Activation(step)] if !step.is_lazy() => {
+                    Segment::Activation { name, polynomial: step.prepare(basis), products: step.products.clone() }
+                }
+                steps => {
+                    let ops: Vec<Slotwise> = steps
+                        .iter()
+                        .map(|step| match step {
+                            // The planner has prepared every map once to see that it is within bounds.
+                            Step::Linear { map, .. } => {
+                                Slotwise::Linear(map.prepare(basis).expect("the planner checked the map"))
+                            }
+                            Step::Activation(step) => Slotwise::Polynomial(step.prepare(basis)),
+                        })
+                        .collect();
+                    let linear = ops.iter().filter_map(|op| match op {
+                        Slotwise::Linear(map) => Some(map.multiply_adds()),
+                        Slotwise::Polynomial(_) => None,
+                    });
+                    Segment::Slotwise { name, multiply_adds: linear.sum(), ops }
+                }
+            }
+        };
+        let executor = Executor {
+            segments: program.segments().into_iter().map(segment).collect(),
+            input: Shape {
+                limbs: params.chain(content.input.level),
+                values: program.inputs(),
+                components: 2,
+                lanes: params.n(),
+            },
+            seeded: content.encryption == EncryptionKind::Secret,
+            relin: content.relin,
+            params: params.clone(),
+            backend,
+            memory_budget,
+        };
+        executor.check_budget()?;
+        Ok(executor)
+    }
+
+    /// The backend.
+    pub fn backend(&self) -> &B {
+        &self.backend
+    }
+
+    /// Classifies the images in `input`. The result's bytes are the same on every backend, with every budget and number of
+    /// threads, up to the masks.
+    ///
+    /// # Errors
+    /// Input of another layout, residues that are none, a missing key, or what the backend could not do. Nothing is kept.
+    pub fn compute(
+        &self,
+        input: &Ciphertexts,
+        eval_key: Option<&RelinKey>,
+        mut masks: Masks<'_>,
+        progress: &(dyn Fn(Progress) + Sync),
+    ) -> Result<(Ciphertexts, ComputeReport), RunError> {
+        let start = Instant::now();
+        self.check_input(input)?;
+        let mut report = ComputeReport::default();
+        let key_rows = self.upload_key(eval_key)?;
+        let special = self.params.special();
+        let key = key_rows.as_ref().zip(self.relin).map(|(rows, layout)| KeySwitch { rows, layout, special: &special });
+        report.parts.upload = start.elapsed().as_secs_f64();
+        let total = input.sets.len() * self.segments.len();
+        let mut sets = Vec::with_capacity(input.sets.len());
+        let mut shape = self.input.clone();
+        for set in 0..input.sets.len() {
+            let mut x = self.load(input, set, &mut report.parts)?;
+            for (i, segment) in self.segments.iter().enumerate() {
+                let started = Instant::now();
+                let before = self.backend.shape(&x).clone();
+                x = self.execute(segment, x, key.as_ref())?;
+                self.backend.synchronise()?;
+                let seconds = started.elapsed().as_secs_f64();
+                report.parts.layers += seconds;
+                self.account(&mut report.layers, i, segment, &before, self.backend.shape(&x), seconds);
+                progress(Progress { done: set * self.segments.len() + i + 1, total });
+            }
+            shape = self.backend.shape(&x).clone();
+            let started = Instant::now();
+            if let Masks::Fresh(key, rng) = &mut masks {
+                let mut zeros = vec![0; shape.len()];
+                let (values, components, level) = (shape.values, shape.components, shape.limbs.len());
+                rerandomise(&self.params, key, &mut zeros, values, components, level, rng);
+                let zeros = self.backend.upload(shape.clone(), &zeros)?;
+                self.backend.add(&mut x, &zeros)?;
+                self.backend.synchronise()?;
+            }
+            report.parts.masks += started.elapsed().as_secs_f64();
+            let started = Instant::now();
+            let packed: Result<Vec<_>, _> = (0..shape.components).map(|c| self.backend.pack(&x, c)).collect();
+            sets.push(packed?.concat());
+            report.parts.pack += started.elapsed().as_secs_f64();
+        }
+        let result = Ciphertexts {
+            level: shape.limbs.len(),
+            values: shape.values,
+            components: shape.components,
+            seed: None,
+            images: input.images,
+            sets,
+        };
+        report.seconds = start.elapsed().as_secs_f64();
+        Ok((result, report))
+    }
+
+    fn check_input(&self, input: &Ciphertexts) -> Result<(), RunError> {
+        let bytes = input.set_bytes(&self.params);
+        let sets = input.images.div_ceil(self.params.n()).max(1);
+        let checks = [
+            ("the number of chain limbs", input.level, self.input.limbs.len()),
+            ("the number of values", input.values, self.input.values),
+            ("the number of components", input.components, 2),
+            ("the number of stored components", input.stored_components(), if self.seeded { 1 } else { 2 }),
+            ("the number of sets", input.sets.len(), sets),
+            ("the length of a set", input.sets.iter().map(Vec::len).find(|&len| len != bytes).unwrap_or(bytes), bytes),
+        ];
+        match checks.into_iter().find(|(_, actual, expected)| actual != expected) {
+            Some((field, actual, expected)) => {
+                Err(RunError::Input { field, actual: actual.to_string(), expected: expected.to_string() })
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn upload_key(&self, key: Option<&RelinKey>) -> Result<Option<B::Tensor>, RunError> {
+        let Some(layout) = self.relin else {
+            return Ok(None);
+        };
+        let describe = |layout: cryptodl_core::ckks::RelinLayout| {
+            format!("a relinearisation key for level {} with digits of {} primes", layout.level, layout.digit_primes)
+        };
+        let key = key.filter(|key| key.layout == layout).ok_or_else(|| RunError::EvalKey {
+            expected: describe(layout),
+            actual: key.map_or("the evaluation key is empty".into(), |key| format!("got {}", describe(key.layout))),
+        })?;
+        let (n, limbs) = (self.params.n(), key.limbs(&self.params));
+        let digits = layout.digits(layout.level);
+        let parts = [&key.b, &key.expand_a(&self.params)];
+        // Host rows are [digit][limb][N] for b and a apart; tensors are [limb][digit][component][N].
+        let mut rows = Vec::with_capacity(2 * key.b.len());
+        for limb in 0..limbs.len() {
+            for digit in 0..digits {
+                parts.iter().for_each(|part| rows.extend_from_slice(&part[(digit * limbs.len() + limb) * n..][..n]));
+            }
+        }
+        let shape = Shape { limbs, values: digits, components: 2, lanes: n };
+        Ok(Some(self.backend.upload(shape, &rows)?))
+    }
+
+    fn load(&self, input: &Ciphertexts, set: usize, parts: &mut ComputeParts) -> Result<B::Tensor, RunError> {
+        let started = Instant::now();
+        let mut x = self.backend.zeros(self.input.clone())?;
+        let packed = input.sets[set].chunks_exact(input.component_bytes(&self.params));
+        for (component, packed) in packed.enumerate() {
+            if !self.backend.unpack(packed, &mut x, component)? {
+                return Err(RunError::Residue { set });
+            }
+        }
+        parts.unpack += started.elapsed().as_secs_f64();
+        let started = Instant::now();
+        if let Some(seed) = &input.seed {
+            let source = UniformSource::new(UniformPurpose::Ciphertext, &self.params, seed);
+            self.backend.expand(&source, (set * self.input.values) as u32, &mut x, 1)?;
+        }
+        self.backend.synchronise()?;
+        parts.expand += started.elapsed().as_secs_f64();
+        Ok(x)
+    }
+
+    fn execute(
+        &self,
+        segment: &Segment,
+        x: B::Tensor,
+        key: Option<&KeySwitch<'_, B::Tensor>>,
+    ) -> Result<B::Tensor, RunError> {
+        let shape = self.backend.shape(&x).clone();
+        match segment {
+            Segment::Slotwise { ops, .. } => {
+                let ops: Vec<SlotwiseOp<'_>> = ops.iter().map(Slotwise::op).collect();
+                let mut out = self.backend.zeros(slotwise_shape(&ops, &shape))?;
+                let lanes = self.lanes_per_slice(&ops, &shape);
+                for first in (0..shape.lanes).step_by(lanes) {
+                    self.backend.slotwise(&ops, &x, first..(first + lanes).min(shape.lanes), &mut out)?;
+                }
+                Ok(out)
+            }
+            Segment::Activation { polynomial, products, .. } => {
+                let drop: usize = products.iter().map(|plan| plan.drop).sum();
+                let step = self.values_per_band(&shape);
+                let mut out: Option<B::Tensor> = None;
+                for first in (0..shape.values).step_by(step) {
+                    let values = first..(first + step).min(shape.values);
+                    let mut z = self.backend.zeros(Shape { values: values.len(), ..shape.clone() })?;
+                    let whole = self.backend.shape(&z).window();
+                    self.backend.copy(&x, &shape.window().with_values(values.clone()), &mut z, &whole)?;
+                    let y = self.backend.activation(polynomial, products, key, &z)?;
+                    let band = self.backend.shape(&y).clone();
+                    let out = match &mut out {
+                        Some(out) => out,
+                        none => none.insert(self.backend.zeros(Shape { values: shape.values, ..band.clone() })?),
+                    };
+                    let to = Shape { values: shape.values, ..band.clone() }.window().with_values(values);
+                    self.backend.copy(&y, &band.window(), out, &to)?;
+                }
+                let out = out.expect("a ciphertext set has values");
+                debug_assert_eq!(self.backend.shape(&out).limbs.len() + drop, shape.limbs.len());
+                Ok(out)
+            }
+        }
+    }
+
+    fn account(
+        &self,
+        layers: &mut Vec<LayerTime>,
+        index: usize,
+        segment: &Segment,
+        before: &Shape,
+        after: &Shape,
+        seconds: f64,
+    ) {
+        let (name, multiply_adds, residue_multiply_adds) = match segment {
+            Segment::Activation { name, .. } => (name, 0, 0),
+            Segment::Slotwise { name, ops, multiply_adds } => {
+                let mut shape = before.clone();
+                let mut sum = 0;
+                for op in ops {
+                    if let Slotwise::Linear(map) = op {
+                        sum += map.multiply_adds() * (shape.components * shape.limbs.len() * shape.lanes) as u64;
+                    }
+                    shape = slotwise_shape(&[op.op()], &shape);
+                }
+                (name, *multiply_adds, sum)
+            }
+        };
+        if layers.len() == index {
+            layers.push(LayerTime {
+                name: name.clone(),
+                seconds: 0.0,
+                limbs: after.limbs.len(),
+                components: after.components,
+                multiply_adds,
+                residue_multiply_adds: 0,
+            });
+        }
+        layers[index].seconds += seconds;
+        layers[index].residue_multiply_adds += residue_multiply_adds;
+    }
+
+    /// Lanes per call, so that the intermediates of an unfused backend stay within half the budget.
+    fn lanes_per_slice(&self, ops: &[SlotwiseOp<'_>], shape: &Shape) -> usize {
+        let mut current = shape.clone();
+        let mut widest = current.bytes();
+        for op in ops {
+            let next = slotwise_shape(&[*op], &current);
+            widest = widest.max(current.bytes() + next.bytes());
+            current = next;
+        }
+        let per_lane = 2 * widest / shape.lanes as u64;
+        let lanes = (self.memory_budget / 2 / per_lane.max(1)) as usize;
+        lanes.clamp(MIN_LANES.min(shape.lanes), shape.lanes).next_power_of_two().min(shape.lanes)
+    }
+
+    /// Values per band of an activation: its intermediates (products, digits, accumulators) take about ten times the operand.
+    fn values_per_band(&self, shape: &Shape) -> usize {
+        let limbs = (shape.limbs.len() + self.params.special().len()) as u64;
+        let per_value = 40 * limbs * shape.components as u64 * shape.lanes as u64;
+        ((self.memory_budget / 4 / per_value.max(1)) as usize).clamp(1, shape.values)
+    }
+
+    /// The input and the output of every segment must fit side by side.
+    fn check_budget(&self) -> Result<(), RunError> {
+        let mut shape = self.input.clone();
+        let mut needed = shape.bytes();
+        for segment in &self.segments {
+            let next = match segment {
+                Segment::Slotwise { ops, .. } => {
+                    let ops: Vec<SlotwiseOp<'_>> = ops.iter().map(Slotwise::op).collect();
+                    slotwise_shape(&ops, &shape)
+                }
+                Segment::Activation { products, .. } => {
+                    let mut components = shape.components;
+                    let mut level = shape.limbs.len();
+                    for plan in products {
+                        components = if plan.relinearize { 2 } else { components + shape.components - 1 };
+                        level -= plan.drop;
+                    }
+                    Shape { limbs: self.params.chain(level), components, ..shape.clone() }
+                }
+            };
+            needed = needed.max(shape.bytes() + next.bytes());
+            shape = next;
+        }
+        if needed > self.memory_budget {
+            return Err(RunError::Budget { budget: self.memory_budget, needed });
+        }
+        Ok(())
+    }
+}
