@@ -69,7 +69,8 @@ pub fn decrypt(
             let best = scores.clone().enumerate().rev().max_by(|(_, a), (_, b)| a.total_cmp(b));
             decrypted.labels.push(best.map_or(0, |(class, _)| class as u32));
             decrypted.out_of_range.push(scores.clone().any(|score| score.abs() > bound));
-            decrypted.scores.extend(scores.map(|score| (score * unit).round() / unit));
+            // Adding zero turns -0 into 0.
+            decrypted.scores.extend(scores.map(|score| (score * unit).round() / unit + 0.0));
         }
     }
     Ok(decrypted)

@@ -28,6 +28,9 @@ pub enum EncryptionKey<'a> {
 /// # Errors
 /// A key of another kind or of other parameters; no images, or not `count` of the spec's size; a pixel that is out of range
 /// (by more than the rounding of an `f32`), infinite or not a number; no randomness.
+///
+/// # Panics
+/// If the spec would not pass [`ClientSpec::check`].
 pub fn encrypt(
     spec: &ClientSpec,
     params: &Params,

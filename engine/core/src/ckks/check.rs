@@ -93,9 +93,12 @@ impl ClientSpec {
         check_level("input.level", input.level, params)?;
         let bound = check_range("input.range", input.range)?;
         check_headroom("input.scale", input.scale, bound, input.level, params)?;
-        require(input.scale.log2() + libm::log2(bound) <= MAX_LOG2_ENCODED, "input.scale", input.scale.value(), || {
-            format!("input.scale x input.range must be at most 2^{MAX_LOG2_ENCODED}")
-        })
+        require(
+            input.scale.log2() + libm::log2(bound) <= MAX_LOG2_ENCODED,
+            "input.scale",
+            log2_text(input.scale),
+            || format!("input.scale x input.range must be at most 2^{MAX_LOG2_ENCODED}"),
+        )
     }
 
     fn check_output(&self, params: &Params) -> Result<(), SpecError> {
@@ -177,9 +180,13 @@ fn check_headroom(
     params: &Params,
 ) -> Result<(), SpecError> {
     let (needed, available) = (scale.log2() + libm::log2(HEADROOM * bound), params.log_q(level) - 1.0);
-    require(needed < available, field, scale.value(), || {
+    require(needed < available, field, log2_text(scale), || {
         format!(
             "4 times the range needs {needed:.1} bits at this scale, of {available:.1} that the modulus of level {level} leaves"
         )
     })
+}
+
+fn log2_text(scale: Scale) -> String {
+    format!("2^{:.1}", scale.log2())
 }

@@ -4,7 +4,7 @@
 //! `v (1 + 4 (N-1) / 2)`, about `2 N v`, since slot k is `a_0 + 2 sum_j a_j cos(...)`.
 
 /// Standard deviation of the error distribution, the centred binomial with eta = 21: `sqrt(21 / 2)`.
-pub const ERROR_STD: f64 = 3.240370349203930;
+pub const ERROR_STD: f64 = 3.240_370_349_203_93;
 
 /// Variance of a rounding to the nearest integer.
 const ROUNDING: f64 = 1.0 / 12.0;
@@ -62,9 +62,7 @@ pub fn fresh_public(n: usize, log_p: f64) -> Noise {
 
 /// Encryption of zero with the public key, `b u + e, a u + e'`: `e_pk u + e + e' s`.
 pub fn public_key_zero(n: usize) -> Noise {
-    let error = slots(n, ERROR_STD * ERROR_STD);
-    let products = Noise { rms: error * secret_slot(n), worst: error * secret_slot(n) * SECRET_BOUND };
-    products.plus(products).plus(Noise::even(error))
+    rerandomise(n, 2)
 }
 
 /// An exact division of `components` components by a dropped modulus, as for a rescale: rounding of component t times `s^t`,
@@ -91,11 +89,15 @@ pub fn relinearise(n: usize, digits: usize, log_digit: f64, log_p: f64) -> Noise
 }
 
 /// Re-randomisation of a result of `components` components: zeros `(b u_t + e, a u_t + e') s^t` for `t = 0 .. components - 2`.
+///
+/// Each decrypts to `e_pk u_t s^t + e s^t + e' s^(t+1)`. The mask `u_t` is distributed as `s` but independent of it, whereas
+/// `e'` meets one more power of the same slot: `E[s^(2t+2)] = (2t+1) E[s^2] E[s^(2t)]`.
 pub fn rerandomise(n: usize, components: usize) -> Noise {
-    let zero = public_key_zero(n);
-    let terms = (0..components.saturating_sub(1)).map(|t| {
+    let (error, mask) = (slots(n, ERROR_STD * ERROR_STD), secret_power(n, 1));
+    let terms = (0..components.saturating_sub(1)).flat_map(|t| {
         let power = secret_power(n, t);
-        Noise { rms: zero.rms * power.rms, worst: zero.worst * power.worst }
+        let masked = Noise { rms: power.rms * mask.rms, worst: power.worst * mask.worst };
+        [masked, power, secret_power(n, t + 1)]
     });
-    terms.fold(Noise::even(0.0), Noise::plus)
+    terms.map(|term| term.times(error)).fold(Noise::even(0.0), Noise::plus)
 }

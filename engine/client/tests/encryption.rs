@@ -1,0 +1,235 @@
+//! Encryption and decryption of whole batches.
+
+mod common;
+
+use std::sync::Mutex;
+
+use common::*;
+use cryptodl_client::{ClientError, EncryptionKey, SecretKey, decrypt, encrypt, score_decimals};
+use cryptodl_core::ckks::{ClientSpec, EncryptionKind, Params, Randomness, rerandomise};
+use cryptodl_core::ring::Modulus;
+
+const KINDS: [EncryptionKind; 2] = [EncryptionKind::Secret, EncryptionKind::Public];
+
+fn secret(spec: &ClientSpec, seed: u64) -> SecretKey {
+    SecretKey::generate(&spec.check_insecure_for_tests().unwrap(), &mut rng(seed, "keygen"))
+}
+
+#[test]
+fn secure_parameters_with_both_keys_and_the_systems_randomness() {
+    for (n, chain, special) in [(4096, 2, 1), (8192, 3, 1)] {
+        for kind in KINDS {
+            let spec = spec(n, chain, special, 3, kind);
+            let params = spec.check().unwrap();
+            let mut os = Randomness::from_os().unwrap();
+            let secret = SecretKey::generate(&params, &mut os);
+            let public = secret.public_key(&mut os).unwrap();
+            let key = match kind {
+                EncryptionKind::Secret => EncryptionKey::Secret(&secret),
+                EncryptionKind::Public => EncryptionKey::Public(&public),
+            };
+            // One full set and one that is nearly empty.
+            let (count, images) = (n + 5, numbers((n + 5) * 3, 1));
+            let ciphertexts = encrypt(&spec, &params, key, &images, count, &mut os, &|_, _| ()).unwrap();
+            assert_eq!((ciphertexts.sets.len(), ciphertexts.components), (2, 2));
+            assert_eq!(ciphertexts.seed.is_some(), kind == EncryptionKind::Secret);
+            assert!(ciphertexts.sets.iter().all(|set| set.len() == ciphertexts.set_bytes(&params)));
+
+            let decrypted = decrypt(&spec, &params, &secret, &ciphertexts).unwrap();
+            assert_eq!((decrypted.scores.len(), decrypted.labels.len()), (images.len(), count));
+            assert!(decrypted.out_of_range.iter().all(|&out| !out));
+            for ((score, image), label) in
+                decrypted.scores.chunks_exact(3).zip(images.chunks_exact(3)).zip(&decrypted.labels)
+            {
+                for (score, value) in score.iter().zip(image) {
+                    // Half a unit of the fourth decimal, and 26 deviations of the noise 2^11.9 / 2^25: at slot k it is
+                    // a rounding times s_k, whose tail is that of a product of two normal numbers.
+                    assert!((score - f64::from(*value)).abs() < 0.000_05 + 0.003, "{score} for {value}");
+                    assert!((score * 1e4 - (score * 1e4).round()).abs() < 1e-6, "{score} has four decimals");
+                }
+                let largest = image.iter().copied().fold(f32::MIN, f32::max);
+                assert!(largest - image[*label as usize] < 0.006, "label {label} of {image:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn progress_counts_every_ciphertext_and_padding_is_zero() {
+    let spec = spec(1024, 2, 0, 5, EncryptionKind::Secret);
+    let secret = secret(&spec, 1);
+    let seen = Mutex::new(Vec::new());
+    let progress = |done, total| seen.lock().unwrap().push((done, total));
+    let images = numbers(10 * 5, 1);
+    let key = EncryptionKey::Secret(&secret);
+    let ciphertexts = encrypt(&spec, secret.params(), key, &images, 10, &mut rng(1, "encrypt"), &progress).unwrap();
+    let mut seen = seen.into_inner().unwrap();
+    seen.sort();
+    assert_eq!(seen, [(1, 5), (2, 5), (3, 5), (4, 5), (5, 5)]);
+    let slots = slots(&secret, &ciphertexts, spec.input.scale.value());
+    assert!(slots.chunks_exact(1024).all(|slots| slots[10..].iter().all(|slot| slot.abs() < 1e-4)));
+}
+
+fn with_threads<T: Send>(threads: usize, work: impl FnOnce() -> T + Send) -> T {
+    rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap().install(work)
+}
+
+#[test]
+fn a_test_seed_repeats_whatever_the_threads() {
+    for kind in KINDS {
+        let spec = spec(1024, 2, 1, 7, kind);
+        let secret = secret(&spec, 1);
+        let images = numbers(7 * 1100, 1);
+        let run = |threads, seed| with_threads(threads, || encrypt_with(&spec, &secret, &images, seed).unwrap());
+        assert_eq!(run(1, 2), run(4, 2));
+        assert_ne!(run(1, 2), run(1, 3));
+    }
+}
+
+#[test]
+fn rerandomised_ciphertexts_decrypt_to_the_same_slots() {
+    let spec = spec(1024, 2, 1, 3, EncryptionKind::Secret);
+    let secret = secret(&spec, 1);
+    let (params, images) = (secret.params(), numbers(3 * 1024, 1));
+    let public = secret.public_key(&mut rng(1, "public key")).unwrap();
+    let before = unpack(params, &encrypt_with(&spec, &secret, &images, 2).unwrap());
+    let run = |threads, seed| {
+        let mut residues = before.clone();
+        let mut rng = rng(seed, "rerandomise");
+        with_threads(threads, || rerandomise(params, &public, &mut residues, 3, 2, 2, &mut rng));
+        residues
+    };
+    let after = run(1, 3);
+    assert_eq!(after, run(4, 3));
+    assert_ne!(after, run(1, 4));
+    let kept = before.iter().zip(&after).filter(|(a, b)| a == b).count();
+    assert!(kept < 3, "{kept} residues are as before");
+    let slots = slots(&secret, &pack(params, &after, 2, 3, 2), spec.input.scale.value());
+    for (i, slot) in slots.iter().enumerate() {
+        assert!((slot - f64::from(images[(i % 1024) * 3 + i / 1024])).abs() < 0.01);
+    }
+}
+
+#[test]
+fn keys_of_a_test_seed_repeat_and_keys_differ() {
+    let spec = spec(1024, 2, 1, 1, EncryptionKind::Public);
+    assert_eq!(secret(&spec, 1).coefficients(), secret(&spec, 1).coefficients());
+    assert_ne!(secret(&spec, 1).coefficients(), secret(&spec, 2).coefficients());
+    let (one, two) = (secret(&spec, 1), secret(&spec, 1));
+    assert_eq!(one.public_key(&mut rng(3, "a")).unwrap(), two.public_key(&mut rng(3, "a")).unwrap());
+    assert_ne!(one.public_key(&mut rng(3, "a")).unwrap(), two.public_key(&mut rng(3, "b")).unwrap());
+}
+
+/// Chi-square of the top eight bits, 255 degrees of freedom, in deviations from its mean.
+fn top_bits_deviation(residues: &[u32], q: u32) -> f64 {
+    let mut counts = [0u32; 256];
+    residues.iter().for_each(|&residue| counts[(u64::from(residue) * 256 / u64::from(q)) as usize] += 1);
+    let expected = residues.len() as f64 / 256.0;
+    let chi: f64 = counts.iter().map(|&count| (f64::from(count) - expected).powi(2) / expected).sum();
+    (chi - 255.0) / (2.0 * 255f64).sqrt()
+}
+
+#[test]
+fn equal_images_give_unrelated_uniform_ciphertexts() {
+    for kind in KINDS {
+        let spec = spec(4096, 2, 1, 4, kind);
+        let secret = secret(&spec, 1);
+        let params = secret.params();
+        let images = vec![0.25; 4 * 4096];
+        let ciphertexts = encrypt_with(&spec, &secret, &images, 2).unwrap();
+        let again = encrypt_with(&spec, &secret, &images, 3).unwrap();
+        assert_ne!(ciphertexts.sets, again.sets);
+        let residues = unpack(params, &ciphertexts);
+        let polynomials: Vec<&[u32]> = residues.chunks_exact(4096).collect();
+        for (i, one) in polynomials.iter().enumerate() {
+            // Pixels, components and limbs: no two polynomials share more residues than chance allows.
+            for other in &polynomials[..i] {
+                assert!(one.iter().zip(*other).filter(|(a, b)| a == b).count() < 3);
+            }
+            let q = params.basis().modulus(i / 8).value();
+            assert!(top_bits_deviation(one, q).abs() < 5.0, "polynomial {i} is not uniform");
+        }
+    }
+}
+
+#[test]
+fn another_key_is_noticed() {
+    for kind in KINDS {
+        let spec = spec(1024, 2, 1, 3, kind);
+        let (right, wrong) = (secret(&spec, 1), secret(&spec, 2));
+        for count in [1, 10, 1024, 1030] {
+            let ciphertexts = encrypt_with(&spec, &right, &numbers(3 * count, 1), 2).unwrap();
+            let error = decrypt(&spec, right.params(), &wrong, &ciphertexts).unwrap_err();
+            assert!(matches!(error, ClientError::Spoilt { set: 0, first: 0, .. }), "{error}");
+            assert!(error.to_string().contains("Was it encrypted with another key"), "{error}");
+        }
+        // Noise of the size of the modulus: uniform over 2^60, whose slots deviate by 2^60 sqrt(2N / 12).
+        let ciphertexts = encrypt_with(&spec, &right, &numbers(3 * 1024, 1), 2).unwrap();
+        assert_noise("another key", rms(slots(&wrong, &ciphertexts, 1.0)), 2f64.powi(60) * (2048.0 / 12f64).sqrt());
+    }
+}
+
+#[test]
+fn outliers_are_marked_and_spoilt_sets_refused() {
+    let mut spec = spec(1024, 2, 0, 2, EncryptionKind::Secret);
+    spec.input.range = [-100.0, 100.0];
+    let secret = secret(&spec, 1);
+    let run = |outliers: usize, count: usize| {
+        let mut images = vec![0.5; 2 * count];
+        images[..2 * outliers].iter_mut().step_by(2).for_each(|pixel| *pixel = -4.5);
+        decrypt(&spec, secret.params(), &secret, &encrypt_with(&spec, &secret, &images, 1).unwrap())
+    };
+    let decrypted = run(100, 1000).unwrap();
+    assert_eq!(decrypted.out_of_range.iter().filter(|&&out| out).count(), 100);
+    assert!(decrypted.out_of_range[..100].iter().all(|&out| out));
+    assert!(decrypted.labels[..100].iter().all(|&label| label == 1));
+    let error = run(101, 1000).unwrap_err();
+    let expected = ClientError::Spoilt { set: 0, first: 0, last: 999, class: 0, exceeding: 101, bound: 4.0 };
+    assert_eq!(error, expected);
+}
+
+#[test]
+fn decimals_follow_the_noise() {
+    let expected = [(0.0, 6), (1e-9, 6), (0.0009, 3), (0.001, 3), (0.02, 1), (0.5, 0), (7.0, 0), (f64::INFINITY, 0)];
+    for (noise, decimals) in expected {
+        assert_eq!(score_decimals(noise), decimals, "noise {noise}");
+    }
+}
+
+/// `[limb][component][N]` of two values, combined limb by limb.
+fn combine(params: &Params, residues: &[u32], f: impl Fn(Modulus, [u32; 2], [u32; 2]) -> Vec<u32>) -> Vec<Vec<u32>> {
+    let n = params.n();
+    let mut out = Vec::new();
+    for (limb, rows) in residues.chunks_exact(4 * n).enumerate() {
+        let at = |value: usize, j: usize| [rows[2 * value * n + j], rows[(2 * value + 1) * n + j]];
+        let lanes: Vec<Vec<u32>> = (0..n).map(|j| f(params.basis().modulus(limb), at(0, j), at(1, j))).collect();
+        out.extend((0..lanes[0].len()).map(|component| lanes.iter().map(|lane| lane[component]).collect()));
+    }
+    out
+}
+
+#[test]
+fn sums_and_products_of_ciphertexts_decrypt_to_those_of_the_slots() {
+    for kind in KINDS {
+        let spec = spec(4096, 3, 1, 2, kind);
+        let secret = secret(&spec, 1);
+        let params = secret.params();
+        let images = numbers(2 * 4096, 1);
+        let residues = unpack(params, &encrypt_with(&spec, &secret, &images, 2).unwrap());
+        let scale = spec.input.scale.value();
+        let check = |residues: Vec<Vec<u32>>, scale: f64, f: fn(f64, f64) -> f64| {
+            let components = residues.len() / 3;
+            let slots = slots(&secret, &pack(params, &residues.concat(), 3, 1, components), scale);
+            for (slot, image) in slots.iter().zip(images.chunks_exact(2)) {
+                let expected = f(image[0].into(), image[1].into());
+                assert!((slot - expected).abs() < 1e-3, "{slot}, {expected} expected");
+            }
+        };
+        check(combine(params, &residues, |m, a, b| vec![m.add(a[0], b[0]), m.add(a[1], b[1])]), scale, |a, b| a + b);
+        // Three components, decrypted with 1, s and s^2.
+        let product = |m: Modulus, a: [u32; 2], b: [u32; 2]| {
+            vec![m.mul(a[0], b[0]), m.add(m.mul(a[0], b[1]), m.mul(a[1], b[0])), m.mul(a[1], b[1])]
+        };
+        check(combine(params, &residues, product), scale * scale, |a, b| a * b);
+    }
+}
