@@ -1,0 +1,3 @@
+//! Kernels by instruction set. [`portable`] runs everywhere.
+
+pub mod portable;

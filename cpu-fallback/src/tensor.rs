@@ -1,0 +1,128 @@
+//! The tensor of both CPU backends: a shape and its residues in main memory.
+
+use cryptodl_core::backend::{BackendError, Result, Shape, Window};
+use rayon::prelude::*;
+
+/// Residues in main memory, `[limb][value][component][lane]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CpuTensor {
+    shape: Shape,
+    residues: Vec<u32>,
+}
+
+/// Which polynomial of a tensor; `limb` counts positions in [`Shape::limbs`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Position in the list of limbs.
+    pub limb: usize,
+    /// Value.
+    pub value: usize,
+    /// Component.
+    pub component: usize,
+}
+
+impl Place {
+    /// The place of row `index`, rows counted in tensor order.
+    fn of_row(shape: &Shape, index: usize) -> Self {
+        let (rest, component) = (index / shape.components, index % shape.components);
+        Place { limb: rest / shape.values, value: rest % shape.values, component }
+    }
+
+    /// The place relative to `from` moved to be relative to `to`, or `None` outside `from`.
+    fn moved(self, from: &Window, to: &Window) -> Option<Self> {
+        let inside = from.limbs.contains(&self.limb)
+            && from.values.contains(&self.value)
+            && from.components.contains(&self.component);
+        inside.then(|| Place {
+            limb: self.limb - from.limbs.start + to.limbs.start,
+            value: self.value - from.values.start + to.values.start,
+            component: self.component - from.components.start + to.components.start,
+        })
+    }
+}
+
+impl CpuTensor {
+    /// Zeros.
+    ///
+    /// # Errors
+    /// [`BackendError::OutOfMemory`] if the allocator refuses.
+    pub fn zeros(shape: Shape) -> Result<Self> {
+        // The allocator is asked first, since `vec!` would abort the process; `vec!` then takes pages that the system zeroes
+        // when they are first touched.
+        Vec::<u32>::new()
+            .try_reserve_exact(shape.len())
+            .map_err(|_| BackendError::OutOfMemory { device: "main memory".into(), bytes: shape.bytes() })?;
+        let residues = vec![0; shape.len()];
+        Ok(CpuTensor { shape, residues })
+    }
+
+    /// A copy of `residues`, canonical, in tensor order.
+    ///
+    /// # Errors
+    /// As [`Self::zeros`].
+    ///
+    /// # Panics
+    /// If there are not exactly `shape.len()` residues.
+    pub fn from_residues(shape: Shape, residues: &[u32]) -> Result<Self> {
+        assert_eq!(residues.len(), shape.len(), "residues of a tensor of shape {shape:?}");
+        let mut tensor = Self::zeros(shape)?;
+        tensor.residues.copy_from_slice(residues);
+        Ok(tensor)
+    }
+
+    /// Shape.
+    pub fn shape(&self) -> &Shape {
+        &self.shape
+    }
+
+    /// All residues, in tensor order.
+    pub fn residues(&self) -> &[u32] {
+        &self.residues
+    }
+
+    /// All residues, in tensor order.
+    pub fn residues_mut(&mut self) -> &mut [u32] {
+        &mut self.residues
+    }
+
+    /// The lanes of one polynomial.
+    pub fn row(&self, at: Place) -> &[u32] {
+        let Shape { values, components, lanes, .. } = self.shape;
+        &self.residues[((at.limb * values + at.value) * components + at.component) * lanes..][..lanes]
+    }
+
+    /// Every polynomial with its place, in tensor order.
+    pub fn rows_mut(&mut self) -> impl Iterator<Item = (Place, &mut [u32])> {
+        let CpuTensor { shape, residues } = self;
+        let rows = residues.chunks_exact_mut(shape.lanes.max(1)).enumerate();
+        rows.map(|(index, row)| (Place::of_row(shape, index), row))
+    }
+
+    /// [`Self::rows_mut`] in parallel.
+    pub fn par_rows_mut(&mut self) -> impl IndexedParallelIterator<Item = (Place, &mut [u32])> {
+        let CpuTensor { shape, residues } = self;
+        let rows = residues.par_chunks_exact_mut(shape.lanes.max(1)).enumerate();
+        rows.map(|(index, row)| (Place::of_row(shape, index), row))
+    }
+
+    /// Copies window `from` of `self` over window `to` of `out`.
+    ///
+    /// # Panics
+    /// If the extents differ or a window leaves its tensor.
+    pub fn copy(&self, from: &Window, out: &mut CpuTensor, to: &Window) {
+        assert_eq!(from.extents(), to.extents(), "windows of a copy");
+        assert!(contains(&self.shape, from) && contains(&out.shape, to), "window {from:?} or {to:?} leaves its tensor");
+        out.par_rows_mut().for_each(|(place, row)| {
+            if let Some(source) = place.moved(to, from) {
+                row[to.lanes.clone()].copy_from_slice(&self.row(source)[from.lanes.clone()]);
+            }
+        });
+    }
+}
+
+fn contains(shape: &Shape, window: &Window) -> bool {
+    window.limbs.end <= shape.limbs.len()
+        && window.values.end <= shape.values
+        && window.components.end <= shape.components
+        && window.lanes.end <= shape.lanes
+}

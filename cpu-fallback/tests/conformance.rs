@@ -1,0 +1,109 @@
+//! The CPU backends against each other, and the suite against backends that are wrong.
+
+mod faulty;
+
+use cryptodl_core::backend::conformance::{Check, Failure, Place, compare, params_for_tests};
+use cryptodl_cpu::{Portable, Reference};
+use faulty::{Fault, Faulty};
+
+fn portable_agrees(n: usize, seed: u64) -> Vec<Check> {
+    let params = params_for_tests(n).expect("a supported dimension");
+    let (reference, portable) = (Reference::new(params.basis().clone()), Portable::new(params.basis().clone()));
+    compare(&reference, &portable, seed, &mut |_| ()).unwrap_or_else(|failure| panic!("{failure}"))
+}
+
+#[test]
+fn portable_returns_the_bits_of_the_reference() {
+    for (n, seed) in [(16, 1), (64, 2), (1024, 3)] {
+        portable_agrees(n, seed);
+    }
+}
+
+#[test]
+#[ignore = "slow: the full dimensions"]
+fn portable_returns_the_bits_of_the_reference_at_full_size() {
+    for n in [4096, 8192, 65536] {
+        portable_agrees(n, 4);
+    }
+}
+
+#[test]
+fn the_number_of_threads_changes_nothing() {
+    for threads in [1, 3] {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a pool");
+        pool.install(|| portable_agrees(64, 5));
+    }
+}
+
+#[test]
+fn every_operation_is_compared() {
+    let checks = portable_agrees(16, 6);
+    let operations = [
+        "zeros",
+        "upload",
+        "copy",
+        "unpack",
+        "pack",
+        "expand",
+        "linear",
+        "multiply",
+        "add_constant",
+        "scale",
+        "add",
+        "subtract_scale",
+        "accumulate_key",
+        "forward_ntt",
+        "inverse_ntt",
+        "convert_centred",
+        "slotwise",
+        "mod_down",
+        "relinearize",
+        "activation",
+    ];
+    for operation in operations {
+        assert!(checks.iter().any(|check| check.operation == operation), "{operation} is never compared");
+    }
+    for check in &checks {
+        assert!(operations.contains(&check.operation), "{check} is not in this test's list");
+    }
+}
+
+/// The failure that the suite reports for a backend with one fault.
+fn failure_of(fault: Fault) -> Failure {
+    let params = params_for_tests(16).expect("a supported dimension");
+    let reference = Reference::new(params.basis().clone());
+    let faulty = Faulty { inner: Portable::new(params.basis().clone()), fault };
+    compare(&reference, &faulty, 7, &mut |_| ()).expect_err("the suite passed a wrong backend")
+}
+
+#[test]
+fn one_wrong_residue_is_found_and_named() {
+    let at = Place::Residue { limb: 1, value: 0, component: 1, lane: 0 };
+    for (fault, operation) in
+        [(Fault::Linear, "linear"), (Fault::ForwardNtt, "forward_ntt"), (Fault::Slotwise, "slotwise")]
+    {
+        match failure_of(fault) {
+            Failure::Difference { check, place, expected, actual } => {
+                assert_eq!((check.operation, place, actual), (operation, at.clone(), expected ^ 1));
+            }
+            other => panic!("{other}"),
+        }
+    }
+}
+
+#[test]
+fn accepting_a_residue_beyond_its_prime_is_found() {
+    match failure_of(Fault::Unpack) {
+        Failure::Difference { check, place, expected, actual } => {
+            assert_eq!((check.operation, place, expected, actual), ("unpack", Place::Answer, 0, 1));
+        }
+        other => panic!("{other}"),
+    }
+}
+
+#[test]
+fn a_backend_that_gives_up_is_named() {
+    let failure = failure_of(Fault::OutOfMemory);
+    assert!(matches!(&failure, Failure::Backend { check, .. } if check.operation == "multiply"), "{failure}");
+    assert!(failure.to_string().contains("no room for 8 more bytes"), "{failure}");
+}
