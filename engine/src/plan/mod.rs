@@ -51,3 +51,8 @@ pub fn plan(network: &Network, options: &PlanOptions) -> Result<Plan, PlanError>
     let (found, runners_up) = search::search(&network.name, &lowered, options)?;
     report::finish(network, &lowered, options, found, runners_up)
 }
+
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;

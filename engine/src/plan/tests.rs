@@ -1,0 +1,298 @@
+//! Each pass against exact expectations, and the whole planner on the shipped models.
+
+use cryptodl_core::backend::{PADDING, ProductPlan};
+use cryptodl_core::ckks::{EncryptionKind, SecurityLevel};
+use cryptodl_models::network::{LayerOp, Network};
+use cryptodl_models::{plain, zoo};
+use ndarray::Array2;
+
+use super::fold::fold;
+use super::normalise::normalise;
+use super::testing::{batch_norm, conv, dense, images, network, polynomial, pool, rows};
+use super::*;
+use crate::run;
+
+fn generator() -> SplitMix {
+    SplitMix(1)
+}
+
+/// Runs the stages in f64 on the images, activations through their monic Horner form.
+fn evaluate(stages: &[normalise::Stage], images: &ndarray::Array4<f32>) -> Array2<f64> {
+    let lanes = images.shape()[0];
+    let mut values: Vec<f64> = rows(images).t().iter().map(|&v| v.into()).collect();
+    for stage in stages {
+        for map in &stage.run {
+            values = map.geometry.apply(&map.weights, Some(&map.bias), &values, lanes);
+        }
+        if let Some(activation) = &stage.activation {
+            values.iter_mut().for_each(|z| *z = activation.partial(*z, activation.degree() - 1));
+        }
+    }
+    Array2::from_shape_vec((values.len() / lanes, lanes), values).unwrap().reversed_axes()
+}
+
+fn largest_difference(a: &Array2<f64>, b: &Array2<f32>) -> f64 {
+    a.iter().zip(b).map(|(a, b)| (a - f64::from(*b)).abs()).fold(0.0, f64::max)
+}
+
+#[test]
+fn gather_pads_strides_and_orders_taps_by_channel_row_column() {
+    let geometry =
+        Geometry { input: [1, 2, 3], channels: 1, kernel: [2, 2], stride: [2, 1], padding: [1, 0], groups: 1 };
+    assert_eq!(geometry.output(), [1, 2, 2]);
+    let p = PADDING;
+    assert_eq!(geometry.gather(), [p, p, 0, 1, p, p, 1, 2, 3, 4, p, p, 4, 5, p, p]);
+}
+
+#[test]
+fn folding_keeps_the_function_and_the_paper_shapes() {
+    let net = zoo::load("mnist-1").unwrap();
+    let stages = normalise(fold(&net).unwrap()).unwrap();
+    let shapes: Vec<_> = stages.iter().flat_map(|s| &s.run).map(|m| (m.geometry.kernel, m.geometry.stride)).collect();
+    assert_eq!(shapes, [([6, 6], [2, 2]), ([6, 6], [2, 2]), ([4, 4], [1, 1]), ([1, 1], [1, 1])]);
+    let merged = stages[0].run[0].merge(&stages[0].run[1]);
+    assert_eq!((merged.geometry.kernel, merged.geometry.stride), ([16, 16], [4, 4]));
+    assert_eq!(merged.geometry.multiply_adds(), 204_800);
+    let dense = stages[1].run[0].merge(&stages[1].run[1]);
+    assert_eq!(dense.geometry.multiply_adds(), 8_000);
+
+    let images = images(8, net.input.shape, 3);
+    let expected = plain::logits(&net, images.view());
+    assert!(largest_difference(&evaluate(&stages, &images), &expected) < 1e-3);
+    let one_map_each = [
+        normalise::Stage { run: vec![merged], activation: stages[0].activation.clone() },
+        normalise::Stage { run: vec![dense], activation: None },
+    ];
+    assert!(largest_difference(&evaluate(&one_map_each, &images), &expected) < 1e-3);
+}
+
+#[test]
+fn a_padded_convolution_is_not_merged_and_borders_stay_right() {
+    let mut g = generator();
+    let ops = vec![
+        conv(&mut g, [3, 1, 3], 1, 1),
+        batch_norm(&mut g, 3),
+        conv(&mut g, [2, 3, 3], 2, 1),
+        polynomial(&[0.3, 0.5, 0.2]),
+        conv(&mut g, [2, 2, 3], 1, 1),
+        pool(2),
+        LayerOp::Flatten,
+        dense(&mut g, 3, 8),
+    ];
+    let net = network([1, 8, 8], ops);
+    let stages = normalise(fold(&net).unwrap()).unwrap();
+    let run = &stages[0].run;
+    assert_eq!(run.len(), 2, "batch-norm went into the first convolution");
+    assert!(!run[0].merges_with(&run[1]), "its constant would be wrong at the border");
+    assert!(stages[1].run[0].merges_with(&stages[1].run[1]));
+    let lowered = lowered::Lowered::new(&net).unwrap();
+    assert_eq!(lowered.factorisations(0), [[1, 1]]);
+    assert_eq!(lowered.factorisations(1).len(), 2);
+
+    let images = images(8, [1, 8, 8], 5);
+    let expected = plain::logits(&net, images.view());
+    assert!(largest_difference(&evaluate(&stages, &images), &expected) < 1e-5);
+    // Pixel by pixel after the first activation, borders included.
+    let prefix = Network { layers: net.layers[..4].to_vec(), ..net.clone() };
+    let inner = plain::logits(&prefix, images.view());
+    assert!(largest_difference(&evaluate(&stages[..1], &images), &inner) < 1e-5);
+}
+
+#[test]
+fn batch_norm_and_pooling_after_an_activation_stand_alone() {
+    let mut g = generator();
+    let ops = vec![
+        conv(&mut g, [2, 1, 3], 1, 0),
+        polynomial(&[0.1, 0.4, 0.3]),
+        pool(2),
+        batch_norm(&mut g, 2),
+        conv(&mut g, [3, 2, 2], 1, 0),
+        LayerOp::Flatten,
+        dense(&mut g, 3, 12),
+    ];
+    let net = network([1, 8, 8], ops);
+    let stages = normalise(fold(&net).unwrap()).unwrap();
+    assert_eq!(stages[1].run.iter().map(|m| m.geometry.groups).collect::<Vec<_>>(), [2, 1, 1]);
+    let images = images(4, [1, 8, 8], 6);
+    assert!(largest_difference(&evaluate(&stages, &images), &plain::logits(&net, images.view())) < 1e-5);
+}
+
+#[test]
+fn activations_become_monic_and_depressed_where_the_range_allows() {
+    let mut g = generator();
+    let mut activation = |coefficients: &[f64]| {
+        let ops = vec![
+            conv(&mut g, [2, 1, 3], 1, 0),
+            polynomial(coefficients),
+            LayerOp::Flatten,
+            dense(&mut g, 3, 72),
+        ];
+        let net = network([1, 8, 8], ops);
+        let stages = normalise(fold(&net).unwrap()).unwrap();
+        let images = images(4, [1, 8, 8], 6);
+        assert!(largest_difference(&evaluate(&stages, &images), &plain::logits(&net, images.view())) < 1e-4);
+        stages[0].activation.clone().unwrap()
+    };
+    // A small quadratic term is removed by a shift; a large one stays.
+    let depressed = activation(&[0.2, 0.5, 0.05, 0.4]);
+    assert_eq!((depressed.degree(), depressed.constants[0], depressed.negate), (3, 0.0, false));
+    let shifted = activation(&[0.2, 0.5, 3.0, 0.4]);
+    assert_ne!(shifted.constants[0], 0.0);
+    assert!(activation(&[0.2, 0.5, -0.4]).negate, "the sign is a step of its own");
+    assert_eq!(activation(&[0.2, 0.5, 0.1, 0.2, 0.3]).degree(), 4);
+    // A leading term that does nothing over the range goes, and is reported.
+    let lowered = activation(&[0.2, 0.5, 0.3, 1e-9]);
+    assert_eq!(lowered.degree(), 2);
+    assert!(lowered.lowered.is_some_and(|(terms, error)| terms == 1 && error < 1e-6));
+}
+
+#[test]
+fn degrees_out_of_range_and_missing_calibrations_are_refused() {
+    let mut g = generator();
+    let build = |coefficients: &[f64], g: &mut SplitMix| {
+        let ops = vec![conv(g, [1, 1, 3], 1, 0), polynomial(coefficients), LayerOp::Flatten, dense(g, 2, 36)];
+        network([1, 8, 8], ops)
+    };
+    let refuse = |net: &Network| plan(net, &PlanOptions::default()).unwrap_err().to_string();
+    assert!(refuse(&build(&[0.0, 1.0], &mut g)).contains("degree 1"));
+    assert!(refuse(&build(&[1.0; 10], &mut g)).contains("degree 9"));
+    let mut net = build(&[0.1, 1.0, 0.5], &mut g);
+    net.layers[3].input_rms = None;
+    assert!(refuse(&net).contains("dense3 has no input_rms"));
+    net.layers.truncate(2);
+    assert!(refuse(&net).contains("ends with an activation"));
+}
+
+#[test]
+fn quantised_weights_are_nearest_and_constants_exact() {
+    let geometry =
+        Geometry { input: [3, 1, 1], channels: 1, kernel: [1, 1], stride: [1, 1], padding: [0, 0], groups: 1 };
+    let map = RealMap {
+        name: "m".into(),
+        geometry,
+        weights: vec![1.0, -0.5, 0.24],
+        bias: vec![0.75],
+        input_rms: None,
+        output_range: None,
+        published: 3,
+    };
+    let scale = quantise::weight_scale(&map, 4);
+    assert_eq!(scale, 7.0);
+    let quantised = QuantisedMap::new(&map, scale, cryptodl_core::ckks::Scale::from_half_bits(20));
+    assert_eq!(quantised.weights, [7, -4, 2]);
+    assert_eq!(quantised.constants, [768.0]);
+    // (-0.5 + 4/7)^2 + (0.24 - 2/7)^2
+    let expected = (0.5f64 / 7.0).powi(2) + (2.0f64 / 7.0 - 0.24).powi(2);
+    assert!((quantise::rounding_gain(&map, scale) - expected).abs() < 1e-12);
+}
+
+#[test]
+fn gains_of_linear_maps_are_row_norms() {
+    let mut g = generator();
+    let ops = vec![conv(&mut g, [2, 1, 3], 1, 0), LayerOp::Flatten, dense(&mut g, 3, 72)];
+    let stages = normalise(fold(&network([1, 8, 8], ops)).unwrap()).unwrap();
+    let gains = gains::Gains::measure(&stages);
+    let merged = stages[0].run[0].merge(&stages[0].run[1]);
+    let exact = (merged.weights.iter().map(|w| w * w).sum::<f64>() / 3.0).sqrt();
+    let measured = gains.between(gains.input(), gains.output());
+    assert!((measured / exact).log2().abs() < 0.4, "{measured} against {exact}");
+}
+
+#[test]
+fn changed_share_is_half_for_large_noise_and_zero_without() {
+    let margins = cryptodl_models::network::Histogram { low: 0.0, high: 2.0, counts: vec![1, 1, 1, 1] };
+    assert_eq!(changed_share(&margins, 0.0), 0.0);
+    assert!((changed_share(&margins, 1e9) - 0.5).abs() < 1e-6);
+    let sigma = tolerance::largest_noise(&margins, 0.01);
+    assert!((changed_share(&margins, sigma) - 0.01).abs() < 1e-9);
+}
+
+fn planned(model: &str, options: PlanOptions) -> Plan {
+    plan(&zoo::load(model).unwrap(), &options).unwrap()
+}
+
+#[test]
+fn shipped_models_need_no_key_and_at_most_three_limbs() {
+    for (model, components) in [("mnist-1", 4), ("mnist-1-square", 3)] {
+        let plan = planned(model, PlanOptions::default());
+        let (report, content) = (&plan.report, &plan.program.content);
+        assert!(report.params.n <= 8192 && report.params.limbs <= 3, "{report}");
+        assert!(report.params.security_bits >= 128 && report.params.special_primes.is_empty());
+        assert_eq!((content.relin, content.output.components), (None, components));
+        assert_eq!(plan.program.segments().len(), 1, "one fused slot-wise segment");
+        assert_eq!(report.layers.iter().map(|l| l.ntts).sum::<u64>(), 0);
+        assert_eq!(report.layers[0].multiply_adds, 212_800);
+        assert_eq!(report.layers[0].multiply_adds_published, 288_000 + 1_600_000 + 204_800 + 2_560);
+        assert!(report.noise.changed_by_encryption <= 0.002 && report.noise.changed <= 0.0035);
+        assert!(report.layers.iter().all(|layer| layer.headroom_bits >= 0.0));
+        let scale = content.output.scale.log2();
+        assert_eq!(scale, scale.round(), "the output scale tells nothing of the weights");
+        assert!(!report.runners_up.is_empty());
+    }
+}
+
+#[test]
+fn layered_relinearises_and_rescales_every_product() {
+    let options = PlanOptions { schedule: ScheduleKind::Layered, ..PlanOptions::default() };
+    let plan = planned("mnist-1", options);
+    let content = &plan.program.content;
+    let linear = content.steps.iter().filter(|step| matches!(step, Step::Linear { .. })).count();
+    assert_eq!(linear, 4, "nothing merged but pooling and batch-norm");
+    let products = content.steps.iter().find_map(|step| match step {
+        Step::Activation(step) => Some(step.products.clone()),
+        Step::Linear { .. } => None,
+    });
+    assert_eq!(products, Some(vec![ProductPlan { relinearize: true, drop: 1 }; 2]));
+    assert_eq!((content.output.components, content.output.level), (2, content.params.primes.len() - 2));
+    assert!(content.relin.is_some());
+    assert_eq!(plan.report.layers.iter().map(|l| l.multiply_adds).sum::<u64>(), 887_040);
+}
+
+#[test]
+fn flags_change_the_program_and_equal_flags_do_not() {
+    let base = planned("mnist-1", PlanOptions::default());
+    assert_eq!(base.program.digest(), planned("mnist-1", PlanOptions::default()).program.digest());
+    let public = planned("mnist-1", PlanOptions { encryption: EncryptionKind::Public, ..PlanOptions::default() });
+    assert_ne!(base.program.digest(), public.program.digest());
+    assert_eq!(public.report.params.special_primes.len(), 1);
+    assert!(public.program.content.input.scale.log2() >= 17.2, "public-key noise needs a larger scale");
+    let strong = planned("mnist-1", PlanOptions { security: SecurityLevel::Bits256, ..PlanOptions::default() });
+    assert_eq!(strong.report.params.security_bits, 256);
+    let pinned = PlanOptions { n: Some(8192), limbs: Some(3), prime_bits: Some(30), ..PlanOptions::default() };
+    let pinned = planned("mnist-1", pinned).report.params;
+    assert_eq!((pinned.n, pinned.limbs, pinned.log_q.ceil()), (8192, 3, 90.0));
+    let bits = PlanOptions { weight_bits: Some(5), ..PlanOptions::default() };
+    let bits = planned("mnist-1-square", bits);
+    for step in &bits.program.content.steps {
+        if let Step::Linear { map, .. } = step {
+            assert!(map.weights.iter().all(|w| w.abs() <= 15));
+        }
+    }
+}
+
+#[test]
+fn what_does_not_fit_says_what_would_help() {
+    let net = zoo::load("mnist-1").unwrap();
+    let refuse = |options: PlanOptions| plan(&net, &options).unwrap_err().to_string();
+    let message = refuse(PlanOptions { limbs: Some(1), ..PlanOptions::default() });
+    assert!(message.contains("What would help: fewer pinned choices"), "{message}");
+    let message = refuse(PlanOptions { n: Some(3000), ..PlanOptions::default() });
+    assert!(message.contains("--n = 3000"), "{message}");
+    let message = refuse(PlanOptions { weight_bits: Some(9), ..PlanOptions::default() });
+    assert!(message.contains("--weight-bits = 9 is not allowed: 3 to 8"), "{message}");
+}
+
+#[test]
+fn plain_mode_follows_the_float_network_and_simulation_adds_the_predicted_noise() {
+    let net = zoo::load("mnist-1").unwrap();
+    let plan = planned("mnist-1", PlanOptions { weight_bits: Some(8), n: Some(8192), ..PlanOptions::default() });
+    let images = images(64, net.input.shape, 9);
+    let float = plain::logits(&net, images.view());
+    let quantised = run::plain(&plan.program, rows(&images));
+    // Random images are far from digits; only closeness on the scale of the scores is asked.
+    let scale = float.iter().fold(0.0f32, |max, v| max.max(v.abs()));
+    assert!(largest_difference(&quantised, &float) < 0.1 * f64::from(scale));
+    let noisy = run::simulate(&plan.program, rows(&images), 4);
+    let rms = ((&noisy - &quantised).mapv(|d| d * d).mean().unwrap()).sqrt();
+    assert!((rms / plan.program.content.output.noise).log2().abs() < 0.2);
+}
