@@ -8,7 +8,7 @@
 The network is published layer by layer. Training uses that everything before the one activation is linear, and so is
 everything after it: the two convolutions and their pools are one 16x16 convolution of stride 4 whose kernel is computed
 from the factors at every step, and the two dense layers are one 800 x 10 matrix. Both give the same function and
-gradient as the layers, about twenty times faster.
+gradient as the layers, with a tenth of the arithmetic.
 """
 
 import argparse
@@ -46,29 +46,28 @@ HELD_OUT = 5000
 class Recipe:
     title: str
     coefficients: tuple[float, ...]  # initial, constant term first
-    epochs: int
+    deformation: float  # strength of the augmentation
+    epochs: int = 45
     seed: int = 1
     batch: int = 256
-    learning_rate: float = 4e-3
+    learning_rate: float = 5e-3
     weight_decay: float = 2e-2
-    smoothing: float = 0.02
     range_limit: float = 4.0  # |z| above this is penalised
     range_weight: float = 0.05
-    weight_bits: int = 6  # quantisation noise of the merged maps while training
+    weight_bits: int = 5  # quantisation noise of the merged maps while training
     ema: float = 0.999
-    deformation: float = 1.0  # strength of the augmentation
 
 
 RECIPES = {
     "mnist-1": Recipe(
         title="CNN Model 1 of CryptoDL, learned degree-3 polynomial",
         coefficients=(0.0, 0.5, 0.2, 0.02),
-        epochs=60,
+        deformation=0.6,
     ),
     "mnist-1-square": Recipe(
         title="CNN Model 1 of CryptoDL, learned degree-2 polynomial",
         coefficients=(0.0, 0.5, 0.2),
-        epochs=60,
+        deformation=0.5,
     ),
 }
 
@@ -99,6 +98,10 @@ def load_mnist(folder: Path | None):
     return split("train"), split("t10k")
 
 
+# 28 x 6: bicubic interpolation of 6 control points, as a matrix.
+BICUBIC = F.interpolate(torch.eye(6)[None, None], size=(28, 6), mode="bicubic", align_corners=True)[0, 0]
+
+
 def augment(images, strength, generator):
     """Random small rotation, scale, shear, shift and elastic deformation of a batch, bilinear."""
     n = images.shape[0]
@@ -116,7 +119,7 @@ def augment(images, strength, generator):
     ], 1)
     grid = F.affine_grid(theta, (n, 1, 28, 28), align_corners=False)
     bend = torch.randn(n, 2, 6, 6, generator=generator) * (0.8 * 2 / 28 * strength)
-    grid = grid + F.interpolate(bend, size=(28, 28), mode="bicubic", align_corners=True).permute(0, 2, 3, 1)
+    grid = grid + (BICUBIC @ bend @ BICUBIC.t()).permute(0, 2, 3, 1)
     return F.grid_sample(images, grid, align_corners=False)
 
 
@@ -174,9 +177,11 @@ class Net(nn.Module):
             kernel = kernel + quantisation_noise(kernel * gain, noise_bits) / gain
             back = back + quantisation_noise(back, noise_bits)
         patches = x[:, 0].unfold(1, 16, 4).unfold(2, 16, 4).reshape(-1, 256)
-        z = torch.addmm(bias, patches, kernel.t()).view(-1, 4, 4, 50).permute(0, 3, 1, 2)
-        z = self.bn(z)
-        y = self.activation(z).flatten(1)
+        z = torch.addmm(bias, patches, kernel.t())  # a row per image and position
+        bn = self.bn
+        z = F.batch_norm(z, bn.running_mean, bn.running_var, bn.weight, bn.bias, self.training, bn.momentum, bn.eps)
+        back = back.view(10, 50, 16).transpose(1, 2).reshape(10, 800)  # position before channel, as in z
+        y = self.activation(z).view(-1, 800)
         return F.linear(y, back, self.fc2.bias + self.fc2.weight @ self.fc1.bias), z
 
 
@@ -208,7 +213,7 @@ def train(recipe, images, labels, held_out):
         for index in torch.randperm(len(images), generator=generator)[: steps * recipe.batch].split(recipe.batch):
             logits, z = net.forward_merged(augment(images[index], recipe.deformation, generator), recipe.weight_bits)
             excess = F.relu(z.abs() - recipe.range_limit)
-            loss = F.cross_entropy(logits, labels[index], label_smoothing=recipe.smoothing)
+            loss = F.cross_entropy(logits, labels[index])
             loss = loss + recipe.range_weight * excess.square().sum() / len(index)
             optimizer.zero_grad()
             loss.backward()
@@ -393,7 +398,7 @@ def main():
     parser.add_argument("name", choices=RECIPES)
     parser.add_argument("--data", type=Path, help="folder with the four raw files (default: the registry package)")
     parser.add_argument("--out", type=Path, default=ZOO)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--validate", action="store_true")
     parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="override a recipe field")
     args = parser.parse_args()

@@ -170,6 +170,9 @@ impl RawImages {
     /// # Errors
     /// [`ImageError::Shape`] if the images have another shape than the input, [`ImageError::Value`] for the first
     /// value that is not a number or outside the range (by more than f32 rounding).
+    ///
+    /// # Panics
+    /// If the number of pixels is not `count` times the shape; that of everything that [`read`] returns is.
     pub fn to_values(&self, input: &InputSpec) -> Result<Array4<f32>, ImageError> {
         if self.shape != input.shape {
             return Err(ImageError::Shape { expected: input.shape, actual: self.shape });
@@ -199,6 +202,6 @@ impl RawImages {
         };
         let [channels, height, width] = self.shape;
         Ok(Array4::from_shape_vec((self.count, channels, height, width), values)
-            .expect("the number of pixels is count x shape"))
+            .expect("the number of pixels is count times shape"))
     }
 }
