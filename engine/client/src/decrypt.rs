@@ -40,7 +40,7 @@ pub fn score_decimals(noise: f64) -> u32 {
 ///
 /// # Errors
 /// A key of other parameters; ciphertexts that are not of the spec's output shape, or not canonical; a set of which more than a
-/// tenth of the images exceed four times the calibrated range in one class, as after a decryption with the wrong key.
+/// tenth of the slots exceed four times the calibrated range in one class, as after a decryption with the wrong key.
 pub fn decrypt(
     spec: &ClientSpec,
     params: &Params,
@@ -83,9 +83,10 @@ fn check_set<'a>(
     classes: impl Iterator<Item = &'a [f64]>,
     bound: f64,
 ) -> Result<(), ClientError> {
-    let exceeding = classes.map(|slots| slots[..images.len()].iter().filter(|score| score.abs() > bound).count());
-    let (class, exceeding) = exceeding.enumerate().max_by_key(|&(_, count)| count).unwrap_or((0, 0));
-    if exceeding * SPOILT_SHARE <= images.len() {
+    // All slots count, padding too: a wrapped coefficient spoils every slot, an outlier only its own.
+    let exceeding = classes.map(|slots| (slots.iter().filter(|score| score.abs() > bound).count(), slots.len()));
+    let (class, (exceeding, slots)) = exceeding.enumerate().max_by_key(|&(_, (count, _))| count).unwrap_or((0, (0, 0)));
+    if exceeding * SPOILT_SHARE <= slots {
         return Ok(());
     }
     Err(ClientError::Spoilt { set, first: images.start, last: images.end - 1, class, exceeding, bound })

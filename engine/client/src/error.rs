@@ -104,7 +104,7 @@ pub enum ClientError {
     },
     /// A result that cannot be a result.
     #[error(
-        "set {set} (images {first} to {last}) is spoilt: {exceeding} of its images have a score of class {class} beyond {bound}, four times the calibrated range. Was it encrypted with another key, or damaged on the way? If not, its images are unlike those that the model was made for"
+        "set {set} (images {first} to {last}) is spoilt: {exceeding} of its slots have a score of class {class} beyond {bound}, four times the calibrated range. Was it encrypted with another key, or damaged on the way? If not, its images are unlike those that the model was made for"
     )]
     Spoilt {
         /// Which set, from 0.
@@ -115,7 +115,7 @@ pub enum ClientError {
         last: usize,
         /// The class with the most such scores.
         class: usize,
-        /// Its images beyond the bound.
+        /// Its slots beyond the bound.
         exceeding: usize,
         /// The bound.
         bound: f64,

@@ -25,7 +25,7 @@ pub use map::RealMap;
 pub use options::{DEFAULT_BATCH, PlanOptions, ScheduleKind};
 pub use program::{ActivationStep, Content, Program, Step};
 pub use quantise::QuantisedMap;
-pub use report::{LayerReport, PlanReport};
+pub use report::{BytesReport, LayerReport, ParamsReport, PlanReport};
 pub use tolerance::changed_share;
 pub use work::Work;
 

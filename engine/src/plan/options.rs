@@ -88,6 +88,13 @@ impl PlanOptions {
         pin("--limbs", self.limbs, 1..=58)?;
         pin("--prime-bits", self.prime_bits.map(|b| b as usize), range(&PRIME_BITS))?;
         pin("--weight-bits", self.weight_bits.map(|b| b as usize), range(&WEIGHT_BITS))?;
-        pin("--input-scale-half-bits", self.input_half_bits.map(|b| b as usize), range(&INPUT_HALF_BITS))
+        match self.input_half_bits.filter(|half_bits| !INPUT_HALF_BITS.contains(half_bits)) {
+            Some(half_bits) => {
+                let bits = |half_bits: u32| f64::from(half_bits) / 2.0;
+                let allowed = format!("{} to {}", bits(*INPUT_HALF_BITS.start()), bits(*INPUT_HALF_BITS.end()));
+                Err(PlanError::Pin { what: "--input-scale-bits", value: bits(half_bits).to_string(), allowed })
+            }
+            None => Ok(()),
+        }
     }
 }

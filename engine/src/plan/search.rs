@@ -165,7 +165,7 @@ fn does_not_fit(model: &str, options: &PlanOptions, nearest: Option<String>) -> 
         || options.input_half_bits.is_some();
     let mut help = Vec::new();
     if pinned {
-        help.push("fewer pinned choices (--n, --limbs, --prime-bits, --weight-bits, --input-scale-half-bits)");
+        help.push("fewer pinned choices (--n, --limbs, --prime-bits, --weight-bits, --input-scale-bits)");
     }
     if options.schedule == ScheduleKind::Layered {
         help.push("--schedule auto");

@@ -121,12 +121,7 @@ fn batch_norm_and_pooling_after_an_activation_stand_alone() {
 fn activations_become_monic_and_depressed_where_the_range_allows() {
     let mut g = generator();
     let mut activation = |coefficients: &[f64]| {
-        let ops = vec![
-            conv(&mut g, [2, 1, 3], 1, 0),
-            polynomial(coefficients),
-            LayerOp::Flatten,
-            dense(&mut g, 3, 72),
-        ];
+        let ops = vec![conv(&mut g, [2, 1, 3], 1, 0), polynomial(coefficients), LayerOp::Flatten, dense(&mut g, 3, 72)];
         let net = network([1, 8, 8], ops);
         let stages = normalise(fold(&net).unwrap()).unwrap();
         let images = images(4, [1, 8, 8], 6);

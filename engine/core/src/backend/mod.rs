@@ -103,13 +103,8 @@ pub trait Backend: Send + Sync {
     fn pack(&self, x: &Self::Tensor, component: usize) -> Result<Vec<u8>>;
 
     /// Fills component `component` of `out` with uniform residues: value `v` is object `first_object + v` of `source`.
-    fn expand(
-        &self,
-        source: &UniformSource,
-        first_object: u32,
-        out: &mut Self::Tensor,
-        component: usize,
-    ) -> Result<()>;
+    fn expand(&self, source: &UniformSource, first_object: u32, out: &mut Self::Tensor, component: usize)
+    -> Result<()>;
 
     // Slot-wise arithmetic (evaluation domain, or linear in either domain).
 

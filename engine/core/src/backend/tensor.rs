@@ -38,7 +38,12 @@ impl Shape {
 
     /// The window that covers everything.
     pub fn window(&self) -> Window {
-        Window { limbs: 0..self.limbs.len(), values: 0..self.values, components: 0..self.components, lanes: 0..self.lanes }
+        Window {
+            limbs: 0..self.limbs.len(),
+            values: 0..self.values,
+            components: 0..self.components,
+            lanes: 0..self.lanes,
+        }
     }
 }
 

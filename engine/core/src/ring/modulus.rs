@@ -121,7 +121,8 @@ impl Modulus {
     /// number-theoretic transforms", section 3).
     #[inline(always)]
     pub fn mul_shoup_lazy(self, x: u32, w: u32, companion: u32) -> u32 {
-        let estimate = ((u64::from(x) * u64::from(companion)) >> 32) as u32;
-        x.wrapping_mul(w).wrapping_sub(estimate.wrapping_mul(self.q))
+        // In 64 bits throughout: vector units have 32 x 32 -> 64 products, but many have no 32-bit low product.
+        let estimate = (u64::from(x) * u64::from(companion)) >> 32;
+        (u64::from(x) * u64::from(w) - estimate * u64::from(self.q)) as u32
     }
 }

@@ -117,21 +117,15 @@ impl NttTable {
         assert_eq!(a.len(), self.n, "one polynomial of {} residues", self.n);
         let (m, q2) = (self.modulus, 2 * self.modulus.value());
         self.fold(a);
+        // Invariant: values in [0, 4q) between layers; x is brought to [0, 2q) first, the product is in [0, 2q).
+        let butterfly = |x: u32, y: u32, w: Twiddle| {
+            let (u, v) = (x.min(x.wrapping_sub(q2)), w.mul_lazy(m, y));
+            (u + v, u + q2 - v)
+        };
         let mut half = self.n / 2;
-        let mut blocks = 1;
         while half > 0 {
-            for (block, w) in a.chunks_exact_mut(2 * half).zip(&self.forward[blocks..]) {
-                let (low, high) = block.split_at_mut(half);
-                // Invariant: values in [0, 4q) between layers; low is brought to [0, 2q) first, the product is in [0, 2q).
-                for (x, y) in low.iter_mut().zip(high) {
-                    let u = (*x).min(x.wrapping_sub(q2));
-                    let v = w.mul_lazy(m, *y);
-                    *x = u + v;
-                    *y = u + q2 - v;
-                }
-            }
+            layer(a, half, &self.forward, butterfly);
             half /= 2;
-            blocks *= 2;
         }
         for x in a {
             *x = canonical(*x, m.value());
@@ -145,21 +139,15 @@ impl NttTable {
     pub fn inverse(&self, a: &mut [u32]) {
         assert_eq!(a.len(), self.n, "one polynomial of {} residues", self.n);
         let (m, q2) = (self.modulus, 2 * self.modulus.value());
+        // Invariant: values in [0, 2q) between layers.
+        let butterfly = |x: u32, y: u32, w: Twiddle| {
+            let sum = x + y;
+            (sum.min(sum.wrapping_sub(q2)), w.mul_lazy(m, x + q2 - y))
+        };
         let mut half = 1;
-        let mut blocks = self.n / 2;
-        while blocks > 0 {
-            for (block, w) in a.chunks_exact_mut(2 * half).zip(&self.inverse[blocks..]) {
-                let (low, high) = block.split_at_mut(half);
-                // Invariant: values in [0, 2q) between layers.
-                for (x, y) in low.iter_mut().zip(high) {
-                    let (u, v) = (*x, *y);
-                    let sum = u + v;
-                    *x = sum.min(sum.wrapping_sub(q2));
-                    *y = w.mul_lazy(m, u + q2 - v);
-                }
-            }
+        while half < self.n {
+            layer(a, half, &self.inverse, butterfly);
             half *= 2;
-            blocks /= 2;
         }
         self.unfold(a);
     }
@@ -169,11 +157,8 @@ impl NttTable {
         let (m, n, q2) = (self.modulus, self.n, 2 * self.modulus.value());
         let (low, high) = a.split_at_mut(n / 2);
         high[0] += q2 - self.iota.mul_lazy(m, high[0]);
-        for (x, y) in low[1..].iter_mut().zip(high[1..].iter_mut().rev()) {
-            let (u, v) = (*x, *y);
-            *x = u + q2 - self.iota.mul_lazy(m, v);
-            *y = v + q2 - self.iota.mul_lazy(m, u);
-        }
+        let fold = |x: u32, y: u32| x + q2 - self.iota.mul_lazy(m, y);
+        mirrored(&mut low[1..], &mut high[1..], |x, y| (fold(x, y), fold(y, x)));
     }
 
     /// `a_j = (g_j + iota g_(N-j)) / 2` and the factor `1/N`: `[0, 2q)` in, canonical out.
@@ -184,8 +169,54 @@ impl NttTable {
         let (low, high) = a.split_at_mut(n / 2);
         low[0] = canonical(by_n.mul_lazy(m, low[0]), q);
         high[0] = combine(high[0], high[0]);
-        for (x, y) in low[1..].iter_mut().zip(high[1..].iter_mut().rev()) {
-            (*x, *y) = (combine(*x, *y), combine(*y, *x));
+        mirrored(&mut low[1..], &mut high[1..], |x, y| (combine(x, y), combine(y, x)));
+    }
+}
+
+/// One layer: `butterfly` on all pairs at distance `half`, with one of the table's roots for each block of `2 half`.
+#[inline(always)]
+fn layer(a: &mut [u32], half: usize, roots: &[Twiddle], butterfly: impl Fn(u32, u32, Twiddle) -> (u32, u32) + Copy) {
+    let roots = &roots[a.len() / (2 * half)..];
+    match half {
+        1 => short_blocks::<1, 2>(a, roots, butterfly),
+        2 => short_blocks::<2, 4>(a, roots, butterfly),
+        4 => short_blocks::<4, 8>(a, roots, butterfly),
+        _ => {
+            for (block, &w) in a.chunks_exact_mut(2 * half).zip(roots) {
+                let (low, high) = block.split_at_mut(half);
+                long_block(low, high, w, butterfly);
+            }
+        }
+    }
+}
+
+/// One block of a [`layer`]. Not inlined: only as arguments are the halves known not to overlap, and the loop vectorises
+/// without a check that the surrounding loop would make fail.
+#[inline(never)]
+fn long_block(low: &mut [u32], high: &mut [u32], w: Twiddle, butterfly: impl Fn(u32, u32, Twiddle) -> (u32, u32)) {
+    for (x, y) in low.iter_mut().zip(high) {
+        (*x, *y) = butterfly(*x, *y, w);
+    }
+}
+
+/// Applies `f` to the first of `low` and the last of `high`, and so on inwards. Not inlined, like [`long_block`].
+#[inline(never)]
+fn mirrored(low: &mut [u32], high: &mut [u32], f: impl Fn(u32, u32) -> (u32, u32)) {
+    for (x, y) in low.iter_mut().zip(high.iter_mut().rev()) {
+        (*x, *y) = f(*x, *y);
+    }
+}
+
+/// A [`layer`] of short blocks, whose fixed length lets the compiler vectorise across blocks.
+#[inline(always)]
+fn short_blocks<const HALF: usize, const BLOCK: usize>(
+    a: &mut [u32],
+    roots: &[Twiddle],
+    butterfly: impl Fn(u32, u32, Twiddle) -> (u32, u32),
+) {
+    for (block, &w) in a.as_chunks_mut::<BLOCK>().0.iter_mut().zip(roots) {
+        for i in 0..HALF {
+            (block[i], block[i + HALF]) = butterfly(block[i], block[i + HALF], w);
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Search for NTT primes.
 
-use super::{RingError, MAX_MODULUS_BITS};
+use super::{MAX_MODULUS_BITS, RingError};
 
 /// Whether `n` is prime: Miller-Rabin with the bases 2, 3, 5, 7, exact below 3,215,031,751.
 pub fn is_prime(n: u32) -> bool {

@@ -1,0 +1,46 @@
+//! One file per command.
+
+mod data;
+mod decrypt;
+mod demo;
+mod encrypt;
+mod infer;
+mod inspect;
+mod keygen;
+mod models;
+mod plan;
+mod run;
+
+use anyhow::Result;
+use clap::Subcommand;
+
+#[derive(Subcommand)]
+pub enum Command {
+    Demo(demo::Demo),
+    Run(run::Run),
+    Plan(plan::Plan),
+    Keygen(keygen::Keygen),
+    Encrypt(encrypt::Encrypt),
+    Infer(infer::Infer),
+    Decrypt(decrypt::Decrypt),
+    Inspect(inspect::Inspect),
+    Data(data::Data),
+    Models(models::Models),
+}
+
+impl Command {
+    pub fn run(self) -> Result<()> {
+        match self {
+            Command::Demo(command) => command.run(),
+            Command::Run(command) => command.run(),
+            Command::Plan(command) => command.run(),
+            Command::Keygen(command) => command.run(),
+            Command::Encrypt(command) => command.run(),
+            Command::Infer(command) => command.run(),
+            Command::Decrypt(command) => command.run(),
+            Command::Inspect(command) => command.run(),
+            Command::Data(command) => command.run(),
+            Command::Models(command) => command.run(),
+        }
+    }
+}

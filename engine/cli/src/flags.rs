@@ -1,0 +1,127 @@
+//! Flags that several commands share.
+
+use anyhow::Result;
+use clap::Args;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use cryptodl_core::ckks::{EncryptionKind, Randomness, SecurityLevel};
+use cryptodl_engine::plan::{DEFAULT_BATCH, PlanOptions, ScheduleKind};
+
+use crate::memory;
+
+/// What decides the Program. Files of one Program meet only commands with the same values.
+#[derive(Args)]
+#[command(next_help_heading = "Planning (equal in every command that shares files)")]
+pub struct Planning {
+    /// How much the planner may rearrange; `layered` only folds batch-norm and pooling, and relinearises and rescales
+    /// every product
+    #[arg(long, default_value = "auto", value_parser = one_of([("auto", ScheduleKind::Auto), ("layered", ScheduleKind::Layered)]))]
+    schedule: ScheduleKind,
+    /// Bits of security to enforce
+    #[arg(long, default_value = "128", value_parser = one_of(SECURITY))]
+    security: SecurityLevel,
+    /// Whose key encrypts the images: the owner's secret key (smaller files), or the public key
+    #[arg(long, default_value = "secret", value_parser = one_of([("secret", EncryptionKind::Secret), ("public", EncryptionKind::Public)]))]
+    encryption: EncryptionKind,
+    /// Images that the schedule is optimised for
+    #[arg(long, value_name = "K", default_value_t = DEFAULT_BATCH)]
+    batch: usize,
+    /// Pin the ring dimension, a power of two
+    #[arg(long)]
+    n: Option<usize>,
+    /// Pin the number of primes in the chain
+    #[arg(long, value_name = "K")]
+    limbs: Option<usize>,
+    /// Pin the size of the primes
+    #[arg(long, value_name = "BITS")]
+    prime_bits: Option<u32>,
+    /// Pin the size of the integer weights
+    #[arg(long, value_name = "BITS")]
+    weight_bits: Option<u32>,
+    /// Pin the scale of the input, in steps of half a bit
+    #[arg(long = "input-scale-bits", value_name = "BITS", value_parser = half_bits)]
+    input_half_bits: Option<u32>,
+}
+
+const SECURITY: [(&str, SecurityLevel); 3] =
+    [("128", SecurityLevel::Bits128), ("192", SecurityLevel::Bits192), ("256", SecurityLevel::Bits256)];
+
+impl Planning {
+    /// As the planner takes it.
+    pub fn options(&self) -> PlanOptions {
+        PlanOptions {
+            schedule: self.schedule,
+            security: self.security,
+            encryption: self.encryption,
+            batch: self.batch,
+            n: self.n,
+            limbs: self.limbs,
+            prime_bits: self.prime_bits,
+            weight_bits: self.weight_bits,
+            input_half_bits: self.input_half_bits,
+        }
+    }
+}
+
+/// What decides how a Program is executed. It cannot change a bit of the result.
+#[derive(Args)]
+#[command(next_help_heading = "Execution (cannot change a result)")]
+pub struct Execution {
+    /// Where to compute; `auto` takes the fastest that this build has
+    #[arg(long, default_value = "auto", value_parser = one_of([("auto", Backend::Cpu), ("cpu", Backend::Cpu), ("gpu", Backend::Gpu)]))]
+    pub backend: Backend,
+    /// Which kernels compute; `reference` is slow and obvious
+    #[arg(long, default_value = "auto", value_parser = one_of([("auto", Kernels::Portable), ("reference", Kernels::Reference), ("portable", Kernels::Portable)]))]
+    pub kernels: Kernels,
+    /// Memory for ciphertexts on the backend, as 2GiB, 512MiB or bytes [default: half of the free memory, at most 3GiB]
+    #[arg(long, value_name = "SIZE", value_parser = memory::parse_size)]
+    pub memory_budget: Option<u64>,
+}
+
+#[derive(Clone, Copy)]
+pub enum Backend {
+    Cpu,
+    Gpu,
+}
+
+#[derive(Clone, Copy)]
+pub enum Kernels {
+    Reference,
+    Portable,
+}
+
+/// Randomness that tests can repeat. Nothing made with it is secret.
+#[derive(Args, Default)]
+pub struct TestSeed {
+    #[arg(long, hide = true, value_name = "N")]
+    insecure_test_seed: Option<u64>,
+}
+
+impl TestSeed {
+    /// Randomness for `purpose`: `keygen`, `encrypt` or `masks`.
+    pub fn randomness(&self, purpose: &str) -> Result<Randomness> {
+        match self.insecure_test_seed {
+            None => Ok(Randomness::from_os()?),
+            Some(seed) => {
+                eprintln!("warning: {purpose} with --insecure-test-seed: nothing made with it is secret");
+                Ok(Randomness::insecure_from_seed_for_tests(seed, purpose))
+            }
+        }
+    }
+}
+
+/// Parses one of `choices`, which help and errors list.
+fn one_of<T, const K: usize>(choices: [(&'static str, T); K]) -> impl TypedValueParser<Value = T>
+where
+    T: Copy + Send + Sync + 'static,
+{
+    PossibleValuesParser::new(choices.map(|(name, _)| name)).map(move |name| {
+        let choice = choices.iter().find(|choice| choice.0 == name);
+        choice.expect("clap admits the names only").1
+    })
+}
+
+fn half_bits(text: &str) -> Result<u32, String> {
+    let halves = text.parse::<f64>().map_or(f64::NAN, |bits| 2.0 * bits);
+    let whole = halves.fract() == 0.0 && (0.0..=f64::from(u32::MAX)).contains(&halves);
+    if whole { Ok(halves as u32) } else { Err("a multiple of 0.5 is needed, such as 13.5".into()) }
+}

@@ -1,0 +1,71 @@
+//! `cryptodl`: classify images under encryption.
+#![forbid(unsafe_code)]
+
+mod classify;
+mod commands;
+mod files;
+mod flags;
+mod json;
+mod keys;
+mod memory;
+mod prepared;
+mod progress;
+mod report;
+mod samples;
+mod server;
+
+use std::num::NonZeroUsize;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use clap::Parser;
+
+/// Classify images that stay encrypted: a client encrypts them, a server runs a neural network on the ciphertexts, and only
+/// the client can decrypt the labels.
+#[derive(Parser)]
+#[command(version, arg_required_else_help = true, after_help = EXAMPLES)]
+struct Cli {
+    /// Threads to use [default: one per core]
+    #[arg(long, global = true, value_name = "N")]
+    threads: Option<NonZeroUsize>,
+    #[command(subcommand)]
+    command: commands::Command,
+}
+
+const EXAMPLES: &str = "\
+Start here:
+  cryptodl demo                                       real digits, encrypted and classified, with no preparation
+  cryptodl run --model mnist-1                        the whole test set with a full report
+
+Client and server apart:
+  cryptodl plan --model mnist-1 --write-spec mnist-1.spec
+  cryptodl keygen --spec mnist-1.spec --out keys
+  cryptodl encrypt --secret keys/secret.key --spec mnist-1.spec --input digits/ --out digits.ct
+  cryptodl infer --model mnist-1 --eval-key keys/eval.key --public keys/public.key --input digits.ct --out scores.ct
+  cryptodl decrypt --secret keys/secret.key --spec mnist-1.spec --input scores.ct --out labels.csv";
+
+fn main() -> ExitCode {
+    match run(Cli::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {}", explain(&error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result<()> {
+    if let Some(threads) = cli.threads {
+        rayon::ThreadPoolBuilder::new().num_threads(threads.get()).build_global().context("--threads")?;
+    }
+    cli.command.run()
+}
+
+/// The error with its causes on one line, without causes that it already quotes.
+fn explain(error: &anyhow::Error) -> String {
+    error.chain().map(ToString::to_string).fold(String::new(), |text, cause| match text.as_str() {
+        "" => cause,
+        quoted if quoted.contains(&cause) => text,
+        _ => format!("{text}: {cause}"),
+    })
+}

@@ -1,0 +1,66 @@
+//! Memory of the machine and of this process.
+
+/// Most that a computation takes unless told otherwise.
+const MAX_DEFAULT_BUDGET: u64 = 3 << 30;
+
+/// Half of the memory that is free, at most [`MAX_DEFAULT_BUDGET`], which also stands where the system does not tell.
+pub fn default_budget() -> u64 {
+    let free = kibibytes("/proc/meminfo", "MemAvailable:");
+    free.map_or(MAX_DEFAULT_BUDGET, |free| (free / 2).min(MAX_DEFAULT_BUDGET))
+}
+
+/// Most memory that this process has held so far, where the system tells.
+pub fn peak_rss() -> Option<u64> {
+    kibibytes("/proc/self/status", "VmHWM:")
+}
+
+fn kibibytes(file: &str, field: &str) -> Option<u64> {
+    let text = std::fs::read_to_string(file).ok()?;
+    let value = text.lines().find_map(|line| line.strip_prefix(field))?;
+    Some(1024 * value.trim().strip_suffix(" kB")?.parse::<u64>().ok()?)
+}
+
+/// Parses `2GiB`, `512MiB`, `64KiB` or a number of bytes.
+pub fn parse_size(text: &str) -> Result<u64, String> {
+    let units = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("", 1)];
+    let (number, unit) = units
+        .into_iter()
+        .find_map(|(suffix, unit)| Some((text.strip_suffix(suffix)?, unit)))
+        .expect("the empty suffix always fits");
+    let size = number.trim().parse::<u64>().ok().and_then(|number| number.checked_mul(unit));
+    size.ok_or_else(|| "a size is a whole number of bytes, or of KiB, MiB or GiB, such as 2GiB".into())
+}
+
+/// `bytes` in the largest unit that suits it.
+pub fn show_size(bytes: u64) -> String {
+    match bytes {
+        0..10_000 => format!("{bytes} bytes"),
+        10_000..10_000_000 => format!("{:.1} kB", bytes as f64 / 1e3),
+        _ => format!("{:.1} MB", bytes as f64 / 1e6),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes() {
+        assert_eq!(parse_size("2GiB"), Ok(2 << 30));
+        assert_eq!(parse_size("512 MiB"), Ok(512 << 20));
+        assert_eq!(parse_size("4096"), Ok(4096));
+        for wrong in ["", "GiB", "-1", "1.5GiB", "2GB", "99999999999GiB"] {
+            assert!(parse_size(wrong).is_err(), "{wrong}");
+        }
+        assert_eq!(show_size(160), "160 bytes");
+        assert_eq!(show_size(368_700), "368.7 kB");
+        assert_eq!(show_size(72_253_440), "72.3 MB");
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn this_process_holds_memory() {
+        assert!(peak_rss().is_some_and(|bytes| bytes > 1 << 20));
+        assert!((1..=MAX_DEFAULT_BUDGET).contains(&default_budget()));
+    }
+}

@@ -1,0 +1,101 @@
+//! Images to classify, with labels where they are known.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use cryptodl_models::Network;
+use cryptodl_models::data::{self, DatasetId, FetchOptions, Progress, Split};
+use cryptodl_models::images::{self, ImageError};
+use cryptodl_models::network::InputSpec;
+use ndarray::{Array4, ArrayView2, Axis, Slice};
+
+use crate::progress::Bar;
+
+pub struct Samples {
+    /// Where they come from, for reports.
+    pub name: String,
+    /// N x channels x height x width, in the network's range.
+    pub values: Array4<f32>,
+    pub labels: Option<Vec<u8>>,
+}
+
+impl Samples {
+    /// The test images of the data set `data`, or the images in the file or folder `data`; without it those of the network's own
+    /// data set. A data set that is absent is fetched first.
+    pub fn load(network: &Network, data: Option<&str>, labels: Option<&Path>) -> Result<Self> {
+        let set = data.map(str::parse::<DatasetId>);
+        let mut samples = match (set, data, network.dataset) {
+            (None, _, None) => bail!("{} names no data set: say with --data what to classify", network.name),
+            (Some(Ok(id)), ..) | (None, _, Some(id)) => Self::test_set(network, id)?,
+            (Some(Err(_)), Some(path), _) if Path::new(path).exists() => {
+                Self { name: path.into(), values: read_images(Path::new(path), &network.input)?, labels: None }
+            }
+            (Some(Err(unknown)), ..) => return Err(anyhow!(unknown).context("--data is neither a file nor a folder")),
+        };
+        if let Some(path) = labels {
+            samples.labels = Some(images::read_labels(path)?);
+        }
+        if let Some(labels) = &samples.labels {
+            let (labels, images) = (labels.len(), samples.count());
+            ensure!(labels == images, "{images} images, but {labels} labels: one for each is needed");
+        }
+        Ok(samples)
+    }
+
+    fn test_set(network: &Network, id: DatasetId) -> Result<Self> {
+        fetch(id, &FetchOptions::default())?;
+        let set = data::load(id, Split::Test, &FetchOptions::default())?;
+        let values = set.images.to_values(&network.input).with_context(|| format!("data set {id}"))?;
+        Ok(Samples { name: format!("{id}-test"), values, labels: Some(set.labels) })
+    }
+
+    /// Keeps the first `count`.
+    pub fn truncate(&mut self, count: usize) -> Result<()> {
+        ensure!(count > 0, "--images 0: at least one image is needed");
+        ensure!(count <= self.count(), "--images {count}: {} has {} images", self.name, self.count());
+        self.values = self.values.slice_axis(Axis(0), Slice::from(..count)).to_owned();
+        if let Some(labels) = &mut self.labels {
+            labels.truncate(count);
+        }
+        Ok(())
+    }
+
+    pub fn count(&self) -> usize {
+        self.values.dim().0
+    }
+
+    /// All pixels, one image after the other.
+    pub fn pixels(&self) -> &[f32] {
+        self.values.as_slice().expect("images are in standard order")
+    }
+
+    /// One image per row.
+    pub fn rows(&self) -> ArrayView2<'_, f32> {
+        let count = self.count();
+        ArrayView2::from_shape((count, self.values.len() / count), self.pixels()).expect("an image is a row")
+    }
+}
+
+/// Makes sure that a data set is in the cache.
+pub fn fetch(id: DatasetId, options: &FetchOptions) -> Result<std::path::PathBuf> {
+    let bar = Bar::new("fetch");
+    let folder = data::fetch(id, options, &mut |progress| match progress {
+        Progress::Step(step) => bar.say(step.into()),
+        Progress::Received { file, bytes, total } => {
+            bar.say(file.into());
+            bar.show(bytes, total);
+        }
+    })?;
+    Ok(folder)
+}
+
+/// Images from a file or folder, of the shape and range that `input` says.
+pub fn read_images(path: &Path, input: &InputSpec) -> Result<Array4<f32>> {
+    let images = images::read_shaped(path, input.shape).and_then(|images| images.to_values(input));
+    images.map_err(|error| match error {
+        unnamed @ (ImageError::Shape { .. } | ImageError::Value { .. }) => {
+            anyhow!(unnamed).context(path.display().to_string())
+        }
+        named => named.into(),
+    })
+}

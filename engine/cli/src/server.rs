@@ -1,0 +1,75 @@
+//! The executor on the backend that the flags name.
+
+use anyhow::{Result, bail};
+use cryptodl_core::backend;
+use cryptodl_core::ckks::{Ciphertexts, Params, RelinKey};
+use cryptodl_cpu::{Portable, Reference};
+use cryptodl_engine::plan::Program;
+use cryptodl_engine::run::{ComputeReport, Executor, Masks, Progress, RunError};
+use serde::Serialize;
+
+use crate::flags::{Backend, Execution, Kernels};
+use crate::memory;
+
+/// An executor, whatever its backend.
+pub trait Server {
+    /// As [`Executor::compute`].
+    fn compute(
+        &self,
+        input: &Ciphertexts,
+        eval_key: Option<&RelinKey>,
+        masks: Masks<'_>,
+        progress: &(dyn Fn(Progress) + Sync),
+    ) -> Result<(Ciphertexts, ComputeReport), RunError>;
+
+    /// What computes.
+    fn machine(&self) -> Machine;
+}
+
+/// What computes.
+#[derive(Clone, Serialize)]
+pub struct Machine {
+    pub backend: &'static str,
+    pub kernels: &'static str,
+    pub device: String,
+    pub threads: usize,
+}
+
+impl<B: backend::Backend> Server for Executor<B> {
+    fn compute(
+        &self,
+        input: &Ciphertexts,
+        eval_key: Option<&RelinKey>,
+        masks: Masks<'_>,
+        progress: &(dyn Fn(Progress) + Sync),
+    ) -> Result<(Ciphertexts, ComputeReport), RunError> {
+        Executor::compute(self, input, eval_key, masks, progress)
+    }
+
+    fn machine(&self) -> Machine {
+        let backend = self.backend();
+        Machine {
+            backend: backend.name(),
+            kernels: backend.kernels(),
+            device: backend.device(),
+            threads: rayon::current_num_threads(),
+        }
+    }
+}
+
+impl Execution {
+    /// Prepares `program` for the backend that the flags name.
+    pub fn server(&self, program: &Program, params: &Params) -> Result<Box<dyn Server>> {
+        let basis = params.basis().clone();
+        let budget = self.memory_budget.unwrap_or_else(memory::default_budget);
+        Ok(match (self.backend, self.kernels) {
+            (Backend::Gpu, _) => bail!("this build has no GPU backend: use --backend cpu"),
+            (Backend::Cpu, Kernels::Reference) => {
+                Box::new(Executor::new(program, params, Reference::new(basis), budget)?)
+            }
+            (Backend::Cpu, Kernels::Portable) => {
+                Box::new(Executor::new(program, params, Portable::new(basis), budget)?)
+            }
+        })
+    }
+}

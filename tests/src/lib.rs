@@ -1,0 +1,8 @@
+//! Helpers of the library-level tests: a client and a server in one process, and a backend that counts.
+#![forbid(unsafe_code)]
+
+mod metered;
+mod pipeline;
+
+pub use metered::{Counts, Metered};
+pub use pipeline::{Client, execute, mnist, rms_bits, scores};

