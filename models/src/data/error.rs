@@ -81,7 +81,7 @@ fn ways(id: DatasetId) -> String {
     format!(
         "provide it in one of these ways:\n  \
          - online: `cryptodl data fetch {id}` (runs `{}`)\n  \
-         - from a folder that holds {}, each plain or as .gz: `cryptodl data fetch {id} --dir FOLDER`\n  \
+         - from a folder that holds {}, each plain or as .gz: `cryptodl data fetch {id} --folder DIR`\n  \
          - from a mirror with these file names: `cryptodl data fetch {id} --from URL`",
         package::command(id),
         names.join(", ")
