@@ -1,5 +1,5 @@
 //! Times the portable kernels on the shapes of CNN Model 1, N = 8192:
-//! `cargo run --release -p cryptodl-cpu --example speed`.
+//! `cargo run --release -p cryptodl-cpu --example speed [-- part of a name]`.
 
 use std::hint::black_box;
 use std::sync::Arc;
@@ -12,6 +12,9 @@ use cryptodl_cpu::Portable;
 const N: usize = 8192;
 
 fn best(what: &str, unit: f64, name: &str, mut f: impl FnMut()) {
+    if !std::env::args().skip(1).all(|part| what.contains(&part)) {
+        return;
+    }
     let time = || {
         let start = Instant::now();
         f();

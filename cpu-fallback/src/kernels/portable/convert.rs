@@ -1,27 +1,82 @@
-//! Centred conversion between sets of limbs, one polynomial per task.
+//! Centred conversion between sets of limbs, one polynomial per task, in loops over lanes that vectorise.
+//!
+//! The balanced mixed-radix digits of [`CentredConverter`](cryptodl_core::ring::CentredConverter): `sum_j d_j w_j` with
+//! `w_j = q_0 ... q_(j-1)` and `d_j` centred modulo `q_j`. A digit is kept as its canonical residue `r`; `d = r - q_j` where
+//! `r` exceeds half of `q_j`.
 
-use cryptodl_core::ring::RnsBasis;
+use cryptodl_core::ring::{Modulus, RnsBasis, Twiddle};
 use rayon::prelude::*;
 
+use super::canonical;
 use crate::tensor::{CpuTensor, Place};
 
 /// Writes to every limb of `out` what `x` stands for: see `Backend::convert_centred`.
 pub(super) fn convert_centred(basis: &RnsBasis, x: &CpuTensor, out: &mut CpuTensor) {
     let from = x.shape();
-    let converter = basis.centred_converter(&from.limbs, &out.shape().limbs);
-    polynomials(out).into_par_iter().enumerate().for_each(|(row, mut targets)| {
-        let (value, component) = (row / from.components, row % from.components);
-        let sources: Vec<&[u32]> = (0..from.limbs.len()).map(|limb| x.row(Place { limb, value, component })).collect();
-        let mut residues = vec![0; sources.len()];
-        let mut digits = vec![0; sources.len()];
-        for lane in 0..from.lanes {
-            residues.iter_mut().zip(&sources).for_each(|(residue, source)| *residue = source[lane]);
-            converter.digits(&residues, &mut digits);
-            for (index, target) in targets.iter_mut().enumerate() {
-                target[lane] = converter.residue(&digits, index);
-            }
+    let digits: Vec<_> = (0..from.limbs.len())
+        .map(|i| {
+            let (below, limb) = (&from.limbs[..i], from.limbs[i]);
+            let m = basis.modulus(limb);
+            // x_i minus the lower digits, divided by q_0 ... q_(i-1).
+            (Sum::new(basis, below, limb, true), Twiddle::new(m, m.inv(basis.product_mod(below, limb))))
+        })
+        .collect();
+    let sums: Vec<_> = out.shape().limbs.iter().map(|&limb| Sum::new(basis, &from.limbs, limb, false)).collect();
+    polynomials(out).into_par_iter().enumerate().for_each_init(Vec::new, |rows, (index, targets)| {
+        let (value, component) = (index / from.components, index % from.components);
+        rows.clear();
+        for (limb, (lower, inverse)) in digits.iter().enumerate() {
+            let done = rows.len();
+            rows.extend_from_slice(x.row(Place { limb, value, component }));
+            let (below, row) = rows.split_at_mut(done);
+            lower.accumulate(below, row);
+            row.iter_mut().for_each(|x| *x = canonical(lower.modulus, inverse.mul_lazy(lower.modulus, *x)));
+        }
+        for (target, sum) in targets.into_iter().zip(&sums) {
+            target.fill(0);
+            sum.accumulate(rows, target);
         }
     });
+}
+
+/// `sum_j d_j w_j` or its negative, modulo one prime.
+struct Sum {
+    modulus: Modulus,
+    terms: Vec<Term>,
+}
+
+struct Term {
+    /// `q_j / 2`, rounded down: larger residues stand for negative digits.
+    half: u32,
+    /// `w_j`, with the sum's sign.
+    weight: Twiddle,
+    /// `q_j w_j`, with the sum's sign.
+    excess: u32,
+}
+
+impl Sum {
+    fn new(basis: &RnsBasis, from: &[usize], limb: usize, negate: bool) -> Self {
+        let modulus = basis.modulus(limb);
+        let sign = |x: u32| if negate { modulus.neg(x) } else { x };
+        let term = |j: usize| Term {
+            half: basis.modulus(from[j]).value() / 2,
+            weight: Twiddle::new(modulus, sign(basis.product_mod(&from[..j], limb))),
+            excess: sign(basis.product_mod(&from[..=j], limb)),
+        };
+        Sum { modulus, terms: (0..from.len()).map(term).collect() }
+    }
+
+    /// Adds the sum to `row`; `digits` holds one row for each term.
+    fn accumulate(&self, digits: &[u32], row: &mut [u32]) {
+        let m = self.modulus;
+        for (digits, term) in digits.chunks_exact(row.len()).zip(&self.terms) {
+            for (x, &digit) in row.iter_mut().zip(digits) {
+                let product = canonical(m, term.weight.mul_lazy(m, digit));
+                let excess = term.excess & u32::from(digit > term.half).wrapping_neg();
+                *x = m.sub(m.add(*x, product), excess);
+            }
+        }
+    }
 }
 
 /// For every value and component, the polynomial's rows in all limbs.

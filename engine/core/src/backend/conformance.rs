@@ -73,14 +73,22 @@ impl fmt::Display for Place {
     }
 }
 
+/// A comparison that did not pass.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{check}: {cause}")]
+pub struct Failure {
+    /// What was compared.
+    pub check: Box<Check>,
+    /// Why it did not pass.
+    pub cause: Cause,
+}
+
 /// Why a comparison did not pass.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Failure {
+pub enum Cause {
     /// The results differ.
-    #[error("{check}: {place} is {actual}, expected {expected}")]
+    #[error("{place} is {actual}, expected {expected}")]
     Difference {
-        /// What was compared.
-        check: Check,
         /// The first difference.
         place: Place,
         /// The reference's result there.
@@ -89,23 +97,16 @@ pub enum Failure {
         actual: u64,
     },
     /// The result has another shape.
-    #[error("{check}: the result has shape {actual:?}, expected {expected:?}")]
+    #[error("the result has shape {actual:?}, expected {expected:?}")]
     Shape {
-        /// What was compared.
-        check: Check,
         /// Shape of the reference's result.
         expected: Shape,
         /// Shape of the candidate's result.
         actual: Shape,
     },
     /// A backend could not do it.
-    #[error("{check}: {source}")]
-    Backend {
-        /// What was tried.
-        check: Check,
-        /// The backend's words.
-        source: BackendError,
-    },
+    #[error(transparent)]
+    Backend(#[from] BackendError),
 }
 
 /// Parameters fit for [`compare`]: dimension `n`, four chain primes of which one is small, two special primes. Not secure.
@@ -375,13 +376,16 @@ impl<R: Backend, C: Backend> Suite<'_, R, C> {
     fn check(&mut self, case: impl Into<String>, call: Call<'_>) -> Result<(), Failure> {
         let (operation, shape) = call.describe();
         let check = Check { operation, case: case.into(), shape: shape.clone() };
-        let failed = |source| Failure::Backend { check: check.clone(), source };
-        let expected = call.run(self.reference).map_err(failed)?;
-        let actual = call.run(self.candidate).map_err(failed)?;
-        equal(&check, &expected, &actual)?;
+        if let Err(cause) = self.agree(&call) {
+            return Err(Failure { check: Box::new(check), cause });
+        }
         (self.progress)(&check);
         self.passed.push(check);
         Ok(())
+    }
+
+    fn agree(&self, call: &Call<'_>) -> Result<(), Cause> {
+        equal(&call.run(self.reference)?, &call.run(self.candidate)?)
     }
 
     fn basis(&self) -> &RnsBasis {
@@ -731,13 +735,12 @@ fn pack(basis: &RnsBasis, x: &Host) -> Vec<u8> {
     packed
 }
 
-fn equal(check: &Check, expected: &Output, actual: &Output) -> Result<(), Failure> {
-    let differ = |place, expected, actual| Err(Failure::Difference { check: check.clone(), place, expected, actual });
+fn equal(expected: &Output, actual: &Output) -> Result<(), Cause> {
+    let differ = |place, expected, actual| Err(Cause::Difference { place, expected, actual });
     match (expected, actual) {
         (Output::Tensor(expected), Output::Tensor(actual)) => {
             if expected.shape != actual.shape {
-                let (expected, actual) = (expected.shape.clone(), actual.shape.clone());
-                return Err(Failure::Shape { check: check.clone(), expected, actual });
+                return Err(Cause::Shape { expected: expected.shape.clone(), actual: actual.shape.clone() });
             }
             let (e, a) = (&expected.residues, &actual.residues);
             if e.len() != a.len() {
@@ -748,13 +751,15 @@ fn equal(check: &Check, expected: &Output, actual: &Output) -> Result<(), Failur
                 None => Ok(()),
             }
         }
-        (Output::Bytes(e), Output::Bytes(a)) if e.len() != a.len() => {
-            differ(Place::Length, e.len() as u64, a.len() as u64)
+        (Output::Bytes(e), Output::Bytes(a)) => {
+            if e.len() != a.len() {
+                return differ(Place::Length, e.len() as u64, a.len() as u64);
+            }
+            match e.iter().zip(a).position(|(e, a)| e != a) {
+                Some(at) => differ(Place::Byte(at), e[at].into(), a[at].into()),
+                None => Ok(()),
+            }
         }
-        (Output::Bytes(e), Output::Bytes(a)) => match e.iter().zip(a).position(|(e, a)| e != a) {
-            Some(at) => differ(Place::Byte(at), e[at].into(), a[at].into()),
-            None => Ok(()),
-        },
         // A refused unpacking has an answer where an accepted one has a tensor.
         (expected, actual) => match (accepted(expected), accepted(actual)) {
             (expected, actual) if expected == actual => Ok(()),

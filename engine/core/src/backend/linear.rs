@@ -12,7 +12,7 @@ pub const MAX_WEIGHT: i16 = 127;
 /// `f64`, an `i64`, and in one 32-bit accumulator per byte plane (`127 * 255 * 65536 < 2^31`).
 pub const MAX_TAPS: usize = 1 << 16;
 
-const _: () = assert!((MAX_WEIGHT as u64) * (MAX_TAPS as u64) << MAX_MODULUS_BITS <= 1 << 53);
+const _: () = assert!(((MAX_WEIGHT as u64) * (MAX_TAPS as u64)) << MAX_MODULUS_BITS <= 1 << 53);
 const _: () = assert!((MAX_WEIGHT as u64) * 255 * (MAX_TAPS as u64) < 1 << 31);
 
 /// `out[row * positions + p] = sum_k weights[row][k] x[gather[p][k] + group(row) * group_stride] + constant[row]`.
@@ -59,13 +59,13 @@ impl LinearMap {
         constants: &[f64],
     ) -> Result<Self, LinearMapError> {
         let refuse = |what: String| Err(LinearMapError(what));
-        if rows == 0 || taps == 0 || groups == 0 || rows % groups != 0 || gather.is_empty() {
+        if rows == 0 || taps == 0 || groups == 0 || !rows.is_multiple_of(groups) || gather.is_empty() {
             return refuse(format!("{rows} rows in {groups} groups of {taps} taps"));
         }
         if taps > MAX_TAPS {
             return refuse(format!("{taps} taps, at most {MAX_TAPS}"));
         }
-        if weights.len() != rows * taps || gather.len() % taps != 0 {
+        if weights.len() != rows * taps || !gather.len().is_multiple_of(taps) {
             return refuse(format!("{} weights and {} indices for {rows} x {taps}", weights.len(), gather.len()));
         }
         if let Some(w) = weights.iter().find(|w| !(-MAX_WEIGHT..=MAX_WEIGHT).contains(w)) {

@@ -4,7 +4,7 @@ use super::{MAX_MODULUS_BITS, RingError};
 
 /// Whether `n` is prime: Miller-Rabin with the bases 2, 3, 5, 7, exact below 3,215,031,751.
 pub fn is_prime(n: u32) -> bool {
-    if n < 11 || n % 2 == 0 {
+    if n < 11 || n.is_multiple_of(2) {
         return matches!(n, 2 | 3 | 5 | 7);
     }
     let modulus = u64::from(n);
