@@ -1,0 +1,142 @@
+//! The whole way in one process: keys, encryption, computation, decryption, and what the plaintext network says.
+
+use std::io::{self, Write};
+use std::time::Instant;
+
+use anyhow::Result;
+use cryptodl_client::{
+    Decrypted, EncryptionKey, SecretKey, decrypt, decrypt_slots_raw_do_not_return_to_server, encrypt,
+};
+use cryptodl_core::ckks::{Ciphertexts, EncryptionKind};
+use cryptodl_core::wire::{CiphertextLayout, write_ciphertexts, write_eval_key, write_public_key};
+use cryptodl_engine::plan::BytesReport;
+use cryptodl_engine::run::{ComputeReport, Masks, plain};
+use cryptodl_models::plain::logits;
+use ndarray::{Array2, Axis};
+
+use crate::flags::TestSeed;
+use crate::keys::Keys;
+use crate::prepared::Prepared;
+use crate::progress::Bar;
+use crate::report::Stages;
+use crate::samples::Samples;
+
+/// Everything that a run gives.
+pub struct Outcome {
+    pub decrypted: Decrypted,
+    /// Labels of the float network.
+    pub plaintext: Vec<u32>,
+    /// Labels of the Program in plain mode.
+    pub quantised: Vec<u32>,
+    pub stages: Stages,
+    pub compute: ComputeReport,
+    /// `log2` of the noise of a score, root mean square over all slots.
+    pub noise_bits: f64,
+    pub bytes: BytesReport,
+    pub sets: usize,
+}
+
+/// Classifies `samples` under encryption, and compares.
+pub fn classify(prepared: &Prepared, samples: &Samples, seed: &TestSeed) -> Result<Outcome> {
+    let (spec, params) = (&prepared.spec, &prepared.params);
+    let mut stages = Stages { prepare: prepared.seconds, ..Stages::default() };
+
+    let keys = timed(&mut stages.keygen, || Keys::generate(spec, params, &mut seed.randomness("keygen")?))?;
+
+    let uploaded = timed(&mut stages.encrypt, || {
+        let key = match spec.encryption {
+            EncryptionKind::Secret => EncryptionKey::Secret(&keys.secret),
+            EncryptionKind::Public => EncryptionKey::Public(&keys.public),
+        };
+        let (bar, mut rng) = (Bar::new("encrypt"), seed.randomness("encrypt")?);
+        let progress = |done: usize, total: usize| bar.show(done as u64, total as u64);
+        Ok(encrypt(spec, params, key, samples.pixels(), samples.count(), &mut rng, &progress)?)
+    })?;
+
+    let (bar, mut rng) = (Bar::new("compute"), seed.randomness("masks")?);
+    let (result, compute) =
+        prepared.server.compute(&uploaded, keys.relin.as_ref(), Masks::Fresh(&keys.public, &mut rng), &|progress| {
+            bar.show(progress.done as u64, progress.total as u64);
+        })?;
+    stages.compute = compute.seconds;
+    drop(bar);
+
+    let decrypted = timed(&mut stages.decrypt, || Ok(decrypt(spec, params, &keys.secret, &result)?))?;
+
+    let scores = plain(&prepared.plan.program, samples.rows());
+    Ok(Outcome {
+        plaintext: largest(&logits(&prepared.network, samples.values.view()).mapv(f64::from)),
+        quantised: largest(&scores),
+        noise_bits: noise_bits(prepared, &keys.secret, &result, &scores)?,
+        bytes: sizes(prepared, &keys, &uploaded, &result)?,
+        sets: result.sets.len(),
+        stages,
+        compute,
+        decrypted,
+    })
+}
+
+fn timed<T>(seconds: &mut f64, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    let start = Instant::now();
+    let done = work();
+    *seconds = start.elapsed().as_secs_f64();
+    done
+}
+
+/// Index of the largest score of every image, the first of equals.
+fn largest(scores: &Array2<f64>) -> Vec<u32> {
+    let best = |row: ndarray::ArrayView1<'_, f64>| {
+        row.iter().enumerate().rev().max_by(|(_, a), (_, b)| a.total_cmp(b)).map_or(0, |(class, _)| class as u32)
+    };
+    scores.axis_iter(Axis(0)).map(best).collect()
+}
+
+/// `log2` of the root mean square, over all slots, of what encryption added to `scores`. Slots without an image hold a black one.
+fn noise_bits(prepared: &Prepared, key: &SecretKey, result: &Ciphertexts, scores: &Array2<f64>) -> Result<f64> {
+    let (params, n) = (&prepared.params, prepared.params.n());
+    let program = &prepared.plan.program;
+    let padding = plain(program, Array2::zeros((1, program.inputs())).view());
+    let sets = decrypt_slots_raw_do_not_return_to_server(params, key, result, prepared.spec.output.scale)?;
+    let noise = sets.iter().enumerate().flat_map(|(set, slots)| {
+        let padding = &padding;
+        slots.iter().enumerate().map(move |(i, slot)| {
+            let (class, image) = (i / n, set * n + i % n);
+            slot - scores.get((image, class)).copied().unwrap_or(padding[(0, class)])
+        })
+    });
+    let (count, sum) = noise.fold((0u64, 0.0), |(count, sum), noise| (count + 1, sum + noise * noise));
+    Ok((sum / count as f64).sqrt().log2())
+}
+
+/// Sizes of the files that the staged commands write, found by writing them.
+fn sizes(prepared: &Prepared, keys: &Keys, uploaded: &Ciphertexts, result: &Ciphertexts) -> Result<BytesReport> {
+    let (binding, spec) = (prepared.binding(), &prepared.spec);
+    let upload = size(|sink| write_ciphertexts(sink, &binding, &CiphertextLayout::input(spec), uploaded))?;
+    Ok(BytesReport {
+        eval_key: size(|sink| write_eval_key(sink, &binding, keys.relin.as_ref()))?,
+        public_key: size(|sink| write_public_key(sink, &binding, &keys.public))?,
+        upload,
+        download: size(|sink| write_ciphertexts(sink, &binding, &CiphertextLayout::result(spec), result))?,
+        upload_per_image: upload as f64 / uploaded.images as f64,
+    })
+}
+
+fn size(write: impl FnOnce(&mut Counter) -> io::Result<()>) -> Result<u64> {
+    let mut counter = Counter(0);
+    write(&mut counter)?;
+    Ok(counter.0)
+}
+
+/// A sink that counts what it is given.
+struct Counter(u64);
+
+impl Write for Counter {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0 += bytes.len() as u64;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,126 @@
+//! `cryptodl infer`.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use clap::Args;
+use cryptodl_core::wire::{CiphertextLayout, read_ciphertexts, read_eval_key, read_public_key, write_ciphertexts};
+use cryptodl_engine::run::Masks;
+use serde::Serialize;
+
+use crate::files::{self, Access, Output};
+use crate::flags::{Execution, Planning, TestSeed};
+use crate::json::Json;
+use crate::memory::peak_rss;
+use crate::prepared::Prepared;
+use crate::progress::Bar;
+use crate::report::{Layer, Parts};
+use crate::server::Machine;
+
+/// Classify encrypted images: the server's job, which needs no secret
+///
+/// The result is masked with fresh encryptions of zero under the client's public key, so that it shows nothing of the model but
+/// the scores. With --deterministic it is not masked and the same input gives the same bytes: for tests only, because a client can
+/// then learn exact equations in the weights.
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  cryptodl infer --model mnist-1 --eval-key eval.key --public public.key --input digits.ct --out scores.ct
+  cryptodl infer --model mnist-1 --eval-key eval.key --deterministic --input digits.ct --out scores.ct --json -")]
+pub struct Infer {
+    /// A shipped model (`cryptodl models` lists them) or a .toml file
+    #[arg(long)]
+    model: String,
+    /// The client's evaluation key
+    #[arg(long, value_name = "FILE")]
+    eval_key: PathBuf,
+    #[command(flatten)]
+    masking: Masking,
+    /// The client's encrypted images
+    #[arg(long, value_name = "FILE")]
+    input: PathBuf,
+    /// Where the encrypted scores go
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+    #[command(flatten)]
+    json: Json,
+    #[command(flatten)]
+    planning: Planning,
+    #[command(flatten)]
+    execution: Execution,
+    #[command(flatten)]
+    seed: TestSeed,
+}
+
+#[derive(Args)]
+#[group(required = true, multiple = false)]
+struct Masking {
+    /// The client's public key, which masks the result
+    #[arg(long, value_name = "FILE")]
+    public: Option<PathBuf>,
+    /// Do not mask the result
+    #[arg(long)]
+    deterministic: bool,
+}
+
+/// What `infer --json` writes: the server's part of what `run --json` does.
+#[derive(Serialize)]
+struct InferReport {
+    model: String,
+    #[serde(flatten)]
+    machine: Machine,
+    program: String,
+    images: usize,
+    batches: usize,
+    masked: bool,
+    seconds: Seconds,
+    compute_parts: Parts,
+    images_per_second: f64,
+    layers: Vec<Layer>,
+    peak_rss_bytes: Option<u64>,
+}
+
+#[derive(Serialize)]
+struct Seconds {
+    prepare: f64,
+    compute: f64,
+}
+
+impl Infer {
+    pub fn run(self) -> Result<()> {
+        let prepared = Prepared::new(&self.model, &self.planning.options(), &self.execution)?;
+        let (spec, binding) = (&prepared.spec, prepared.binding());
+        let key = files::read(&self.eval_key, |file| read_eval_key(file, &binding, spec.relin))?;
+        let public = self.masking.public.as_ref().map(|path| files::read(path, |file| read_public_key(file, &binding)));
+        let public = public.transpose()?;
+        let input = files::read(&self.input, |file| read_ciphertexts(file, &binding, &CiphertextLayout::input(spec)))?;
+        let out = Output::create(&self.out, Access::Everybody)?;
+
+        let (bar, mut rng) = (Bar::new("compute"), self.seed.randomness("masks")?);
+        let masks = public.as_ref().map_or(Masks::Deterministic, |public| Masks::Fresh(public, &mut rng));
+        let (result, compute) = prepared
+            .server
+            .compute(&input, key.as_ref(), masks, &|progress| bar.show(progress.done as u64, progress.total as u64))
+            .with_context(|| self.input.display().to_string())?;
+        drop(bar);
+        out.write(|file| write_ciphertexts(file, &binding, &CiphertextLayout::result(spec), &result))?;
+
+        let report = InferReport {
+            model: spec.model.clone(),
+            machine: prepared.server.machine(),
+            program: spec.program.to_string(),
+            images: input.images,
+            batches: input.sets.len(),
+            masked: public.is_some(),
+            seconds: Seconds { prepare: prepared.seconds, compute: compute.seconds },
+            compute_parts: compute.parts.into(),
+            images_per_second: input.images as f64 / compute.seconds,
+            layers: Layer::all(&prepared.plan.report, &compute, input.sets.len()),
+            peak_rss_bytes: peak_rss(),
+        };
+        self.json.report(&report, || {
+            let (images, seconds) = (report.images, report.seconds.compute);
+            format!("{images} images in {seconds:.3} s: {:.0} per second\n", report.images_per_second)
+        })
+    }
+}

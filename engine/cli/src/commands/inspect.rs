@@ -1,0 +1,139 @@
+//! `cryptodl inspect`.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use clap::Args;
+use cryptodl_core::wire::{Contents, Identity, VERSION, identify};
+use cryptodl_models::Network;
+use serde_json::{Value, json};
+
+use crate::files;
+use crate::json::Json;
+
+/// Say what a file is: a key, ciphertexts, a result, a client spec or a model
+///
+/// The file is read to its end and its checksum is checked. A client spec is checked as `keygen` would.
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  cryptodl inspect keys/client.spec
+  cryptodl inspect scores.ct --json -")]
+pub struct Inspect {
+    /// A file that this program wrote, or a model description (.toml)
+    file: PathBuf,
+    #[command(flatten)]
+    json: Json,
+}
+
+impl Inspect {
+    pub fn run(self) -> Result<()> {
+        let is_model = self.file.extension().is_some_and(|extension| extension == "toml");
+        let facts = if is_model { model(&self.file)? } else { container(&self.file)? };
+        self.json.report(&facts, || table(&facts))
+    }
+}
+
+fn container(path: &Path) -> Result<Value> {
+    let Identity { header, contents } = files::read(path, identify)?;
+    let mut facts = json!({
+        "kind": header.kind.name(),
+        "version": VERSION,
+        "bytes": header.file_len(),
+        "program": header.program,
+        "params_digest": header.params,
+    });
+    let more = match contents {
+        Contents::SecretKey => json!({ "warning": "this file decrypts everything: keep it to yourself" }),
+        Contents::PublicKey => json!({}),
+        Contents::EvalKey(None) => json!({ "contents": "empty: this Program switches no keys" }),
+        Contents::EvalKey(Some(layout)) => json!({ "relin": layout }),
+        Contents::Ciphertexts(header) => json!({
+            "level": header.level,
+            "values": header.values,
+            "components": header.components,
+            "sets": header.sets,
+            "images": header.images,
+            "seeded": header.seed.is_some(),
+        }),
+        Contents::ClientSpec(spec) => {
+            let check = spec.check().map_or_else(|error| format!("refused: {error}"), |_| "passed".into());
+            json!({
+                "check": check,
+                "model": spec.model,
+                "encryption": spec.encryption,
+                "params": spec.params,
+                "relin": spec.relin,
+                "input": spec.input,
+                "output": spec.output,
+            })
+        }
+    };
+    extend(&mut facts, more);
+    Ok(facts)
+}
+
+fn model(path: &Path) -> Result<Value> {
+    let network = Network::load(path)?;
+    let bytes = fs::metadata(path).with_context(|| path.display().to_string())?.len();
+    let layers: Vec<Value> = network
+        .layers
+        .iter()
+        .map(|layer| {
+            json!({
+                "name": layer.name,
+                "kind": layer.op.kind(),
+                "output": layer.output_shape.to_string(),
+                "multiply_adds": layer.multiply_adds(),
+            })
+        })
+        .collect();
+    Ok(json!({
+        "kind": "model",
+        "bytes": bytes,
+        "name": network.name,
+        "title": network.title,
+        "dataset": network.dataset.map(|id| id.name()),
+        "input": { "shape": network.input.shape, "range": network.input.range },
+        "classes": network.classes(),
+        "accuracy": network.accuracy.map(|accuracy| accuracy.share()),
+        "multiply_adds": network.multiply_adds(),
+        "digest": network.digest.iter().map(|byte| format!("{byte:02x}")).collect::<String>(),
+        "layers": layers,
+    }))
+}
+
+fn extend(facts: &mut Value, more: Value) {
+    if let (Value::Object(facts), Value::Object(more)) = (facts, more) {
+        facts.extend(more);
+    }
+}
+
+/// One fact per line.
+fn table(facts: &Value) -> String {
+    let mut text = String::new();
+    for (name, value) in facts.as_object().into_iter().flatten() {
+        match value {
+            Value::String(value) => writeln!(text, "{name:<14} {value}"),
+            Value::Array(rows) if rows.iter().any(Value::is_object) => writeln!(text, "{name}")
+                .and_then(|()| rows.iter().try_for_each(|row| writeln!(text, "  {}", line(row)))),
+            value => writeln!(text, "{name:<14} {}", line(value)),
+        }
+        .expect("a string takes everything");
+    }
+    text
+}
+
+/// A value on one line.
+fn line(value: &Value) -> String {
+    match value {
+        Value::Null => "none".into(),
+        Value::String(value) => value.clone(),
+        Value::Object(fields) => {
+            fields.iter().map(|(name, value)| format!("{name} {}", line(value))).collect::<Vec<_>>().join(", ")
+        }
+        value => value.to_string(),
+    }
+}

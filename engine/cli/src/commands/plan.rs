@@ -1,0 +1,45 @@
+//! `cryptodl plan`.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::Args;
+use cryptodl_core::wire::write_client_spec;
+
+use crate::files::{Access, Output};
+use crate::flags::Planning;
+use crate::json::Json;
+use crate::prepared::load_and_plan;
+
+/// Show the depth-budget schedule of a model: parameters, noise, sizes and cost
+///
+/// Needs no key, device or data. The same model and planning flags give the same Program on every machine.
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  cryptodl plan --model mnist-1
+  cryptodl plan --model mnist-1 --encryption public --write-spec client.spec
+  cryptodl plan --model mnist-1 --schedule layered --json plan.json")]
+pub struct Plan {
+    /// A shipped model (`cryptodl models` lists them) or a .toml file
+    #[arg(long)]
+    model: String,
+    /// Write what clients must know of the Program: `keygen`, `encrypt` and `decrypt` take it
+    #[arg(long, value_name = "FILE")]
+    write_spec: Option<PathBuf>,
+    #[command(flatten)]
+    json: Json,
+    #[command(flatten)]
+    planning: Planning,
+}
+
+impl Plan {
+    pub fn run(self) -> Result<()> {
+        let (_, plan) = load_and_plan(&self.model, &self.planning.options())?;
+        if let Some(path) = &self.write_spec {
+            let spec = plan.program.client_spec();
+            Output::create(path, Access::Everybody)?.write(|file| write_client_spec(file, &spec))?;
+        }
+        self.json.report(&plan.report, || plan.report.to_string())
+    }
+}

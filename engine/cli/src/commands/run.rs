@@ -1,0 +1,60 @@
+//! `cryptodl run`.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::Args;
+
+use crate::classify::classify;
+use crate::flags::{Execution, Planning, TestSeed};
+use crate::json::Json;
+use crate::prepared::Prepared;
+use crate::report::RunReport;
+use crate::samples::Samples;
+
+/// Encrypt, classify and decrypt in one process, with a full report
+///
+/// Generates keys, encrypts test images, classifies them under encryption, decrypts the labels, and compares them with the
+/// same network in plaintext. A data set that is absent is fetched first.
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  cryptodl run --model mnist-1
+  cryptodl run --model mnist-1 --images 10000 --backend cpu --json -
+  cryptodl run --model mnist-1 --schedule layered --images 500
+  cryptodl run --model my-network.toml --data my-images/ --labels my-labels.idx")]
+pub struct Run {
+    /// A shipped model (`cryptodl models` lists them) or a .toml file
+    #[arg(long)]
+    model: String,
+    /// Data set (mnist, fashion-mnist, cifar10), or an IDX, .npy or PNG file, or a folder of PNG files [default: the model's]
+    #[arg(long, value_name = "SET|PATH")]
+    data: Option<String>,
+    /// True labels of your own images, an IDX file; without it no accuracy is reported
+    #[arg(long, value_name = "FILE")]
+    labels: Option<PathBuf>,
+    /// Classify the first K images only [default: all]
+    #[arg(long, value_name = "K")]
+    images: Option<usize>,
+    #[command(flatten)]
+    json: Json,
+    #[command(flatten)]
+    planning: Planning,
+    #[command(flatten)]
+    execution: Execution,
+    #[command(flatten)]
+    seed: TestSeed,
+}
+
+impl Run {
+    pub fn run(self) -> Result<()> {
+        let prepared = Prepared::new(&self.model, &self.planning.options(), &self.execution)?;
+        let mut samples = Samples::load(&prepared.network, self.data.as_deref(), self.labels.as_deref())?;
+        if let Some(images) = self.images {
+            samples.truncate(images)?;
+        }
+        let outcome = classify(&prepared, &samples, &self.seed)?;
+        let report = RunReport::new(&prepared, &samples, &outcome);
+        self.json.report(&report, || report.to_string())
+    }
+}

@@ -1,0 +1,263 @@
+//! The report of a run.
+
+use std::fmt::{self, Display, Formatter};
+
+use cryptodl_engine::plan::{BytesReport, LayerReport, ParamsReport, PlanReport};
+use cryptodl_engine::run::{ComputeParts, ComputeReport};
+use serde::Serialize;
+
+use crate::classify::Outcome;
+use crate::memory::{peak_rss, show_size};
+use crate::prepared::Prepared;
+use crate::samples::Samples;
+use crate::server::Machine;
+
+/// What `run --json` writes.
+#[derive(Serialize)]
+pub struct RunReport {
+    model: String,
+    dataset: String,
+    #[serde(flatten)]
+    machine: Machine,
+    program: String,
+    encryption: String,
+    params: ParamsReport,
+    images: usize,
+    batches: usize,
+    slots: usize,
+    encrypted: Score,
+    plaintext: Score,
+    quantised: Score,
+    /// Share of labels that are those of `plaintext`.
+    agreement: f64,
+    agreement_quantised: f64,
+    /// Images with a score far outside the calibrated range.
+    out_of_range: usize,
+    seconds: Seconds,
+    compute_parts: Parts,
+    images_per_second: f64,
+    images_per_hour: f64,
+    layers: Vec<Layer>,
+    noise: Noise,
+    bytes: BytesReport,
+    peak_rss_bytes: Option<u64>,
+}
+
+/// Correct labels; nothing where the true ones are not known.
+#[derive(Serialize)]
+struct Score {
+    correct: Option<usize>,
+    accuracy: Option<f64>,
+}
+
+/// Seconds of each stage.
+#[derive(Clone, Copy, Default, Serialize)]
+pub struct Stages {
+    /// Reading and planning the model: once per model.
+    pub prepare: f64,
+    pub keygen: f64,
+    pub encrypt: f64,
+    /// All that the server does, from the received bytes to the result's bytes.
+    pub compute: f64,
+    pub decrypt: f64,
+}
+
+impl Stages {
+    fn total(&self) -> f64 {
+        self.prepare + self.keygen + self.encrypt + self.compute + self.decrypt
+    }
+}
+
+#[derive(Serialize)]
+struct Seconds {
+    #[serde(flatten)]
+    stages: Stages,
+    total: f64,
+}
+
+/// Parts of `compute`.
+#[derive(Serialize)]
+pub struct Parts {
+    #[serde(flatten)]
+    parts: ComputeParts,
+    /// From a device to the host: nothing on a CPU, which is the host.
+    download: f64,
+}
+
+impl From<ComputeParts> for Parts {
+    fn from(parts: ComputeParts) -> Self {
+        Parts { parts, download: 0.0 }
+    }
+}
+
+/// A segment: as planned, with limbs, components and multiply-adds as executed.
+#[derive(Serialize)]
+pub struct Layer {
+    seconds: f64,
+    #[serde(flatten)]
+    report: LayerReport,
+}
+
+impl Layer {
+    /// The segments of a computation over `sets` ciphertext sets.
+    pub fn all(plan: &PlanReport, compute: &ComputeReport, sets: usize) -> Vec<Layer> {
+        let layers = plan.layers.iter().zip(&compute.layers);
+        layers
+            .map(|(planned, measured)| Layer {
+                seconds: measured.seconds,
+                report: LayerReport {
+                    limbs: measured.limbs,
+                    components: measured.components,
+                    multiply_adds: measured.multiply_adds,
+                    residue_multiply_adds: measured.residue_multiply_adds / sets as u64,
+                    ..planned.clone()
+                },
+            })
+            .collect()
+    }
+}
+
+/// `log2` of the noise of a score, root mean square over slots.
+#[derive(Serialize)]
+struct Noise {
+    predicted_bits: f64,
+    measured_bits: f64,
+}
+
+impl RunReport {
+    pub fn new(prepared: &Prepared, samples: &Samples, outcome: &Outcome) -> Self {
+        let (plan, images) = (&prepared.plan.report, samples.count());
+        let labels = &outcome.decrypted.labels;
+        let equal = |a: &[u32], b: &[u32]| a.iter().zip(b).filter(|(a, b)| a == b).count();
+        let truth: Option<Vec<u32>> =
+            samples.labels.as_ref().map(|truth| truth.iter().copied().map(u32::from).collect());
+        let score = |labels: &[u32]| {
+            let correct = truth.as_ref().map(|truth| equal(labels, truth));
+            Score { correct, accuracy: correct.map(|correct| correct as f64 / images as f64) }
+        };
+        let images_per_second = images as f64 / outcome.compute.seconds;
+        RunReport {
+            model: plan.model.clone(),
+            dataset: samples.name.clone(),
+            machine: prepared.server.machine(),
+            program: plan.program.clone(),
+            encryption: plan.encryption.clone(),
+            params: plan.params.clone(),
+            images,
+            batches: outcome.sets,
+            slots: plan.slots,
+            encrypted: score(labels),
+            plaintext: score(&outcome.plaintext),
+            quantised: score(&outcome.quantised),
+            agreement: equal(labels, &outcome.plaintext) as f64 / images as f64,
+            agreement_quantised: equal(labels, &outcome.quantised) as f64 / images as f64,
+            out_of_range: outcome.decrypted.out_of_range.iter().filter(|&&out| out).count(),
+            seconds: Seconds { stages: outcome.stages, total: outcome.stages.total() },
+            compute_parts: outcome.compute.parts.into(),
+            images_per_second,
+            images_per_hour: 3600.0 * images_per_second,
+            layers: Layer::all(plan, &outcome.compute, outcome.sets),
+            noise: Noise { predicted_bits: plan.noise.bits, measured_bits: outcome.noise_bits },
+            bytes: outcome.bytes.clone(),
+            peak_rss_bytes: peak_rss(),
+        }
+    }
+}
+
+impl Display for RunReport {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let (params, stages, parts) = (&self.params, &self.seconds.stages, &self.compute_parts.parts);
+        writeln!(
+            f,
+            "{} on {}: {} images in {} set(s) of {}",
+            self.model, self.dataset, self.images, self.batches, self.slots
+        )?;
+        writeln!(
+            f,
+            "{}-bit security: N = {}, log2 QP = {:.1}, {} primes; {} key encryption; Program {}",
+            params.security_bits,
+            params.n,
+            params.log_qp,
+            params.limbs,
+            self.encryption,
+            &self.program[..16]
+        )?;
+        let Machine { backend, kernels, device, threads } = &self.machine;
+        writeln!(f, "{backend} ({kernels} kernels): {device}, {threads} thread(s)")?;
+
+        writeln!(f, "\nstage       seconds")?;
+        let mut stage = |name: &str, seconds: f64, note: &str| writeln!(f, "{name:<10} {seconds:>8.3}  {note}");
+        stage("prepare", stages.prepare, "read and plan the model, once")?;
+        stage("keygen", stages.keygen, "")?;
+        stage("encrypt", stages.encrypt, "")?;
+        let rates = format!("{:.0} images per second, {:.0} per hour", self.images_per_second, self.images_per_hour);
+        stage("compute", stages.compute, &rates)?;
+        stage("decrypt", stages.decrypt, "")?;
+        stage("total", self.seconds.total, "")?;
+
+        writeln!(f, "\ncompute     seconds  limbs  components  multiply-adds per image (as published)")?;
+        for (name, seconds) in [("unpack", parts.unpack), ("expand", parts.expand), ("upload key", parts.upload)] {
+            writeln!(f, "{name:<10} {seconds:>8.3}")?;
+        }
+        for Layer { seconds, report } in &self.layers {
+            writeln!(
+                f,
+                "{:<10} {seconds:>8.3}  {:>5}  {:>10}  {:>8} ({})  {}",
+                "layer",
+                report.limbs,
+                report.components,
+                report.multiply_adds,
+                report.multiply_adds_published,
+                report.name
+            )?;
+        }
+        for (name, seconds) in [("masks", parts.masks), ("pack", parts.pack)] {
+            writeln!(f, "{name:<10} {seconds:>8.3}")?;
+        }
+
+        writeln!(f)?;
+        if let (Some(encrypted), Some(plaintext), Some(quantised)) =
+            (self.encrypted.accuracy, self.plaintext.accuracy, self.quantised.accuracy)
+        {
+            writeln!(
+                f,
+                "accuracy    {} encrypted, {} in plaintext, {} quantised",
+                percent(encrypted),
+                percent(plaintext),
+                percent(quantised)
+            )?;
+        }
+        writeln!(
+            f,
+            "agreement   {} of the labels with plaintext, {} with quantised",
+            percent(self.agreement),
+            percent(self.agreement_quantised)
+        )?;
+        if self.out_of_range > 0 {
+            writeln!(f, "range       {} image(s) have scores far outside the calibrated range", self.out_of_range)?;
+        }
+        writeln!(
+            f,
+            "noise       2^{:.2} on a score, predicted 2^{:.2}",
+            self.noise.measured_bits, self.noise.predicted_bits
+        )?;
+        writeln!(
+            f,
+            "sizes       upload {} ({:.0} bytes per image), download {}, evaluation key {}, public key {}",
+            show_size(self.bytes.upload),
+            self.bytes.upload_per_image,
+            show_size(self.bytes.download),
+            show_size(self.bytes.eval_key),
+            show_size(self.bytes.public_key)
+        )?;
+        match self.peak_rss_bytes {
+            Some(bytes) => writeln!(f, "memory      {} at most, client and server together", show_size(bytes)),
+            None => Ok(()),
+        }
+    }
+}
+
+/// A share in percent with two decimals.
+pub fn percent(share: f64) -> String {
+    format!("{:.2} %", 100.0 * share)
+}
