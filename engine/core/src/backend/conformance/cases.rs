@@ -1,0 +1,274 @@
+//! What is compared: every operation, with random and with extreme inputs.
+
+use super::call::{Call, Host};
+use super::suite::Suite;
+use super::{CHAIN, Failure};
+use crate::backend::{
+    Backend, Horner, LinearMap, MAX_TAPS, MAX_WEIGHT, ProductPlan, SlotwiseOp, Window, packed_len, slotwise_shape,
+};
+use crate::ckks::{ParamsSpec, SecurityLevel, UniformPurpose, UniformSource};
+use crate::ring::{RnsBasis, pack_row, packed_row_len};
+
+impl<R: Backend, C: Backend> Suite<'_, R, C> {
+    pub(super) fn memory(&mut self) -> Result<(), Failure> {
+        let n = self.n();
+        let x = self.random(&[2, 0, 5], 3, 2, n);
+        self.check("zeros", Call::Zeros(x.shape.clone()))?;
+        self.check("round trip", Call::Upload(x.clone()))?;
+        let y = self.random(&[1, 2], 4, 5, n);
+        let corners = [
+            (x.shape.window(), x.shape.window(), x.clone()),
+            (
+                Window { limbs: 1..3, values: 1..3, components: 0..2, lanes: 3..n - 1 },
+                Window { limbs: 0..2, values: 2..4, components: 3..5, lanes: 0..n - 4 },
+                y.clone(),
+            ),
+            (
+                Window { limbs: 0..1, values: 0..1, components: 1..2, lanes: 5..6 },
+                Window { limbs: 1..2, values: 3..4, components: 0..1, lanes: n - 1..n },
+                y.clone(),
+            ),
+            (
+                x.shape.window().with_limbs(1..3).with_values(2..2),
+                y.shape.window().with_values(0..0).with_components(0..2),
+                y,
+            ),
+        ];
+        for (from, to, out) in corners {
+            self.check(format!("{from:?} to {to:?}"), Call::Copy { x: x.clone(), from, out, to })?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn wire(&mut self) -> Result<(), Failure> {
+        let n = self.n();
+        for limbs in [&[0][..], &[1], &[1, 0, 4]] {
+            let [random, largest] = self.operands(limbs, 3, 2, n);
+            for (case, x) in [random, largest] {
+                for component in 0..2 {
+                    self.check(format!("{case}, component {component}"), Call::Pack { x: x.clone(), component })?;
+                    let case = format!("what was packed, {case}, component {component}");
+                    self.check(case, Call::Repack { x: x.clone(), component })?;
+                }
+            }
+            // The primes themselves are refused wherever they stand.
+            let mut out = self.largest(limbs, 2, 1, n);
+            let len = packed_len(self.basis(), &out.shape);
+            self.check("all bits set", Call::Unpack { packed: vec![0xff; len], out: out.clone(), component: 0 })?;
+            for at in [0, n + 1, out.residues.len() - 1] {
+                let kept = out.residues[at];
+                out.residues[at] += 1;
+                let packed = pack(self.basis(), &out);
+                out.residues[at] = kept;
+                let case = format!("residue {at} equal to its prime");
+                self.check(case, Call::Unpack { packed, out: out.clone(), component: 0 })?;
+            }
+        }
+        let basis = self.basis();
+        let spec =
+            ParamsSpec { n, primes: basis.primes(), special_primes: Vec::new(), security: SecurityLevel::Bits128 };
+        let params = spec.build_insecure_for_tests().expect("the primes of a basis");
+        for (component, first_object) in [(0, 0), (1, 7), (2, 1 << 31)] {
+            let out = self.random(&[1, 4, 0], 3, 3, n);
+            let source = UniformSource::new(UniformPurpose::Ciphertext, &params, &[component as u8; 32]);
+            let case = format!("objects from {first_object}, component {component}");
+            self.check(case, Call::Expand { source, first_object, out, component })?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn arithmetic(&mut self) -> Result<(), Failure> {
+        for lanes in self.lane_counts() {
+            let limbs = [0, 1, 5];
+            for (case, x) in self.operands(&limbs, 3, 2, lanes) {
+                let (constants, factors) = (self.factors(&limbs), self.factors(&limbs));
+                let y = if case == "random residues" { self.random(&limbs, 3, 2, lanes) } else { x.clone() };
+                let zero = Host { residues: vec![0; x.residues.len()], ..x.clone() };
+                self.check(case, Call::AddConstant { x: x.clone(), constants })?;
+                self.check(case, Call::Scale { x: x.clone(), factors: factors.clone() })?;
+                self.check(case, Call::Add { x: x.clone(), y: y.clone() })?;
+                self.check(case, Call::SubtractScale { x, y: y.clone(), factors: factors.clone() })?;
+                self.check("zero minus something", Call::SubtractScale { x: zero, y, factors })?;
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn products(&mut self) -> Result<(), Failure> {
+        for (left, right) in [(1, 1), (2, 2), (2, 1), (3, 2), (2, 3), (4, 2), (5, 5)] {
+            for lanes in self.lane_counts() {
+                let factors = self.operands(&[1, 0], 3, left, lanes).into_iter();
+                for ((case, a), (_, b)) in factors.zip(self.operands(&[1, 0], 3, right, lanes)) {
+                    self.check(format!("{case}, times {right} components"), Call::Multiply { a, b })?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn linear_maps(&mut self) -> Result<(), Failure> {
+        let maps = [
+            ("one product", self.map([1, 1, 1, 1], 1, 0)),
+            ("dense", self.map([21, 10, 21, 1], 1, 0)),
+            ("convolution", self.map([18, 7, 9, 5], 1, 0)),
+            ("padded convolution", self.map([18, 5, 9, 4], 1, 3)),
+            ("grouped convolution", self.map([24, 6, 5, 3], 3, 4)),
+            ("one row per group", self.map([12, 4, 3, 2], 4, 0)),
+            ("only padding", self.map([3, 2, 2, 2], 1, 1)),
+        ];
+        for (name, map) in &maps {
+            for (components, lanes) in (2..=5).zip(self.lane_counts()) {
+                for (case, x) in self.operands(&[1, 0, 5], map.inputs(), components, lanes) {
+                    self.check(format!("{name}, {case}"), Call::Linear { map, x })?;
+                }
+            }
+        }
+        // The longest sums of the largest products, of either sign and of both.
+        for (name, signs) in [("positive", [1, 1]), ("negative", [-1, -1]), ("alternating", [1, -1])] {
+            let weights = (0..MAX_TAPS).map(|tap| MAX_WEIGHT * signs[tap % 2]).collect();
+            let gather = (0..MAX_TAPS).map(|tap| tap as u32 % 3).collect();
+            let map =
+                LinearMap::new(self.basis(), 3, 1, MAX_TAPS, 1, 0, weights, gather, &[-1.0]).expect("the largest map");
+            let x = self.largest(&[0, 1], 3, 2, self.n().min(17));
+            self.check(format!("{MAX_TAPS} {name} taps, largest residues"), Call::Linear { map: &map, x })?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn slotwise_runs(&mut self) -> Result<(), Failure> {
+        let (n, limbs) = (self.n(), [0, 1, 3]);
+        let (first, last) = (self.map([18, 6, 9, 2], 1, 4), self.map([12, 5, 12, 1], 1, 0));
+        for degree in 2..=4 {
+            for negate in [false, true] {
+                let constants: Vec<f64> = (0..degree).map(|_| self.random.constant()).collect();
+                let polynomial = Horner::new(self.basis(), negate, &constants);
+                let activation = SlotwiseOp::Polynomial(&polynomial);
+                let run = [SlotwiseOp::Linear(&first), activation, SlotwiseOp::Linear(&last)];
+                let name = format!("degree {degree}, {}", if negate { "negated" } else { "not negated" });
+                // A square starts from three components, which the other degrees would make too many.
+                let components = if degree == 2 { 3 } else { 2 };
+                let runs = [
+                    (&run[..], first.inputs(), 0..n),
+                    (&run[..2], first.inputs(), 3..n - 2),
+                    (&[activation], 5, n - 1..n),
+                    (&run[..1], first.inputs(), 5..5),
+                ];
+                for (ops, values, lanes) in runs {
+                    for (case, x) in self.operands(&limbs, values, components, n) {
+                        let shape = slotwise_shape(ops, &x.shape);
+                        let out = self.random(&limbs, shape.values, shape.components, n);
+                        let case = format!("{} operations, {name}, lanes {lanes:?}, {case}", ops.len());
+                        self.check(case, Call::Slotwise { ops, x, lanes: lanes.clone(), out })?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn transforms(&mut self) -> Result<(), Failure> {
+        let limbs: Vec<usize> = (0..self.basis().len()).rev().collect();
+        let n = self.n();
+        for (case, x) in self.operands(&limbs, 3, 2, n) {
+            self.check(case, Call::ForwardNtt(x.clone()))?;
+            self.check(case, Call::InverseNtt(x))?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn conversions(&mut self) -> Result<(), Failure> {
+        let n = self.n();
+        let pairs: [(&[usize], &[usize]); 6] = [
+            (&[0], &[1, 2, 3]),
+            (&[1], &[0, 1]),
+            (&[4, 5], &[0, 1, 2, 3]),
+            (&[3, 4, 5], &[1, 0]),
+            (&[1, 2, 4, 5], &[0, 1, 3]),
+            (&[0, 1, 2, 3], &[0, 1, 2, 3, 4, 5]),
+        ];
+        for (from, to) in pairs {
+            for (case, x) in self.operands(from, 2, 2, n) {
+                self.check(format!("{case}, to limbs {to:?}"), Call::ConvertCentred { x, limbs: to.to_vec() })?;
+            }
+            // Around the borders -D/2 and D/2 of the centred representative.
+            let x = self.around_half(from);
+            self.check(
+                format!("around half the product, to limbs {to:?}"),
+                Call::ConvertCentred { x, limbs: to.to_vec() },
+            )?;
+        }
+        for (limbs, dropped) in [(&[0, 1, 2][..], 1), (&[2, 0, 1], 1), (&[0, 1, 4, 5], 2), (&[0, 1, 2, 3, 4, 5], 4)] {
+            for components in [1, 2, 4] {
+                for (case, x) in self.operands(limbs, 2, components, n) {
+                    let dropped = limbs[limbs.len() - dropped..].to_vec();
+                    self.check(format!("{case}, by limbs {dropped:?}"), Call::ModDown { x, dropped })?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn key_switches(&mut self) -> Result<(), Failure> {
+        let n = self.n();
+        for (limbs, row) in [(&[0, 1, 4][..], 0), (&[5, 2], 2)] {
+            let key = self.random(&[0, 1, 2, 3, 4, 5], 3, 2, n);
+            let digits = self.operands(limbs, 3, 1, n).into_iter();
+            for ((case, digit), (_, acc)) in digits.zip(self.operands(limbs, 3, 2, n)) {
+                let key = key.clone();
+                self.check(format!("{case}, row {row}"), Call::AccumulateKey { acc, digit, key, row })?;
+            }
+        }
+        let special = [CHAIN, CHAIN + 1];
+        for digit_primes in 1..=2 {
+            let key = self.relin_key(CHAIN, digit_primes, &special[..digit_primes]);
+            for level in [1, 2, 3, CHAIN] {
+                for drop in (0..=1).filter(|&drop| drop < level) {
+                    for (case, x) in self.operands(&[0, 1, 2, 3][..level], 2, 3, n) {
+                        let case = format!("{case}, digits of {digit_primes}, drop {drop}");
+                        self.check(case, Call::Relinearize { x, key: key.clone(), drop })?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn activations(&mut self) -> Result<(), Failure> {
+        let n = self.n();
+        let key = self.relin_key(CHAIN, 1, &[CHAIN]);
+        let plan = |relinearize, drop| ProductPlan { relinearize, drop };
+        let plans = [
+            vec![plan(false, 0)],
+            vec![plan(true, 1)],
+            vec![plan(false, 1), plan(false, 0)],
+            vec![plan(true, 1), plan(true, 1)],
+            vec![plan(true, 0), plan(true, 2), plan(false, 0)],
+        ];
+        for products in plans {
+            for negate in [false, true] {
+                let constants: Vec<f64> = (0..=products.len()).map(|_| self.random.constant()).collect();
+                let polynomial = Horner::new(self.basis(), negate, &constants);
+                let z = self.random(&[0, 1, 2, 3], 2, 2, n);
+                let used = products.iter().any(|product| product.relinearize);
+                let (key, products) = (used.then(|| key.clone()), products.clone());
+                let case = format!("{products:?}, {}", if negate { "negated" } else { "not negated" });
+                self.check(case, Call::Activation { polynomial: &polynomial, products, key, z })?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Packs component 0, residue by residue; unlike a backend's, it takes residues that are not canonical.
+fn pack(basis: &RnsBasis, x: &Host) -> Vec<u8> {
+    let mut packed = Vec::with_capacity(packed_len(basis, &x.shape));
+    for (block, &limb) in x.residues.chunks_exact(x.shape.limb_len()).zip(&x.shape.limbs) {
+        let bits = basis.modulus(limb).bits();
+        for row in block.chunks_exact(x.shape.lanes) {
+            let start = packed.len();
+            packed.resize(start + packed_row_len(row.len(), bits), 0);
+            pack_row(row, bits, &mut packed[start..]);
+        }
+    }
+    packed
+}
