@@ -1,8 +1,9 @@
 //! The conformance suite: whether a backend returns the same bits as another.
 //!
-//! [`compare`] runs every operation of [`Backend`] on two backends over the same [`RnsBasis`], with random and with extreme
-//! inputs, and stops at the first residue that differs. The judge is usually the reference of `cryptodl-cpu`, which takes the
-//! second-tier steps from their default composition, so that fused kernels are compared with what they must equal.
+//! [`compare`] runs every operation of [`Backend`] on two backends over the same
+//! [`RnsBasis`](crate::ring::RnsBasis), with random and with extreme inputs, and stops at the first residue that differs.
+//! The judge is usually the reference of `cryptodl-cpu`, which takes the second-tier steps from their default composition,
+//! so that fused kernels are compared with what they must equal.
 
 mod call;
 mod cases;

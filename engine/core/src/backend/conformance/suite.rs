@@ -100,7 +100,7 @@ impl<R: Backend, C: Backend> Suite<'_, R, C> {
             .expect("a map that fits")
     }
 
-    /// Coefficients `(D-1)/2 - 2, ..., (D-1)/2 + 2, ...`, `D` the product of the primes: 1/2 mod q shifted.
+    /// Coefficients `(D-1)/2 - 2, ..., (D-1)/2 + 2` over and over, `D` the product of the primes.
     pub(super) fn around_half(&self, limbs: &[usize]) -> Host {
         let n = self.n();
         let shape = Shape { limbs: limbs.to_vec(), values: 1, components: 1, lanes: n };
