@@ -1,4 +1,5 @@
-//! The oracle: every operation as its definition reads, single-threaded, with no kernel shared with what it judges.
+//! The oracle: every operation as its definition reads, single-threaded. It shares tensors and their copies with what it judges,
+//! and no arithmetic.
 
 mod crt;
 mod transform;
