@@ -7,8 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{Geometry, RealMap};
 
-/// Weight sizes that the planner considers, in bits with sign.
-pub const WEIGHT_BITS: std::ops::RangeInclusive<u32> = 3..=8;
+/// Weight sizes that the planner considers, in bits with sign. Below four, rounding is no longer like independent noise, and
+/// predictions fail.
+pub const WEIGHT_BITS: std::ops::RangeInclusive<u32> = 4..=8;
 
 /// An integer linear map of a Program.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

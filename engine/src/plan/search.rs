@@ -246,16 +246,19 @@ fn try_settings(
     let strain = |walk: &Walk| walk.strain(network.allowed_noise);
     let scales = options.input_half_bits.map_or(INPUT_HALF_BITS, |pinned| pinned..=pinned);
     let mut best: Option<(f64, Walk)> = None;
-    let mut shortage = f64::INFINITY;
+    // The least strain at any scale with headroom to start from.
+    let mut least_strain = f64::INFINITY;
+    let mut lacking = 0.0;
     for input_half_bits in scales {
         // The finest weights bound the noise from below, the coarsest bound the headroom from above.
         let mut settings = uniform(input_half_bits, *WEIGHT_BITS.start());
         let mut current = follow(&settings)?;
         if current.headroom < 0.0 {
-            shortage = shortage.min(-current.headroom);
+            lacking = -current.headroom;
             break;
         }
-        if strain(&follow(&uniform(input_half_bits, *WEIGHT_BITS.end()))?) > 1.0 {
+        least_strain = least_strain.min(strain(&follow(&uniform(input_half_bits, *WEIGHT_BITS.end()))?));
+        if least_strain > 1.0 {
             continue;
         }
         loop {
@@ -282,17 +285,14 @@ fn try_settings(
     }
     match best {
         Some((strain, walk)) if strain <= 1.0 => Ok(Attempt::Fits(Box::new(walk))),
-        Some((strain, ..)) => {
-            let shortage = 0.5 * libm::log2(strain);
-            Ok(Attempt::Fails { shortage, reason: format!("has {shortage:.1} bits too much noise for the labels") })
+        None if least_strain.is_infinite() => {
+            let reason = format!("lacks {lacking:.1} bits of modulus even at the coarsest scales");
+            Ok(Attempt::Fails { shortage: 100.0 + lacking, reason })
         }
-        None => {
-            let reason = if shortage.is_finite() && shortage > 0.0 {
-                format!("lacks {shortage:.1} bits of modulus at the least input scale that the labels bear")
-            } else {
-                "has too much noise at every input scale".to_string()
-            };
-            Ok(Attempt::Fails { shortage: 100.0 + shortage.min(1000.0), reason })
+        _ => {
+            let shortage = 0.5 * libm::log2(best.map_or(least_strain, |(strain, _)| strain));
+            let reason = format!("has {shortage:.1} bits too much noise for the labels at the scales that fit");
+            Ok(Attempt::Fails { shortage, reason })
         }
     }
 }

@@ -3,9 +3,12 @@
 use cryptodl_models::network::Histogram;
 
 /// Largest predicted share of labels that encryption noise alone may change.
-pub const ENCRYPTION_SHARE: f64 = 0.002;
+pub const ENCRYPTION_SHARE: f64 = 0.001;
 /// The same with weight rounding added.
-pub const TOTAL_SHARE: f64 = 0.0035;
+///
+/// Half of what would keep 99.5 % of the labels on average: the number that changes is random, and a run of a few hundred or
+/// thousand images should keep them too.
+pub const TOTAL_SHARE: f64 = 0.002;
 
 /// Predicted share of changed labels under a noise of standard deviation `sigma` on every logit: the mean over the stored
 /// margins of `Q(margin / (sqrt 2 sigma))`, `Q` the tail of the normal distribution (design: planner.md, "Tolerance").
