@@ -11,6 +11,7 @@ mod memory;
 mod prepared;
 mod progress;
 mod report;
+mod results;
 mod samples;
 mod server;
 
@@ -34,15 +35,18 @@ struct Cli {
 
 const EXAMPLES: &str = "\
 Start here:
-  cryptodl demo                                       real digits, encrypted and classified, with no preparation
-  cryptodl run --model mnist-1                        the whole test set with a full report
+  cryptodl demo                    real digits, classified under encryption
+  cryptodl run --model mnist-1     the whole test set, with a full report
 
 Client and server apart:
-  cryptodl plan --model mnist-1 --write-spec mnist-1.spec
-  cryptodl keygen --spec mnist-1.spec --out keys
-  cryptodl encrypt --secret keys/secret.key --spec mnist-1.spec --input digits/ --out digits.ct
-  cryptodl infer --model mnist-1 --eval-key keys/eval.key --public keys/public.key --input digits.ct --out scores.ct
-  cryptodl decrypt --secret keys/secret.key --spec mnist-1.spec --input scores.ct --out labels.csv";
+  cryptodl plan --model mnist-1 --write-spec mnist.spec
+  cryptodl keygen --spec mnist.spec --out keys
+  cryptodl encrypt --secret keys/secret.key --spec mnist.spec \\
+      --input digits/ --out digits.ct
+  cryptodl infer --model mnist-1 --eval-key keys/eval.key \\
+      --public keys/public.key --input digits.ct --out scores.ct
+  cryptodl decrypt --secret keys/secret.key --spec mnist.spec \\
+      --input scores.ct --out labels.csv";
 
 fn main() -> ExitCode {
     match run(Cli::parse()) {

@@ -10,6 +10,7 @@ use crate::flags::{Execution, Planning, TestSeed};
 use crate::json::Json;
 use crate::prepared::Prepared;
 use crate::report::RunReport;
+use crate::results::Results;
 use crate::samples::Samples;
 
 /// Encrypt, classify and decrypt in one process, with a full report
@@ -22,7 +23,7 @@ Examples:
   cryptodl run --model mnist-1
   cryptodl run --model mnist-1 --images 10000 --backend cpu --json -
   cryptodl run --model mnist-1 --schedule layered --images 500
-  cryptodl run --model my-network.toml --data my-images/ --labels my-labels.idx")]
+  cryptodl run --model my-network.toml --data my-images/ --out labels.csv")]
 pub struct Run {
     /// A shipped model (`cryptodl models` lists them) or a .toml file
     #[arg(long)]
@@ -36,6 +37,9 @@ pub struct Run {
     /// Classify the first K images only [default: all]
     #[arg(long, value_name = "K")]
     images: Option<usize>,
+    /// Write the decrypted labels and scores, as `decrypt` does: a .csv, .json or .npy file
+    #[arg(long, value_name = "FILE")]
+    out: Option<Results>,
     #[command(flatten)]
     json: Json,
     #[command(flatten)]
@@ -53,7 +57,11 @@ impl Run {
         if let Some(images) = self.images {
             samples.truncate(images)?;
         }
+        let out = self.out.as_ref().map(Results::create).transpose()?;
         let outcome = classify(&prepared, &samples, &self.seed)?;
+        if let Some(out) = out {
+            out.write(&prepared.spec, &outcome.decrypted)?;
+        }
         let report = RunReport::new(&prepared, &samples, &outcome);
         self.json.report(&report, || report.to_string())
     }

@@ -1,0 +1,217 @@
+//! Damaged, foreign and hostile files: exit 1, the file named, nothing written.
+
+use std::fs;
+use std::path::Path;
+
+use cryptodl_core::ckks::{Ciphertexts, ClientSpec};
+use cryptodl_core::wire::{Binding, CiphertextLayout, read_client_spec, write_ciphertexts, write_client_spec};
+use tempfile::TempDir;
+
+use crate::support::{SMALL, digits, fail, names, succeed};
+
+/// Every kind of file with the command that reads it.
+const READERS: [(&str, &str); 6] = [
+    ("client.spec", "encrypt --secret secret.key --spec FILE --input digits.idx --out out.ct"),
+    ("secret.key", "encrypt --secret FILE --spec client.spec --input digits.idx --out out.ct"),
+    ("public.key", "infer MODEL --eval-key eval.key --public FILE --input digits.ct --out out.ct"),
+    ("eval.key", "infer MODEL --eval-key FILE --deterministic --input digits.ct --out out.ct"),
+    ("digits.ct", "infer MODEL --eval-key eval.key --deterministic --input FILE --out out.ct"),
+    ("scores.ct", "decrypt --secret secret.key --spec client.spec --input FILE --out out.csv"),
+];
+
+/// A folder with a file of every kind.
+fn every_kind(planning: &str) -> TempDir {
+    let client = digits(2);
+    let folder = client.path();
+    succeed(folder, &format!("keygen {} --out .", model(planning)));
+    succeed(folder, "encrypt --secret secret.key --spec client.spec --input digits.idx --out digits.ct");
+    let infer = "--eval-key eval.key --public public.key --input digits.ct --out scores.ct";
+    succeed(folder, &format!("infer {} {infer}", model(planning)));
+    client
+}
+
+fn model(planning: &str) -> String {
+    format!("--model {SMALL} {planning}")
+}
+
+/// Runs the reader of `kind` on the file `bad`: it must name it, say `fragment`, and leave nothing.
+fn refuse(folder: &Path, kind: &str, bad: &str, fragment: &str) {
+    let (_, reader) = READERS.iter().find(|(file, _)| *file == kind).expect("a kind");
+    let before = names(folder);
+    let error = fail(folder, &reader.replace("FILE", bad).replace("MODEL", &model("")), 1);
+    assert!(error.contains(bad) && error.contains(fragment), "{reader}: {fragment} in\n{error}");
+    assert_eq!(names(folder), before, "{reader}");
+}
+
+#[test]
+fn damaged_files_are_refused() {
+    let client = every_kind("");
+    let folder = client.path();
+    for (kind, _) in READERS {
+        let whole = fs::read(folder.join(kind)).expect("written");
+        let flipped = |byte: usize| {
+            let mut bytes = whole.clone();
+            bytes[byte] ^= 0x10;
+            bytes
+        };
+        let foreign = READERS.map(|(file, _)| file).into_iter().find(|&file| file != kind).expect("another kind");
+        let longest = [&whole[..80], &u64::MAX.to_le_bytes(), &whole[88..]].concat();
+        let cases = [
+            ("empty", Vec::new(), "truncated"),
+            ("header only", whole[..60].to_vec(), "truncated"),
+            ("cut", whole[..whole.len() - 1].to_vec(), "truncated"),
+            ("longer", [&whole[..], &[0]].concat(), "after the end"),
+            ("magic", flipped(0), "not a CryptoDL file"),
+            ("version", flipped(8), "format version"),
+            ("kind", flipped(12), "kind is"),
+            ("length", longest, "payload length"),
+            // A field's own check may notice it before the checksum does.
+            ("payload", flipped(whole.len() - 40), ""),
+            ("checksum", flipped(whole.len() - 1), "checksum"),
+            ("foreign", fs::read(folder.join(foreign)).expect("written"), "is needed here"),
+        ];
+        for (name, bytes, fragment) in cases {
+            let bad = format!("{}.bad", name.replace(' ', "-"));
+            fs::write(folder.join(&bad), bytes).expect("written");
+            refuse(folder, kind, &bad, fragment);
+            fs::remove_file(folder.join(&bad)).expect("removed");
+        }
+        refuse(folder, kind, "absent.file", "No such file");
+    }
+}
+
+/// A file of another Program names both Programs and the flags that decide.
+#[test]
+fn files_of_another_program_are_refused() {
+    let (client, other) = (every_kind(""), every_kind("--n 4096"));
+    let folder = client.path();
+    let program = |file: &Path| fs::read(file).expect("written")[16..48].iter().map(|b| format!("{b:02x}")).collect();
+    let digests: [String; 2] = [program(&folder.join("eval.key")), program(&other.path().join("eval.key"))];
+    for (kind, _) in READERS {
+        fs::copy(other.path().join(kind), folder.join("other.file")).expect("copied");
+        // With another spec it is the key that does not fit.
+        if kind == "client.spec" {
+            let files = "--secret secret.key --spec other.file --input digits.idx --out out.ct";
+            let error = fail(folder, &format!("encrypt {files}"), 1);
+            assert!(error.contains("secret.key") && digests.iter().all(|digest| error.contains(digest)), "{error}");
+            continue;
+        }
+        for fragment in [&digests[0], &digests[1], "--schedule", "--security", "--encryption", "--batch"] {
+            refuse(folder, kind, "other.file", fragment);
+        }
+    }
+}
+
+/// The spec names the key that encrypts.
+#[test]
+fn the_other_kind_of_key_is_refused() {
+    let client = every_kind("");
+    let files = "--public public.key --spec client.spec --input digits.idx --out out.ct";
+    let error = fail(client.path(), &format!("encrypt {files}"), 1);
+    assert!(error.contains("encryption with the secret key"), "{error}");
+    assert!(!client.path().join("out.ct").exists());
+}
+
+/// Whole files with right checksums, written by an enemy.
+#[test]
+fn hostile_residues_are_refused() {
+    let client = every_kind("");
+    let folder = client.path();
+    let spec = read_client_spec(&fs::read(folder.join("client.spec")).expect("written")[..]).expect("a spec");
+    let params = spec.check().expect("checked");
+    let binding = Binding { program: spec.program, params: &params };
+    for (kind, layout) in
+        [("digits.ct", CiphertextLayout::input(&spec)), ("scores.ct", CiphertextLayout::result(&spec))]
+    {
+        let CiphertextLayout { level, values, components, seeded, .. } = layout;
+        let seed = seeded.then_some([1; 32]);
+        let mut hostile = Ciphertexts { level, values, components, seed, images: 1, sets: Vec::new() };
+        hostile.sets.push(vec![0xff; hostile.set_bytes(&params)]);
+        let mut bytes = Vec::new();
+        write_ciphertexts(&mut bytes, &binding, &layout, &hostile).expect("written");
+        fs::write(folder.join("hostile.ct"), bytes).expect("written");
+        refuse(folder, kind, "hostile.ct", "not below its prime");
+    }
+}
+
+#[test]
+fn hostile_specs_are_refused() {
+    let client = every_kind("");
+    let folder = client.path();
+    let spec = read_client_spec(&fs::read(folder.join("client.spec")).expect("written")[..]).expect("a spec");
+    type Change = fn(&mut ClientSpec);
+    let cases: [(&str, Change); 8] = [
+        ("params.n", |spec| spec.params.n = 512),
+        ("not 128-bit secure", |spec| spec.params.n = 1024),
+        ("prime", |spec| spec.params.primes[0] += 2),
+        ("prime", |spec| spec.params.primes[1] = spec.params.primes[0]),
+        ("chain is empty", |spec| spec.params.primes.clear()),
+        ("input.shape", |spec| spec.input.shape = [64, 4096, 4096]),
+        ("output.classes", |spec| spec.output.classes = usize::MAX),
+        ("input.range", |spec| spec.input.range = [1.0, 0.0]),
+    ];
+    for (fragment, change) in cases {
+        let mut hostile = spec.clone();
+        change(&mut hostile);
+        let mut bytes = Vec::new();
+        write_client_spec(&mut bytes, &hostile).expect("written");
+        fs::write(folder.join("hostile.spec"), bytes).expect("written");
+        refuse(folder, "client.spec", "hostile.spec", fragment);
+        let error = fail(folder, "keygen --spec hostile.spec --out other", 1);
+        assert!(error.contains("hostile.spec") && error.contains(fragment), "{fragment} in\n{error}");
+        assert!(!folder.join("other").exists());
+    }
+}
+
+#[test]
+fn places_that_cannot_be_written() {
+    let client = every_kind("");
+    let folder = client.path();
+    let writers = [
+        format!("infer {} --eval-key eval.key --deterministic --input digits.ct --out OUT", model("")),
+        "encrypt --secret secret.key --spec client.spec --input digits.idx --out OUT".into(),
+        "decrypt --secret secret.key --spec client.spec --input scores.ct --out OUT.csv".into(),
+        format!("plan {} --write-spec OUT", model("")),
+        format!("plan {} --json OUT", model("")),
+    ];
+    #[cfg(target_os = "linux")]
+    for name in ["full", "full.csv"] {
+        std::os::unix::fs::symlink("/dev/full", folder.join(name)).expect("a link to a full device");
+    }
+    fs::create_dir(folder.join("taken")).expect("a folder");
+    fs::create_dir(folder.join("taken.csv")).expect("a folder");
+    let before = names(folder);
+    for writer in writers {
+        for out in [
+            "absent/out",
+            "taken",
+            #[cfg(target_os = "linux")]
+            "full",
+        ] {
+            let error = fail(folder, &writer.replace("OUT", out), 1);
+            assert!(error.contains("cannot write"), "{writer} to {out}:\n{error}");
+        }
+    }
+    let error = fail(folder, "keygen --spec client.spec --out digits.idx/keys", 1);
+    assert!(error.contains("digits.idx/keys"), "{error}");
+    assert_eq!(names(folder), before);
+}
+
+#[test]
+fn what_cannot_be_planned_or_computed() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    for (arguments, fragments) in [
+        ("plan --model mnist-9", ["mnist-9", "mnist-1-square"]),
+        ("run --model absent.toml", ["absent.toml", "No such file"]),
+        ("plan --model mnist-1 --n 3000", ["--n = 3000", "power of two"]),
+        ("plan --model mnist-1 --input-scale-bits 99", ["--input-scale-bits = 99", "8 to 30"]),
+        ("plan --model mnist-1 --n 2048", ["no schedule fits mnist-1 at 128-bit security", "help"]),
+        ("plan --model mnist-1 --n 4096 --limbs 8", ["no schedule fits", "--limbs"]),
+        ("run --model mnist-1 --backend gpu", ["no GPU backend", "--backend cpu"]),
+        ("run --model mnist-1 --images 10 --memory-budget 1MiB", ["1048576 bytes is too small", "--memory-budget"]),
+    ] {
+        let error = fail(folder.path(), arguments, 1);
+        assert!(fragments.iter().all(|fragment| error.contains(fragment)), "{arguments}: {fragments:?} in\n{error}");
+    }
+    assert!(names(folder.path()).is_empty());
+}

@@ -1,0 +1,9 @@
+//! The binary, end to end, on real MNIST images. `cryptodl data fetch mnist` must be able to provide them.
+
+mod bad_input;
+mod images;
+mod listings;
+mod run;
+mod staged;
+mod support;
+mod usage;

@@ -1,0 +1,47 @@
+//! Wrong usage: exit 2, with what is allowed.
+
+use std::path::Path;
+
+use crate::support::{fail, succeed};
+
+#[test]
+fn wrong_usage_exits_with_2() {
+    let files = "--eval-key e --input i --out o";
+    let infer = format!("infer --model mnist-1 {files}");
+    for (arguments, fragment) in [
+        ("", "Usage"),
+        ("classify", "unrecognized subcommand"),
+        ("run", "--model"),
+        ("run --model mnist-1 --images many", "invalid value"),
+        ("run --model mnist-1 --schedule eager", "[possible values: auto, layered]"),
+        ("run --model mnist-1 --security 100", "[possible values: 128, 192, 256]"),
+        ("run --model mnist-1 --kernels avx1024", "possible values"),
+        ("run --model mnist-1 --memory-budget lots", "2GiB"),
+        ("run --model mnist-1 --input-scale-bits 13.4", "multiple of 0.5"),
+        ("run --model mnist-1 --threads 0", "invalid value"),
+        (&infer, "--public"),
+        (&format!("{infer} --public p --deterministic"), "cannot be used with"),
+        ("encrypt --spec s --input i --out o", "--secret"),
+        ("encrypt --secret s --public p --spec s --input i --out o", "cannot be used with"),
+        ("decrypt --secret s --spec s --input i --out labels.txt", ".csv, .json or .npy"),
+        ("keygen --out keys", "--spec"),
+        ("keygen --spec s --model mnist-1 --out keys", "cannot be used with"),
+        ("keygen --spec s --schedule layered --out keys", "cannot be used with"),
+        ("data", "fetch"),
+    ] {
+        let error = fail(Path::new("."), arguments, 2);
+        assert!(error.contains(fragment), "{arguments}: {fragment} in\n{error}");
+    }
+}
+
+/// Help teaches by example, and shows no test flags.
+#[test]
+fn every_command_has_an_example() {
+    for command in
+        ["demo", "run", "plan", "keygen", "encrypt", "infer", "decrypt", "inspect", "data fetch", "data path", "models"]
+    {
+        let help = succeed(Path::new("."), &format!("{command} --help"));
+        assert!(help.contains("Example") && help.contains(command), "{help}");
+        assert!(!help.contains("insecure"), "{help}");
+    }
+}
