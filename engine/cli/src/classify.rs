@@ -91,7 +91,8 @@ fn largest(scores: &Array2<f64>) -> Vec<u32> {
     scores.axis_iter(Axis(0)).map(best).collect()
 }
 
-/// `log2` of the root mean square, over all slots, of what encryption added to `scores`. Slots without an image hold a black one.
+/// `log2` of the root mean square, over all slots, of what encryption added to `scores`. Slots without an image hold a
+/// black one.
 fn noise_bits(prepared: &Prepared, key: &SecretKey, result: &Ciphertexts, scores: &Array2<f64>) -> Result<f64> {
     let (params, n) = (&prepared.params, prepared.params.n());
     let program = &prepared.plan.program;

@@ -32,8 +32,8 @@ pub enum Access {
     Owner,
 }
 
-/// An output that appears whole or not at all: it is written beside its final name and renamed. Devices and pipes, which
-/// cannot be renamed to, are written directly.
+/// An output that appears whole or not at all: it is written beside its final name and renamed. Devices and pipes,
+/// which cannot be renamed to, are written directly.
 pub struct Output {
     path: PathBuf,
     sink: Sink,

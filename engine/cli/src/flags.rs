@@ -14,13 +14,13 @@ use crate::memory;
 pub struct Planning {
     /// How much the planner may rearrange; `layered` only folds batch-norm and pooling, and relinearises and rescales
     /// every product
-    #[arg(long, default_value = "auto", value_parser = one_of([("auto", ScheduleKind::Auto), ("layered", ScheduleKind::Layered)]))]
+    #[arg(long, default_value = "auto", value_parser = one_of(SCHEDULE))]
     schedule: ScheduleKind,
     /// Bits of security to enforce
     #[arg(long, default_value = "128", value_parser = one_of(SECURITY))]
     security: SecurityLevel,
     /// Whose key encrypts the images: the owner's secret key (smaller files), or the public key
-    #[arg(long, default_value = "secret", value_parser = one_of([("secret", EncryptionKind::Secret), ("public", EncryptionKind::Public)]))]
+    #[arg(long, default_value = "secret", value_parser = one_of(ENCRYPTION))]
     encryption: EncryptionKind,
     /// Images that the schedule is optimised for
     #[arg(long, value_name = "K", default_value_t = DEFAULT_BATCH)]
@@ -42,6 +42,9 @@ pub struct Planning {
     input_half_bits: Option<u32>,
 }
 
+const SCHEDULE: [(&str, ScheduleKind); 2] = [("auto", ScheduleKind::Auto), ("layered", ScheduleKind::Layered)];
+const ENCRYPTION: [(&str, EncryptionKind); 2] =
+    [("secret", EncryptionKind::Secret), ("public", EncryptionKind::Public)];
 const SECURITY: [(&str, SecurityLevel); 3] =
     [("128", SecurityLevel::Bits128), ("192", SecurityLevel::Bits192), ("256", SecurityLevel::Bits256)];
 
@@ -67,10 +70,10 @@ impl Planning {
 #[command(next_help_heading = "Execution (cannot change a result)")]
 pub struct Execution {
     /// Where to compute; `auto` takes the fastest that this build has
-    #[arg(long, default_value = "auto", value_parser = one_of([("auto", Backend::Cpu), ("cpu", Backend::Cpu), ("gpu", Backend::Gpu)]))]
+    #[arg(long, default_value = "auto", value_parser = one_of(BACKEND))]
     pub backend: Backend,
     /// Which kernels compute; `reference` is slow and obvious
-    #[arg(long, default_value = "auto", value_parser = one_of([("auto", Kernels::Portable), ("reference", Kernels::Reference), ("portable", Kernels::Portable)]))]
+    #[arg(long, default_value = "auto", value_parser = one_of(KERNELS))]
     pub kernels: Kernels,
     /// Memory for ciphertexts on the backend, as 2GiB, 512MiB or bytes [default: half of the free memory, at most 3GiB]
     #[arg(long, value_name = "SIZE", value_parser = memory::parse_size)]
@@ -88,6 +91,10 @@ pub enum Kernels {
     Reference,
     Portable,
 }
+
+const BACKEND: [(&str, Backend); 3] = [("auto", Backend::Cpu), ("cpu", Backend::Cpu), ("gpu", Backend::Gpu)];
+const KERNELS: [(&str, Kernels); 3] =
+    [("auto", Kernels::Portable), ("reference", Kernels::Reference), ("portable", Kernels::Portable)];
 
 /// Randomness that tests can repeat. Nothing made with it is secret.
 #[derive(Args, Default)]

@@ -15,18 +15,39 @@ pub struct Json {
     to: Option<PathBuf>,
 }
 
+/// Where a report goes.
+pub enum Report {
+    Text,
+    Json,
+    TextAndFile(Output),
+}
+
 impl Json {
-    /// Prints `text` for people and `value` for machines, each where it belongs.
-    pub fn report(&self, value: &impl Serialize, text: impl FnOnce() -> String) -> Result<()> {
-        let json = || Ok::<_, serde_json::Error>(serde_json::to_string_pretty(value)? + "\n");
-        match &self.to {
-            Some(path) if path.as_os_str() == "-" => files::print(&json()?),
-            Some(path) => {
-                let json = json()?;
-                Output::create(path, Access::Everybody)?.write(|file| file.write_all(json.as_bytes()))?;
+    /// Prepares the report, so that a place that cannot be written is known before the work begins.
+    pub fn create(&self) -> Result<Report> {
+        Ok(match &self.to {
+            None => Report::Text,
+            Some(path) if path.as_os_str() == "-" => Report::Json,
+            Some(path) => Report::TextAndFile(Output::create(path, Access::Everybody)?),
+        })
+    }
+}
+
+impl Report {
+    /// Shows `text` to people and `value` to machines.
+    pub fn show(self, value: &impl Serialize, text: impl FnOnce() -> String) -> Result<()> {
+        match self {
+            Report::Text => files::print(&text()),
+            Report::Json => files::print(&json(value)?),
+            Report::TextAndFile(file) => {
+                let json = json(value)?;
+                file.write(|file| file.write_all(json.as_bytes()))?;
                 files::print(&text())
             }
-            None => files::print(&text()),
         }
     }
+}
+
+fn json(value: &impl Serialize) -> Result<String> {
+    Ok(serde_json::to_string_pretty(value)? + "\n")
 }

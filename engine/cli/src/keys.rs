@@ -13,8 +13,8 @@ pub struct Keys {
 }
 
 impl Keys {
-    /// Fresh keys for a checked `spec`. The order in which randomness is drawn is fixed, so that a test seed gives the same keys
-    /// to every command.
+    /// Fresh keys for a checked `spec`. The order in which randomness is drawn is fixed, so that a test seed gives the
+    /// same keys to every command.
     pub fn generate(spec: &ClientSpec, params: &Params, rng: &mut Randomness) -> Result<Self> {
         let secret = SecretKey::generate(params, rng);
         let public = secret.public_key(rng)?;

@@ -21,8 +21,8 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use clap::Parser;
 
-/// Classify images that stay encrypted: a client encrypts them, a server runs a neural network on the ciphertexts, and only
-/// the client can decrypt the labels.
+/// Classify images that stay encrypted: a client encrypts them, a server runs a neural network on the ciphertexts, and
+/// only the client can decrypt the labels.
 #[derive(Parser)]
 #[command(version, arg_required_else_help = true, after_help = EXAMPLES)]
 struct Cli {

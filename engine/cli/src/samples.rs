@@ -20,8 +20,8 @@ pub struct Samples {
 }
 
 impl Samples {
-    /// The test images of the data set `data`, or the images in the file or folder `data`; without it those of the network's own
-    /// data set. A data set that is absent is fetched first.
+    /// The test images of the data set `data`, or the images in the file or folder `data`; without it those of the
+    /// network's own data set. A data set that is absent is fetched first.
     pub fn load(network: &Network, data: Option<&str>, labels: Option<&Path>) -> Result<Self> {
         let set = data.map(str::parse::<DatasetId>);
         let mut samples = match (set, data, network.dataset) {

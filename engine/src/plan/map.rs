@@ -71,7 +71,7 @@ impl RealMap {
         let mut weights = vec![0.0; geometry.channels * geometry.taps()];
         let mut bias = next.bias.clone();
         let (a_rows, b_rows) = (a.channels / a.groups, b.channels / b.groups);
-        for o in 0..b.channels {
+        for (o, bias) in bias.iter_mut().enumerate() {
             for tap in 0..b.taps() {
                 let w = next.weights[o * b.taps() + tap];
                 if w == 0.0 {
@@ -80,7 +80,7 @@ impl RealMap {
                 let (middle, at) = (tap / (b.kernel[0] * b.kernel[1]), tap % (b.kernel[0] * b.kernel[1]));
                 let middle = middle + o / b_rows * b.group_channels();
                 let (y, x) = (at / b.kernel[1] * a.stride[0], at % b.kernel[1] * a.stride[1]);
-                bias[o] += w * self.bias[middle];
+                *bias += w * self.bias[middle];
                 let first_channel = middle / a_rows * a.group_channels();
                 for (row, line) in self.weights[middle * a.taps()..][..a.taps()].chunks_exact(a.kernel[1]).enumerate() {
                     let (channel, dy) = (first_channel + row / a.kernel[0], row % a.kernel[0]);

@@ -50,8 +50,8 @@ impl Decrypt {
         let doubtful = decrypted.out_of_range.iter().filter(|&&doubtful| doubtful).count();
         if doubtful > 0 {
             eprintln!(
-                "warning: {doubtful} image(s) have scores far outside the calibrated range; their labels are doubtful (a .json \
-                 output names them)"
+                "warning: {doubtful} image(s) have scores far outside the calibrated range, so that their labels are \
+                 doubtful; a .json output names them"
             );
         }
         out.write(&spec, &decrypted)

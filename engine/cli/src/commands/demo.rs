@@ -20,8 +20,8 @@ const PER_ROW: usize = 3;
 
 /// See it work: real digits, classified under encryption
 ///
-/// Fetches the MNIST test images if they are absent, generates keys, encrypts the images, classifies them with the shipped model
-/// mnist-1, decrypts the labels, and shows times, sizes, accuracies and some of the digits.
+/// Fetches the MNIST test images if they are absent, generates keys, encrypts the images, classifies them with the
+/// shipped model mnist-1, decrypts the labels, and shows times, sizes, accuracies and some of the digits.
 #[derive(Args)]
 #[command(after_help = "\
 Example:

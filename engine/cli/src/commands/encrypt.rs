@@ -16,8 +16,9 @@ use crate::samples::read_images;
 
 /// Encrypt images
 ///
-/// The client spec says which key encrypts (--secret or --public), the size of the images and the range of their values: an 8-bit
-/// pixel is scaled to that range, values from .npy files must lie in it. Channels come in the order gray, or red, green, blue.
+/// The client spec says which key encrypts (--secret or --public), the size of the images and the range of their
+/// values: an 8-bit pixel is scaled to that range, values from .npy files must lie in it. Channels come in the order
+/// gray, or red, green, blue.
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
@@ -62,12 +63,11 @@ impl Encrypt {
         let out = Output::create(&self.out, Access::Everybody)?;
 
         let (bar, mut rng) = (Bar::new("encrypt"), self.seed.randomness("encrypt")?);
-        let pixels = images.as_slice().context("images in standard order")?;
         let ciphertexts = encrypt(
             &spec,
             &params,
-            key.context("a key: clap requires one")?,
-            pixels,
+            key.expect("clap requires one of the keys"),
+            images.as_slice().expect("images are in standard order"),
             images.dim().0,
             &mut rng,
             &|done, total| bar.show(done as u64, total as u64),

@@ -19,9 +19,9 @@ use crate::server::Machine;
 
 /// Classify encrypted images: the server's job, which needs no secret
 ///
-/// The result is masked with fresh encryptions of zero under the client's public key, so that it shows nothing of the model but
-/// the scores. With --deterministic it is not masked and the same input gives the same bytes: for tests only, because a client can
-/// then learn exact equations in the weights.
+/// The result is masked with fresh encryptions of zero under the client's public key, so that it shows nothing of the
+/// model but the scores. With --deterministic it is not masked and the same input gives the same bytes: for tests only,
+/// because a client can then learn exact equations in the weights.
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
@@ -94,6 +94,7 @@ impl Infer {
         let public = self.masking.public.as_ref().map(|path| files::read(path, |file| read_public_key(file, &binding)));
         let public = public.transpose()?;
         let input = files::read(&self.input, |file| read_ciphertexts(file, &binding, &CiphertextLayout::input(spec)))?;
+        let json = self.json.create()?;
         let out = Output::create(&self.out, Access::Everybody)?;
 
         let (bar, mut rng) = (Bar::new("compute"), self.seed.randomness("masks")?);
@@ -118,7 +119,7 @@ impl Infer {
             layers: Layer::all(&prepared.plan.report, &compute, input.sets.len()),
             peak_rss_bytes: peak_rss(),
         };
-        self.json.report(&report, || {
+        json.show(&report, || {
             let (images, seconds) = (report.images, report.seconds.compute);
             format!("{images} images in {seconds:.3} s: {:.0} per second\n", report.images_per_second)
         })

@@ -32,7 +32,7 @@ impl Inspect {
     pub fn run(self) -> Result<()> {
         let is_model = self.file.extension().is_some_and(|extension| extension == "toml");
         let facts = if is_model { model(&self.file)? } else { container(&self.file)? };
-        self.json.report(&facts, || table(&facts))
+        self.json.create()?.show(&facts, || table(&facts))
     }
 }
 

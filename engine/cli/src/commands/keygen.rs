@@ -15,8 +15,8 @@ use crate::prepared::load_and_plan;
 
 /// Generate a client's keys
 ///
-/// Writes into the folder DIR: secret.key (keep it: only its owner may read it), public.key and eval.key (for the server), and
-/// client.spec. A spec from a server is checked in full before anything is made from it.
+/// Writes into the folder DIR: secret.key (keep it: only its owner may read it), public.key and eval.key (for the
+/// server), and client.spec. A spec from a server is checked in full before anything is made from it.
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
@@ -45,12 +45,12 @@ impl Keygen {
     pub fn run(self) -> Result<()> {
         let (spec, params) = match (&self.spec, &self.model) {
             (Some(path), _) => files::read_spec(path)?,
-            (None, model) => {
-                let (_, plan) = load_and_plan(model.as_deref().unwrap_or_default(), &self.planning.options())?;
-                let spec = plan.program.client_spec();
+            (None, Some(model)) => {
+                let spec = load_and_plan(model, &self.planning.options())?.1.program.client_spec();
                 let params = spec.check()?;
                 (spec, params)
             }
+            (None, None) => unreachable!("clap requires a spec or a model"),
         };
         let secret_path = self.out.join("secret.key");
         ensure!(

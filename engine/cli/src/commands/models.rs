@@ -73,7 +73,7 @@ impl Row {
 impl Models {
     pub fn run(self) -> Result<()> {
         let rows: Vec<Row> = zoo::names().iter().copied().map(Row::new).collect::<Result<_>>()?;
-        self.json.report(&rows, || table(&rows))
+        self.json.create()?.show(&rows, || table(&rows))
     }
 }
 

@@ -36,10 +36,11 @@ pub struct Plan {
 impl Plan {
     pub fn run(self) -> Result<()> {
         let (_, plan) = load_and_plan(&self.model, &self.planning.options())?;
+        let json = self.json.create()?;
         if let Some(path) = &self.write_spec {
             let spec = plan.program.client_spec();
             Output::create(path, Access::Everybody)?.write(|file| write_client_spec(file, &spec))?;
         }
-        self.json.report(&plan.report, || plan.report.to_string())
+        json.show(&plan.report, || plan.report.to_string())
     }
 }

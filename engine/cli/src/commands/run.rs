@@ -15,8 +15,8 @@ use crate::samples::Samples;
 
 /// Encrypt, classify and decrypt in one process, with a full report
 ///
-/// Generates keys, encrypts test images, classifies them under encryption, decrypts the labels, and compares them with the
-/// same network in plaintext. A data set that is absent is fetched first.
+/// Generates keys, encrypts test images, classifies them under encryption, decrypts the labels, and compares them with
+/// the same network in plaintext. A data set that is absent is fetched first.
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
@@ -28,7 +28,8 @@ pub struct Run {
     /// A shipped model (`cryptodl models` lists them) or a .toml file
     #[arg(long)]
     model: String,
-    /// Data set (mnist, fashion-mnist, cifar10), or an IDX, .npy or PNG file, or a folder of PNG files [default: the model's]
+    /// Data set (mnist, fashion-mnist, cifar10), or an IDX, .npy or PNG file, or a folder of PNG files [default: the
+    /// model's]
     #[arg(long, value_name = "SET|PATH")]
     data: Option<String>,
     /// True labels of your own images, an IDX file; without it no accuracy is reported
@@ -58,11 +59,12 @@ impl Run {
             samples.truncate(images)?;
         }
         let out = self.out.as_ref().map(Results::create).transpose()?;
+        let json = self.json.create()?;
         let outcome = classify(&prepared, &samples, &self.seed)?;
         if let Some(out) = out {
             out.write(&prepared.spec, &outcome.decrypted)?;
         }
         let report = RunReport::new(&prepared, &samples, &outcome);
-        self.json.report(&report, || report.to_string())
+        json.show(&report, || report.to_string())
     }
 }
