@@ -6,9 +6,9 @@ use cryptodl_models::network::Histogram;
 pub const ENCRYPTION_SHARE: f64 = 0.001;
 /// The same with weight rounding added.
 ///
-/// Half of what would keep 99.5 % of the labels on average: the number that changes is random, and a run of a few hundred or
+/// A third of what would keep 99.5 % of the labels on average: the number that changes is random, and a run of a few hundred or
 /// thousand images should keep them too.
-pub const TOTAL_SHARE: f64 = 0.002;
+pub const TOTAL_SHARE: f64 = 0.0015;
 
 /// Predicted share of changed labels under a noise of standard deviation `sigma` on every logit: the mean over the stored
 /// margins of `Q(margin / (sqrt 2 sigma))`, `Q` the tail of the normal distribution (design: planner.md, "Tolerance").
