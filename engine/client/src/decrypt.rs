@@ -68,7 +68,7 @@ pub fn decrypt(
             let scores = (0..classes).map(|class| slots[class * params.n() + slot]);
             let best = scores.clone().enumerate().rev().max_by(|(_, a), (_, b)| a.total_cmp(b));
             decrypted.labels.push(best.map_or(0, |(class, _)| class as u32));
-            decrypted.out_of_range.push(scores.clone().any(|score| score.abs() > bound));
+            decrypted.out_of_range.push(scores.clone().any(|score| exceeds(score, bound)));
             // Adding zero turns -0 into 0.
             decrypted.scores.extend(scores.map(|score| (score * unit).round() / unit + 0.0));
         }
@@ -84,12 +84,17 @@ fn check_set<'a>(
     bound: f64,
 ) -> Result<(), ClientError> {
     // All slots count, padding too: a wrapped coefficient spoils every slot, an outlier only its own.
-    let exceeding = classes.map(|slots| (slots.iter().filter(|score| score.abs() > bound).count(), slots.len()));
+    let exceeding = classes.map(|slots| (slots.iter().filter(|&&score| exceeds(score, bound)).count(), slots.len()));
     let (class, (exceeding, slots)) = exceeding.enumerate().max_by_key(|&(_, (count, _))| count).unwrap_or((0, (0, 0)));
     if exceeding * SPOILT_SHARE <= slots {
         return Ok(());
     }
     Err(ClientError::Spoilt { set, first: images.start, last: images.end - 1, class, exceeding, bound })
+}
+
+/// Whether a score is beyond `bound`. One that is not a number is: modulo more than 2^1024, noise overflows an `f64`.
+fn exceeds(score: f64, bound: f64) -> bool {
+    score.is_nan() || score.abs() > bound
 }
 
 /// All slots of every set, `[value][N]`, unrounded, padding included. They contain the ciphertexts' noise, from which whoever

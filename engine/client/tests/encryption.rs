@@ -170,6 +170,17 @@ fn another_key_is_noticed() {
 }
 
 #[test]
+fn another_key_is_noticed_where_noise_overflows() {
+    let spec = spec(1024, 36, 0, 3, EncryptionKind::Secret);
+    let (right, wrong) = (secret(&spec, 1), secret(&spec, 2));
+    let ciphertexts = encrypt_with(&spec, &right, &numbers(3, 1), 2).unwrap();
+    let noise = slots(&wrong, &ciphertexts, 1.0);
+    assert!(noise.iter().any(|slot| !slot.is_finite()), "36 primes of 30 bits exceed an f64");
+    let error = decrypt(&spec, right.params(), &wrong, &ciphertexts).unwrap_err();
+    assert!(matches!(error, ClientError::Spoilt { .. }), "{error}");
+}
+
+#[test]
 fn outliers_are_marked_and_spoilt_sets_refused() {
     let mut spec = spec(1024, 2, 0, 2, EncryptionKind::Secret);
     spec.input.range = [-100.0, 100.0];

@@ -55,7 +55,8 @@ pub fn fold(network: &Network) -> Result<Vec<FoldedStage>, PlanError> {
                     gamma.iter().zip(var).map(|(&g, &v)| f64::from(g) / (f64::from(v) + eps).sqrt()).collect();
                 let terms = beta.iter().zip(mean).zip(&factor);
                 let shift: Vec<f64> = terms.map(|((&b, &m), f)| f64::from(b) - f64::from(m) * f).collect();
-                match run.pop() {
+                // After a flatten it may have a factor for every value, not for every channel: then it is a map of its own.
+                match run.pop_if(|before| before.geometry.channels == factor.len()) {
                     Some(before) => {
                         let mut map = before.then_affine(&factor, &shift);
                         rename(&mut map, layer);

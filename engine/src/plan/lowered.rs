@@ -1,5 +1,6 @@
 //! A network after folding and normalisation, with everything that the search looks up: merged maps, gains, tolerances.
 
+use cryptodl_core::backend::MAX_TAPS;
 use cryptodl_models::network::Network;
 
 use super::gains::Gains;
@@ -109,8 +110,9 @@ fn merge_all(run: &[RealMap]) -> Vec<Vec<Option<Factor>>> {
             parts += next.geometry.multiply_adds();
             if i > 0 {
                 current = current.take().filter(|map| map.merges_with(next)).and_then(|map| {
-                    let cost = map.merged_geometry(next).multiply_adds();
-                    (cost <= MERGE_LIMIT * parts).then(|| map.merge(next))
+                    let merged = map.merged_geometry(next);
+                    let fits = merged.multiply_adds() <= MERGE_LIMIT * parts && merged.taps() <= MAX_TAPS;
+                    fits.then(|| map.merge(next))
                 });
             }
             current.clone().map(Factor::new)

@@ -39,10 +39,10 @@ impl RealMap {
         self
     }
 
-    /// Whether `self` and then `next` is one convolution: `next` must not pad, for its padding would stand for zeros of
-    /// `self`'s output, bias included.
+    /// Whether `self` and then `next` is one convolution: `next` must see the planes that `self` makes (not their flattened
+    /// values), and must not pad, for its padding would stand for zeros of `self`'s output, bias included.
     pub fn merges_with(&self, next: &RealMap) -> bool {
-        next.geometry.padding == [0, 0]
+        next.geometry.padding == [0, 0] && next.geometry.input == self.geometry.output()
     }
 
     /// Shape of `self` followed by `next`: kernels add up as `k + (k' - 1) s`, strides multiply.

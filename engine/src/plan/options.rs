@@ -45,6 +45,9 @@ pub const DEFAULT_BATCH: usize = 8192;
 /// Prime sizes that the search considers.
 pub const PRIME_BITS: std::ops::RangeInclusive<u32> = 20..=MAX_MODULUS_BITS;
 
+/// Chain lengths that the search considers.
+pub const LIMBS: std::ops::RangeInclusive<usize> = 1..=40;
+
 /// Input scales that the search considers, as `2 log2`.
 pub const INPUT_HALF_BITS: std::ops::RangeInclusive<u32> = 16..=60;
 
@@ -85,7 +88,7 @@ impl PlanOptions {
             let allowed = "a power of two, 2048 to 65536".to_string();
             return Err(PlanError::Pin { what: "--n", value: n.to_string(), allowed });
         }
-        pin("--limbs", self.limbs, 1..=58)?;
+        pin("--limbs", self.limbs, LIMBS)?;
         pin("--prime-bits", self.prime_bits.map(|b| b as usize), range(&PRIME_BITS))?;
         pin("--weight-bits", self.weight_bits.map(|b| b as usize), range(&WEIGHT_BITS))?;
         match self.input_half_bits.filter(|half_bits| !INPUT_HALF_BITS.contains(half_bits)) {

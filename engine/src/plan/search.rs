@@ -7,10 +7,10 @@
 use std::collections::BTreeMap;
 
 use cryptodl_core::backend::ProductPlan;
-use cryptodl_core::ckks::{EncryptionKind, MAX_SPECIAL_PRIMES};
+use cryptodl_core::ckks::{EncryptionKind, MAX_COMPONENTS, MAX_SPECIAL_PRIMES};
 
 use super::lowered::Lowered;
-use super::options::{INPUT_HALF_BITS, PRIME_BITS, PlanOptions, ScheduleKind};
+use super::options::{INPUT_HALF_BITS, LIMBS, PRIME_BITS, PlanOptions, ScheduleKind};
 use super::quantise::WEIGHT_BITS;
 use super::schedule::{Ring, Settings, Structure, Walk, walk};
 use super::{PlanError, work};
@@ -19,8 +19,6 @@ use super::{PlanError, work};
 const MAX_STRUCTURES: usize = 2048;
 /// Feasible runners-up to report.
 const RUNNERS_UP: usize = 3;
-/// Chain lengths tried.
-const MAX_LIMBS: usize = 40;
 
 /// A schedule found.
 #[derive(Clone, Debug)]
@@ -199,7 +197,7 @@ fn candidates_of(
     };
     let mut candidates = Vec::new();
     for special in special {
-        for limbs in structure.drops() + 1..=MAX_LIMBS {
+        for limbs in structure.drops() + 1..=*LIMBS.end() {
             for prime_bits in PRIME_BITS {
                 let fits = |pin: Option<usize>, value: usize| pin.is_none_or(|pin| pin == value);
                 if !fits(options.limbs, limbs) || !fits(options.prime_bits.map(|b| b as usize), prime_bits as usize) {
@@ -325,9 +323,6 @@ fn activation_plans(products: usize, input_components: usize) -> Vec<Vec<Product
     }
     complete.into_iter().map(|(plans, _)| plans).collect()
 }
-
-/// Largest number of components that a schedule may carry.
-const MAX_COMPONENTS: usize = 16;
 
 /// Whether relinearisations take three components and no step carries too many.
 fn consistent(structure: &Structure) -> bool {

@@ -118,6 +118,37 @@ fn batch_norm_and_pooling_after_an_activation_stand_alone() {
 }
 
 #[test]
+fn batch_norm_of_flattened_features_has_a_factor_for_every_value() {
+    let mut g = generator();
+    let ops = vec![
+        conv(&mut g, [2, 1, 3], 1, 0),
+        LayerOp::Flatten,
+        batch_norm(&mut g, 72),
+        polynomial(&[0.1, 0.4, 0.3]),
+        batch_norm(&mut g, 72),
+        dense(&mut g, 3, 72),
+        batch_norm(&mut g, 3),
+    ];
+    let net = network([1, 8, 8], ops);
+    let stages = normalise(fold(&net).unwrap()).unwrap();
+    assert_eq!(stages.iter().map(|stage| stage.run.len()).collect::<Vec<_>>(), [2, 2]);
+    assert!(!stages[0].run[0].merges_with(&stages[0].run[1]), "planes and values are not one convolution");
+    assert_eq!(lowered::Lowered::new(&net).unwrap().factorisations(1).len(), 2);
+    let images = images(4, [1, 8, 8], 6);
+    assert!(largest_difference(&evaluate(&stages, &images), &plain::logits(&net, images.view())) < 1e-5);
+}
+
+#[test]
+fn maps_with_more_taps_than_the_kernels_sum_exactly_are_not_merged() {
+    let mut g = generator();
+    let side = 260;
+    let ops = vec![pool(2), LayerOp::Flatten, dense(&mut g, 2, side * side / 4)];
+    let lowered = lowered::Lowered::new(&network([1, side, side], ops)).unwrap();
+    assert!(side * side > cryptodl_core::backend::MAX_TAPS);
+    assert_eq!(lowered.factorisations(0), [[1, 1]]);
+}
+
+#[test]
 fn activations_become_monic_and_depressed_where_the_range_allows() {
     let mut g = generator();
     let mut activation = |coefficients: &[f64]| {
@@ -275,6 +306,8 @@ fn what_does_not_fit_says_what_would_help() {
     assert!(message.contains("--n = 3000"), "{message}");
     let message = refuse(PlanOptions { weight_bits: Some(9), ..PlanOptions::default() });
     assert!(message.contains("--weight-bits = 9 is not allowed: 4 to 8"), "{message}");
+    let message = refuse(PlanOptions { limbs: Some(41), ..PlanOptions::default() });
+    assert!(message.contains("--limbs = 41 is not allowed: 1 to 40"), "{message}");
 }
 
 #[test]

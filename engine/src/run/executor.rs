@@ -227,7 +227,14 @@ impl<B: Backend> Executor<B> {
 
     fn check_input(&self, input: &Ciphertexts) -> Result<(), RunError> {
         let bytes = input.set_bytes(&self.params);
-        let sets = input.images.div_ceil(self.params.n()).max(1);
+        let sets = input.images.div_ceil(self.params.n());
+        if sets == 0 {
+            return Err(RunError::Input {
+                field: "the number of images",
+                actual: "0".into(),
+                expected: "1 or more".into(),
+            });
+        }
         let checks = [
             ("the number of chain limbs", input.level, self.input.limbs.len()),
             ("the number of values", input.values, self.input.values),
@@ -379,7 +386,7 @@ impl<B: Backend> Executor<B> {
         }
         let per_lane = 2 * widest / shape.lanes as u64;
         let lanes = (self.memory_budget / 2 / per_lane.max(1)) as usize;
-        lanes.clamp(MIN_LANES.min(shape.lanes), shape.lanes).next_power_of_two().min(shape.lanes)
+        1 << lanes.clamp(MIN_LANES.min(shape.lanes), shape.lanes).ilog2()
     }
 
     /// Values per band of an activation: its intermediates (products, digits, accumulators) take about ten times the operand.

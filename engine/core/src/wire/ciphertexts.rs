@@ -138,8 +138,8 @@ pub fn write_ciphertexts(
     writer.finish()
 }
 
-/// Reads ciphertexts of `layout`. Each set is read into its own buffer once the one before has arrived. Residues stay packed
-/// and unchecked: [`crate::backend::Backend::unpack`] reports one that is not reduced, [`check_residues`] names it.
+/// Reads ciphertexts of `layout`. Each set is read into its own buffer, which grows as it arrives. Residues stay packed and
+/// unchecked: [`crate::backend::Backend::unpack`] reports one that is not reduced, [`check_residues`] names it.
 ///
 /// # Errors
 /// See [`WireError`].
@@ -159,9 +159,7 @@ pub fn read_ciphertexts(
     let images = usize::try_from(header.images).map_err(|_| too_large("number of images", header.images))?;
     let mut sets = Vec::new();
     for _ in 0..header.sets {
-        let mut set = vec![0; set_len];
-        reader.fill(&mut set)?;
-        sets.push(set);
+        sets.push(reader.bytes(set_len)?);
     }
     reader.finish()?;
     let CiphertextLayout { level, values, components, .. } = *layout;

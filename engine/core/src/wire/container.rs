@@ -224,6 +224,22 @@ impl<R: Read> Reader<R> {
         Ok(())
     }
 
+    /// Reads the next `len` bytes. The buffer grows as they arrive, so that a short file takes little memory whatever it is
+    /// said to hold.
+    ///
+    /// # Errors
+    /// As [`Self::fill`].
+    pub fn bytes(&mut self, len: usize) -> Result<Vec<u8>, WireError> {
+        let mut out = Vec::new();
+        while out.len() < len {
+            let (start, step) = (out.len(), out.len().max(CHUNK).min(len - out.len()));
+            out.reserve_exact(step);
+            out.resize(start + step, 0);
+            self.fill(&mut out[start..])?;
+        }
+        Ok(out)
+    }
+
     /// Reads the checksum and checks that the file ends there.
     ///
     /// # Errors

@@ -1,7 +1,7 @@
 //! Files: one container ([`Reader`], [`Writer`]) for every kind, described byte for byte in `docs/format.md`.
 //!
 //! Readers take any [`std::io::Read`] (a byte slice, a file). They know from the kind and the parameters how long a file must
-//! be before they read its payload, so what a file claims never decides how much is read or allocated. Every bit is covered by
+//! be before they read its payload, so what a file claims never decides how much is read, and buffers grow no faster than a file arrives. Every bit is covered by
 //! a checksum; whatever is wrong is a [`WireError`], never a panic.
 
 mod ciphertexts;

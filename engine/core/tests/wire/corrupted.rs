@@ -88,6 +88,21 @@ fn a_consistent_claim_of_a_trillion_images_reads_one_set() {
 }
 
 #[test]
+fn a_hostile_spec_cannot_make_a_short_file_take_memory() {
+    let Example { mut file, .. } = example(Kind::Result);
+    let layout = CiphertextLayout { values: 1 << 31, components: 1 << 12, ..CiphertextLayout::result(&SPEC) };
+    let len = wire::ciphertexts_len(binding().params, &layout, 1) - (HEADER_LEN + TRAILER_LEN) as u64;
+    assert!(len > 1 << 46, "a set that no machine holds");
+    file[HEADER_LEN - 8..HEADER_LEN].copy_from_slice(&len.to_le_bytes());
+    file[HEADER_LEN + 4..HEADER_LEN + 8].copy_from_slice(&(1u32 << 31).to_le_bytes());
+    file[HEADER_LEN + 8..HEADER_LEN + 12].copy_from_slice(&(1u32 << 12).to_le_bytes());
+    file[HEADER_LEN + 12..HEADER_LEN + 16].copy_from_slice(&1u32.to_le_bytes());
+    file[HEADER_LEN + 20..HEADER_LEN + 28].copy_from_slice(&1u64.to_le_bytes());
+    let error = wire::read_ciphertexts(&file[..], &binding(), &layout).unwrap_err();
+    assert!(matches!(error, WireError::Truncated { has, .. } if has == file.len() as u64), "{error}");
+}
+
+#[test]
 fn wrong_kinds_say_what_they_are() {
     for Example { kind: expected, read, .. } in examples::all() {
         for other in examples::all().into_iter().filter(|other| other.kind != expected) {
