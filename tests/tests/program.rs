@@ -41,7 +41,7 @@ fn check(model: &str, schedule: ScheduleKind, encryption: EncryptionKind) {
         row.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1)).map(|(class, _)| class)
     };
     let agree = (0..IMAGES).filter(|&i| best(slots.row(i)) == best(plain.row(i))).count();
-    assert!(agree * 100 >= IMAGES * 99, "{model} {schedule:?}: {agree} of {IMAGES} labels agree");
+    assert!(agree * 1000 >= IMAGES * 995, "{model} {schedule:?}: {agree} of {IMAGES} labels agree");
 
     let sets = input.sets.len() as u64;
     let layers = report.layers.iter();

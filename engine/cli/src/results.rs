@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use anyhow::Result;
-use cryptodl_client::{Decrypted, score_decimals};
+use cryptodl_client::Decrypted;
 use cryptodl_core::ckks::ClientSpec;
 use serde_json::json;
 
@@ -56,15 +56,15 @@ impl Results {
 impl ResultsOutput {
     pub fn write(self, spec: &ClientSpec, decrypted: &Decrypted) -> Result<()> {
         self.output.write(|file| match self.format {
-            Format::Csv => write_csv(file, spec, decrypted),
+            Format::Csv => write_csv(file, decrypted),
             Format::Json => write_json(file, spec, decrypted),
             Format::Npy => write_npy(file, decrypted),
         })
     }
 }
 
-fn write_csv(file: &mut dyn Write, spec: &ClientSpec, decrypted: &Decrypted) -> io::Result<()> {
-    let decimals = score_decimals(spec.output.noise) as usize;
+fn write_csv(file: &mut dyn Write, decrypted: &Decrypted) -> io::Result<()> {
+    let decimals = decrypted.decimals as usize;
     write!(file, "index,label")?;
     (0..decrypted.classes).try_for_each(|class| write!(file, ",score_{class}"))?;
     writeln!(file)?;

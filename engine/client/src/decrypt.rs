@@ -2,7 +2,7 @@
 
 use cryptodl_core::backend::packed_row;
 use cryptodl_core::ckks::{
-    Ciphertexts, ClientSpec, Encoder, MAX_COMPONENTS, Params, Scale, UniformPurpose, UniformSource,
+    Ciphertexts, ClientSpec, Encoder, HEADROOM, MAX_COMPONENTS, Params, Scale, UniformPurpose, UniformSource, noise,
 };
 use cryptodl_core::ring::{CentredConverter, unpack_row};
 use rayon::prelude::*;
@@ -10,9 +10,7 @@ use zeroize::Zeroizing;
 
 use crate::{ClientError, SecretKey};
 
-/// Scores beyond this many times their calibrated range are no results (design/planner.md, "Headroom").
-const HEADROOM: f64 = 4.0;
-/// A set is spoilt when more than one image in so many is beyond that.
+/// A set is spoilt when more than one slot in so many is beyond [`HEADROOM`] times the calibrated range.
 const SPOILT_SHARE: usize = 10;
 /// Most decimals reported, about what an `f32` holds.
 const MAX_DECIMALS: i32 = 6;
@@ -22,7 +20,9 @@ const MAX_DECIMALS: i32 = 6;
 pub struct Decrypted {
     /// Number of classes.
     pub classes: usize,
-    /// Scores, image-major `[image][class]`, rounded to [`score_decimals`].
+    /// Decimals of the scores: [`score_decimals`] of the spec's noise, or of the masks' where the spec claims less.
+    pub decimals: u32,
+    /// Scores, image-major `[image][class]`, rounded to `decimals`.
     pub scores: Vec<f64>,
     /// The class with the largest score before rounding, the first of equals.
     pub labels: Vec<u32>,
@@ -58,8 +58,12 @@ pub fn decrypt(
     let sets = decrypt_slots_raw_do_not_return_to_server(params, key, result, output.scale)?;
 
     let bound = HEADROOM * output.range[0].abs().max(output.range[1].abs());
-    let unit = 10f64.powi(score_decimals(output.noise) as i32);
-    let mut decrypted = Decrypted { classes, scores: Vec::new(), labels: Vec::new(), out_of_range: Vec::new() };
+    // The masks alone make this much noise: a spec that claims less does not get more digits out.
+    let masks = noise::rerandomise(params.n(), output.components).rms / output.scale.value();
+    let decimals = score_decimals(output.noise.max(masks));
+    let unit = 10f64.powi(decimals as i32);
+    let mut decrypted =
+        Decrypted { classes, decimals, scores: Vec::new(), labels: Vec::new(), out_of_range: Vec::new() };
     for (set, slots) in sets.iter().enumerate() {
         let first = set * params.n();
         let count = params.n().min(images - first);

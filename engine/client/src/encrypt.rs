@@ -20,7 +20,8 @@ pub enum EncryptionKey<'a> {
 }
 
 /// Encrypts `count` images. `images` is image-major, each image in channel, row, column order, its values already in the
-/// spec's range; `params` is what [`ClientSpec::check`] returned. The slots that are left over in the last set hold zero.
+/// spec's range; `params` is what [`ClientSpec::check`] returned. The slots that are left over in the last set hold
+/// the value of the range that is nearest to zero.
 ///
 /// `progress` is told how many of all ciphertexts are done, from any thread. The result depends on the state of `rng` and not
 /// on the number of threads.
@@ -49,13 +50,18 @@ pub fn encrypt(
 
     let (values, level, seed) = (spec.input.shape.iter().product(), spec.input.level, encryptor.seed());
     let mut ciphertexts = Ciphertexts { level, values, components: 2, seed, images: count, sets: Vec::new() };
+    let [low, high] = spec.input.range;
+    let padding = 0f64.clamp(low, high);
     let total = count.div_ceil(params.n()) * values;
     let done = AtomicUsize::new(0);
     for (set, images) in images.chunks(params.n() * values).enumerate() {
-        let mut bytes = vec![0; ciphertexts.set_bytes(params)];
+        // A hostile spec can ask for more than there is.
+        let (mut bytes, len) = (Vec::new(), ciphertexts.set_bytes(params));
+        bytes.try_reserve_exact(len).map_err(|_| ClientError::OutOfMemory { bytes: len })?;
+        bytes.resize(len, 0);
         rows_by_value(&mut bytes, params, &ciphertexts).into_par_iter().enumerate().for_each(|(value, rows)| {
             let object = set * values + value;
-            let mut message = Zeroizing::new(vec![0.0; params.n()]);
+            let mut message = Zeroizing::new(vec![padding; params.n()]);
             for (slot, image) in message.iter_mut().zip(images.chunks_exact(values)) {
                 *slot = f64::from(image[value]);
             }

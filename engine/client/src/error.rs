@@ -102,6 +102,14 @@ pub enum ClientError {
         /// The prime.
         q: u32,
     },
+    /// No room for the ciphertexts.
+    #[error(
+        "no memory for {bytes} bytes of ciphertexts: encrypt fewer images at a time, or check where the spec comes from"
+    )]
+    OutOfMemory {
+        /// Bytes of one set.
+        bytes: usize,
+    },
     /// A result that cannot be a result.
     #[error(
         "set {set} (images {first} to {last}) is spoilt: {exceeding} of its slots have a score of class {class} beyond {bound}, four times the calibrated range. Was it encrypted with another key, or damaged on the way? If not, its images are unlike those that the model was made for"

@@ -49,13 +49,14 @@ impl RealMap {
     pub fn merged_geometry(&self, next: &RealMap) -> Geometry {
         let (a, b) = (&self.geometry, &next.geometry);
         let axis = |i: usize| a.kernel[i] + (b.kernel[i] - 1) * a.stride[i];
+        let depthwise = |g: &Geometry| g.groups == g.channels && g.groups == g.input[0];
         Geometry {
             input: a.input,
             channels: b.channels,
             kernel: [axis(0), axis(1)],
             stride: [a.stride[0] * b.stride[0], a.stride[1] * b.stride[1]],
             padding: a.padding,
-            groups: 1,
+            groups: if depthwise(a) && depthwise(b) { b.channels } else { 1 },
         }
     }
 
@@ -84,7 +85,8 @@ impl RealMap {
                 let first_channel = middle / a_rows * a.group_channels();
                 for (row, line) in self.weights[middle * a.taps()..][..a.taps()].chunks_exact(a.kernel[1]).enumerate() {
                     let (channel, dy) = (first_channel + row / a.kernel[0], row % a.kernel[0]);
-                    let start = ((o * a.input[0] + channel) * height + y + dy) * width + x;
+                    let channel = o * geometry.group_channels() + channel % geometry.group_channels();
+                    let start = (channel * height + y + dy) * width + x;
                     weights[start..].iter_mut().zip(line).for_each(|(sum, v)| *sum += w * v);
                 }
             }

@@ -53,6 +53,6 @@ pub fn plan(network: &Network, options: &PlanOptions) -> Result<Plan, PlanError>
 }
 
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;

@@ -5,12 +5,12 @@ use cryptodl_core::ckks::{
     ClientSpec, Digest, EncryptionKind, InputLayout, OutputLayout, Params, ParamsSpec, RelinLayout, Scale,
 };
 use cryptodl_core::ring::RnsBasis;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use super::QuantisedMap;
 
 /// A planned network: a pure function of the model file and the planning flags.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize)]
 pub struct Program {
     /// Model name, for people; not part of the digest.
     pub model: String,
@@ -21,7 +21,7 @@ pub struct Program {
 }
 
 /// The part of a [`Program`] that decides every bit of a result.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Content {
     /// Ring, chain, special primes.
     pub params: ParamsSpec,
@@ -38,7 +38,7 @@ pub struct Content {
 }
 
 /// One step of a Program.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub enum Step {
     /// An integer linear map.
     Linear {
@@ -52,7 +52,7 @@ pub enum Step {
 }
 
 /// An activation of a Program: integers at the scales of the places where they are added.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ActivationStep {
     /// Whether the monic part is negated.
     pub negate: bool,

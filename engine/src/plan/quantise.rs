@@ -3,7 +3,7 @@
 use cryptodl_core::backend::{LinearMap, LinearMapError};
 use cryptodl_core::ckks::Scale;
 use cryptodl_core::ring::RnsBasis;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use super::{Geometry, RealMap};
 
@@ -12,7 +12,7 @@ use super::{Geometry, RealMap};
 pub const WEIGHT_BITS: std::ops::RangeInclusive<u32> = 4..=8;
 
 /// An integer linear map of a Program.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct QuantisedMap {
     /// Shape.
     pub geometry: Geometry,

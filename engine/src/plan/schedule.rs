@@ -2,14 +2,15 @@
 
 use cryptodl_core::backend::ProductPlan;
 use cryptodl_core::ckks::noise::{self, Noise};
-use cryptodl_core::ckks::{EncryptionKind, RelinLayout, Scale};
+use cryptodl_core::ckks::{EncryptionKind, HEADROOM, RelinLayout, Scale};
 use cryptodl_core::ring::ntt_primes;
 
 use super::PlanError;
 use super::lowered::{Factor, Lowered};
 
-/// Values may reach this many times their calibrated range before a coefficient wraps.
-pub const HEADROOM: f64 = 4.0;
+/// Noise above this share of the calibrated values is no small disturbance any more: activations bend it, and its prediction
+/// by derivatives fails.
+const LINEAR_SHARE: f64 = 0.125;
 
 /// The discrete shape of a schedule: how runs are factored, and what follows each product.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -139,11 +140,15 @@ impl Walk {
         self.steps.last().map_or(&self.input, |step| &step.after)
     }
 
-    /// How far the noise is above what the labels bear, as a ratio of variances: feasible at most 1.
+    /// How far the noise is above what the labels bear, or above what leaves the linearised prediction true, as a ratio of
+    /// variances: feasible at most 1.
     pub fn strain(&self, allowed: [f64; 2]) -> f64 {
         let encryption = self.noise.worst * self.noise.worst;
         let total = encryption + self.rounding * self.rounding;
-        (encryption / (allowed[0] * allowed[0])).max(total / (allowed[1] * allowed[1]))
+        let labels = (encryption / (allowed[0] * allowed[0])).max(total / (allowed[1] * allowed[1]));
+        let crowding = |state: &State| state.noise.worst / (LINEAR_SHARE * state.bound);
+        let states = std::iter::once(&self.input).chain(self.steps.iter().map(|step| &step.after));
+        states.map(|state| crowding(state) * crowding(state)).fold(labels, f64::max)
     }
 }
 

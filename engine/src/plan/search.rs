@@ -5,6 +5,7 @@
 //! scale and weight sizes that keep headroom and noise within bounds. The first that succeeds is the cheapest.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 use cryptodl_core::backend::ProductPlan;
 use cryptodl_core::ckks::{EncryptionKind, MAX_COMPONENTS, MAX_SPECIAL_PRIMES};
@@ -19,6 +20,8 @@ use super::{PlanError, work};
 const MAX_STRUCTURES: usize = 2048;
 /// Feasible runners-up to report.
 const RUNNERS_UP: usize = 3;
+/// Candidates tried for runners-up once the best is found.
+const RUNNER_UP_ATTEMPTS: usize = 200;
 
 /// A schedule found.
 #[derive(Clone, Debug)]
@@ -55,6 +58,18 @@ struct Candidate {
     limbs: usize,
     special: usize,
     price: f64,
+}
+
+impl Candidate {
+    /// Structure, limbs and special primes.
+    fn shape(&self) -> [usize; 3] {
+        [self.structure, self.limbs, self.special]
+    }
+
+    /// Key of its ring.
+    fn ring(&self) -> (usize, u32, usize, usize) {
+        (self.n, self.prime_bits, self.limbs, self.special)
+    }
 }
 
 /// Finds the cheapest feasible schedule, and the runners-up.
@@ -95,42 +110,67 @@ fn search_among(
     let mut runners: Vec<RunnerUp> = Vec::new();
     let mut cheaper: BTreeMap<usize, (f64, RunnerUp)> = BTreeMap::new();
     let mut nearest: Option<(f64, String)> = None;
+    // The largest primes of each structure and length: where they fail, smaller ones need not be tried.
+    let mut roomiest: BTreeMap<[usize; 3], &Candidate> = BTreeMap::new();
+    for candidate in &candidates {
+        let room = roomiest.entry(candidate.shape()).or_insert(candidate);
+        if candidate.prime_bits > room.prime_bits {
+            *room = candidate;
+        }
+    }
+    let mut hopeless: BTreeMap<[usize; 3], bool> = BTreeMap::new();
+    let mut attempts_after_best = 0;
+    let attempt = |candidate: &Candidate| {
+        let ring = rings[&candidate.ring()].as_ref().expect("candidates have rings");
+        try_settings(network, options, &structures[candidate.structure], ring)
+    };
     for candidate in &candidates {
         let structure = &structures[candidate.structure];
         let seen = best.as_ref().is_some_and(|found| found.structure == *structure)
             || runners.iter().any(|runner| runner.structure == *structure);
-        if seen {
+        if seen || hopeless.get(&candidate.shape()) == Some(&true) {
             continue;
         }
-        let key = (candidate.n, candidate.prime_bits, candidate.limbs, candidate.special);
-        let ring = rings[&key].as_ref().expect("candidates have rings");
+        let mut tried = candidate;
+        let mut result = None;
+        if let Entry::Vacant(entry) = hopeless.entry(candidate.shape()) {
+            let room = roomiest[&candidate.shape()];
+            let attempt = attempt(room)?;
+            let fails = matches!(attempt, Attempt::Fails { .. });
+            entry.insert(fails);
+            if fails || room.prime_bits == candidate.prime_bits {
+                (tried, result) = (room, Some(attempt));
+            }
+        }
+        let result = result.map_or_else(|| attempt(tried), Ok)?;
         let runner = |reason: String| RunnerUp {
             structure: structure.clone(),
-            ring: [candidate.n, candidate.prime_bits as usize, candidate.limbs, candidate.special],
-            price: candidate.price,
+            ring: [tried.n, tried.prime_bits as usize, tried.limbs, tried.special],
+            price: tried.price,
             reason,
         };
-        match (try_settings(network, options, structure, ring)?, &best) {
+        match (result, &best) {
             (Attempt::Fits(walk), None) => {
-                let (structure, ring) = (structure.clone(), ring.clone());
-                best = Some(Found { structure, ring, walk: *walk, price: candidate.price });
+                let ring = rings[&tried.ring()].clone().expect("candidates have rings");
+                best = Some(Found { structure: structure.clone(), ring, walk: *walk, price: tried.price });
             }
             (Attempt::Fits(..), Some(found)) => {
-                runners.push(runner(format!("{:+.0} % predicted time", 100.0 * (candidate.price / found.price - 1.0))));
-                if runners.len() == RUNNERS_UP {
-                    break;
-                }
+                runners.push(runner(format!("{:+.0} % predicted time", 100.0 * (tried.price / found.price - 1.0))));
             }
             (Attempt::Fails { shortage, reason }, None) => {
                 if nearest.as_ref().is_none_or(|(least, _)| shortage < *least) {
-                    nearest = Some((shortage, describe_ring(candidate) + &reason));
+                    nearest = Some((shortage, describe_ring(tried) + &reason));
                 }
-                let miss = cheaper.entry(candidate.structure).or_insert_with(|| (f64::INFINITY, runner(String::new())));
+                let miss = cheaper.entry(tried.structure).or_insert_with(|| (f64::INFINITY, runner(String::new())));
                 if shortage < miss.0 {
                     *miss = (shortage, runner(reason));
                 }
             }
             (Attempt::Fails { .. }, Some(_)) => {}
+        }
+        attempts_after_best += usize::from(best.is_some());
+        if runners.len() == RUNNERS_UP || attempts_after_best > RUNNER_UP_ATTEMPTS {
+            break;
         }
     }
     match best {
@@ -236,9 +276,13 @@ fn try_settings(
     ring: &Ring,
 ) -> Result<Attempt, PlanError> {
     let factors: usize = structure.factors.iter().map(Vec::len).sum();
-    let uniform = |input_half_bits: u32, bits: u32| Settings {
-        input_half_bits,
-        weight_bits: vec![options.weight_bits.unwrap_or(bits); factors],
+    let uniform = |input_half_bits: u32, bits: u32| {
+        let mut weight_bits = vec![options.weight_bits.unwrap_or(bits); factors];
+        // The last factor gives up to one bit away, so that the output scale becomes a power of two.
+        if let (None, Some(last)) = (options.weight_bits, weight_bits.last_mut()) {
+            *last = (bits + 1).min(*WEIGHT_BITS.end());
+        }
+        Settings { input_half_bits, weight_bits }
     };
     let follow = |settings: &Settings| walk(network, structure, ring, settings, options.encryption);
     let strain = |walk: &Walk| walk.strain(network.allowed_noise);
@@ -371,8 +415,10 @@ fn structures(network: &Lowered, kind: ScheduleKind) -> Vec<Structure> {
             factorisations[stage].iter().min_by_key(|counts| price(counts)).cloned().expect("the finest is there")
         };
         let factors: Vec<_> = (0..network.stages.len()).map(cheapest).collect();
-        let plans = [relinearised, ProductPlan { relinearize: true, drop: 0 }, ProductPlan::default()];
-        plans.into_iter().map(|plan| Structure { factors: factors.clone(), products: uniform(plan) }).collect()
+        product_plans(3)
+            .into_iter()
+            .map(|plan| Structure { factors: factors.clone(), products: uniform(plan) })
+            .collect()
     } else {
         let products = degrees.iter().enumerate().map(|(i, degree)| {
             // Later activations may meet more components than two: consider the plans of both.

@@ -44,7 +44,7 @@ impl Slotwise {
     }
 }
 
-/// How a result is masked, so that it shows nothing of the model but the scores.
+/// How a result is masked, so that it does not give away exact equations in the weights (see SECURITY.md for what remains).
 pub enum Masks<'a> {
     /// Fresh encryptions of zero under the client's public key.
     Fresh(&'a PublicKey, &'a mut Randomness),
@@ -107,8 +107,9 @@ pub struct ComputeReport {
 }
 
 impl<B: Backend> Executor<B> {
-    /// Prepares `program`. `backend` is bound to the basis of the Program's parameters. `memory_budget` bounds the bytes of
-    /// ciphertexts held on the backend; it chooses tiles and cannot change a bit of the result.
+    /// Prepares `program`. `backend` is bound to the basis of the Program's parameters. `memory_budget` bounds the
+    /// operands and results of a segment on the backend, in bytes, and sizes its slices and bands (at most half as much
+    /// again); keys and masks come on top. It cannot change a bit of the result.
     ///
     /// # Errors
     /// Parameters or maps refused, or a budget below what one set needs.
@@ -234,6 +235,12 @@ impl<B: Backend> Executor<B> {
                 actual: "0".into(),
                 expected: "1 or more".into(),
             });
+        }
+        // Objects of one seed are numbered in 32 bits.
+        let most = u32::MAX as usize / self.input.values;
+        if sets > most {
+            let (actual, expected) = (sets.to_string(), format!("at most {most}"));
+            return Err(RunError::Input { field: "the number of sets", actual, expected });
         }
         let checks = [
             ("the number of chain limbs", input.level, self.input.limbs.len()),

@@ -6,6 +6,8 @@
 mod error;
 mod executor;
 mod plain;
+#[cfg(test)]
+mod tests;
 
 pub use error::RunError;
 pub use executor::{ComputeParts, ComputeReport, Executor, LayerTime, Masks, Progress};

@@ -23,8 +23,8 @@ const MAX_NAME: usize = 200;
 const MIN_SECURE_DIMENSION: usize = 1024;
 /// Largest `log2` of an encoded pixel: the encoder's integers are exact below 2^52.
 const MAX_LOG2_ENCODED: f64 = 51.0;
-/// A value may be this many times its range before it wraps (design/planner.md, "Headroom").
-const HEADROOM: f64 = 4.0;
+/// A value may be this many times its calibrated range before it wraps (design/planner.md, "Headroom").
+pub const HEADROOM: f64 = 4.0;
 
 /// Why a client spec is refused.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]

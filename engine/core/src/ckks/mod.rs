@@ -14,7 +14,9 @@ mod security;
 mod spec;
 mod uniform;
 
-pub use check::{MAX_CHANNELS, MAX_CLASSES, MAX_COMPONENTS, MAX_DIGIT_PRIMES, MAX_PIXELS, MAX_SIDE, SpecError};
+pub use check::{
+    HEADROOM, MAX_CHANNELS, MAX_CLASSES, MAX_COMPONENTS, MAX_DIGIT_PRIMES, MAX_PIXELS, MAX_SIDE, SpecError,
+};
 pub use ciphertext::Ciphertexts;
 pub use encoder::Encoder;
 pub use keys::{PublicKey, RelinKey, RelinLayout};

@@ -1,4 +1,4 @@
-//! Re-randomisation: a result that shows nothing of the model but its scores.
+//! Re-randomisation: masks that hide how a result was computed from whoever made the keys honestly.
 
 use rayon::prelude::*;
 

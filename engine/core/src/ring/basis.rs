@@ -114,11 +114,6 @@ pub struct CentredConverter {
 }
 
 impl CentredConverter {
-    /// Number of source limbs.
-    pub fn sources(&self) -> usize {
-        self.from.len()
-    }
-
     /// Balanced mixed-radix digits of the residues `x` (one per source limb, canonical), written to `digits`.
     pub fn digits(&self, x: &[u32], digits: &mut [i32]) {
         for i in 0..self.from.len() {
