@@ -2,7 +2,7 @@
 
 use cryptodl_core::backend::packed_row;
 use cryptodl_core::ckks::{
-    Ciphertexts, ClientSpec, Encoder, HEADROOM, MAX_COMPONENTS, Params, Scale, UniformPurpose, UniformSource, noise,
+    Ciphertexts, ClientSpec, Encoder, HEADROOM, MAX_COMPONENTS, Params, Scale, UniformPurpose, UniformSource,
 };
 use cryptodl_core::ring::{CentredConverter, unpack_row};
 use rayon::prelude::*;
@@ -20,7 +20,7 @@ const MAX_DECIMALS: i32 = 6;
 pub struct Decrypted {
     /// Number of classes.
     pub classes: usize,
-    /// Decimals of the scores: [`score_decimals`] of the spec's noise, or of the masks' where the spec claims less.
+    /// Decimals of the scores: [`score_decimals`] of the spec's noise.
     pub decimals: u32,
     /// Scores, image-major `[image][class]`, rounded to `decimals`.
     pub scores: Vec<f64>,
@@ -58,9 +58,7 @@ pub fn decrypt(
     let sets = decrypt_slots_raw_do_not_return_to_server(params, key, result, output.scale)?;
 
     let bound = HEADROOM * output.range[0].abs().max(output.range[1].abs());
-    // The masks alone make this much noise: a spec that claims less does not get more digits out.
-    let masks = noise::rerandomise(params.n(), output.components).rms / output.scale.value();
-    let decimals = score_decimals(output.noise.max(masks));
+    let decimals = score_decimals(output.noise);
     let unit = 10f64.powi(decimals as i32);
     let mut decrypted =
         Decrypted { classes, decimals, scores: Vec::new(), labels: Vec::new(), out_of_range: Vec::new() };
