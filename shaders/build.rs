@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::{env, fs};
 
 use naga::valid::{Capabilities, ValidationFlags, Validator};
-use naga::{AddressSpace, Module, ScalarKind, StorageAccess, TypeInner};
+use naga::{AddressSpace, Expression, Literal, Module, ScalarKind, StorageAccess, TypeInner};
 
 /// Workgroup memory that every WebGPU adapter has.
 const WORKGROUP_MEMORY: u32 = 16384;
@@ -114,7 +114,7 @@ impl Kernel {
         let numbered: Vec<String> =
             list.iter().enumerate().map(|(i, (name, kind))| format!("{i} `{name}` {kind}")).collect();
         let overrides: Vec<_> = module.overrides.iter().filter_map(|(_, o)| o.name.as_deref()).collect();
-        let workgroup = module.entry_points[0].workgroup_size;
+        let workgroup = workgroup_size(module);
         let memory = workgroup_memory(module);
         assert!(memory <= WORKGROUP_MEMORY, "{name}: {memory} bytes of workgroup memory");
         let params = span(module, "Params");
@@ -175,6 +175,22 @@ fn interface(module: &Module) -> Vec<(String, &'static str)> {
     }
     assert!(found.keys().copied().eq(0..found.len() as u32), "bindings are numbered without gaps: {found:?}");
     found.into_values().collect()
+}
+
+/// Threads of a workgroup along each axis, overrides at their defaults.
+fn workgroup_size(module: &Module) -> [u32; 3] {
+    let entry = &module.entry_points[0];
+    let overridden = entry.workgroup_size_overrides.unwrap_or_default();
+    std::array::from_fn(|axis| match overridden[axis].map(|handle| &module.global_expressions[handle]) {
+        None => entry.workgroup_size[axis],
+        Some(&Expression::Override(handle)) => {
+            match module.overrides[handle].init.map(|handle| &module.global_expressions[handle]) {
+                Some(&Expression::Literal(Literal::U32(size))) => size,
+                other => panic!("workgroup size {other:?}"),
+            }
+        }
+        Some(other) => panic!("workgroup size {other:?}"),
+    })
 }
 
 fn workgroup_memory(module: &Module) -> u32 {

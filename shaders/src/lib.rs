@@ -20,4 +20,4 @@ mod tables;
 
 pub use kernel::*;
 pub use linear::{LINEAR_LANES, LINEAR_ROWS, LinearTables};
-pub use tables::{Conversion, forward_twiddles, inverse_twiddles};
+pub use tables::{Conversion, MAX_SOURCES, forward_twiddles, inverse_twiddles};

@@ -1,6 +1,6 @@
 // The centred representative modulo the product of the source primes, reduced modulo each target prime: balanced mixed-radix
 // digits `d_i`, `|d_i| <= (q_i - 1) / 2`, then `sum_i d_i (q_0 ... q_(i-1))`. Digits are kept as `d_i + 2^30`, which the lazy
-// product takes; the multiple of 2^30 that this adds to a sum is taken off with the row's `factor` or `constants.x`.
+// product takes; what this adds to a sum is taken off with the limb's `constants.x`.
 //
 // `limbs` holds the sources, then the targets; `weights` a row for each: `q_0 ... q_(j-1)` for all sources `j` (in row `i` of a
 // source, entry `i` is the inverse of the product).

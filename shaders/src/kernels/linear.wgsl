@@ -1,4 +1,7 @@
-// To be written.
+// Integer linear maps: `out[row, position] = sum_k w[row][k] x[gather(row, position, k)]`, and a constant per row.
+//
+// A workgroup makes one position of `8 ROW_GROUPS` rows on 64 lanes. It brings 16 taps at a time into its memory, arranged as
+// the sums want them, each residue once; a thread sums eight rows on one lane.
 
 struct Params {
     x: View, out: View,
@@ -9,11 +12,103 @@ struct Params {
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(2) var<storage, read> x: array<u32>;
 @group(0) @binding(3) var<storage, read_write> out: array<u32>;
+// `[group][block of rows][quad][row of the block]`: four taps as bytes.
 @group(0) @binding(4) var<storage, read> weights: array<vec4<u32>>;
+// `[position][quad]`: values of group 0.
 @group(0) @binding(5) var<storage, read> gather: array<vec4<u32>>;
+// `[limb of the basis][0: component 0, 1: others][row]`.
 @group(0) @binding(6) var<storage, read> constants: array<u32>;
 
 override ROW_GROUPS: u32 = 1;
 
-@compute @workgroup_size(64, ROW_GROUPS)
-fn main() { out[0] = x[0] + weights[0].x + gather[0].x + constants[0] + params.lanes + limbs[0].q; }
+const LANES = 64u;
+const STAGE = 4u;
+const PADDING = 0xffffffffu;
+
+var<workgroup> tile: array<vec4<u32>, STAGE * LANES>;
+
+// Four rows.
+struct Sums { a: Sum, b: Sum, c: Sum, d: Sum }
+
+struct Place { limb: u32, component: u32, lane: u32 }
+
+@compute @workgroup_size(LANES, ROW_GROUPS)
+fn main(
+    @builtin(workgroup_id) group_id: vec3<u32>,
+    @builtin(num_workgroups) group_count: vec3<u32>,
+    @builtin(local_invocation_id) thread: vec3<u32>,
+) {
+    let place = Place(
+        group_id.z / params.components,
+        group_id.z % params.components,
+        group_id.x * LANES + thread.x,
+    );
+    let limb = limbs[place.limb];
+    let bands = (params.blocks + ROW_GROUPS - 1u) / ROW_GROUPS;
+    for (var y = group_id.y; y < params.groups * params.positions * bands; y += group_count.y) {
+        let block = y % bands * ROW_GROUPS + thread.y;
+        let position = y / bands % params.positions;
+        let group = y / bands / params.positions;
+        // A block beyond the last helps to fill the tile, and is not stored.
+        let at = (group * params.blocks + min(block, params.blocks - 1u)) * params.quads;
+        var low = vec4(0u);
+        var high = vec4(0u);
+        for (var chunk = 0u; chunk < params.quads; chunk += CHUNK) {
+            var low_sums = Sums(START, START, START, START);
+            var high_sums = low_sums;
+            for (var stage = chunk; stage < min(chunk + CHUNK, params.quads); stage += STAGE) {
+                for (var i = thread.y; i < STAGE; i += ROW_GROUPS) {
+                    let values = gather[position * params.quads + stage + i];
+                    tile[i * LANES + thread.x] = arranged(vec4(
+                        input(values.x, group, place),
+                        input(values.y, group, place),
+                        input(values.z, group, place),
+                        input(values.w, group, place),
+                    ));
+                }
+                workgroupBarrier();
+                for (var i = 0u; i < STAGE; i++) {
+                    let quad = tile[i * LANES + thread.x];
+                    let w = 2u * (at + stage + i);
+                    low_sums = with_quads(low_sums, weights[w], quad);
+                    high_sums = with_quads(high_sums, weights[w + 1u], quad);
+                }
+                workgroupBarrier();
+            }
+            low = add_residues(low, low_sums, limb);
+            high = add_residues(high, high_sums, limb);
+        }
+        if block < params.blocks && place.lane < params.lanes {
+            for (var r = 0u; r < min(8u, params.rows - 8u * block); r++) {
+                let row = group * params.rows + 8u * block + r;
+                let kind = 2u * limb.index + min(place.component, 1u);
+                let constant = constants[kind * (params.groups * params.rows) + row];
+                let total = select(low[r & 3u], high[r & 3u], r > 3u);
+                let to = index(params.out, place.limb, row * params.positions + position, place.component, place.lane);
+                out[to] = add_mod(total, constant, limb.q);
+            }
+        }
+    }
+}
+
+// A residue of a value counted from the group's first, or zero.
+fn input(value: u32, group: u32, place: Place) -> u32 {
+    if value == PADDING || place.lane >= params.lanes {
+        return 0u;
+    }
+    return x[index(params.x, place.limb, value + group * params.group_stride, place.component, place.lane)];
+}
+
+fn with_quads(s: Sums, w: vec4<u32>, quad: vec4<u32>) -> Sums {
+    return Sums(with_quad(s.a, w.x, quad), with_quad(s.b, w.y, quad), with_quad(s.c, w.z, quad), with_quad(s.d, w.w, quad));
+}
+
+// Residues plus sums, canonical.
+fn add_residues(total: vec4<u32>, s: Sums, limb: Limb) -> vec4<u32> {
+    return vec4(
+        add_mod(total.x, residue(s.a, limb), limb.q),
+        add_mod(total.y, residue(s.b, limb), limb.q),
+        add_mod(total.z, residue(s.c, limb), limb.q),
+        add_mod(total.w, residue(s.d, limb), limb.q),
+    );
+}

@@ -35,3 +35,7 @@ fn shift_right(x: Wide, shift: u32) -> u32 {
 fn shifted(x: u32, shift: u32) -> Wide {
     return Wide(x << shift, (x >> 1u) >> (31u - shift));
 }
+
+fn high_product_4(x: vec4<u32>, y: vec4<u32>) -> vec4<u32> {
+    return vec4(high_product(x.x, y.x), high_product(x.y, y.y), high_product(x.z, y.z), high_product(x.w, y.w));
+}

@@ -28,3 +28,7 @@ fn shifted(x: u32, shift: u32) -> Wide {
 fn high_product(x: u32, y: u32) -> u32 {
     return u32((u64(x) * u64(y)) >> 32u);
 }
+
+fn high_product_4(x: vec4<u32>, y: vec4<u32>) -> vec4<u32> {
+    return vec4(high_product(x.x, y.x), high_product(x.y, y.y), high_product(x.z, y.z), high_product(x.w, y.w));
+}
