@@ -58,6 +58,9 @@ fn tests() -> Vec<(String, Test)> {
         ("transforms_of_every_dimension".into(), Box::new(transforms)),
         ("tensors_of_many_pages".into(), Box::new(pages)),
         ("kernels_are_timed".into(), Box::new(timings)),
+        ("a_lost_device_is_an_error".into(), Box::new(lost_device)),
+        ("conversions_across_pages".into(), Box::new(conversions_across_pages)),
+        ("a_ring_too_small_for_the_kernels_is_refused".into(), Box::new(small_ring)),
     ];
     for multiply in [Multiply::U64, Multiply::Portable] {
         for dot in [Dot::Packed, Dot::Integer] {
@@ -96,8 +99,8 @@ fn conformance(adapter: &Adapter, multiply: Multiply, dot: Dot) {
 /// Pages of one or two limbs, as large tensors have them.
 fn pages(adapter: &Adapter) {
     let params = params_for_tests(N).expect("a supported dimension");
-    // The suite's largest limb has 18 values x 4 components, or 12 values x 5.
-    let gpu = gpu(adapter, params.basis(), GpuOptions { page_bytes: Some(4 * N as u64 * 80), ..options() });
+    // The suite's largest limb has 35 values of 5 components.
+    let gpu = gpu(adapter, params.basis(), GpuOptions { page_bytes: Some(4 * N as u64 * 35 * 5), ..options() });
     compare(&Reference::new(params.basis().clone()), &gpu, 9, &mut |_| ())
         .unwrap_or_else(|failure| panic!("{failure}"));
 }
@@ -229,4 +232,39 @@ fn timings(adapter: &Adapter) {
     gpu.synchronise().unwrap();
     assert_eq!(gpu.timings().is_empty(), !adapter.info().features.timestamps);
     assert!(gpu.timings().iter().all(|time| time.dispatches > 0 && time.seconds >= 0.0));
+}
+
+fn lost_device(adapter: &Adapter) {
+    let lost = gpu(adapter, &small_basis(), options());
+    let x = lost.upload(shape_of(1 << 16), &vec![1; 1 << 14]).unwrap();
+    lost.lose_device_for_tests();
+    let errors =
+        [lost.download(&x).unwrap_err(), lost.synchronise().unwrap_err(), lost.zeros(shape_of(64)).unwrap_err()];
+    for error in errors {
+        assert!(matches!(error, BackendError::DeviceLost { .. }), "{error}");
+    }
+    // The process can go on with a fresh device.
+    let fresh = gpu(adapter, &small_basis(), options());
+    assert_eq!(fresh.download(&fresh.zeros(shape_of(1 << 12)).unwrap()).unwrap(), vec![0; 1 << 10]);
+}
+
+/// A conversion reads all limbs of a value at once, also when they lie in different pages.
+fn conversions_across_pages(adapter: &Adapter) {
+    let basis = small_basis();
+    let gpu = gpu(adapter, &basis, GpuOptions { page_bytes: Some(4 * 4 * N as u64), ..options() });
+    let reference = Reference::new(basis.clone());
+    let shape = Shape { limbs: vec![0, 2, 3], values: 3, components: 1, lanes: N };
+    let residue =
+        |i: usize| (i as u32).wrapping_mul(0x9e37_79b9) % basis.modulus(shape.limbs[i / shape.limb_len()]).value();
+    let residues: Vec<u32> = (0..shape.len()).map(residue).collect();
+    let to = [0, 1, 4, 5];
+    let expected = reference.convert_centred(&reference.upload(shape.clone(), &residues).unwrap(), &to).unwrap();
+    let actual = gpu.convert_centred(&gpu.upload(shape.clone(), &residues).unwrap(), &to).unwrap();
+    assert!(gpu.download(&actual).unwrap() == expected.residues());
+}
+
+fn small_ring(adapter: &Adapter) {
+    let params = params_for_tests(N / 2).expect("a supported dimension");
+    let refused = Gpu::new(adapter, params.basis().clone(), options()).map(|_| ()).unwrap_err();
+    assert_eq!(refused, GpuError::Dimension { n: N / 2, least: N });
 }

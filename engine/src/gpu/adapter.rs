@@ -205,6 +205,8 @@ impl Adapter {
             label: Some("cryptodl"),
             required_features: self.adapter.features() & WANTED,
             required_limits: self.adapter.limits(),
+            // The pool allocates in large pieces already.
+            memory_hints: wgpu::MemoryHints::MemoryUsage,
             ..Default::default()
         };
         pollster::block_on(self.adapter.request_device(&descriptor))

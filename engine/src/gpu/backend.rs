@@ -3,7 +3,9 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use cryptodl_core::backend::{Backend, LinearMap, ProductPlan, Result, Shape, SlotwiseOp, Window, slotwise_shape};
+use cryptodl_core::backend::{
+    Backend, KeySwitch, LinearMap, ProductPlan, Result, Shape, SlotwiseOp, Window, slotwise_shape,
+};
 use cryptodl_core::ckks::UniformSource;
 use cryptodl_core::ring::RnsBasis;
 use cryptodl_shaders::{self as shaders, Variant};
@@ -122,6 +124,12 @@ impl Gpu {
         self.recorder.timings()
     }
 
+    /// Loses the device, as a driver that resets it does.
+    #[doc(hidden)]
+    pub fn lose_device_for_tests(&self) {
+        self.device.device.destroy();
+    }
+
     /// Room for a tensor, with any contents.
     pub(super) fn room(&self, shape: Shape) -> Result<GpuTensor> {
         GpuTensor::new(&self.pool, self.page_bytes, shape)
@@ -138,6 +146,16 @@ impl Gpu {
 
     fn copy_window(&self, x: &GpuTensor, from: &Window, out: &GpuTensor, to: &Window) -> Result<()> {
         self.elementwise(&shaders::COPY, (out, to), Some((x, from)), |limb| self.limb(out, limb))
+    }
+
+    /// Lanes for which a limb of every intermediate result fits a page.
+    fn lanes_per_page(&self, ops: &[SlotwiseOp<'_>], x: &GpuTensor) -> usize {
+        let rows = ops.iter().scan((x.shape.values, x.shape.components), |(values, components), op| {
+            (*values, *components) = op.result(*values, *components);
+            Some(*values * *components)
+        });
+        let widest = rows.max().unwrap_or(0).max(1);
+        ((self.page_bytes / 4) as usize / widest).max(1)
     }
 
     /// A run of slot-wise operations on `lanes` of `x`, from operation to operation without copies.
@@ -335,10 +353,9 @@ impl Backend for Gpu {
 
     fn slotwise(&self, ops: &[SlotwiseOp<'_>], x: &GpuTensor, lanes: Range<usize>, out: &mut GpuTensor) -> Result<()> {
         assert_eq!(out.shape, slotwise_shape(ops, &x.shape), "result of a slot-wise run");
-        if lanes.is_empty() {
-            return Ok(());
-        }
-        self.slotwise_lanes(ops, x, lanes, out)
+        let step = self.lanes_per_page(ops, x);
+        let mut slices = lanes.clone().step_by(step).map(|first| first..(first + step).min(lanes.end));
+        slices.try_for_each(|slice| self.slotwise_lanes(ops, x, slice, out))
     }
 
     fn mod_down(&self, x: &GpuTensor, dropped: &[usize]) -> Result<GpuTensor> {
@@ -358,6 +375,32 @@ impl Backend for Gpu {
         let window = out.shape.window();
         self.elementwise(&shaders::SUBTRACT_SCALE, (&out, &window), Some((x, &window)), limb)?;
         Ok(out)
+    }
+
+    fn relinearize(&self, x: &GpuTensor, key: &KeySwitch<'_, GpuTensor>, drop: usize) -> Result<GpuTensor> {
+        let level = x.shape.limbs.len();
+        assert_eq!(x.shape.components, 3, "relinearisation takes three components");
+        assert!(level <= key.layout.level && drop < level, "level {level}, key for {}, drop {drop}", key.layout.level);
+        assert!(x.shape.limbs.iter().copied().eq(0..level), "a ciphertext of the chain");
+        let limbs: Vec<usize> = (0..level).chain(key.special.iter().copied()).collect();
+
+        // P times components 0 and 1, on the chain's limbs; zero on the special limbs.
+        let mut acc = self.room(Shape { limbs: limbs.clone(), components: 2, ..x.shape.clone() })?;
+        let chain = acc.shape.window().with_limbs(0..level);
+        self.copy_window(x, &x.shape.window().with_components(0..2), &acc, &chain)?;
+        let p = |limb| self.limb(&acc, limb).with_factor(self.basis.product_mod(key.special, limb));
+        self.elementwise(&shaders::SCALE, (&acc, &chain), None, p)?;
+        (level..limbs.len()).try_for_each(|limb| self.recorder.clear(acc.limb(limb)))?;
+
+        let mut top = self.cut(x, &x.shape.window().with_components(2..3))?;
+        self.inverse_ntt(&mut top)?;
+        for g in 0..key.layout.digits(level) {
+            let residues = self.cut(&top, &top.shape.window().with_limbs(key.layout.digit_limbs(g, level)))?;
+            let mut digit = self.convert_centred(&residues, &limbs)?;
+            self.forward_ntt(&mut digit)?;
+            self.accumulate_key(&mut acc, &digit, key.rows, g)?;
+        }
+        self.mod_down(&acc, &limbs[level - drop..])
     }
 }
 

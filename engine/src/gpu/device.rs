@@ -1,6 +1,6 @@
 //! An open device that reports every failure as a typed error.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex};
 
 use cryptodl_core::backend::{BackendError, Result};
 
@@ -9,41 +9,56 @@ use super::{Adapter, AdapterInfo, GpuError};
 /// Device and queue of one adapter.
 ///
 /// Allocations are watched by an error scope each, so a refused one fails alone. Whatever else goes wrong (the device is lost, a
-/// command is refused) may have touched any tensor: the first such fault is kept and returned by every later call.
+/// command is refused) may have touched any tensor: such a [`Fault`] is kept and returned by every later call.
 #[derive(Debug)]
 pub(super) struct Device {
     pub device: wgpu::Device,
     pub queue: wgpu::Queue,
     pub info: AdapterInfo,
-    fault: Arc<OnceLock<BackendError>>,
+    fault: Arc<Fault>,
+}
+
+/// The first thing that went wrong, unless it was only a consequence of the device's loss.
+#[derive(Debug, Default)]
+struct Fault(Mutex<Option<BackendError>>);
+
+impl Fault {
+    fn get(&self) -> Option<BackendError> {
+        self.0.lock().expect("no code panics while it holds the fault").clone()
+    }
+
+    fn keep(&self, error: BackendError) {
+        let lost = |error: &BackendError| matches!(error, BackendError::DeviceLost { .. });
+        let mut kept = self.0.lock().expect("no code panics while it holds the fault");
+        if kept.as_ref().is_none_or(|kept| lost(&error) && !lost(kept)) {
+            *kept = Some(error);
+        }
+    }
 }
 
 impl Device {
     pub fn open(adapter: &Adapter) -> std::result::Result<Self, GpuError> {
         let (device, queue) = adapter.open()?;
-        let (fault, info) = (Arc::new(OnceLock::new()), adapter.info().clone());
-        let (first, name) = (Arc::clone(&fault), info.name.clone());
-        device.set_device_lost_callback(move |reason, words| {
-            // Dropping the device in the ordinary way is reported as its destruction.
-            if reason != wgpu::DeviceLostReason::Destroyed {
-                let _ = first.set(BackendError::DeviceLost { device: name.clone(), reason: words });
-            }
+        let (fault, info) = (Arc::new(Fault::default()), adapter.info().clone());
+        let (kept, name) = (Arc::clone(&fault), info.name.clone());
+        device.set_device_lost_callback(move |_, words| {
+            kept.keep(BackendError::DeviceLost { device: name.clone(), reason: words });
         });
-        let (first, name) = (Arc::clone(&fault), info.name.clone());
+        let (kept, name) = (Arc::clone(&fault), info.name.clone());
         device.on_uncaptured_error(Arc::new(move |error| {
-            let _ = first.set(typed(&name, error, 0));
+            kept.keep(typed(&name, error, 0));
         }));
         Ok(Device { device, queue, info, fault })
     }
 
-    /// The first fault, if there was one.
+    /// The fault, if there was one.
     pub fn check(&self) -> Result<()> {
-        self.fault.get().map_or(Ok(()), |fault| Err(fault.clone()))
+        self.fault.get().map_or(Ok(()), Err)
     }
 
-    /// Keeps `error` as the fault, if it is the first.
+    /// Makes `error` the fault, if it is the first.
     pub fn fail(&self, error: BackendError) {
-        let _ = self.fault.set(error);
+        self.fault.keep(error);
     }
 
     /// Allocates `size` bytes. The contents read as zeros.

@@ -116,8 +116,8 @@ fn module(device: &Device, kernel: &shaders::Kernel, variant: Variant) -> wgpu::
     let source = wgpu::ShaderSource::Wgsl(Cow::Borrowed(kernel.wgsl(variant)));
     let descriptor = wgpu::ShaderModuleDescriptor { label: Some(kernel.name), source };
     // SAFETY: the source is part of this program and was validated by naga when it was built. Its loops count to numbers in
-    // its parameters. Its indices follow from shapes and views, which `launch.rs` derives from the bound tensors, and from
-    // gather indices, which `LinearMap` checked; none follows from a residue. It divides by its parameters' counts, which are
-    // not zero.
+    // its parameters, or draw words until one is below a prime. Its indices follow from shapes and views, which `launch.rs`
+    // derives from the bound tensors, and from gather indices, which `LinearMap` checked; none follows from a residue. It
+    // divides by its parameters' counts, which are not zero.
     unsafe { device.device.create_shader_module_trusted(descriptor, wgpu::ShaderRuntimeChecks::unchecked()) }
 }

@@ -47,6 +47,12 @@ impl GpuTensor {
         Slice { buffer: self.pages[limb / self.limbs_per_page].buffer.clone(), offset: 0, size }
     }
 
+    /// The limb at position `limb` alone.
+    pub(super) fn limb(&self, limb: usize) -> Slice {
+        let size = 4 * self.shape.limb_len() as u64;
+        Slice { offset: (limb - self.page_start(limb)) as u64 * size, size, ..self.page(limb) }
+    }
+
     /// All pages, with the positions of their limbs.
     pub(super) fn pages(&self) -> impl Iterator<Item = (Range<usize>, Slice)> {
         let firsts = (0..self.shape.limbs.len()).step_by(self.limbs_per_page);
