@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::{env, fs};
 
 use naga::valid::{Capabilities, ValidationFlags, Validator};
-use naga::{AddressSpace, Expression, Literal, Module, ScalarKind, StorageAccess, TypeInner};
+use naga::{AddressSpace, Constant, Expression, Literal, Module, ScalarKind, StorageAccess, TypeInner};
 
 /// Workgroup memory that every WebGPU adapter has.
 const WORKGROUP_MEMORY: u32 = 16384;
@@ -49,17 +49,20 @@ fn main() {
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets it"));
     let mut generated = String::new();
     let mut layouts = String::new();
+    let mut constants = String::new();
     for (name, shared, params) in KERNELS {
         let kernel = Kernel::compose(name, shared, &out);
         kernel.declare(&mut generated);
-        assert_layout(&kernel.module, "Params", params, &mut layouts);
-        assert_layout(&kernel.module, "View", "View", &mut layouts);
-        assert_layout(&kernel.module, "Limb", "Limb", &mut layouts);
+        kernel.list_constants(&mut constants);
+        assert_layout(kernel.module(), "Params", params, &mut layouts);
+        assert_layout(kernel.module(), "View", "View", &mut layouts);
+        assert_layout(kernel.module(), "Limb", "Limb", &mut layouts);
     }
     let names: Vec<String> = KERNELS.iter().map(|(name, ..)| format!("&{}", name.to_uppercase())).collect();
     writeln!(generated, "/// Every kernel.\npub static KERNELS: [&Kernel; {}] = [{}];", names.len(), names.join(", "))
         .expect("strings grow");
     writeln!(generated, "const _: () = {{\n{layouts}}};").expect("strings grow");
+    fs::write(out.join("constants.rs"), constants).expect("OUT_DIR is writable");
     fs::write(out.join("kernels.rs"), generated).expect("OUT_DIR is writable");
 }
 
@@ -70,8 +73,8 @@ struct Kernel {
     about: String,
     /// Files of the variants' sources.
     files: [String; 4],
-    /// The last variant; all have the same interface.
-    module: Module,
+    /// The variants by file; all have the same interface.
+    modules: BTreeMap<String, Module>,
 }
 
 impl Kernel {
@@ -102,13 +105,43 @@ impl Kernel {
         });
         let interfaces: Vec<String> = modules.values().map(|module| format!("{:?}", interface(module))).collect();
         assert!(interfaces.iter().all(|i| *i == interfaces[0]), "{name}: the variants have different interfaces");
-        let module = modules.into_values().next_back().expect("at least one variant");
-        Kernel { name, about: about.join("\n"), files, module }
+        Kernel { name, about: about.join("\n"), files, modules }
+    }
+
+    fn module(&self) -> &Module {
+        &self.modules[&self.files[0]]
+    }
+
+    /// Writes the shader's own `const`s of type `u32`; those that differ between variants as an array in the variants' order.
+    fn list_constants(&self, to: &mut String) {
+        let of = |file: &String| -> BTreeMap<String, u32> {
+            let module = &self.modules[file];
+            let value = |constant: &Constant| match module.global_expressions[constant.init] {
+                Expression::Literal(Literal::U32(value)) => Some((constant.name.clone()?, value)),
+                _ => None,
+            };
+            module.constants.iter().filter_map(|(_, constant)| value(constant)).collect()
+        };
+        let variants = self.files.each_ref().map(of);
+        if variants[0].is_empty() {
+            return;
+        }
+        writeln!(to, "/// Of `{0}`.\npub mod {0} {{", self.name).expect("strings grow");
+        for (name, value) in &variants[0] {
+            let values = variants.each_ref().map(|constants| constants[name]);
+            let item = match values.iter().all(|other| other == value) {
+                true => format!("u32 = {value}"),
+                false => format!("[u32; 4] = {values:?}"),
+            };
+            writeln!(to, "    /// `{name}`.\n    pub const {name}: {item};").expect("strings grow");
+        }
+        writeln!(to, "}}").expect("strings grow");
     }
 
     /// Writes the static `Kernel`.
     fn declare(&self, to: &mut String) {
-        let Kernel { name, about, files, module } = self;
+        let Kernel { name, about, files, .. } = self;
+        let module = self.module();
         let bindings: Vec<String> = interface(module).iter().map(|(_, kind)| format!("Binding::{kind}")).collect();
         let list = interface(module);
         let numbered: Vec<String> =

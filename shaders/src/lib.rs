@@ -12,6 +12,11 @@
 
 #![forbid(unsafe_code)]
 
+/// The shaders' own constants, by kernel.
+#[allow(missing_docs)]
+pub mod constants {
+    include!(concat!(env!("OUT_DIR"), "/constants.rs"));
+}
 pub mod groups;
 mod kernel;
 mod linear;
@@ -19,5 +24,5 @@ pub mod params;
 mod tables;
 
 pub use kernel::*;
-pub use linear::{LINEAR_LANES, LINEAR_ROWS, LinearTables};
-pub use tables::{Conversion, MAX_SOURCES, forward_twiddles, inverse_twiddles};
+pub use linear::LinearTables;
+pub use tables::{Conversion, forward_twiddles, inverse_twiddles};

@@ -1,22 +1,26 @@
 //! Tables of the linear kernel.
 
-use cryptodl_core::backend::{LinearMap, PADDING};
+use cryptodl_core::backend::{LinearMap, MAX_TAPS, MAX_WEIGHT, PADDING};
 use cryptodl_core::ring::{Modulus, RnsBasis};
 
-use crate::Dot;
+use crate::constants::linear::{self, CHUNK, ROWS, STAGE, START};
 use crate::params::{Linear, View};
+use crate::{Dot, Variant};
 
-/// Rows that one thread computes.
-pub const LINEAR_ROWS: u32 = 8;
+const _: () = assert!(PADDING == linear::PADDING);
 
-/// Lanes of a workgroup.
-pub const LINEAR_LANES: u32 = 64;
-
-/// Quads of taps that a workgroup brings into its memory at once; maps are padded to whole stages.
-const STAGE: usize = 4;
-
-/// Where every sum starts, so that it never becomes negative.
-const START: i64 = 1 << 30;
+// No sum reaches -START or START before it is added up: of signed bytes, and of 15-bit halves.
+const _: () = {
+    let mut variant = 0;
+    while variant < Variant::ALL.len() {
+        let (taps, digit) = match Variant::ALL[variant].dot {
+            Dot::Packed => (MAX_TAPS as u64, 128),
+            Dot::Integer => (4 * CHUNK[variant] as u64, (1 << 15) - 1),
+        };
+        assert!(taps <= 4 * CHUNK[variant] as u64 && taps * MAX_WEIGHT as u64 * digit < START as u64);
+        variant += 1;
+    }
+};
 
 /// A [`LinearMap`] in the layout of the kernel `linear`: contents of its table bindings. They hold for all limbs of the basis,
 /// any number of components and any lanes.
@@ -34,9 +38,9 @@ pub struct LinearTables {
 impl LinearTables {
     /// Prepares a map for the variants with `dot`.
     pub fn new(basis: &RnsBasis, map: &LinearMap, dot: Dot) -> Self {
-        let quads = map.taps().div_ceil(4).next_multiple_of(STAGE);
+        let quads = map.taps().div_ceil(4).next_multiple_of(STAGE as usize);
         let rows = map.rows_per_group();
-        let blocks = rows.div_ceil(LINEAR_ROWS as usize);
+        let blocks = rows.div_ceil(ROWS as usize);
         let shape = Linear {
             positions: map.positions() as u32,
             quads: quads as u32,
@@ -80,11 +84,11 @@ fn weights(map: &LinearMap, blocks: usize, quads: usize) -> Vec<u32> {
         let bytes = std::array::from_fn(|i| weights.get(4 * quad + i).map_or(0, |&weight| weight as u8));
         u32::from_le_bytes(bytes)
     };
-    let mut packed = Vec::with_capacity(map.groups() * blocks * quads * LINEAR_ROWS as usize);
+    let mut packed = Vec::with_capacity(map.groups() * blocks * quads * ROWS as usize);
     for group in 0..map.groups() {
-        for first in (0..blocks).map(|block| block * LINEAR_ROWS as usize) {
+        for first in (0..blocks).map(|block| block * ROWS as usize) {
             for q in 0..quads {
-                packed.extend((first..first + LINEAR_ROWS as usize).map(|row| quad(group, row, q)));
+                packed.extend((first..first + ROWS as usize).map(|row| quad(group, row, q)));
             }
         }
     }
@@ -104,13 +108,12 @@ fn constants(basis: &RnsBasis, map: &LinearMap, dot: Dot, quads: usize) -> Vec<u
 
 /// What the kernel's representation of sums and inputs adds too little, see `dot_packed.wgsl` and `dot_integer.wgsl`.
 fn correction(m: Modulus, weights: &[i16], dot: Dot, quads: usize) -> u32 {
+    let variant = Variant::ALL.iter().position(|variant| variant.dot == dot).expect("all variants are listed");
+    let starts = i64::from(START) * quads.div_ceil(CHUNK[variant] as usize) as i64;
     let (plane_bits, per_plane) = match dot {
-        Dot::Packed => (8, 128 * weights.iter().map(|&weight| i64::from(weight)).sum::<i64>() - START),
-        Dot::Integer => (15, -START * quads.div_ceil(INTEGER_CHUNK) as i64),
+        Dot::Packed => (8, 128 * weights.iter().map(|&weight| i64::from(weight)).sum::<i64>() - starts),
+        Dot::Integer => (15, -starts),
     };
     let planes = (0..m.bits()).step_by(plane_bits).fold(0, |sum, shift| sum + (1i64 << shift));
     m.mul(m.reduce_signed(per_plane), m.reduce_signed(planes))
 }
-
-/// `CHUNK` of `dot_integer.wgsl`.
-const INTEGER_CHUNK: usize = 64;

@@ -192,7 +192,7 @@ pub struct Linear {
     pub quads: u32,
     /// Rows per group.
     pub rows: u32,
-    /// Blocks of [`LINEAR_ROWS`](crate::LINEAR_ROWS) rows per group.
+    /// Blocks of [`ROWS`](crate::constants::linear::ROWS) rows per group.
     pub blocks: u32,
     /// Groups.
     pub groups: u32,

@@ -2,6 +2,7 @@
 
 use cryptodl_core::ring::{RnsBasis, Twiddle};
 
+use crate::constants::convert_centred::{MAX_SOURCES, OFFSET};
 use crate::params::Limb;
 
 /// Twiddles of the forward transform for all limbs of a basis: the `twiddles` binding of `ntt_forward_*`.
@@ -38,9 +39,6 @@ fn arranged(nodes: &[Twiddle], folding: &[Twiddle]) -> Vec<[u32; 2]> {
     table
 }
 
-/// Most source limbs of a [`Conversion`].
-pub const MAX_SOURCES: usize = 8;
-
 /// Tables of `convert_centred` for some sources and targets.
 ///
 /// The kernel keeps digits as `d_i + 2^30`. What that adds to a weighted sum is taken off with the first of
@@ -59,14 +57,14 @@ impl Conversion {
     /// # Panics
     /// Without sources, or with more than [`MAX_SOURCES`].
     pub fn new(basis: &RnsBasis, from: &[usize], to: &[usize]) -> Self {
-        assert!((1..=MAX_SOURCES).contains(&from.len()), "{} source limbs", from.len());
+        assert!((1..=MAX_SOURCES as usize).contains(&from.len()), "{} source limbs", from.len());
         let mut conversion = Conversion { limbs: Vec::new(), weights: Vec::new() };
         for (row, &limb) in from.iter().chain(to).enumerate() {
             let m = basis.modulus(limb);
             let source = (row < from.len()).then_some(row);
             let digits = source.unwrap_or(from.len());
             let mut weights: Vec<u32> = (0..from.len()).map(|j| basis.product_mod(&from[..j], limb)).collect();
-            let excess = weights[..digits].iter().fold(0, |sum, &weight| m.add(sum, m.mul(weight, 1 << 30)));
+            let excess = weights[..digits].iter().fold(0, |sum, &weight| m.add(sum, m.mul(weight, OFFSET)));
             if source.is_some() {
                 weights[row] = m.inv(weights[row]);
             }

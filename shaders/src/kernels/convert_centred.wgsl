@@ -17,10 +17,11 @@ struct Params {
 @group(0) @binding(4) var<storage, read> weights: array<vec2<u32>>;
 
 const THREADS = 64u;
+const MAX_SOURCES = 8u;
 const OFFSET = 1u << 30u;
 
 // Every thread has a column of its own.
-var<workgroup> digits: array<u32, 8 * THREADS>;
+var<workgroup> digits: array<u32, MAX_SOURCES * THREADS>;
 
 @compute @workgroup_size(THREADS)
 fn main(

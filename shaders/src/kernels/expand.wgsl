@@ -13,6 +13,7 @@ struct Params {
 // A workgroup makes 64 blocks of 16 words. They pass through its memory so that it writes whole runs of lanes; the
 // seventeenth column keeps the threads of a column on different banks.
 const BLOCKS = 64u;
+const LANES = 16u * BLOCKS;
 const COLUMNS = 17u;
 var<workgroup> words: array<u32, BLOCKS * COLUMNS>;
 
@@ -34,8 +35,8 @@ fn main(
             words[thread * COLUMNS + 12u + i] = block.d[i];
         }
         workgroupBarrier();
-        for (var j = thread; j < 16u * BLOCKS; j += BLOCKS) {
-            let lane = group.x * 16u * BLOCKS + j;
+        for (var j = thread; j < LANES; j += BLOCKS) {
+            let lane = group.x * LANES + j;
             var word = words[j / 16u * COLUMNS + j % 16u] & mask;
             for (var t = 1u; word >= limb.q; t++) {
                 word = word_of(keystream(lane / 16u, object, limb.index, t), lane % 16u) & mask;

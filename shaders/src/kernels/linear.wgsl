@@ -21,6 +21,8 @@ struct Params {
 
 override ROW_GROUPS: u32 = 1;
 
+// Rows of a thread, lanes of a workgroup, quads of taps in its memory.
+const ROWS = 8u;
 const LANES = 64u;
 const STAGE = 4u;
 const PADDING = 0xffffffffu;
@@ -46,15 +48,16 @@ fn main(
     let limb = limbs[place.limb];
     let bands = (params.blocks + ROW_GROUPS - 1u) / ROW_GROUPS;
     for (var y = group_id.y; y < params.groups * params.positions * bands; y += group_count.y) {
+        // The same for all threads of a row group; beyond the last row, they only help to fill the tile.
         let block = y % bands * ROW_GROUPS + thread.y;
+        let row = ROWS * block;
         let position = y / bands % params.positions;
         let group = y / bands / params.positions;
-        // A block beyond the last helps to fill the tile, and is not stored.
-        let at = (group * params.blocks + min(block, params.blocks - 1u)) * params.quads;
+        let at = (group * params.blocks + block) * params.quads;
         var low = vec4(0u);
         var high = vec4(0u);
         for (var chunk = 0u; chunk < params.quads; chunk += CHUNK) {
-            var low_sums = Sums(START, START, START, START);
+            var low_sums = Sums(start(), start(), start(), start());
             var high_sums = low_sums;
             for (var stage = chunk; stage < min(chunk + CHUNK, params.quads); stage += STAGE) {
                 for (var i = thread.y; i < STAGE; i += ROW_GROUPS) {
@@ -67,26 +70,26 @@ fn main(
                     ));
                 }
                 workgroupBarrier();
-                for (var i = 0u; i < STAGE; i++) {
+                for (var i = 0u; i < STAGE && row < params.rows; i++) {
                     let quad = tile[i * LANES + thread.x];
                     let w = 2u * (at + stage + i);
                     low_sums = with_quads(low_sums, weights[w], quad);
-                    high_sums = with_quads(high_sums, weights[w + 1u], quad);
+                    if row + 4u < params.rows {
+                        high_sums = with_quads(high_sums, weights[w + 1u], quad);
+                    }
                 }
                 workgroupBarrier();
             }
             low = add_residues(low, low_sums, limb);
             high = add_residues(high, high_sums, limb);
         }
-        if block < params.blocks && place.lane < params.lanes {
-            for (var r = 0u; r < min(8u, params.rows - 8u * block); r++) {
-                let row = group * params.rows + 8u * block + r;
-                let kind = 2u * limb.index + min(place.component, 1u);
-                let constant = constants[kind * (params.groups * params.rows) + row];
-                let total = select(low[r & 3u], high[r & 3u], r > 3u);
-                let to = index(params.out, place.limb, row * params.positions + position, place.component, place.lane);
-                out[to] = add_mod(total, constant, limb.q);
-            }
+        let kind = 2u * limb.index + min(place.component, 1u);
+        for (var r = 0u; r < ROWS && row + r < params.rows && place.lane < params.lanes; r++) {
+            let output = group * params.rows + row + r;
+            let constant = constants[kind * params.groups * params.rows + output];
+            let total = select(low[r & 3u], high[r & 3u], r > 3u);
+            let to = index(params.out, place.limb, output * params.positions + position, place.component, place.lane);
+            out[to] = add_mod(total, constant, limb.q);
         }
     }
 }

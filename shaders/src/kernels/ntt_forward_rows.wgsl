@@ -9,11 +9,13 @@ fn main(
     let limb = limbs[group.z];
     let q = limb.q;
     let start = table_start(limb.index);
-    let origin = group.x * 16u * THREADS;
+    let origin = group.x * TILE;
     // A thread's first place in the second round.
     let second = (thread & 0xf0u) * 16u + (thread & 15u);
-    for (var row = group.y; row * polynomials_per_tile() < params.polynomials; row += groups.y) {
-        var v = load_16(group.z, row, origin + thread);
+    let step = groups.y * polynomials_per_tile();
+    for (var p = group.y * polynomials_per_tile(); p < params.polynomials; p += step) {
+        let t = Tile(group.z, p, origin);
+        var v = load_16(t, thread);
         if skipped(8u) < 4 {
             v = forward_round(v, round_at(start, node(origin, 8u)), skipped(8u), q);
         }
@@ -28,6 +30,6 @@ fn main(
         to_tile(v, 16u * thread, 1u);
         workgroupBarrier();
         // The next turn writes what this one reads here, place by place: no barrier.
-        store_16(group.z, row, origin + thread, from_tile(thread, 256u));
+        store_16(t, thread, from_tile(thread, 256u));
     }
 }

@@ -13,7 +13,7 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) g
         let first = params.base + id.z * params.limb + p * params.polynomial;
         let left = scaled(inverse_round(column(first + id.x), round, 0, limb.q), start, 0u, limb.q);
         let right = scaled(inverse_round(column(first + partner(id.x)), round, 0, limb.q), start, 0u, limb.q);
-        var other = mirrored(id.x, scaled(left, start, 1u, limb.q), scaled(right, start, 1u, limb.q), left.a.x);
+        let other = mirrored(id.x, scaled(left, start, 1u, limb.q), scaled(right, start, 1u, limb.q), left.a.x);
         store_column(first + id.x, canonical_sum(left, other.left, limb.q));
         store_column(first + partner(id.x), canonical_sum(right, other.right, limb.q));
     }

@@ -9,11 +9,13 @@ fn main(
     let limb = limbs[group.z];
     let q = limb.q;
     let start = table_start(limb.index);
-    let origin = group.x * 16u * THREADS;
+    let origin = group.x * TILE;
     // A thread's first place in the second round.
     let second = (thread & 0xf0u) * 16u + (thread & 15u);
-    for (var row = group.y; row * polynomials_per_tile() < params.polynomials; row += groups.y) {
-        to_tile(load_16(group.z, row, origin + thread), thread, 256u);
+    let step = groups.y * polynomials_per_tile();
+    for (var p = group.y * polynomials_per_tile(); p < params.polynomials; p += step) {
+        let t = Tile(group.z, p, origin);
+        to_tile(load_16(t, thread), thread, 256u);
         workgroupBarrier();
         let i = ((origin + 16u * thread) & ((1u << LOG_N) - 1u)) / 16u;
         var v = inverse_round(from_tile(16u * thread, 1u), last_round(start, i), 0, q);
@@ -27,6 +29,6 @@ fn main(
         if skipped(8u) < 4 {
             v = inverse_round(v, round_at(start, node(origin, 8u)), skipped(8u), q);
         }
-        store_16(group.z, row, origin + thread, v);
+        store_16(t, thread, v);
     }
 }

@@ -5,13 +5,17 @@
 
 alias Sum = vec2<u32>;
 
-const START = Sum(0x40000000u);
+const START = 0x40000000u;
 
 // Quads of taps before sums must be added up.
 const CHUNK = 64u;
 
 fn arranged(x: vec4<u32>) -> vec4<u32> {
     return x;
+}
+
+fn start() -> Sum {
+    return Sum(START);
 }
 
 fn with_quad(s: Sum, weights: u32, x: vec4<u32>) -> Sum {

@@ -6,7 +6,7 @@
 
 alias Sum = vec4<i32>;
 
-const START = Sum(0x40000000);
+const START = 0x40000000u;
 
 // Quads of taps before sums must be added up: all of them.
 const CHUNK = 16384u;
@@ -21,6 +21,10 @@ fn arranged(x: vec4<u32>) -> vec4<u32> {
         (even.x >> 16u) | (even.y & 0xffff0000u),
         (odd.x >> 16u) | (odd.y & 0xffff0000u),
     ) ^ vec4(0x80808080u);
+}
+
+fn start() -> Sum {
+    return Sum(i32(START));
 }
 
 fn with_quad(s: Sum, weights: u32, x: vec4<u32>) -> Sum {

@@ -1,5 +1,8 @@
 //! The least that runs a kernel.
 
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
 use bytemuck::Pod;
 use cryptodl_shaders::params::Limb;
 use cryptodl_shaders::{Binding, ENTRY, Kernel, Variant};
@@ -11,6 +14,8 @@ pub struct Device {
     queue: wgpu::Queue,
     /// Whether shaders may use 64-bit integers.
     pub int64: bool,
+    /// Compiled kernels by source and overrides.
+    pipelines: Mutex<HashMap<(&'static str, String), Arc<wgpu::ComputePipeline>>>,
 }
 
 /// One dispatch.
@@ -31,31 +36,20 @@ impl Device {
         let required_limits = adapter.limits();
         let descriptor = wgpu::DeviceDescriptor { required_features, required_limits, ..Default::default() };
         let (device, queue) = pollster::block_on(adapter.request_device(&descriptor)).expect("the adapter opens");
-        Some(Device { device, queue, int64: !required_features.is_empty() })
+        Some(Device { device, queue, int64: !required_features.is_empty(), pipelines: Mutex::default() })
     }
 
     /// Runs a kernel on the operands of bindings 2, 3, ... and returns them as they are afterwards.
     pub fn run<P: Pod>(&self, launch: &Launch<'_, P>, operands: &[&[u32]]) -> Vec<Vec<u32>> {
-        let Launch { kernel, variant, overrides, params, limbs, groups } = launch;
-        let source = wgpu::ShaderSource::Wgsl(kernel.wgsl(*variant).into());
-        let module =
-            self.device.create_shader_module(wgpu::ShaderModuleDescriptor { label: Some(kernel.name), source });
-        let layout = self.layout(kernel);
-        let pipeline_layout = self.device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
-            bind_group_layouts: &[Some(&layout)],
-            ..Default::default()
-        });
-        let pipeline = self.device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
-            label: Some(kernel.name),
-            layout: Some(&pipeline_layout),
-            module: &module,
-            entry_point: Some(ENTRY),
-            compilation_options: wgpu::PipelineCompilationOptions { constants: overrides, ..Default::default() },
-            cache: None,
-        });
+        let &Launch { kernel, variant, overrides, params, limbs, groups } = launch;
+        let pipeline = {
+            let mut pipelines = self.pipelines.lock().expect("no test panics here");
+            let key = (kernel.wgsl(variant), format!("{overrides:?}"));
+            pipelines.entry(key).or_insert_with(|| Arc::new(self.pipeline(kernel, variant, overrides))).clone()
+        };
         assert_eq!(size_of::<P>() as u64, kernel.params_size, "parameters of {}", kernel.name);
         let mut buffers = vec![
-            self.buffer(bytemuck::bytes_of(params), BufferUsages::UNIFORM),
+            self.buffer(bytemuck::bytes_of(&params), BufferUsages::UNIFORM),
             self.buffer(bytemuck::cast_slice(limbs), BufferUsages::STORAGE),
         ];
         buffers.extend(operands.iter().map(|data| self.buffer(bytemuck::cast_slice(data), BufferUsages::STORAGE)));
@@ -65,7 +59,7 @@ impl Device {
             .collect();
         let bind_group = self.device.create_bind_group(&wgpu::BindGroupDescriptor {
             label: None,
-            layout: &layout,
+            layout: &pipeline.get_bind_group_layout(0),
             entries: &entries,
         });
         let mut encoder = self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
@@ -77,6 +71,24 @@ impl Device {
         }
         self.queue.submit([encoder.finish()]);
         buffers[2..].iter().map(|buffer| self.read(buffer)).collect()
+    }
+
+    fn pipeline(&self, kernel: &Kernel, variant: Variant, constants: &[(&str, f64)]) -> wgpu::ComputePipeline {
+        let source = wgpu::ShaderSource::Wgsl(kernel.wgsl(variant).into());
+        let module =
+            self.device.create_shader_module(wgpu::ShaderModuleDescriptor { label: Some(kernel.name), source });
+        let layout = self.device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
+            bind_group_layouts: &[Some(&self.layout(kernel))],
+            ..Default::default()
+        });
+        self.device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+            label: Some(kernel.name),
+            layout: Some(&layout),
+            module: &module,
+            entry_point: Some(ENTRY),
+            compilation_options: wgpu::PipelineCompilationOptions { constants, ..Default::default() },
+            cache: None,
+        })
     }
 
     fn layout(&self, kernel: &Kernel) -> wgpu::BindGroupLayout {

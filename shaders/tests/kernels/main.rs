@@ -23,9 +23,10 @@ fn main() -> ExitCode {
                 None => !required,
                 Some(device) => !device.int64 && variant.multiply == Multiply::U64 && kernel.variants().count() > 1,
             };
-            let run = move || match &*DEVICE {
-                Some(device) => Ok(test(device, variant)),
-                None => Err(Failed::from("no adapter: install mesa-vulkan-drivers, or a GPU's driver")),
+            let run = move || {
+                let missing = "no adapter: install mesa-vulkan-drivers, or a GPU's driver";
+                test(DEVICE.as_ref().ok_or(missing)?, variant);
+                Ok::<(), Failed>(())
             };
             let name = match kernel.variants().count() {
                 1 => name.to_owned(),
