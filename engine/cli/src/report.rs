@@ -183,7 +183,7 @@ impl Display for RunReport {
             &self.program[..16]
         )?;
         let Machine { backend, kernels, device, threads } = &self.machine;
-        writeln!(f, "{backend} ({kernels} kernels): {device}, {threads} thread(s)")?;
+        writeln!(f, "{backend}: {device}, {threads} thread(s); kernels: {kernels}")?;
 
         writeln!(f, "\nstage       seconds")?;
         let mut stage = |name: &str, seconds: f64, note: &str| writeln!(f, "{name:<10} {seconds:>8.3}  {note}");
