@@ -196,11 +196,11 @@ impl State {
                     dispatches => self.encode(device, &mut encoder, dispatches),
                 }
             }
-            if let Some(timer) = &mut self.timer {
-                if let Err(error) = timer.resolve(device, &mut encoder) {
-                    // The commands of this submission are lost.
-                    device.fail(error);
-                }
+            if let Some(timer) = &mut self.timer
+                && let Err(error) = timer.resolve(device, &mut encoder)
+            {
+                // The commands of this submission are lost.
+                device.fail(error);
             }
             device.queue.submit([encoder.finish()]);
         }
