@@ -59,8 +59,9 @@ fn main(
         for (var chunk = 0u; chunk < params.quads; chunk += CHUNK) {
             var low_sums = Sums(start(), start(), start(), start());
             var high_sums = low_sums;
-            for (var stage = chunk; stage < min(chunk + CHUNK, params.quads); stage += STAGE) {
-                for (var i = thread.y; i < STAGE; i += ROW_GROUPS) {
+            let end = min(chunk + CHUNK, params.quads);
+            for (var stage = chunk; stage < end; stage += STAGE) {
+                for (var i = thread.y; i < STAGE && stage + i < end; i += ROW_GROUPS) {
                     let values = gather[position * params.quads + stage + i];
                     tile[i * LANES + thread.x] = arranged(vec4(
                         input(values.x, group, place),
@@ -70,7 +71,7 @@ fn main(
                     ));
                 }
                 workgroupBarrier();
-                for (var i = 0u; i < STAGE && row < params.rows; i++) {
+                for (var i = 0u; i < STAGE && stage + i < end && row < params.rows; i++) {
                     let quad = tile[i * LANES + thread.x];
                     let w = 2u * (at + stage + i);
                     low_sums = with_quads(low_sums, weights[w], quad);
