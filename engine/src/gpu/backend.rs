@@ -34,7 +34,8 @@ pub struct GpuOptions {
     pub multiply: Multiply,
     /// Kernels for sums.
     pub dot: Dot,
-    /// Bytes of device memory to allocate at most, apart from staging.
+    /// Bytes of device memory to allocate at most, apart from staging. A software adapter takes them from main memory, of which
+    /// the system may promise more than there is.
     pub memory_budget: u64,
     /// Measures every kernel, which keeps kernels from overlapping.
     pub timings: bool,
@@ -360,6 +361,10 @@ impl Backend for Gpu {
 
     fn slotwise(&self, ops: &[SlotwiseOp<'_>], x: &GpuTensor, lanes: Range<usize>, out: &mut GpuTensor) -> Result<()> {
         assert_eq!(out.shape, slotwise_shape(ops, &x.shape), "result of a slot-wise run");
+        if ops.is_empty() {
+            let window = x.shape.window().with_lanes(lanes);
+            return self.copy_window(x, &window, out, &window);
+        }
         let step = self.lanes_per_page(ops, x);
         let mut slices = lanes.clone().step_by(step).map(|first| first..(first + step).min(lanes.end));
         slices.try_for_each(|slice| self.slotwise_lanes(ops, x, slice, out))
