@@ -13,7 +13,6 @@
 #![forbid(unsafe_code)]
 
 /// The shaders' own constants, by kernel.
-#[allow(missing_docs)]
 pub mod constants {
     include!(concat!(env!("OUT_DIR"), "/constants.rs"));
 }

@@ -3,7 +3,7 @@
 use cryptodl_core::backend::{LinearMap, MAX_TAPS, MAX_WEIGHT, PADDING};
 use cryptodl_core::ring::{Modulus, RnsBasis};
 
-use crate::constants::linear::{self, CHUNK, ROWS, STAGE, START};
+use crate::constants::linear::{self, CHUNK, ROWS, START};
 use crate::params::{Linear, View};
 use crate::{Dot, Variant};
 
@@ -28,7 +28,7 @@ const _: () = {
 pub struct LinearTables {
     /// Binding 4, `[group][block of rows][quad][row of the block]`: weights of four taps as bytes, the first in the lowest.
     pub weights: Vec<u32>,
-    /// Binding 5, `[position][tap]`: value indices of group 0 or [`PADDING`].
+    /// Binding 5, `[position][tap]`, padded to quads: value indices of group 0 or [`PADDING`].
     pub gather: Vec<u32>,
     /// Binding 6, `[limb of the basis][0: component 0, 1: others][row]`: what is added after the sum, canonical.
     pub constants: Vec<u32>,
@@ -38,7 +38,7 @@ pub struct LinearTables {
 impl LinearTables {
     /// Prepares a map for the variants with `dot`.
     pub fn new(basis: &RnsBasis, map: &LinearMap, dot: Dot) -> Self {
-        let quads = map.taps().div_ceil(4).next_multiple_of(STAGE as usize);
+        let quads = map.taps().div_ceil(4);
         let rows = map.rows_per_group();
         let blocks = rows.div_ceil(ROWS as usize);
         let shape = Linear {

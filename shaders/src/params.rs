@@ -188,7 +188,7 @@ pub struct Linear {
     pub lanes: u32,
     /// Output positions per row.
     pub positions: u32,
-    /// Quads of taps, padded to whole stages.
+    /// Quads of taps.
     pub quads: u32,
     /// Rows per group.
     pub rows: u32,

@@ -60,6 +60,7 @@ fn tests() -> Vec<(String, Test)> {
         ("kernels_are_timed".into(), Box::new(timings)),
         ("a_lost_device_is_an_error".into(), Box::new(lost_device)),
         ("conversions_across_pages".into(), Box::new(conversions_across_pages)),
+        ("divisions_by_more_primes_than_a_kernel_takes".into(), Box::new(long_divisions)),
         ("a_ring_too_small_for_the_kernels_is_refused".into(), Box::new(small_ring)),
     ];
     for multiply in [Multiply::U64, Multiply::Portable] {
@@ -261,6 +262,19 @@ fn conversions_across_pages(adapter: &Adapter) {
     let expected = reference.convert_centred(&reference.upload(shape.clone(), &residues).unwrap(), &to).unwrap();
     let actual = gpu.convert_centred(&gpu.upload(shape.clone(), &residues).unwrap(), &to).unwrap();
     assert!(gpu.download(&actual).unwrap() == expected.residues());
+}
+
+fn long_divisions(adapter: &Adapter) {
+    let basis = Arc::new(RnsBasis::new(N, &ntt_primes(N, 30, 12).unwrap()).unwrap());
+    let (gpu, reference) = (gpu(adapter, &basis, options()), Reference::new(basis.clone()));
+    let shape = Shape { limbs: (0..12).collect(), values: 1, components: 2, lanes: N };
+    let residues: Vec<u32> = (0..shape.len() as u32).map(|i| i.wrapping_mul(0x9e37_79b9) >> 3).collect();
+    let dropped: Vec<usize> = (2..12).collect();
+    let expected = reference.mod_down(&reference.upload(shape.clone(), &residues).unwrap(), &dropped).unwrap();
+    let x = gpu.upload(shape, &residues).unwrap();
+    assert!(gpu.download(&gpu.mod_down(&x, &dropped).unwrap()).unwrap() == expected.residues());
+    let refused = gpu.convert_centred(&x, &[0]).unwrap_err();
+    assert!(matches!(refused, BackendError::Unsupported { .. }), "{refused}");
 }
 
 fn small_ring(adapter: &Adapter) {

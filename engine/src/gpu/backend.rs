@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use cryptodl_core::backend::{
-    Backend, KeySwitch, LinearMap, ProductPlan, Result, Shape, SlotwiseOp, Window, slotwise_shape,
+    Backend, BackendError, KeySwitch, LinearMap, ProductPlan, Result, Shape, SlotwiseOp, Window, slotwise_shape,
 };
 use cryptodl_core::ckks::UniformSource;
 use cryptodl_core::ring::RnsBasis;
@@ -21,8 +21,11 @@ use super::timing::KernelTime;
 use super::variants::{self, Dot, Multiply};
 use super::{Adapter, AdapterInfo, GpuError};
 
-/// Smallest ring that the kernels' tiles divide.
-const MIN_DIMENSION: usize = 1024;
+/// Most limbs that one conversion reads.
+const MAX_SOURCES: usize = shaders::constants::convert_centred::MAX_SOURCES as usize;
+
+/// Smallest ring: seeds expand in pieces of this many residues.
+const MIN_DIMENSION: usize = shaders::constants::expand::LANES as usize;
 
 /// How a device is used. No choice changes a bit of any result.
 #[derive(Clone, Debug)]
@@ -31,7 +34,8 @@ pub struct GpuOptions {
     pub multiply: Multiply,
     /// Kernels for sums.
     pub dot: Dot,
-    /// Bytes of device memory to allocate at most, apart from staging.
+    /// Bytes of device memory to allocate at most, apart from staging. A software adapter takes them from main memory, of which
+    /// the system may promise more than there is.
     pub memory_budget: u64,
     /// Measures every kernel, which keeps kernels from overlapping.
     pub timings: bool,
@@ -198,21 +202,27 @@ impl Gpu {
         Ok(())
     }
 
-    /// Centred conversion of what may lie in several pages.
-    fn convert(&self, x: &GpuTensor, out: &GpuTensor) -> Result<()> {
-        if x.pages().count() == 1 {
-            return self.convert_page(x, out, 0);
+    /// Centred conversion of the limbs at positions `sources` of `x`, in whatever pages.
+    fn convert(&self, x: &GpuTensor, sources: Range<usize>, limbs: &[usize]) -> Result<GpuTensor> {
+        if sources.len() > MAX_SOURCES {
+            let reason = format!("{} limbs to convert, at most {MAX_SOURCES}: use --backend cpu", sources.len());
+            return Err(BackendError::Unsupported { device: self.device.info.name.clone(), reason });
+        }
+        let out = self.room(Shape { limbs: limbs.to_vec(), ..x.shape.clone() })?;
+        if sources.end <= x.page_end(sources.start) {
+            self.convert_page(x, sources, &out, 0)?;
+            return Ok(out);
         }
         let Shape { values, components, lanes, .. } = x.shape;
-        let value_bytes = 4 * (x.shape.limbs.len() * components * lanes) as u64;
+        let value_bytes = 4 * (sources.len() * components * lanes) as u64;
         let step = ((self.page_bytes / value_bytes.max(1)) as usize).max(1);
         for first in (0..values).step_by(step) {
-            let window = x.shape.window().with_values(first..(first + step).min(values));
+            let window = x.shape.window().with_limbs(sources.clone()).with_values(first..(first + step).min(values));
             let part = self.cut(x, &window)?;
             assert!(part.pages().count() == 1, "all limbs of {components} x {lanes} residues in one binding");
-            self.convert_page(&part, out, first)?;
+            self.convert_page(&part, 0..sources.len(), &out, first)?;
         }
-        Ok(())
+        Ok(out)
     }
 }
 
@@ -342,9 +352,7 @@ impl Backend for Gpu {
     }
 
     fn convert_centred(&self, x: &GpuTensor, limbs: &[usize]) -> Result<GpuTensor> {
-        let out = self.room(Shape { limbs: limbs.to_vec(), ..x.shape.clone() })?;
-        self.convert(x, &out)?;
-        Ok(out)
+        self.convert(x, 0..x.shape.limbs.len(), limbs)
     }
 
     fn synchronise(&self) -> Result<()> {
@@ -353,6 +361,10 @@ impl Backend for Gpu {
 
     fn slotwise(&self, ops: &[SlotwiseOp<'_>], x: &GpuTensor, lanes: Range<usize>, out: &mut GpuTensor) -> Result<()> {
         assert_eq!(out.shape, slotwise_shape(ops, &x.shape), "result of a slot-wise run");
+        if ops.is_empty() {
+            let window = x.shape.window().with_lanes(lanes);
+            return self.copy_window(x, &window, out, &window);
+        }
         let step = self.lanes_per_page(ops, x);
         let mut slices = lanes.clone().step_by(step).map(|first| first..(first + step).min(lanes.end));
         slices.try_for_each(|slice| self.slotwise_lanes(ops, x, slice, out))
@@ -361,6 +373,11 @@ impl Backend for Gpu {
     fn mod_down(&self, x: &GpuTensor, dropped: &[usize]) -> Result<GpuTensor> {
         let (limbs, kept) = (x.shape.limbs.len(), x.shape.limbs.len() - dropped.len());
         assert_eq!(&x.shape.limbs[kept..], dropped, "the dropped limbs are the last ones");
+        if dropped.len() > MAX_SOURCES {
+            let (later, now) = dropped.split_at(dropped.len() - MAX_SOURCES);
+            // Dividing by one product after the other is dividing by both, see `CentredConverter`.
+            return self.mod_down(&self.mod_down(x, now)?, later);
+        }
         let mut low = self.cut(x, &x.shape.window().with_limbs(kept..limbs))?;
         self.inverse_ntt(&mut low)?;
         let mut out = self.convert_centred(&low, &x.shape.limbs[..kept])?;
@@ -395,8 +412,7 @@ impl Backend for Gpu {
         let mut top = self.cut(x, &x.shape.window().with_components(2..3))?;
         self.inverse_ntt(&mut top)?;
         for g in 0..key.layout.digits(level) {
-            let residues = self.cut(&top, &top.shape.window().with_limbs(key.layout.digit_limbs(g, level)))?;
-            let mut digit = self.convert_centred(&residues, &limbs)?;
+            let mut digit = self.convert(&top, key.layout.digit_limbs(g, level), &limbs)?;
             self.forward_ntt(&mut digit)?;
             self.accumulate_key(&mut acc, &digit, key.rows, g)?;
         }

@@ -1,5 +1,7 @@
 //! From operands to dispatches: one per run of limbs that lie in one page of every operand.
 
+use std::ops::Range;
+
 use cryptodl_core::backend::{Horner, LinearMap, Result, Window};
 use cryptodl_shaders::params::{self, Limb, View};
 use cryptodl_shaders::{self as shaders, Conversion, groups};
@@ -208,21 +210,28 @@ impl Gpu {
         Ok(())
     }
 
-    /// Centred conversion of all values of `x`, whose limbs lie in one page, to values `first_value ..` of `out`.
-    pub(super) fn convert_page(&self, x: &GpuTensor, out: &GpuTensor, first_value: usize) -> Result<()> {
+    /// Centred conversion of the limbs at positions `sources` of `x`, which lie in one page, to values `first_value ..` of `out`.
+    pub(super) fn convert_page(
+        &self,
+        x: &GpuTensor,
+        sources: Range<usize>,
+        out: &GpuTensor,
+        first_value: usize,
+    ) -> Result<()> {
         for run in runs(out.shape.limbs.len(), &[(out, 0)]) {
-            let conversion = Conversion::new(&self.basis, &x.shape.limbs, &out.shape.limbs[run.clone()]);
+            let (from, to) = (&x.shape.limbs[sources.clone()], &out.shape.limbs[run.clone()]);
+            let conversion = Conversion::new(&self.basis, from, to);
             let params = params::Convert {
-                x: x.view(0, [0; 3]),
+                x: x.view(sources.start, [0; 3]),
                 out: out.view(run.start, [first_value, 0, 0]),
-                sources: x.shape.limbs.len() as u32,
+                sources: sources.len() as u32,
                 targets: run.len() as u32,
                 values: x.shape.values as u32,
                 components: x.shape.components as u32,
                 lanes: x.shape.lanes as u32,
                 ..Default::default()
             };
-            let operands = [Argument::Buffer(x.page(0)), Argument::Buffer(out.page(run.start))];
+            let operands = [Argument::Buffer(x.page(sources.start)), Argument::Buffer(out.page(run.start))];
             let weights = Argument::Bytes(bytemuck::must_cast_slice(&conversion.weights));
             let operands = operands.into_iter().chain([weights]);
             let groups = groups::convert_centred(&params);

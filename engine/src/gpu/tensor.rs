@@ -73,7 +73,7 @@ impl GpuTensor {
     }
 
     /// The position behind the last limb of the page that holds `limb`.
-    fn page_end(&self, limb: usize) -> usize {
+    pub(super) fn page_end(&self, limb: usize) -> usize {
         (self.page_start(limb) + self.limbs_per_page).min(self.shape.limbs.len())
     }
 }

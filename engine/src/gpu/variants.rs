@@ -2,7 +2,7 @@
 //! does not say, so it is measured.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 use std::time::{Duration, Instant};
 
 use cryptodl_core::backend::{Backend, LinearMap, Result, Shape};
@@ -36,8 +36,11 @@ pub enum Dot {
     Integer,
 }
 
-/// What was measured, by adapter and request.
-static CHOSEN: Mutex<Option<HashMap<(String, Multiply, Dot), Variant>>> = Mutex::new(None);
+/// Adapter, and what was asked for.
+type Request = (String, Multiply, Dot);
+
+/// What was measured.
+static CHOSEN: LazyLock<Mutex<HashMap<Request, Variant>>> = LazyLock::new(Mutex::default);
 
 /// A timed run takes at least this long, so that the start of a dispatch does not count.
 const LEAST: Duration = Duration::from_millis(2);
@@ -55,7 +58,6 @@ pub(super) fn choose(device: &Arc<Device>, options: &GpuOptions) -> std::result:
     }
     let key = (format!("{} {}", info.title(), info.driver), options.multiply, options.dot);
     let mut chosen = CHOSEN.lock().expect("no code panics while it chooses");
-    let chosen = chosen.get_or_insert_default();
     if let Some(&variant) = chosen.get(&key) {
         return Ok(variant);
     }

@@ -59,8 +59,9 @@ fn main(
         for (var chunk = 0u; chunk < params.quads; chunk += CHUNK) {
             var low_sums = Sums(start(), start(), start(), start());
             var high_sums = low_sums;
-            for (var stage = chunk; stage < min(chunk + CHUNK, params.quads); stage += STAGE) {
-                for (var i = thread.y; i < STAGE; i += ROW_GROUPS) {
+            let end = min(chunk + CHUNK, params.quads);
+            for (var stage = chunk; stage < end; stage += STAGE) {
+                for (var i = thread.y; i < STAGE && stage + i < end; i += ROW_GROUPS) {
                     let values = gather[position * params.quads + stage + i];
                     tile[i * LANES + thread.x] = arranged(vec4(
                         input(values.x, group, place),
@@ -70,12 +71,12 @@ fn main(
                     ));
                 }
                 workgroupBarrier();
-                for (var i = 0u; i < STAGE && row < params.rows; i++) {
+                for (var i = 0u; i < STAGE && stage + i < end && row < params.rows; i++) {
                     let quad = tile[i * LANES + thread.x];
                     let w = 2u * (at + stage + i);
-                    low_sums = with_quads(low_sums, weights[w], quad);
+                    low_sums = with_quads(low_sums, weights[w], quad, limb.planes);
                     if row + 4u < params.rows {
-                        high_sums = with_quads(high_sums, weights[w + 1u], quad);
+                        high_sums = with_quads(high_sums, weights[w + 1u], quad, limb.planes);
                     }
                 }
                 workgroupBarrier();
@@ -100,10 +101,6 @@ fn input(value: u32, group: u32, place: Place) -> u32 {
         return 0u;
     }
     return x[index(params.x, place.limb, value + group * params.group_stride, place.component, place.lane)];
-}
-
-fn with_quads(s: Sums, w: vec4<u32>, quad: vec4<u32>) -> Sums {
-    return Sums(with_quad(s.a, w.x, quad), with_quad(s.b, w.y, quad), with_quad(s.c, w.z, quad), with_quad(s.d, w.w, quad));
 }
 
 // Residues plus sums, canonical.

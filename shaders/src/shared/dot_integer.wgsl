@@ -18,9 +18,14 @@ fn start() -> Sum {
     return Sum(START);
 }
 
-fn with_quad(s: Sum, weights: u32, x: vec4<u32>) -> Sum {
+// Four rows' sums plus four taps.
+fn with_quads(s: Sums, w: vec4<u32>, x: vec4<u32>, planes: u32) -> Sums {
+    return Sums(s.a + halves(w.x, x), s.b + halves(w.y, x), s.c + halves(w.z, x), s.d + halves(w.w, x));
+}
+
+fn halves(weights: u32, x: vec4<u32>) -> Sum {
     let w = bitcast<vec4<u32>>(unpack4xI8(weights));
-    return s + Sum(dot(w, x & vec4(0x7fffu)), dot(w, x >> vec4(15u)));
+    return Sum(dot(w, x & vec4(0x7fffu)), dot(w, x >> vec4(15u)));
 }
 
 // The sum modulo the prime. Below 2^31, or below `2^31 + 2^46` for primes of more than 15 bits, hence below `2^(bits + 31)`.

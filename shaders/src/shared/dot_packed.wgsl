@@ -27,13 +27,30 @@ fn start() -> Sum {
     return Sum(i32(START));
 }
 
-fn with_quad(s: Sum, weights: u32, x: vec4<u32>) -> Sum {
-    return s + Sum(
-        dot4I8Packed(weights, x.x),
-        dot4I8Packed(weights, x.y),
-        dot4I8Packed(weights, x.z),
-        dot4I8Packed(weights, x.w),
+// Four rows' sums plus four taps. All threads take the same branch; small primes save the last plane.
+fn with_quads(s: Sums, w: vec4<u32>, x: vec4<u32>, planes: u32) -> Sums {
+    if planes > 3u {
+        return Sums(
+            s.a + four_planes(w.x, x),
+            s.b + four_planes(w.y, x),
+            s.c + four_planes(w.z, x),
+            s.d + four_planes(w.w, x),
+        );
+    }
+    return Sums(
+        s.a + three_planes(w.x, x),
+        s.b + three_planes(w.y, x),
+        s.c + three_planes(w.z, x),
+        s.d + three_planes(w.w, x),
     );
+}
+
+fn four_planes(w: u32, x: vec4<u32>) -> Sum {
+    return Sum(dot4I8Packed(w, x.x), dot4I8Packed(w, x.y), dot4I8Packed(w, x.z), dot4I8Packed(w, x.w));
+}
+
+fn three_planes(w: u32, x: vec4<u32>) -> Sum {
+    return Sum(dot4I8Packed(w, x.x), dot4I8Packed(w, x.y), dot4I8Packed(w, x.z), 0);
 }
 
 // The sum modulo the prime. Below `2^31 (256^planes - 1) / 255`, hence below `2^(bits + 31)`.
