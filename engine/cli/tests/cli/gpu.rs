@@ -11,7 +11,7 @@ use std::process::ExitCode;
 use libtest_mimic::{Arguments, Failed, Trial};
 use serde_json::Value;
 
-use support::{SMALL, command, digits, fail, failure, json, labels, succeed};
+use support::{SMALL, digits, fail, failure, json, labels, succeed};
 
 type Test = fn(&Value);
 
@@ -57,10 +57,13 @@ fn flag(adapter: &Value) -> String {
 
 fn devices(adapter: &Value) {
     let text = succeed(here(), "devices");
-    for field in ["name", "backend", "driver", "kernels"] {
+    for field in ["name", "backend", "driver"] {
         let value = adapter[field].as_str().expect("text");
         assert!(!value.is_empty() && text.contains(value), "{field} in\n{text}");
     }
+    // Which of the kernels is measured anew each time.
+    assert!(text.contains("kernels   wgsl"), "{text}");
+    assert!(adapter["kernels"].as_str().is_some_and(|kernels| kernels.starts_with("wgsl")), "{adapter}");
     assert!(text.contains("--backend auto takes"), "{text}");
     assert!(["hardware", "software"].contains(&adapter["kind"].as_str().expect("text")));
     for limit in ["page_bytes", "workgroup_bytes", "workgroup_size", "groups", "storage_buffers"] {
@@ -157,15 +160,32 @@ fn software(adapter: &Value) {
     assert_eq!(json(here(), "devices")["auto"], Value::Null);
     #[cfg(target_os = "linux")]
     {
-        let blind = |arguments: &str| {
-            let mut command = command(here(), arguments);
-            command.env("VK_DRIVER_FILES", "/nonexistent").env("VK_ICD_FILENAMES", "/nonexistent");
-            command
-        };
+        let run = format!("run --model {SMALL} --images 1");
+        let blind = |arguments: &str| with_drivers(arguments, "/nonexistent");
         let none = blind("devices").output().expect("the binary starts");
         assert!(none.status.success());
         assert!(String::from_utf8_lossy(&none.stdout).contains("no GPU adapter was found"), "{none:?}");
-        let error = failure(blind(&format!("run --model {SMALL} --images 1 --backend gpu")), 1);
+        let error = failure(blind(&format!("{run} --backend gpu")), 1);
         assert!(error.contains("no GPU adapter was found") && error.contains("--backend cpu"), "{error}");
+
+        // The same driver twice is two adapters of one name.
+        let driver = Path::new("/usr/share/vulkan/icd.d/lvp_icd.x86_64.json");
+        if driver.exists() {
+            let folder = tempfile::tempdir().expect("a temporary folder");
+            let copy = folder.path().join("again.json");
+            std::fs::copy(driver, &copy).expect("copied");
+            let drivers = format!("{}:{}", driver.display(), copy.display());
+            let error = failure(with_drivers(&format!("{run} --adapter LLVMpipe"), &drivers), 1);
+            assert!(error.contains("several adapters match \"LLVMpipe\""), "{error}");
+            assert!(error.contains("0: llvmpipe") && error.contains("1: llvmpipe"), "{error}");
+        }
     }
+}
+
+/// The binary where the Vulkan loader sees only `drivers`.
+#[cfg(target_os = "linux")]
+fn with_drivers(arguments: &str, drivers: &str) -> std::process::Command {
+    let mut command = support::command(here(), arguments);
+    command.env("VK_DRIVER_FILES", drivers).env("VK_ICD_FILENAMES", drivers);
+    command
 }
