@@ -1,6 +1,7 @@
 //! The whole way in one process: keys, encryption, computation, decryption, and what the plaintext network says.
 
 use std::io::{self, Write};
+use std::num::NonZeroUsize;
 use std::time::Instant;
 
 use anyhow::Result;
@@ -29,15 +30,18 @@ pub struct Outcome {
     /// Labels of the Program in plain mode.
     pub quantised: Vec<u32>,
     pub stages: Stages,
+    /// Of the median of all repetitions.
     pub compute: ComputeReport,
+    /// Seconds of each repetition.
+    pub repetitions: Vec<f64>,
     /// `log2` of the noise of a score, root mean square over all slots.
     pub noise_bits: f64,
     pub bytes: BytesReport,
     pub sets: usize,
 }
 
-/// Classifies `samples` under encryption, and compares.
-pub fn classify(prepared: &Prepared, samples: &Samples, seed: &TestSeed) -> Result<Outcome> {
+/// Classifies `samples` under encryption, computing `repeat` times, and compares.
+pub fn classify(prepared: &Prepared, samples: &Samples, seed: &TestSeed, repeat: NonZeroUsize) -> Result<Outcome> {
     let (spec, params) = (&prepared.spec, &prepared.params);
     let mut stages = Stages { prepare: prepared.seconds, ..Stages::default() };
 
@@ -54,10 +58,21 @@ pub fn classify(prepared: &Prepared, samples: &Samples, seed: &TestSeed) -> Resu
     })?;
 
     let (bar, mut rng) = (Bar::new("compute"), seed.randomness("masks")?);
-    let (result, compute) =
+    let mut compute = || {
         prepared.server.compute(&uploaded, keys.relin.as_ref(), Masks::Fresh(&keys.public, &mut rng), &|progress| {
             bar.show(progress.done as u64, progress.total as u64);
-        })?;
+        })
+    };
+    let (mut result, report) = compute()?;
+    let mut reports = vec![report];
+    for _ in 1..repeat.get() {
+        let report;
+        (result, report) = compute()?;
+        reports.push(report);
+    }
+    let repetitions: Vec<f64> = reports.iter().map(|report| report.seconds).collect();
+    reports.sort_by(|a, b| a.seconds.total_cmp(&b.seconds));
+    let compute = reports.swap_remove((reports.len() - 1) / 2);
     stages.compute = compute.seconds;
     drop(bar);
 
@@ -72,6 +87,7 @@ pub fn classify(prepared: &Prepared, samples: &Samples, seed: &TestSeed) -> Resu
         sets: result.sets.len(),
         stages,
         compute,
+        repetitions,
         decrypted,
     })
 }

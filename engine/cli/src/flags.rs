@@ -1,6 +1,6 @@
 //! Flags that several commands share.
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use cryptodl_core::ckks::{EncryptionKind, Randomness, SecurityLevel};
@@ -69,32 +69,60 @@ impl Planning {
 #[derive(Args)]
 #[command(next_help_heading = "Execution (cannot change a result)")]
 pub struct Execution {
-    /// Where to compute; `auto` takes the fastest that this build has
-    #[arg(long, default_value = "auto", value_parser = one_of(BACKEND))]
-    pub backend: Backend,
-    /// Which kernels compute; `reference` is slow and obvious
+    #[command(flatten)]
+    pub place: Place,
+    /// Which CPU kernels compute; `reference` is slow and obvious. A GPU's kernels are chosen by measuring them
     #[arg(long, default_value = "auto", value_parser = one_of(KERNELS))]
     pub kernels: Kernels,
-    /// Memory for ciphertexts on the backend, as 2GiB, 512MiB or bytes [default: half of the free memory, at most 3GiB]
+    /// Memory for ciphertexts on the backend, as 2GiB, 512MiB or bytes [default: half of the free memory, at most 3GiB;
+    /// 3GiB on a GPU]
     #[arg(long, value_name = "SIZE", value_parser = memory::parse_size)]
     pub memory_budget: Option<u64>,
 }
 
-#[derive(Clone, Copy)]
+/// Where to compute.
+#[derive(Args)]
+pub struct Place {
+    /// Where to compute; `auto` takes a hardware GPU if there is one, else the CPU
+    #[arg(long, default_value = "auto", value_parser = one_of(BACKEND))]
+    pub backend: Backend,
+    /// Compute on this GPU, by its index or a part of its name (`cryptodl devices` lists them); the only way to a software
+    /// adapter
+    #[arg(long, value_name = "INDEX|NAME")]
+    pub adapter: Option<String>,
+}
+
+impl Place {
+    /// The backend that is asked for, also by naming an adapter.
+    ///
+    /// # Errors
+    /// The CPU and an adapter.
+    pub fn backend(&self) -> Result<Backend> {
+        match (self.backend, &self.adapter) {
+            (Backend::Cpu, Some(_)) => bail!("--adapter names a GPU: leave it out, or leave out --backend cpu"),
+            (Backend::Auto, Some(_)) => Ok(Backend::Gpu),
+            (backend, _) => Ok(backend),
+        }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq)]
 pub enum Backend {
+    Auto,
     Cpu,
     Gpu,
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq)]
 pub enum Kernels {
+    Auto,
     Reference,
     Portable,
 }
 
-const BACKEND: [(&str, Backend); 3] = [("auto", Backend::Cpu), ("cpu", Backend::Cpu), ("gpu", Backend::Gpu)];
+const BACKEND: [(&str, Backend); 3] = [("auto", Backend::Auto), ("cpu", Backend::Cpu), ("gpu", Backend::Gpu)];
 const KERNELS: [(&str, Kernels); 3] =
-    [("auto", Kernels::Portable), ("reference", Kernels::Reference), ("portable", Kernels::Portable)];
+    [("auto", Kernels::Auto), ("reference", Kernels::Reference), ("portable", Kernels::Portable)];
 
 /// Randomness that tests can repeat. Nothing made with it is secret.
 #[derive(Args, Default)]
@@ -117,7 +145,7 @@ impl TestSeed {
 }
 
 /// Parses one of `choices`, which help and errors list.
-fn one_of<T, const K: usize>(choices: [(&'static str, T); K]) -> impl TypedValueParser<Value = T>
+pub fn one_of<T, const K: usize>(choices: [(&'static str, T); K]) -> impl TypedValueParser<Value = T>
 where
     T: Copy + Send + Sync + 'static,
 {

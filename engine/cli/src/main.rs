@@ -5,6 +5,8 @@ mod classify;
 mod commands;
 mod files;
 mod flags;
+#[cfg_attr(not(feature = "gpu"), path = "no_gpu.rs")]
+mod gpu;
 mod json;
 mod keys;
 mod memory;

@@ -34,6 +34,8 @@ pub struct RunReport {
     /// Images with a score far outside the calibrated range.
     out_of_range: usize,
     seconds: Seconds,
+    /// `compute` of each repetition; `seconds` and what follows are of the median one.
+    compute_repetitions: Vec<f64>,
     compute_parts: Parts,
     images_per_second: f64,
     images_per_hour: f64,
@@ -153,6 +155,7 @@ impl RunReport {
             agreement_quantised: equal(labels, &outcome.quantised) as f64 / images as f64,
             out_of_range: outcome.decrypted.out_of_range.iter().filter(|&&out| out).count(),
             seconds: Seconds { stages: outcome.stages, total: outcome.stages.total() },
+            compute_repetitions: outcome.repetitions.clone(),
             compute_parts: outcome.compute.parts.into(),
             images_per_second,
             images_per_hour: 3600.0 * images_per_second,
@@ -183,7 +186,7 @@ impl Display for RunReport {
             &self.program[..16]
         )?;
         let Machine { backend, kernels, device, threads } = &self.machine;
-        writeln!(f, "{backend} ({kernels} kernels): {device}, {threads} thread(s)")?;
+        writeln!(f, "{backend}: {device}, {threads} thread(s); kernels: {kernels}")?;
 
         writeln!(f, "\nstage       seconds")?;
         let mut stage = |name: &str, seconds: f64, note: &str| writeln!(f, "{name:<10} {seconds:>8.3}  {note}");

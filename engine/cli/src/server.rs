@@ -9,7 +9,7 @@ use cryptodl_engine::run::{ComputeReport, Executor, Masks, Progress, RunError};
 use serde::Serialize;
 
 use crate::flags::{Backend, Execution, Kernels};
-use crate::memory;
+use crate::{explain, gpu, memory};
 
 /// An executor, whatever its backend.
 pub trait Server {
@@ -60,14 +60,34 @@ impl<B: backend::Backend> Server for Executor<B> {
 impl Execution {
     /// Prepares `program` for the backend that the flags name.
     pub fn server(&self, program: &Program, params: &Params) -> Result<Box<dyn Server>> {
+        let cpu = || self.cpu_server(program, params);
+        match (self.place.backend()?, self.kernels) {
+            (Backend::Gpu, Kernels::Auto) => {
+                let adapter = gpu::Choice::new(self.place.adapter.as_deref())?;
+                adapter.server(program, params, self.memory_budget)
+            }
+            (Backend::Gpu, _) => bail!("--kernels names kernels of the CPU: leave it out, or use --backend cpu"),
+            // Kernels of the CPU were named.
+            (Backend::Cpu, _) | (Backend::Auto, Kernels::Reference | Kernels::Portable) => cpu(),
+            (Backend::Auto, Kernels::Auto) => match gpu::Choice::automatic() {
+                None => cpu(),
+                Some(adapter) => {
+                    let server = adapter.and_then(|adapter| adapter.server(program, params, self.memory_budget));
+                    server.or_else(|error| {
+                        eprintln!("computing on the CPU: {}", explain(&error));
+                        cpu()
+                    })
+                }
+            },
+        }
+    }
+
+    fn cpu_server(&self, program: &Program, params: &Params) -> Result<Box<dyn Server>> {
         let basis = params.basis().clone();
         let budget = self.memory_budget.unwrap_or_else(memory::default_budget);
-        Ok(match (self.backend, self.kernels) {
-            (Backend::Gpu, _) => bail!("this build has no GPU backend: use --backend cpu"),
-            (Backend::Cpu, Kernels::Reference) => {
-                Box::new(Executor::new(program, params, Reference::new(basis), budget)?)
-            }
-            (Backend::Cpu, Kernels::Portable) => {
+        Ok(match self.kernels {
+            Kernels::Reference => Box::new(Executor::new(program, params, Reference::new(basis), budget)?),
+            Kernels::Auto | Kernels::Portable => {
                 Box::new(Executor::new(program, params, Portable::new(basis), budget)?)
             }
         })

@@ -1,5 +1,7 @@
 //! `cryptodl demo`.
 
+use std::num::NonZeroUsize;
+
 use anyhow::Result;
 use clap::Args;
 use cryptodl_engine::plan::PlanOptions;
@@ -38,7 +40,7 @@ impl Demo {
         let prepared = Prepared::new(MODEL, &PlanOptions::default(), &self.execution)?;
         let mut samples = Samples::load(&prepared.network, None, None)?;
         samples.truncate(IMAGES)?;
-        let outcome = classify(&prepared, &samples, &TestSeed::default())?;
+        let outcome = classify(&prepared, &samples, &TestSeed::default(), NonZeroUsize::MIN)?;
         files::print(&RunReport::new(&prepared, &samples, &outcome).to_string())?;
         files::print(&digits(&samples, &outcome.decrypted.labels))
     }

@@ -121,7 +121,11 @@ impl Infer {
         };
         json.show(&report, || {
             let (images, seconds) = (report.images, report.seconds.compute);
-            format!("{images} images in {seconds:.3} s: {:.0} per second\n", report.images_per_second)
+            let Machine { backend, device, .. } = &report.machine;
+            format!(
+                "{images} images in {seconds:.3} s: {:.0} per second on {backend}: {device}\n",
+                report.images_per_second
+            )
         })
     }
 }

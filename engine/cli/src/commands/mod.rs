@@ -3,6 +3,7 @@
 mod data;
 mod decrypt;
 mod demo;
+mod devices;
 mod encrypt;
 mod infer;
 mod inspect;
@@ -10,6 +11,7 @@ mod keygen;
 mod models;
 mod plan;
 mod run;
+mod verify;
 
 use anyhow::Result;
 use clap::Subcommand;
@@ -26,6 +28,8 @@ pub enum Command {
     Inspect(inspect::Inspect),
     Data(data::Data),
     Models(models::Models),
+    Devices(devices::Devices),
+    Verify(verify::Verify),
 }
 
 impl Command {
@@ -41,6 +45,8 @@ impl Command {
             Command::Inspect(command) => command.run(),
             Command::Data(command) => command.run(),
             Command::Models(command) => command.run(),
+            Command::Devices(command) => command.run(),
+            Command::Verify(command) => command.run(),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! `cryptodl run`.
 
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use anyhow::Result;
@@ -38,6 +39,9 @@ pub struct Run {
     /// Classify the first K images only [default: all]
     #[arg(long, value_name = "K")]
     images: Option<usize>,
+    /// Compute K times and report the median; the first time can be slower
+    #[arg(long, value_name = "K", default_value = "1")]
+    repeat: NonZeroUsize,
     /// Write the decrypted labels and scores, as `decrypt` does: a .csv, .json or .npy file
     #[arg(long, value_name = "FILE")]
     out: Option<Results>,
@@ -60,7 +64,7 @@ impl Run {
         }
         let out = self.out.as_ref().map(Results::create).transpose()?;
         let json = self.json.create()?;
-        let outcome = classify(&prepared, &samples, &self.seed)?;
+        let outcome = classify(&prepared, &samples, &self.seed, self.repeat)?;
         if let Some(out) = out {
             out.write(&prepared.spec, &outcome.decrypted)?;
         }

@@ -72,6 +72,29 @@ fn the_layered_schedule_works_too() {
     assert!(noise.abs() < 1.0, "{}", run["noise"]);
 }
 
+/// The median of several computations is reported.
+#[test]
+fn a_computation_can_be_repeated() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let run = json(folder.path(), &format!("run --model {SMALL} --images 10 --repeat 3"));
+    let all = run["compute_repetitions"].as_array().expect("a list");
+    let mut all: Vec<f64> = all.iter().filter_map(Value::as_f64).collect();
+    all.sort_by(f64::total_cmp);
+    assert_eq!((all.len(), all[1]), (3, number(&run, "/seconds/compute")));
+}
+
+/// The CPU against the reference, bit for bit.
+#[test]
+fn verify_checks_the_cpu() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let report = json(folder.path(), "verify --backend cpu --n 1024 --seed 5");
+    assert_eq!((&report["backend"], &report["seed"], &report["passed"]), (&"cpu".into(), &5.into(), &true.into()));
+    assert_eq!(report["passes"][0]["kernels"], "portable");
+    assert!(number(&report, "/passes/0/operations/linear") > 10.0, "{report}");
+    let text = succeed(folder.path(), "verify --backend cpu --n 1024 --seed 5");
+    assert!(text.contains("seed 5") && text.contains("all equal bit for bit"), "{text}");
+}
+
 /// More images than slots are several ciphertext sets, and the padding of the last one is not reported.
 #[test]
 fn a_batch_may_be_larger_than_a_ciphertext() {

@@ -17,6 +17,9 @@ fn wrong_usage_exits_with_2() {
         ("run --model mnist-1 --security 100", "[possible values: 128, 192, 256]"),
         ("run --model mnist-1 --kernels avx1024", "possible values"),
         ("run --model mnist-1 --memory-budget lots", "2GiB"),
+        ("run --model mnist-1 --backend tpu", "[possible values: auto, cpu, gpu]"),
+        ("run --model mnist-1 --repeat 0", "invalid value"),
+        ("verify --kernels reference", "possible values"),
         ("run --model mnist-1 --input-scale-bits 13.4", "multiple of 0.5"),
         ("run --model mnist-1 --threads 0", "invalid value"),
         (&infer, "--public"),
@@ -37,9 +40,21 @@ fn wrong_usage_exits_with_2() {
 /// Help teaches by example, and shows no test flags.
 #[test]
 fn every_command_has_an_example() {
-    for command in
-        ["demo", "run", "plan", "keygen", "encrypt", "infer", "decrypt", "inspect", "data fetch", "data path", "models"]
-    {
+    for command in [
+        "demo",
+        "run",
+        "plan",
+        "keygen",
+        "encrypt",
+        "infer",
+        "decrypt",
+        "inspect",
+        "data fetch",
+        "data path",
+        "models",
+        "devices",
+        "verify",
+    ] {
         let help = succeed(Path::new("."), &format!("{command} --help"));
         assert!(help.contains("Example") && help.contains(command), "{help}");
         assert!(!help.contains("insecure"), "{help}");

@@ -1,0 +1,68 @@
+//! Stands in for `gpu.rs` in a build without the feature `gpu`.
+
+use std::fmt::{self, Display, Formatter};
+
+use anyhow::{Result, bail};
+use cryptodl_core::ckks::Params;
+use cryptodl_cpu::Portable;
+use cryptodl_engine::plan::Program;
+use serde::Serialize;
+
+use crate::server::Server;
+
+const NONE: &str = "this build has no GPU backend: use --backend cpu, or build with the feature gpu";
+
+/// An adapter: there is none.
+pub enum Choice {}
+
+/// Which of the equivalent kernels: there are none.
+#[derive(Clone, Copy)]
+pub enum Variant {}
+
+pub const VARIANTS: [(&str, Variant); 0] = [];
+
+impl Choice {
+    pub fn new(_: Option<&str>) -> Result<Self> {
+        bail!(NONE)
+    }
+
+    pub fn automatic() -> Option<Result<Self>> {
+        None
+    }
+
+    pub fn server(&self, _: &Program, _: &Params, _: Option<u64>) -> Result<Box<dyn Server>> {
+        match *self {}
+    }
+
+    pub fn index(&self) -> usize {
+        match *self {}
+    }
+
+    pub fn checked(&self, _: &Params, _: Variant) -> Result<Portable> {
+        match *self {}
+    }
+
+    pub fn variants(&self) -> std::iter::Empty<(&'static str, Variant)> {
+        match *self {}
+    }
+}
+
+/// An adapter in a list: there is none.
+#[derive(Serialize)]
+pub enum Device {}
+
+pub fn devices() -> Result<Vec<Device>> {
+    bail!(NONE)
+}
+
+impl Device {
+    pub fn is_usable(&self) -> bool {
+        match *self {}
+    }
+}
+
+impl Display for Device {
+    fn fmt(&self, _: &mut Formatter<'_>) -> fmt::Result {
+        match *self {}
+    }
+}

@@ -1,0 +1,77 @@
+//! Why no GPU backend could be had.
+
+use cryptodl_core::backend::BackendError;
+
+/// Errors before the first computation; afterwards they are [`BackendError`]s.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum GpuError {
+    /// wgpu found nothing at all.
+    #[error("no GPU adapter was found: install the graphics driver (Vulkan, Metal or DX12), or use --backend cpu")]
+    NoAdapter,
+    /// Only software adapters, and none was named.
+    #[error(
+        "no hardware GPU was found: use --backend cpu, or name a software adapter (slow) with --adapter: {}",
+        list(software)
+    )]
+    NoHardware {
+        /// Software adapters, with their indices.
+        software: Vec<String>,
+    },
+    /// No adapter has this index or name.
+    #[error("no adapter {request}; there are: {}", list(adapters))]
+    UnknownAdapter {
+        /// What was asked for.
+        request: String,
+        /// All adapters, with their indices.
+        adapters: Vec<String>,
+    },
+    /// Several adapters have this name.
+    #[error("several adapters match {request}, give an index: {}", list(matches))]
+    AmbiguousAdapter {
+        /// What was asked for.
+        request: String,
+        /// The adapters that match, with their indices.
+        matches: Vec<String>,
+    },
+    /// The adapter lacks something that no kernel can do without.
+    #[error("{adapter} cannot run the kernels: {reason}")]
+    Unusable {
+        /// Which adapter.
+        adapter: String,
+        /// What is missing and what to do.
+        reason: String,
+    },
+    /// The adapter lacks a feature that was asked for.
+    #[error("{adapter} has no {feature}, which {option} needs: leave the choice to the program (auto)")]
+    MissingFeature {
+        /// Which adapter.
+        adapter: String,
+        /// The feature.
+        feature: &'static str,
+        /// The option that needs it.
+        option: &'static str,
+    },
+    /// The ring is smaller than the kernels' tiles.
+    #[error("the GPU kernels need a ring of dimension {least} or more, not {n}: use --backend cpu")]
+    Dimension {
+        /// The ring's dimension.
+        n: usize,
+        /// The least.
+        least: usize,
+    },
+    /// The driver refused to open the device.
+    #[error("{adapter} could not be opened: {reason}; try again, another --adapter, or --backend cpu")]
+    Open {
+        /// Which adapter.
+        adapter: String,
+        /// The driver's words.
+        reason: String,
+    },
+    /// The device failed while it was prepared.
+    #[error(transparent)]
+    Backend(#[from] BackendError),
+}
+
+fn list(adapters: &[String]) -> String {
+    if adapters.is_empty() { "none".into() } else { adapters.join("; ") }
+}

@@ -1,0 +1,90 @@
+//! Time on the device, kernel by kernel, from timestamps around every dispatch.
+
+use std::collections::BTreeMap;
+
+use cryptodl_core::backend::Result;
+
+use super::device::Device;
+use super::recorder::MAX_COMMANDS;
+
+const QUERIES: u32 = 2 * MAX_COMMANDS as u32;
+const BYTES: u64 = 8 * QUERIES as u64;
+
+/// Time that one kernel took.
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
+pub struct KernelTime {
+    /// Its name.
+    pub kernel: &'static str,
+    /// How often it ran.
+    pub dispatches: u64,
+    /// Seconds in all.
+    pub seconds: f64,
+}
+
+pub(super) struct Timer {
+    queries: wgpu::QuerySet,
+    resolved: wgpu::Buffer,
+    /// Kernels of the submission that is recorded, two queries each.
+    recorded: Vec<&'static str>,
+    /// Kernels of submissions that are not done, and where their timestamps arrive.
+    pending: Vec<(Vec<&'static str>, wgpu::Buffer)>,
+    times: BTreeMap<&'static str, (u64, f64)>,
+}
+
+impl Timer {
+    pub fn new(device: &Device) -> Result<Self> {
+        use wgpu::BufferUsages;
+        let descriptor =
+            wgpu::QuerySetDescriptor { label: Some("cryptodl timer"), ty: wgpu::QueryType::Timestamp, count: QUERIES };
+        let queries = device.watched(BYTES, || device.device.create_query_set(&descriptor))?;
+        let usage = BufferUsages::QUERY_RESOLVE | BufferUsages::COPY_SRC;
+        let resolved = device.buffer("cryptodl timestamps", BYTES, usage)?;
+        Ok(Timer { queries, resolved, recorded: Vec::new(), pending: Vec::new(), times: BTreeMap::new() })
+    }
+
+    /// The timestamps of a pass that runs `kernel` once.
+    pub fn pass(&mut self, kernel: &'static str) -> wgpu::ComputePassTimestampWrites<'_> {
+        let first = 2 * self.recorded.len() as u32;
+        self.recorded.push(kernel);
+        wgpu::ComputePassTimestampWrites {
+            query_set: &self.queries,
+            beginning_of_pass_write_index: Some(first),
+            end_of_pass_write_index: Some(first + 1),
+        }
+    }
+
+    /// Ends a submission: its timestamps go to a buffer that [`Self::collect`] reads.
+    pub fn resolve(&mut self, device: &Device, encoder: &mut wgpu::CommandEncoder) -> Result<()> {
+        use wgpu::BufferUsages;
+        if !self.recorded.is_empty() {
+            let used = 2 * self.recorded.len() as u32;
+            encoder.resolve_query_set(&self.queries, 0..used, &self.resolved, 0);
+            let bytes = 8 * u64::from(used);
+            let arrived =
+                device.buffer("cryptodl timestamps", bytes, BufferUsages::COPY_DST | BufferUsages::MAP_READ)?;
+            encoder.copy_buffer_to_buffer(&self.resolved, 0, &arrived, 0, bytes);
+            self.pending.push((std::mem::take(&mut self.recorded), arrived));
+        }
+        Ok(())
+    }
+
+    /// Adds the times of all submissions, which are done.
+    pub fn collect(&mut self, device: &Device) -> Result<()> {
+        let tick = 1e-9 * f64::from(device.queue.get_timestamp_period());
+        for (kernels, buffer) in std::mem::take(&mut self.pending) {
+            let stamps: Vec<u64> = device.read(&buffer, bytemuck::pod_collect_to_vec)?;
+            for (kernel, stamps) in kernels.into_iter().zip(stamps.chunks_exact(2)) {
+                let (dispatches, seconds) = self.times.entry(kernel).or_default();
+                *dispatches += 1;
+                // Some drivers let time stand still or step back between two passes.
+                *seconds += tick * stamps[1].saturating_sub(stamps[0]) as f64;
+            }
+        }
+        Ok(())
+    }
+
+    pub fn times(&self) -> Vec<KernelTime> {
+        let time = |(&kernel, &(dispatches, seconds))| KernelTime { kernel, dispatches, seconds };
+        self.times.iter().map(time).collect()
+    }
+}

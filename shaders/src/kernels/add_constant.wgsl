@@ -1,0 +1,10 @@
+// `x += constant` in every lane; the constant is the limb's first.
+
+@compute @workgroup_size(THREADS)
+fn main(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
+    let limb = limbs[id.z];
+    for (var row = id.y; id.x < params.lanes && row < params.values * params.components; row += groups.y) {
+        let at = index(params.x, id.z, row / params.components, row % params.components, id.x);
+        x[at] = add_mod(x[at], limb.constants.x, limb.q);
+    }
+}
