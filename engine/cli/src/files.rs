@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io::{self, BufReader, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use cryptodl_core::ckks::{ClientSpec, Params};
 use cryptodl_core::wire::read_client_spec;
 use tempfile::NamedTempFile;
@@ -23,6 +23,23 @@ pub fn read_spec(path: &Path) -> Result<(ClientSpec, Params)> {
     let spec = read(path, read_client_spec)?;
     let params = spec.check().with_context(|| path.display().to_string())?;
     Ok((spec, params))
+}
+
+/// Refuses an output that is also an input or another output: it would be destroyed.
+pub fn distinct(outputs: &[&Path], inputs: &[&Path]) -> Result<()> {
+    let place = |path: &Path| fs::canonicalize(path).or_else(|_| std::path::absolute(path)).unwrap_or(path.to_owned());
+    for (i, output) in outputs.iter().enumerate() {
+        let twin = outputs[..i].iter().chain(inputs).find(|other| place(other) == place(output));
+        // Devices and pipes take any number of outputs.
+        let replaced = fs::metadata(output).map_or(true, |found| found.is_file());
+        if twin.is_some() && replaced {
+            bail!(
+                "{} is named twice, once as an output: it would be overwritten; choose another name",
+                output.display()
+            );
+        }
+    }
+    Ok(())
 }
 
 /// Who may read a new file, as far as the system knows about it.

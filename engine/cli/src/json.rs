@@ -1,6 +1,6 @@
 //! `--json`: results for machines.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use clap::Args;
@@ -23,12 +23,19 @@ pub enum Report {
 }
 
 impl Json {
+    /// The file, if it goes to one.
+    pub fn path(&self) -> Option<&Path> {
+        self.to.as_deref().filter(|path| path.as_os_str() != "-")
+    }
+
     /// Prepares the report, so that a place that cannot be written is known before the work begins.
     pub fn create(&self) -> Result<Report> {
         Ok(match &self.to {
             None => Report::Text,
-            Some(path) if path.as_os_str() == "-" => Report::Json,
-            Some(path) => Report::TextAndFile(Output::create(path, Access::Everybody)?),
+            Some(_) => match self.path() {
+                None => Report::Json,
+                Some(path) => Report::TextAndFile(Output::create(path, Access::Everybody)?),
+            },
         })
     }
 }

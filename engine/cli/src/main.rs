@@ -17,7 +17,6 @@ mod results;
 mod samples;
 mod server;
 
-use std::num::NonZeroUsize;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
@@ -29,8 +28,8 @@ use clap::Parser;
 #[command(version, arg_required_else_help = true, after_help = EXAMPLES)]
 struct Cli {
     /// Threads to use [default: one per core]
-    #[arg(long, global = true, value_name = "N")]
-    threads: Option<NonZeroUsize>,
+    #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    threads: Option<u16>,
     #[command(subcommand)]
     command: commands::Command,
 }
@@ -62,7 +61,7 @@ fn main() -> ExitCode {
 
 fn run(cli: Cli) -> Result<()> {
     if let Some(threads) = cli.threads {
-        rayon::ThreadPoolBuilder::new().num_threads(threads.get()).build_global().context("--threads")?;
+        rayon::ThreadPoolBuilder::new().num_threads(threads.into()).build_global().context("--threads")?;
     }
     cli.command.run()
 }

@@ -1,7 +1,7 @@
 //! Labels and scores as files.
 
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use anyhow::Result;
@@ -47,6 +47,11 @@ impl FromStr for Results {
 }
 
 impl Results {
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// As [`Output::create`].
     pub fn create(&self) -> Result<ResultsOutput> {
         Ok(ResultsOutput { output: Output::create(&self.path, Access::Everybody)?, format: self.format })

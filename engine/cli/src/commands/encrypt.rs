@@ -1,11 +1,12 @@
 //! `cryptodl encrypt`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use clap::Args;
 use cryptodl_client::wire::read_secret_key;
 use cryptodl_client::{EncryptionKey, encrypt};
+use cryptodl_core::ckks::EncryptionKind;
 use cryptodl_core::wire::{Binding, CiphertextLayout, read_public_key, write_ciphertexts};
 use cryptodl_models::network::InputSpec;
 
@@ -30,7 +31,8 @@ pub struct Encrypt {
     /// The client spec that the keys were made for
     #[arg(long, value_name = "FILE")]
     spec: PathBuf,
-    /// IDX (plain or .gz), .npy (uint8 or float, N x ...), PNG, or a folder of PNG files
+    /// IDX (plain or .gz), .npy (uint8 or float, N x ...), PNG, or a folder of PNG files, taken in the order of their names
+    /// as text (10.png before 2.png)
     #[arg(long, value_name = "FILE")]
     input: PathBuf,
     /// Where the ciphertexts go
@@ -53,7 +55,20 @@ struct Key {
 
 impl Encrypt {
     pub fn run(self) -> Result<()> {
+        let keys = self.key.secret.iter().chain(&self.key.public).map(PathBuf::as_path);
+        let inputs: Vec<&Path> = keys.chain([self.spec.as_path(), &self.input]).collect();
+        files::distinct(&[&self.out], &inputs)?;
         let (spec, params) = files::read_spec(&self.spec)?;
+        let (flag, other) = match spec.encryption {
+            EncryptionKind::Secret => ("--secret", "public"),
+            EncryptionKind::Public => ("--public", "secret"),
+        };
+        ensure!(
+            self.key.secret.is_some() == (spec.encryption == EncryptionKind::Secret),
+            "{}: images of this Program are encrypted with {flag}; for the other key, plan, make keys and infer with \
+             --encryption {other}",
+            self.spec.display()
+        );
         let binding = Binding { program: spec.program, params: &params };
         let secret = self.key.secret.as_ref().map(|path| files::read(path, |file| read_secret_key(file, &binding)));
         let public = self.key.public.as_ref().map(|path| files::read(path, |file| read_public_key(file, &binding)));

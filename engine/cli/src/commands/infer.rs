@@ -1,6 +1,6 @@
 //! `cryptodl infer`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use clap::Args;
@@ -88,6 +88,10 @@ struct Seconds {
 
 impl Infer {
     pub fn run(self) -> Result<()> {
+        let outputs: Vec<&Path> = std::iter::once(self.out.as_path()).chain(self.json.path()).collect();
+        let inputs: Vec<&Path> =
+            [self.eval_key.as_path(), &self.input].into_iter().chain(self.masking.public.as_deref()).collect();
+        files::distinct(&outputs, &inputs)?;
         let prepared = Prepared::new(&self.model, &self.planning.options(), &self.execution)?;
         let (spec, binding) = (&prepared.spec, prepared.binding());
         let key = files::read(&self.eval_key, |file| read_eval_key(file, &binding, spec.relin))?;

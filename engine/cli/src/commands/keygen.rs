@@ -53,11 +53,14 @@ impl Keygen {
             (None, None) => unreachable!("clap requires a spec or a model"),
         };
         let secret_path = self.out.join("secret.key");
-        ensure!(
-            self.force || !secret_path.exists(),
-            "{} exists: choose another folder, or replace the keys with --force",
-            secret_path.display()
-        );
+        for name in ["secret.key", "public.key", "eval.key"] {
+            let path = self.out.join(name);
+            ensure!(
+                self.force || !path.exists(),
+                "{} exists: choose another folder, or replace the keys with --force",
+                path.display()
+            );
+        }
         fs::create_dir_all(&self.out).with_context(|| format!("cannot make the folder {}", self.out.display()))?;
         let everybody = |name| Output::create(&self.out.join(name), Access::Everybody);
         let [public, eval, client] = [everybody("public.key")?, everybody("eval.key")?, everybody("client.spec")?];

@@ -1,12 +1,12 @@
 //! `cryptodl plan`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use clap::Args;
 use cryptodl_core::wire::write_client_spec;
 
-use crate::files::{Access, Output};
+use crate::files::{self, Access, Output};
 use crate::flags::Planning;
 use crate::json::Json;
 use crate::prepared::load_and_plan;
@@ -35,6 +35,8 @@ pub struct Plan {
 
 impl Plan {
     pub fn run(self) -> Result<()> {
+        let outputs: Vec<&Path> = self.write_spec.as_deref().into_iter().chain(self.json.path()).collect();
+        files::distinct(&outputs, &[])?;
         let (_, plan) = load_and_plan(&self.model, &self.planning.options())?;
         let json = self.json.create()?;
         if let Some(path) = &self.write_spec {

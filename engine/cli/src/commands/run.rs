@@ -1,12 +1,13 @@
 //! `cryptodl run`.
 
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use clap::Args;
 
 use crate::classify::classify;
+use crate::files;
 use crate::flags::{Execution, Planning, TestSeed};
 use crate::json::Json;
 use crate::prepared::Prepared;
@@ -57,6 +58,8 @@ pub struct Run {
 
 impl Run {
     pub fn run(self) -> Result<()> {
+        let outputs: Vec<&Path> = self.out.iter().map(Results::path).chain(self.json.path()).collect();
+        files::distinct(&outputs, &[])?;
         let prepared = Prepared::new(&self.model, &self.planning.options(), &self.execution)?;
         let mut samples = Samples::load(&prepared.network, self.data.as_deref(), self.labels.as_deref())?;
         if let Some(images) = self.images {

@@ -68,7 +68,7 @@ fn damaged_files_are_refused() {
             // A field's own check may notice it before the checksum does.
             ("payload", flipped(whole.len() - 40), ""),
             ("checksum", flipped(whole.len() - 1), "checksum"),
-            ("foreign", fs::read(folder.join(foreign)).expect("written"), "is needed here"),
+            ("foreign", fs::read(folder.join(foreign)).expect("written"), "needed here is"),
         ];
         for (name, bytes, fragment) in cases {
             let bad = format!("{}.bad", name.replace(' ', "-"));
@@ -108,7 +108,7 @@ fn the_other_kind_of_key_is_refused() {
     let client = every_kind("");
     let files = "--public public.key --spec client.spec --input digits.idx --out out.ct";
     let error = fail(client.path(), &format!("encrypt {files}"), 1);
-    assert!(error.contains("encryption with the secret key"), "{error}");
+    assert!(error.contains("client.spec: images of this Program are encrypted with --secret"), "{error}");
     assert!(!client.path().join("out.ct").exists());
 }
 
@@ -207,11 +207,34 @@ fn what_cannot_be_planned_or_computed() {
         ("plan --model mnist-1 --input-scale-bits 99", ["--input-scale-bits = 99", "8 to 30"]),
         ("plan --model mnist-1 --n 2048", ["no schedule fits mnist-1 at 128-bit security", "help"]),
         ("plan --model mnist-1 --n 4096 --limbs 8", ["no schedule fits", "--limbs"]),
-        ("run --model mnist-1 --backend gpu", ["no GPU backend", "--backend cpu"]),
         ("run --model mnist-1 --images 10 --memory-budget 1MiB", ["1048576 bytes is too small", "--memory-budget"]),
     ] {
         let error = fail(folder.path(), arguments, 1);
         assert!(fragments.iter().all(|fragment| error.contains(fragment)), "{arguments}: {fragments:?} in\n{error}");
     }
     assert!(names(folder.path()).is_empty());
+}
+
+#[test]
+fn an_output_never_replaces_an_input_or_another_output() {
+    let client = digits(3);
+    let folder = client.path();
+    succeed(folder, &format!("keygen --model {SMALL} --out keys"));
+    let secret = fs::read(folder.join("keys/secret.key")).expect("written");
+    let encrypt = "encrypt --secret keys/secret.key --spec keys/client.spec --input digits.idx --out";
+    for arguments in [
+        format!("{encrypt} keys/secret.key"),
+        format!("{encrypt} keys/../digits.idx"),
+        format!("plan --model {SMALL} --json twice --write-spec twice"),
+        format!("run --model {SMALL} --images 3 --json labels.json --out labels.json"),
+    ] {
+        let error = fail(folder, &arguments, 1);
+        assert!(error.contains("named twice"), "{arguments}: {error}");
+    }
+    assert_eq!(fs::read(folder.join("keys/secret.key")).expect("still there"), secret);
+    assert_eq!(names(folder), ["digits.idx", "keys", "labels.idx"]);
+    // Keys are not replaced one by one either.
+    fs::remove_file(folder.join("keys/secret.key")).expect("removed");
+    let error = fail(folder, &format!("keygen --model {SMALL} --out keys"), 1);
+    assert!(error.contains("public.key exists"), "{error}");
 }

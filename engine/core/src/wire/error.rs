@@ -23,7 +23,7 @@ pub enum WireError {
         actual: u32,
     },
     /// A CryptoDL file, but not the one that was asked for.
-    #[error("this is a {actual} file, but a {expected} file is needed here")]
+    #[error("wrong kind of file: this is `{actual}`, needed here is `{expected}`")]
     Kind {
         /// What the file is.
         actual: Kind,
