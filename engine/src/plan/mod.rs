@@ -2,6 +2,7 @@
 //!
 //! A network is planned once into a [`Program`]; nothing here touches a ciphertext, and nothing depends on the machine.
 
+mod arrangement;
 mod cost;
 mod error;
 mod fold;
@@ -23,7 +24,7 @@ pub use error::PlanError;
 pub use geometry::Geometry;
 pub use map::RealMap;
 pub use options::{DEFAULT_BATCH, PlanOptions, ScheduleKind};
-pub use program::{ActivationStep, Content, Program, Step};
+pub use program::{ActivationStep, Content, Polynomial, PreparedPolynomial, Program, Step};
 pub use quantise::QuantisedMap;
 pub use report::{BytesReport, LayerReport, ParamsReport, PlanReport};
 pub use tolerance::changed_share;

@@ -1,5 +1,6 @@
 //! Pass 2: activations become sign x monic polynomial, in Horner form without scalar products.
 
+use super::arrangement::{Arrangement, SquareForm};
 use super::fold::{FoldedStage, RawActivation};
 use super::{PlanError, RealMap};
 
@@ -41,22 +42,65 @@ impl Activation {
         self.constants.len()
     }
 
-    /// The value after `products` products and the constant that follows them.
-    pub fn partial(&self, z: f64, products: usize) -> f64 {
-        let mut u = z + self.constants[0];
-        for step in 1..=products {
-            u *= z;
-            if self.negate && step + 1 == self.degree() {
-                u = -u;
-            }
-            u += self.constants[step];
-        }
-        u
+    /// The monic part's numbers for products with squares.
+    pub fn square_form(&self) -> SquareForm {
+        let (last, monic) = self.constants.split_last().expect("a degree of 2 or more");
+        let monic: Vec<f64> = monic.iter().rev().copied().collect();
+        SquareForm::new(&monic, *last)
     }
 
-    /// Largest magnitude of [`Self::partial`] over the calibrated range.
-    pub fn partial_bound(&self, products: usize) -> f64 {
-        grid(self.range).map(|z| self.partial(z, products).abs()).fold(0.0, f64::max)
+    /// Value at `z`.
+    #[cfg(test)]
+    pub fn value(&self, z: f64) -> f64 {
+        *self.trace(z).last().expect("a degree of 2 or more")
+    }
+
+    /// By Horner's rule, the value after each product and the constant that follows it.
+    fn trace(&self, z: f64) -> Vec<f64> {
+        let mut u = z + self.constants[0];
+        let rest = self.constants[1..].iter().enumerate().map(|(i, c)| {
+            u *= z;
+            if self.negate && i + 2 == self.degree() {
+                u = -u;
+            }
+            u += c;
+            u
+        });
+        rest.collect()
+    }
+
+    /// For each product, the largest magnitude of its result over the calibrated range.
+    pub fn product_bounds(&self, arrangement: Arrangement) -> Vec<f64> {
+        let squares = self.square_form_of(arrangement);
+        let trace = |z: f64| match &squares {
+            None => self.trace(z),
+            Some(squares) => squares.trace(self.degree(), self.negate, z),
+        };
+        let mut bounds = vec![0.0f64; arrangement.products(self.degree())];
+        for z in grid(self.range) {
+            bounds.iter_mut().zip(trace(z)).for_each(|(bound, value)| *bound = bound.max(value.abs()));
+        }
+        bounds
+    }
+
+    /// For each product, what a small error of it becomes in the activation's value: root mean square over the histogram.
+    pub fn product_gains(&self, arrangement: Arrangement) -> Vec<f64> {
+        let squares = self.square_form_of(arrangement);
+        let products = arrangement.products(self.degree());
+        let sensitivities = |z: f64| match &squares {
+            // What enters after a product is multiplied by z once for every product that follows.
+            None => (0..products).rev().map(|later| libm::pow(z.abs(), later as f64)).collect(),
+            Some(squares) => squares.sensitivities(self.degree(), z),
+        };
+        let mut squares = vec![0.0f64; products];
+        for &(z, share) in &self.histogram {
+            squares.iter_mut().zip(sensitivities(z)).for_each(|(sum, gain)| *sum += share * gain * gain);
+        }
+        squares.into_iter().map(f64::sqrt).collect()
+    }
+
+    fn square_form_of(&self, arrangement: Arrangement) -> Option<SquareForm> {
+        (arrangement == Arrangement::PatersonStockmeyer).then(|| self.square_form())
     }
 
     /// Derivative of the whole.

@@ -1,6 +1,6 @@
 //! The cryptographic Program: what client and server agree on to the last bit.
 
-use cryptodl_core::backend::{Horner, ProductPlan};
+use cryptodl_core::backend::{Horner, PatersonStockmeyer, ProductPlan};
 use cryptodl_core::ckks::{
     ClientSpec, Digest, EncryptionKind, InputLayout, OutputLayout, Params, ParamsSpec, RelinLayout, Scale,
 };
@@ -8,6 +8,8 @@ use cryptodl_core::ring::RnsBasis;
 use serde::Serialize;
 
 use super::QuantisedMap;
+use super::arrangement::Arrangement;
+use super::normalise::Activation;
 
 /// A planned network: a pure function of the model file and the planning flags.
 #[derive(Clone, Debug, Serialize)]
@@ -56,38 +58,141 @@ pub enum Step {
 pub struct ActivationStep {
     /// Whether the monic part is negated.
     pub negate: bool,
-    /// Integer-valued `c_(d-1), ..., c_0`.
-    pub constants: Vec<f64>,
-    /// Scale at each place: before the first product, then after each.
+    /// The monic part.
+    pub polynomial: Polynomial,
+    /// Scale of the operand, then after each product.
     pub scales: Vec<Scale>,
     /// What follows each product.
     pub products: Vec<ProductPlan>,
 }
 
+/// Integer-valued numbers of a monic polynomial.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub enum Polynomial {
+    /// `c_(d-1), ..., c_0`: see [`Horner`].
+    Horner(Vec<f64>),
+    /// See [`PatersonStockmeyer`].
+    PatersonStockmeyer {
+        /// Whether the degree is odd.
+        odd: bool,
+        /// `w = z (z + shift)`.
+        shift: f64,
+        /// `c_0, c_1, ...`.
+        constants: Vec<f64>,
+        /// `b_1, b_2, ...`.
+        multiples: Vec<f64>,
+    },
+}
+
+/// The form of an activation that backends take.
+#[derive(Clone, Debug)]
+pub enum PreparedPolynomial {
+    /// Horner's rule.
+    Horner(Horner),
+    /// Fewer products.
+    PatersonStockmeyer(PatersonStockmeyer),
+}
+
 impl ActivationStep {
-    /// The form that backends take.
-    pub fn prepare(&self, basis: &RnsBasis) -> Horner {
-        Horner::new(basis, self.negate, &self.constants)
+    /// Rounds a normalised activation whose operand and products have the given scales, `products.len() + 1` of them.
+    pub(super) fn new(activation: &Activation, scales: Vec<Scale>, products: Vec<ProductPlan>) -> Self {
+        let degree = activation.degree();
+        let polynomial = match Arrangement::with_products(degree, products.len()) {
+            Arrangement::Horner => Polynomial::Horner(
+                scales.iter().zip(&activation.constants).map(|(scale, &c)| scale.integer(c)).collect(),
+            ),
+            Arrangement::PatersonStockmeyer => {
+                let form = activation.square_form();
+                let odd = degree % 2 == 1;
+                let places = std::iter::once(square_form_start(&scales, odd)).chain(scales[2..].iter().copied());
+                let multiples = form.multiples.iter().enumerate();
+                Polynomial::PatersonStockmeyer {
+                    odd,
+                    shift: scales[0].integer(form.shift),
+                    constants: places.zip(&form.constants).map(|(scale, &c)| scale.integer(c)).collect(),
+                    multiples: multiples.map(|(i, b)| libm::rint(b * multiple_scale(&scales, odd, i))).collect(),
+                }
+            }
+        };
+        ActivationStep { negate: activation.negate, polynomial, scales, products }
     }
 
-    /// Whether no product is relinearised or rescaled, so that the step is slot-wise.
+    /// The form that backends take.
+    pub fn prepare(&self, basis: &RnsBasis) -> PreparedPolynomial {
+        match &self.polynomial {
+            Polynomial::Horner(constants) => {
+                PreparedPolynomial::Horner(Horner::new(basis, self.negate, constants))
+            }
+            Polynomial::PatersonStockmeyer { odd, shift, constants, multiples } => {
+                let prepared = PatersonStockmeyer::new(basis, self.negate, *odd, *shift, constants, multiples);
+                PreparedPolynomial::PatersonStockmeyer(prepared)
+            }
+        }
+    }
+
+    /// Whether no product is relinearised or rescaled, in Horner's arrangement: then the step is slot-wise.
     pub fn is_lazy(&self) -> bool {
-        self.products.iter().all(|plan| *plan == ProductPlan::default())
+        matches!(self.polynomial, Polynomial::Horner(_)) && self.products.iter().all(|p| *p == ProductPlan::default())
+    }
+
+    /// Degree.
+    pub fn degree(&self) -> usize {
+        match &self.polynomial {
+            Polynomial::Horner(constants) => constants.len(),
+            Polynomial::PatersonStockmeyer { odd, multiples, .. } => 2 * multiples.len() + if *odd { 1 } else { 2 },
+        }
+    }
+
+    /// Chain limbs and components of the result, from those of the operand.
+    pub fn result(&self, level: usize, components: usize) -> (usize, usize) {
+        let arrangement = Arrangement::with_products(self.degree(), self.products.len());
+        arrangement.follow(self.degree(), (level, components), |i, a: &(usize, usize), b: &(usize, usize)| {
+            let plan = self.products[i];
+            (a.0.min(b.0) - plan.drop, if plan.relinearize { 2 } else { a.1 + b.1 - 1 })
+        })
     }
 
     /// Real value of the activation at `z`.
     pub fn evaluate(&self, z: f64) -> f64 {
-        let real = |i: usize| self.constants[i] / self.scales[i].value();
-        let mut u = z + real(0);
-        for step in 1..self.constants.len() {
-            u *= z;
-            if self.negate && step + 1 == self.constants.len() {
-                u = -u;
+        let real = |number: f64, scale: Scale| number / scale.value();
+        let last = self.products.len() - 1;
+        match &self.polynomial {
+            Polynomial::Horner(constants) => {
+                let mut u = z + real(constants[0], self.scales[0]);
+                for (i, (&c, &scale)) in constants.iter().zip(&self.scales).skip(1).enumerate() {
+                    u *= z;
+                    if self.negate && i == last {
+                        u = -u;
+                    }
+                    u += real(c, scale);
+                }
+                u
             }
-            u += real(step);
+            Polynomial::PatersonStockmeyer { odd, shift, constants, multiples } => {
+                let w = z * (z + real(*shift, self.scales[0]));
+                let mut u = if *odd { z } else { w } + real(constants[0], square_form_start(&self.scales, *odd));
+                for (i, (b, &c)) in multiples.iter().zip(&constants[1..]).enumerate() {
+                    u = u * w + b / multiple_scale(&self.scales, *odd, i) * z;
+                    if self.negate && i + 1 == last {
+                        u = -u;
+                    }
+                    u += real(c, self.scales[i + 2]);
+                }
+                u
+            }
         }
-        u
     }
+}
+
+/// Scale of the first `u` in Paterson and Stockmeyer's arrangement: that of `z` or of `w`.
+fn square_form_start(scales: &[Scale], odd: bool) -> Scale {
+    scales[usize::from(!odd)]
+}
+
+/// What turns the real multiple of the i-th step (from 0) into an integer: the scale of its product `u w` over that of `z`.
+fn multiple_scale(scales: &[Scale], odd: bool, i: usize) -> f64 {
+    let u = if i == 0 { square_form_start(scales, odd) } else { scales[i + 1] };
+    u.value() * scales[1].value() / scales[0].value()
 }
 
 impl Program {

@@ -249,10 +249,9 @@ fn build(network: &Network, lowered: &Lowered, options: &PlanOptions, found: &Fo
             None => {
                 let activation = stage.activation.as_ref().expect("the walk used it");
                 let scales: Vec<_> = std::iter::once(before.scale).chain(step.product_scales.iter().copied()).collect();
-                let constants = scales.iter().zip(&activation.constants).map(|(scale, &c)| scale.integer(c)).collect();
                 let products = activation_products(lowered, &found.structure, step.stage);
                 names.push(activation.name.clone());
-                steps.push(Step::Activation(ActivationStep { negate: activation.negate, constants, scales, products }));
+                steps.push(Step::Activation(ActivationStep::new(activation, scales, products)));
             }
         }
         before = &step.after;

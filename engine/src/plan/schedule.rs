@@ -6,6 +6,7 @@ use cryptodl_core::ckks::{EncryptionKind, HEADROOM, RelinLayout, Scale};
 use cryptodl_core::ring::ntt_primes;
 
 use super::PlanError;
+use super::arrangement::Arrangement;
 use super::lowered::{Factor, Lowered};
 
 /// Noise above this share of the calibrated values is no small disturbance any more: activations bend it, and its prediction
@@ -17,8 +18,30 @@ const LINEAR_SHARE: f64 = 0.125;
 pub struct Structure {
     /// Per stage, how many base maps each factor merges.
     pub factors: Vec<Vec<usize>>,
-    /// Per activation, what follows each product.
+    /// Per activation, what follows each product; their number tells the [`Arrangement`].
     pub products: Vec<Vec<ProductPlan>>,
+}
+
+/// A ciphertext within an activation.
+#[derive(Clone, Copy, Debug)]
+pub struct Operand {
+    /// Chain limbs.
+    pub level: usize,
+    /// Components.
+    pub components: usize,
+    /// Scale.
+    pub scale: Scale,
+}
+
+impl Operand {
+    /// The product of two: the one with more limbs drops its last ones without division, so that its scale stays.
+    pub fn times(&self, other: &Operand) -> Operand {
+        Operand {
+            level: self.level.min(other.level),
+            components: self.components + other.components - 1,
+            scale: self.scale.times(other.scale.value()),
+        }
+    }
 }
 
 impl Structure {
@@ -261,42 +284,42 @@ fn activate(
 ) -> (State, Vec<Scale>) {
     let activation = network.stages[stage].activation.as_ref().expect("a stage with an activation");
     let place = network.gains.after_activation(stage);
-    let mut state = before.clone();
-    state.headroom = f64::INFINITY;
+    let degree = activation.degree();
+    let arrangement = Arrangement::with_products(degree, products.len());
+    let (bounds, gains) = (activation.product_bounds(arrangement), activation.product_gains(arrangement));
+    let mut least = f64::INFINITY;
     let mut scales = Vec::new();
-    for (i, plan) in products.iter().enumerate() {
-        let product = i + 1;
-        state.components += before.components - 1;
-        state.scale = state.scale.times(before.scale.value());
-        state.bound = activation.partial_bound(product);
-        state.headroom = state.headroom.min(headroom(ring, state.level, state.scale, state.bound));
+    let operand = Operand { level: before.level, components: before.components, scale: before.scale };
+    let result = arrangement.follow(degree, operand, |i, a: &Operand, b: &Operand| {
+        let plan = products[i];
+        let mut u = a.times(b);
+        least = least.min(headroom(ring, u.level, u.scale, bounds[i]));
         let mut entered = Noise::even(0.0);
         let mut divisor = 1.0;
-        let dropped = &ring.primes[state.level - plan.drop..state.level];
+        let dropped = &ring.primes[u.level - plan.drop..u.level];
         for &q in dropped.iter().rev() {
-            state.scale = state.scale.over(q);
+            u.scale = u.scale.over(q);
             divisor *= f64::from(q);
         }
         if plan.relinearize {
             let layout = ring.relin_layout(ring.primes.len());
             let log_digit = layout.digit_primes as f64 * f64::from(ring.prime_bits);
-            let key = noise::relinearise(ring.n, layout.digits(state.level), log_digit, ring.log_p());
+            let key = noise::relinearise(ring.n, layout.digits(u.level), log_digit, ring.log_p());
             entered = entered.plus(key.times(1.0 / divisor));
-            state.components = 2;
+            u.components = 2;
         }
         if plan.relinearize || plan.drop > 0 {
-            entered = entered.plus(noise::divide(ring.n, state.components));
-            // What enters here is multiplied by z once for every product that follows.
-            let later = 2.0 * (products.len() - product) as f64;
-            let moment: f64 = activation.histogram.iter().map(|(z, share)| share * libm::pow(z.abs(), later)).sum();
-            sources.enter(place, entered.times(moment.sqrt() / state.scale.value()));
+            entered = entered.plus(noise::divide(ring.n, u.components));
+            sources.enter(place, entered.times(gains[i] / u.scale.value()));
         }
-        state.level -= plan.drop;
-        state.headroom = state.headroom.min(headroom(ring, state.level, state.scale, state.bound));
-        scales.push(state.scale);
-    }
-    state.noise = sources.at(place);
-    (state, scales)
+        u.level -= plan.drop;
+        least = least.min(headroom(ring, u.level, u.scale, bounds[i]));
+        scales.push(u.scale);
+        u
+    });
+    let Operand { level, components, scale } = result;
+    let bound = *bounds.last().expect("an activation has products");
+    (State { level, components, scale, bound, noise: sources.at(place), headroom: least }, scales)
 }
 
 /// Bits between `HEADROOM` times the bound and a wrap at `level`.

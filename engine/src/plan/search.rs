@@ -10,6 +10,7 @@ use std::collections::btree_map::Entry;
 use cryptodl_core::backend::ProductPlan;
 use cryptodl_core::ckks::{EncryptionKind, MAX_COMPONENTS, MAX_SPECIAL_PRIMES, SecurityLevel};
 
+use super::arrangement::Arrangement;
 use super::lowered::Lowered;
 use super::options::{INPUT_HALF_BITS, LIMBS, PRIME_BITS, PlanOptions, ScheduleKind};
 use super::quantise::WEIGHT_BITS;
@@ -349,46 +350,38 @@ fn try_settings(
     }
 }
 
-/// What may follow one product with `components` components.
-fn product_plans(components: usize) -> Vec<ProductPlan> {
+/// What may follow one product.
+fn product_plans() -> Vec<ProductPlan> {
     let plan = |relinearize, drop| ProductPlan { relinearize, drop };
-    let mut plans = vec![plan(false, 0), plan(false, 1)];
-    if components == 3 {
-        plans.extend([plan(true, 0), plan(true, 1)]);
-    }
-    plans
+    vec![plan(false, 0), plan(false, 1), plan(true, 0), plan(true, 1)]
 }
 
-/// All plans of an activation with `products` products on ciphertexts of two components, or of those that earlier lazy
-/// activations leave.
-fn activation_plans(products: usize, input_components: usize) -> Vec<Vec<ProductPlan>> {
-    let mut complete = vec![(Vec::new(), input_components)];
-    for _ in 0..products {
-        complete = complete
-            .into_iter()
-            .flat_map(|(plans, components): (Vec<ProductPlan>, usize)| {
-                let components = components + input_components - 1;
-                product_plans(components).into_iter().map(move |plan| {
-                    let after = if plan.relinearize { 2 } else { components };
-                    ([&plans[..], &[plan]].concat(), after)
-                })
-            })
-            .collect();
+/// What may follow the products of an activation. Horner's rule with more products than the other arrangement is worth its while
+/// only where it stays slot-wise.
+fn activation_plans(degree: usize) -> Vec<Vec<ProductPlan>> {
+    let all = |arrangement: Arrangement| combinations(vec![product_plans(); arrangement.products(degree)]);
+    match Arrangement::of_degree(degree) {
+        [only] => all(*only),
+        [horner, rest @ ..] => {
+            let lazy = vec![ProductPlan::default(); horner.products(degree)];
+            std::iter::once(lazy).chain(rest.iter().flat_map(|&arrangement| all(arrangement))).collect()
+        }
+        [] => unreachable!("every degree has an arrangement"),
     }
-    complete.into_iter().map(|(plans, _)| plans).collect()
 }
 
 /// Whether relinearisations take three components and no step carries too many.
-fn consistent(structure: &Structure) -> bool {
+fn consistent(degrees: &[usize], structure: &Structure) -> bool {
     let mut components = 2;
-    structure.products.iter().all(|products| {
-        let input = components;
-        products.iter().all(|plan| {
-            components += input - 1;
-            let fits = components <= MAX_COMPONENTS && (!plan.relinearize || components == 3);
-            components = if plan.relinearize { 2 } else { components };
-            fits
-        })
+    degrees.iter().zip(&structure.products).all(|(&degree, plans)| {
+        let mut fits = true;
+        let arrangement = Arrangement::with_products(degree, plans.len());
+        components = arrangement.follow(degree, components, |i, a: &usize, b: &usize| {
+            let product = a + b - 1;
+            fits &= product <= MAX_COMPONENTS && (!plans[i].relinearize || product == 3);
+            if plans[i].relinearize { 2 } else { product }
+        });
+        fits
     })
 }
 
@@ -398,7 +391,7 @@ fn degrees(network: &Lowered) -> Vec<usize> {
 
 fn too_many(network: &Lowered) -> bool {
     let factorisations = (0..network.stages.len()).map(|stage| network.factorisations(stage).len());
-    let plans = degrees(network).into_iter().map(|degree| activation_plans(degree - 1, 2).len());
+    let plans = degrees(network).into_iter().map(|degree| activation_plans(degree).len());
     factorisations.chain(plans).try_fold(1usize, |product, n| product.checked_mul(n)).is_none_or(|n| n > MAX_STRUCTURES)
 }
 
@@ -406,7 +399,9 @@ fn too_many(network: &Lowered) -> bool {
 fn structures(network: &Lowered, kind: ScheduleKind) -> Vec<Structure> {
     let finest: Vec<Vec<usize>> = network.stages.iter().map(|stage| vec![1; stage.run.len()]).collect();
     let degrees = degrees(network);
-    let uniform = |plan: ProductPlan| degrees.iter().map(|degree| vec![plan; degree - 1]).collect::<Vec<_>>();
+    // In the arrangement with the fewest products.
+    let fewest = |degree| Arrangement::of_degree(degree).iter().map(|a| a.products(degree)).min().unwrap_or(0);
+    let uniform = |plan: ProductPlan| degrees.iter().map(|&degree| vec![plan; fewest(degree)]).collect::<Vec<_>>();
     let relinearised = ProductPlan { relinearize: true, drop: 1 };
     if kind == ScheduleKind::Layered {
         return vec![Structure { factors: finest, products: uniform(relinearised) }];
@@ -425,16 +420,12 @@ fn structures(network: &Lowered, kind: ScheduleKind) -> Vec<Structure> {
             factorisations[stage].iter().min_by_key(|counts| price(counts)).cloned().expect("the finest is there")
         };
         let factors: Vec<_> = (0..network.stages.len()).map(cheapest).collect();
-        product_plans(3)
+        product_plans()
             .into_iter()
             .map(|plan| Structure { factors: factors.clone(), products: uniform(plan) })
             .collect()
     } else {
-        let products = degrees.iter().enumerate().map(|(i, degree)| {
-            // Later activations may meet more components than two: consider the plans of both.
-            if i == 0 { activation_plans(degree - 1, 2) } else { all_plans(degree - 1) }
-        });
-        let products = combinations(products.collect());
+        let products = combinations(degrees.iter().map(|&degree| activation_plans(degree)).collect());
         let factors = combinations(factorisations);
         let pair = |factors: &Vec<Vec<usize>>| {
             let factors = factors.clone();
@@ -445,11 +436,7 @@ fn structures(network: &Lowered, kind: ScheduleKind) -> Vec<Structure> {
         };
         factors.iter().flat_map(pair).collect::<Vec<_>>()
     };
-    all.into_iter().filter(consistent).collect()
-}
-
-fn all_plans(products: usize) -> Vec<Vec<ProductPlan>> {
-    combinations(vec![product_plans(3); products])
+    all.into_iter().filter(|structure| consistent(&degrees, structure)).collect()
 }
 
 /// Structures that differ from `structure` in one stage.
@@ -462,14 +449,15 @@ fn neighbours(network: &Lowered, structure: &Structure) -> Vec<Structure> {
             all.push(next);
         }
     }
-    for (i, products) in structure.products.iter().enumerate() {
-        for plans in all_plans(products.len()) {
+    let degrees = degrees(network);
+    for (i, &degree) in degrees.iter().enumerate() {
+        for plans in activation_plans(degree) {
             let mut next = structure.clone();
             next.products[i] = plans;
             all.push(next);
         }
     }
-    all.retain(consistent);
+    all.retain(|structure| consistent(&degrees, structure));
     all
 }
 

@@ -25,7 +25,7 @@ fn evaluate(stages: &[normalise::Stage], images: &ndarray::Array4<f32>) -> Array
             values = map.geometry.apply(&map.weights, Some(&map.bias), &values, lanes);
         }
         if let Some(activation) = &stage.activation {
-            values.iter_mut().for_each(|z| *z = activation.partial(*z, activation.degree() - 1));
+            values.iter_mut().for_each(|z| *z = activation.value(*z));
         }
     }
     Array2::from_shape_vec((values.len() / lanes, lanes), values).unwrap().reversed_axes()

@@ -2,6 +2,7 @@
 
 use cryptodl_core::backend::ProductPlan;
 
+use super::arrangement::Arrangement;
 use super::cost;
 use super::lowered::Lowered;
 use super::schedule::{Ring, Structure};
@@ -62,19 +63,34 @@ pub fn steps(network: &Lowered, structure: &Structure, ring: &Ring) -> Vec<Work>
             });
             first += count;
         }
-        if network.stages[stage].activation.is_some() {
+        if let Some(activation) = &network.stages[stage].activation {
             let values = network.stages[stage].run.last().map_or(0, |map| map.geometry.outputs());
+            let plans = &structure.products[stage];
+            let arrangement = Arrangement::with_products(activation.degree(), plans.len());
             let mut sum = Work::default();
-            let before = components;
-            for plan in &structure.products[stage] {
-                sum = sum.plus(product(values, components, before, level, plan, ring));
-                components = if plan.relinearize { 2 } else { components + before - 1 };
-                level -= plan.drop;
-            }
+            let z = Tally { level, components };
+            let result = arrangement.follow(activation.degree(), z, |i, a: &Tally, b: &Tally| {
+                let level = a.level.min(b.level);
+                sum = sum.plus(product(values, a.components, b.components, level, &plans[i], ring));
+                if arrangement.adds_multiple(i) {
+                    let multiplies = (values * components * level * ring.n) as u64;
+                    sum = sum.plus(Work { multiplies, ..Work::default() });
+                }
+                let components = if plans[i].relinearize { 2 } else { a.components + b.components - 1 };
+                Tally { level: level - plans[i].drop, components }
+            });
+            (level, components) = (result.level, result.components);
             work.push(sum);
         }
     }
     work
+}
+
+/// Limbs and components of a ciphertext.
+#[derive(Clone, Copy)]
+struct Tally {
+    level: usize,
+    components: usize,
 }
 
 /// One product of ciphertexts with `a` and `b` components at `level`, and what follows it.

@@ -2,13 +2,13 @@
 
 use std::time::Instant;
 
-use cryptodl_core::backend::{Backend, Horner, KeySwitch, LinearMap, ProductPlan, Shape, SlotwiseOp, slotwise_shape};
+use cryptodl_core::backend::{Backend, Horner, KeySwitch, LinearMap, Shape, SlotwiseOp, slotwise_shape};
 use cryptodl_core::ckks::{
     Ciphertexts, EncryptionKind, Params, PublicKey, Randomness, RelinKey, UniformPurpose, UniformSource, rerandomise,
 };
 
 use super::RunError;
-use crate::plan::{Program, Step};
+use crate::plan::{ActivationStep, PreparedPolynomial, Program, Step};
 
 /// Smallest slice of lanes that a slot-wise segment is cut into.
 const MIN_LANES: usize = 256;
@@ -27,7 +27,7 @@ pub struct Executor<B: Backend> {
 /// A run of fused slot-wise steps, or an activation with key switching or rescaling.
 enum Segment {
     Slotwise { name: String, ops: Vec<Slotwise>, multiply_adds: u64 },
-    Activation { name: String, polynomial: Horner, products: Vec<ProductPlan> },
+    Activation { name: String, polynomial: PreparedPolynomial, step: ActivationStep },
 }
 
 enum Slotwise {
@@ -120,7 +120,7 @@ impl<B: Backend> Executor<B> {
             let name = program.names[range.clone()].join(" > ");
             match &content.steps[range.clone()] {
                 [Step::Activation(step)] if !step.is_lazy() => {
-                    Segment::Activation { name, polynomial: step.prepare(basis), products: step.products.clone() }
+                    Segment::Activation { name, polynomial: step.prepare(basis), step: step.clone() }
                 }
                 steps => {
                     let ops: Vec<Slotwise> = steps
@@ -130,7 +130,10 @@ impl<B: Backend> Executor<B> {
                             Step::Linear { map, .. } => {
                                 Slotwise::Linear(map.prepare(basis).expect("the planner checked the map"))
                             }
-                            Step::Activation(step) => Slotwise::Polynomial(step.prepare(basis)),
+                            Step::Activation(step) => match step.prepare(basis) {
+                                PreparedPolynomial::Horner(polynomial) => Slotwise::Polynomial(polynomial),
+                                PreparedPolynomial::PatersonStockmeyer(_) => unreachable!("slot-wise steps are Horner's"),
+                            },
                         })
                         .collect();
                     let linear = ops.iter().filter_map(|op| match op {
@@ -320,8 +323,7 @@ impl<B: Backend> Executor<B> {
                 }
                 Ok(out)
             }
-            Segment::Activation { polynomial, products, .. } => {
-                let drop: usize = products.iter().map(|plan| plan.drop).sum();
+            Segment::Activation { polynomial, step: activation, .. } => {
                 let step = self.values_per_band(&shape);
                 let mut out: Option<B::Tensor> = None;
                 for first in (0..shape.values).step_by(step) {
@@ -329,7 +331,12 @@ impl<B: Backend> Executor<B> {
                     let mut z = self.backend.zeros(Shape { values: values.len(), ..shape.clone() })?;
                     let whole = self.backend.shape(&z).window();
                     self.backend.copy(&x, &shape.window().with_values(values.clone()), &mut z, &whole)?;
-                    let y = self.backend.activation(polynomial, products, key, &z)?;
+                    let y = match polynomial {
+                        PreparedPolynomial::Horner(p) => self.backend.activation(p, &activation.products, key, &z),
+                        PreparedPolynomial::PatersonStockmeyer(p) => {
+                            self.backend.paterson_stockmeyer(p, &activation.products, key, &z)
+                        }
+                    }?;
                     let band = self.backend.shape(&y).clone();
                     let out = match &mut out {
                         Some(out) => out,
@@ -339,7 +346,6 @@ impl<B: Backend> Executor<B> {
                     self.backend.copy(&y, &band.window(), out, &to)?;
                 }
                 let out = out.expect("a ciphertext set has values");
-                debug_assert_eq!(self.backend.shape(&out).limbs.len() + drop, shape.limbs.len());
                 Ok(out)
             }
         }
@@ -413,13 +419,8 @@ impl<B: Backend> Executor<B> {
                     let ops: Vec<SlotwiseOp<'_>> = ops.iter().map(Slotwise::op).collect();
                     slotwise_shape(&ops, &shape)
                 }
-                Segment::Activation { products, .. } => {
-                    let mut components = shape.components;
-                    let mut level = shape.limbs.len();
-                    for plan in products {
-                        components = if plan.relinearize { 2 } else { components + shape.components - 1 };
-                        level -= plan.drop;
-                    }
+                Segment::Activation { step, .. } => {
+                    let (level, components) = step.result(shape.limbs.len(), shape.components);
                     Shape { limbs: self.params.chain(level), components, ..shape.clone() }
                 }
             };

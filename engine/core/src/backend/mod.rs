@@ -10,7 +10,7 @@ mod steps;
 mod tensor;
 
 pub use linear::{LinearMap, LinearMapError, MAX_TAPS, MAX_WEIGHT, PADDING};
-pub use polynomial::Horner;
+pub use polynomial::{Horner, PatersonStockmeyer};
 pub use steps::{KeySwitch, ProductPlan, SlotwiseOp, slotwise_shape};
 pub use tensor::{Shape, Window};
 
@@ -188,6 +188,17 @@ pub trait Backend: Send + Sync {
         z: &Self::Tensor,
     ) -> Result<Self::Tensor> {
         steps::activation(self, polynomial, products, key, z)
+    }
+
+    /// [`Self::activation`] in the arrangement with fewer products.
+    fn paterson_stockmeyer(
+        &self,
+        polynomial: &PatersonStockmeyer,
+        products: &[ProductPlan],
+        key: Option<&KeySwitch<'_, Self::Tensor>>,
+        z: &Self::Tensor,
+    ) -> Result<Self::Tensor> {
+        steps::paterson_stockmeyer(self, polynomial, products, key, z)
     }
 }
 

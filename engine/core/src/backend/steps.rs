@@ -1,10 +1,11 @@
 //! Steps composed from the primitives: what every backend can do, and what fused kernels must equal.
 
+use std::cmp::Ordering;
 use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Backend, Horner, LinearMap, Result, Shape};
+use super::{Backend, Horner, LinearMap, PatersonStockmeyer, Result, Shape};
 use crate::ckks::RelinLayout;
 
 /// One operation that acts on each lane by itself.
@@ -98,10 +99,14 @@ fn add_horner_constant<B: Backend + ?Sized>(
     u: &mut B::Tensor,
 ) -> Result<()> {
     if polynomial.negates() && products + 1 == polynomial.degree() {
-        let minus_one: Vec<u32> = limbs.iter().map(|&limb| backend.basis().modulus(limb).value() - 1).collect();
-        backend.scale(u, &minus_one)?;
+        negate(backend, limbs, u)?;
     }
     backend.add_constant(u, &polynomial.constants(products, limbs))
+}
+
+fn negate<B: Backend + ?Sized>(backend: &B, limbs: &[usize], u: &mut B::Tensor) -> Result<()> {
+    let minus_one: Vec<u32> = limbs.iter().map(|&limb| backend.basis().modulus(limb).value() - 1).collect();
+    backend.scale(u, &minus_one)
 }
 
 pub(super) fn activation<B: Backend + ?Sized>(
@@ -115,29 +120,84 @@ pub(super) fn activation<B: Backend + ?Sized>(
     let mut u = copy_of(backend, z)?;
     for step in 0..polynomial.degree() {
         if step > 0 {
-            let plan = products[step - 1];
-            let level = backend.shape(&u).limbs.len();
-            let components = backend.shape(z).components;
-            // z drops its last limbs without division to meet u: its scale stays.
-            u = if level < backend.shape(z).limbs.len() {
-                backend.multiply(&u, &part(backend, z, 0..level, 0..components)?)?
-            } else {
-                backend.multiply(&u, z)?
-            };
-            u = match (plan.relinearize, key) {
-                (true, Some(key)) => backend.relinearize(&u, key, plan.drop)?,
-                (true, None) => panic!("a plan that relinearises comes with a key"),
-                (false, _) if plan.drop > 0 => {
-                    let dropped = backend.shape(&u).limbs[level - plan.drop..].to_vec();
-                    backend.mod_down(&u, &dropped)?
-                }
-                (false, _) => u,
-            };
+            u = reduce(backend, product(backend, &u, z)?, &products[step - 1], key)?;
         }
         let limbs = backend.shape(&u).limbs.clone();
         add_horner_constant(backend, polynomial, step, &limbs, &mut u)?;
     }
     Ok(u)
+}
+
+pub(super) fn paterson_stockmeyer<B: Backend + ?Sized>(
+    backend: &B,
+    polynomial: &PatersonStockmeyer,
+    products: &[ProductPlan],
+    key: Option<&KeySwitch<'_, B::Tensor>>,
+    z: &B::Tensor,
+) -> Result<B::Tensor> {
+    assert_eq!(products.len(), polynomial.products(), "one plan per product");
+    let limbs = backend.shape(z).limbs.clone();
+    let mut shifted = copy_of(backend, z)?;
+    backend.add_constant(&mut shifted, &polynomial.shift(&limbs))?;
+    let w = reduce(backend, backend.multiply(z, &shifted)?, &products[0], key)?;
+    drop(shifted);
+    let mut u = copy_of(backend, if polynomial.is_odd() { z } else { &w })?;
+    let limbs = backend.shape(&u).limbs.clone();
+    backend.add_constant(&mut u, &polynomial.constants(0, &limbs))?;
+    for (step, plan) in products.iter().enumerate().skip(1) {
+        let mut sum = product(backend, &u, &w)?;
+        let shape = backend.shape(&sum).clone();
+        let components = backend.shape(z).components;
+        let mut linear = part(backend, z, 0..shape.limbs.len(), 0..components)?;
+        backend.scale(&mut linear, &polynomial.multiples(step, &shape.limbs))?;
+        let mut wide = backend.zeros(shape.clone())?;
+        backend.copy(
+            &linear,
+            &backend.shape(&linear).window(),
+            &mut wide,
+            &shape.window().with_components(0..components),
+        )?;
+        drop(linear);
+        backend.add(&mut sum, &wide)?;
+        drop(wide);
+        u = reduce(backend, sum, plan, key)?;
+        let limbs = backend.shape(&u).limbs.clone();
+        if polynomial.negates() && step + 1 == products.len() {
+            negate(backend, &limbs, &mut u)?;
+        }
+        backend.add_constant(&mut u, &polynomial.constants(step, &limbs))?;
+    }
+    Ok(u)
+}
+
+/// The product of two ciphertexts. The one with more limbs drops its last ones without division to meet the other: its scale stays.
+fn product<B: Backend + ?Sized>(backend: &B, a: &B::Tensor, b: &B::Tensor) -> Result<B::Tensor> {
+    let (level_a, level_b) = (backend.shape(a).limbs.len(), backend.shape(b).limbs.len());
+    let meet = |x: &B::Tensor, level| part(backend, x, 0..level, 0..backend.shape(x).components);
+    match level_a.cmp(&level_b) {
+        Ordering::Less => backend.multiply(a, &meet(b, level_a)?),
+        Ordering::Equal => backend.multiply(a, b),
+        Ordering::Greater => backend.multiply(&meet(a, level_b)?, b),
+    }
+}
+
+/// What is planned after a product.
+fn reduce<B: Backend + ?Sized>(
+    backend: &B,
+    u: B::Tensor,
+    plan: &ProductPlan,
+    key: Option<&KeySwitch<'_, B::Tensor>>,
+) -> Result<B::Tensor> {
+    match (plan.relinearize, key) {
+        (true, Some(key)) => backend.relinearize(&u, key, plan.drop),
+        (true, None) => panic!("a plan that relinearises comes with a key"),
+        (false, _) if plan.drop > 0 => {
+            let limbs = &backend.shape(&u).limbs;
+            let dropped = limbs[limbs.len() - plan.drop..].to_vec();
+            backend.mod_down(&u, &dropped)
+        }
+        (false, _) => Ok(u),
+    }
 }
 
 fn copy_of<B: Backend + ?Sized>(backend: &B, x: &B::Tensor) -> Result<B::Tensor> {
