@@ -25,6 +25,17 @@ pub struct Activation {
     pub histogram: Vec<(f64, f64)>,
     /// Leading terms dropped as negligible, and the largest error over the range that this made.
     pub lowered: Option<(usize, f64)>,
+    /// For every arrangement worth a thought, what the search asks again and again.
+    estimates: Vec<(Arrangement, ProductEstimates)>,
+}
+
+/// What is known of the products of an activation over its calibrated inputs.
+#[derive(Clone, Debug)]
+pub struct ProductEstimates {
+    /// For each product, the largest magnitude of its result with the constant that follows.
+    pub bounds: Vec<f64>,
+    /// For each product, what a small error of it becomes in the activation's value, root mean square.
+    pub gains: Vec<f64>,
 }
 
 /// A run of maps and its normalised activation.
@@ -69,38 +80,33 @@ impl Activation {
         rest.collect()
     }
 
-    /// For each product, the largest magnitude of its result over the calibrated range.
-    pub fn product_bounds(&self, arrangement: Arrangement) -> Vec<f64> {
-        let squares = self.square_form_of(arrangement);
-        let trace = |z: f64| match &squares {
-            None => self.trace(z),
-            Some(squares) => squares.trace(self.degree(), self.negate, z),
-        };
-        let mut bounds = vec![0.0f64; arrangement.products(self.degree())];
-        for z in grid(self.range) {
-            bounds.iter_mut().zip(trace(z)).for_each(|(bound, value)| *bound = bound.max(value.abs()));
-        }
-        bounds
+    /// Bounds and gains of the products.
+    pub fn estimates(&self, arrangement: Arrangement) -> &ProductEstimates {
+        let found = self.estimates.iter().find(|(known, _)| *known == arrangement);
+        &found.expect("estimates were made for every arrangement of this degree").1
     }
 
-    /// For each product, what a small error of it becomes in the activation's value: root mean square over the histogram.
-    pub fn product_gains(&self, arrangement: Arrangement) -> Vec<f64> {
-        let squares = self.square_form_of(arrangement);
+    fn estimate(&self, arrangement: Arrangement) -> ProductEstimates {
         let products = arrangement.products(self.degree());
-        let sensitivities = |z: f64| match &squares {
-            // What enters after a product is multiplied by z once for every product that follows.
-            None => (0..products).rev().map(|later| libm::pow(z.abs(), later as f64)).collect(),
-            Some(squares) => squares.sensitivities(self.degree(), z),
-        };
-        let mut squares = vec![0.0f64; products];
-        for &(z, share) in &self.histogram {
-            squares.iter_mut().zip(sensitivities(z)).for_each(|(sum, gain)| *sum += share * gain * gain);
+        let squares = (arrangement == Arrangement::PatersonStockmeyer).then(|| self.square_form());
+        let mut bounds = vec![0.0f64; products];
+        for z in grid(self.range) {
+            let trace = match &squares {
+                None => self.trace(z),
+                Some(squares) => squares.trace(self.degree(), self.negate, z),
+            };
+            bounds.iter_mut().zip(trace).for_each(|(bound, value)| *bound = bound.max(value.abs()));
         }
-        squares.into_iter().map(f64::sqrt).collect()
-    }
-
-    fn square_form_of(&self, arrangement: Arrangement) -> Option<SquareForm> {
-        (arrangement == Arrangement::PatersonStockmeyer).then(|| self.square_form())
+        let mut moments = vec![0.0f64; products];
+        for &(z, share) in &self.histogram {
+            let sensitivities = match &squares {
+                // What enters after a product is multiplied by z once for every product that follows.
+                None => (0..products).rev().map(|later| libm::pow(z.abs(), later as f64)).collect(),
+                Some(squares) => squares.sensitivities(self.degree(), z),
+            };
+            moments.iter_mut().zip(sensitivities).for_each(|(sum, gain)| *sum += share * gain * gain);
+        }
+        ProductEstimates { bounds, gains: moments.into_iter().map(f64::sqrt).collect() }
     }
 
     /// Derivative of the whole.
@@ -163,14 +169,16 @@ fn monic(raw: &RawActivation) -> Result<(Activation, f64, f64), PlanError> {
     }
     constants.push(in_z[0]);
     let to_z = |x: f64| factor * x + shift;
-    let activation = Activation {
+    let mut activation = Activation {
         name: raw.name.clone(),
         negate,
         constants,
         range: raw.range.map(to_z),
         histogram: raw.histogram.shares().map(|(x, share)| (to_z(x), share)).collect(),
         lowered,
+        estimates: Vec::new(),
     };
+    activation.estimates = Arrangement::of_degree(degree).iter().map(|&a| (a, activation.estimate(a))).collect();
     Ok((activation, factor, shift))
 }
 

@@ -8,6 +8,7 @@ use cryptodl_core::ring::ntt_primes;
 use super::PlanError;
 use super::arrangement::Arrangement;
 use super::lowered::{Factor, Lowered};
+use super::normalise::ProductEstimates;
 
 /// Noise above this share of the calibrated values is no small disturbance any more: activations bend it, and its prediction
 /// by derivatives fails.
@@ -286,7 +287,7 @@ fn activate(
     let place = network.gains.after_activation(stage);
     let degree = activation.degree();
     let arrangement = Arrangement::with_products(degree, products.len());
-    let (bounds, gains) = (activation.product_bounds(arrangement), activation.product_gains(arrangement));
+    let ProductEstimates { bounds, gains } = activation.estimates(arrangement);
     let mut least = f64::INFINITY;
     let mut scales = Vec::new();
     let operand = Operand { level: before.level, components: before.components, scale: before.scale };

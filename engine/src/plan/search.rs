@@ -19,6 +19,8 @@ use super::{PlanError, work};
 
 /// Structures beyond this number are searched activation by activation instead of all together.
 const MAX_STRUCTURES: usize = 2048;
+/// Pairs of plans of neighbouring activations that are tried together.
+const MAX_PAIRS: usize = 64;
 /// Feasible runners-up to report.
 const RUNNERS_UP: usize = 3;
 /// Candidates tried for runners-up once the best is found.
@@ -79,20 +81,30 @@ impl Candidate {
 /// Bad pins, missing calibrations, or [`PlanError::DoesNotFit`] with what would help.
 pub fn search(model: &str, network: &Lowered, options: &PlanOptions) -> Result<(Found, Vec<RunnerUp>), PlanError> {
     options.check()?;
-    let mut structures = structures(network, options.schedule);
-    let (mut best, mut runners) = search_among(model, network, options, &structures)?;
+    let mut all = structures(network, options.schedule);
     if options.schedule == ScheduleKind::Auto && too_many(network) {
-        // Too many combinations to price: improve one stage at a time from the best uniform schedule.
+        // Too many combinations to price: improve one or two neighbouring stages at a time from the best uniform schedule.
+        let (mut best, _) = search_among(model, network, options, &all, Effort::Best)?;
         loop {
-            structures = neighbours(network, &best.structure);
-            let (next, next_runners) = search_among(model, network, options, &structures)?;
-            if next.price >= best.price {
-                break;
+            all = neighbours(network, &best.structure);
+            match search_among(model, network, options, &all, Effort::Below(best.price)) {
+                Ok((next, _)) => best = next,
+                Err(_) => break,
             }
-            (best, runners) = (next, next_runners);
         }
     }
-    Ok((best, runners))
+    search_among(model, network, options, &all, Effort::RunnersUp)
+}
+
+/// How far a search goes.
+#[derive(Clone, Copy, PartialEq)]
+enum Effort {
+    /// To the cheapest that fits.
+    Best,
+    /// The same, among those below a price.
+    Below(f64),
+    /// Beyond the cheapest, for runners-up to report.
+    RunnersUp,
 }
 
 fn search_among(
@@ -100,11 +112,15 @@ fn search_among(
     network: &Lowered,
     options: &PlanOptions,
     structures: &[Structure],
+    effort: Effort,
 ) -> Result<(Found, Vec<RunnerUp>), PlanError> {
     let mut rings: BTreeMap<(usize, u32, usize, usize), Option<Ring>> = BTreeMap::new();
     let mut candidates = Vec::new();
     for (index, structure) in structures.iter().enumerate() {
         candidates.extend(candidates_of(network, options, structure, index, &mut rings));
+    }
+    if let Effort::Below(price) = effort {
+        candidates.retain(|candidate| candidate.price < price);
     }
     candidates.sort_by(|a, b| a.price.total_cmp(&b.price).then(a.n.cmp(&b.n)));
     let mut best: Option<Found> = None;
@@ -168,6 +184,9 @@ fn search_among(
                 }
             }
             (Attempt::Fails { .. }, Some(_)) => {}
+        }
+        if effort != Effort::RunnersUp && best.is_some() {
+            break;
         }
         attempts_after_best += usize::from(best.is_some());
         if runners.len() == RUNNERS_UP || attempts_after_best > RUNNER_UP_ATTEMPTS {
@@ -439,7 +458,7 @@ fn structures(network: &Lowered, kind: ScheduleKind) -> Vec<Structure> {
     all.into_iter().filter(|structure| consistent(&degrees, structure)).collect()
 }
 
-/// Structures that differ from `structure` in one stage.
+/// Structures that differ from `structure` in one stage, or in the activations of two neighbouring stages.
 fn neighbours(network: &Lowered, structure: &Structure) -> Vec<Structure> {
     let mut all = vec![structure.clone()];
     for stage in 0..network.stages.len() {
@@ -450,10 +469,19 @@ fn neighbours(network: &Lowered, structure: &Structure) -> Vec<Structure> {
         }
     }
     let degrees = degrees(network);
-    for (i, &degree) in degrees.iter().enumerate() {
-        for plans in activation_plans(degree) {
+    let plans: Vec<_> = degrees.iter().map(|&degree| activation_plans(degree)).collect();
+    for (i, first) in plans.iter().enumerate() {
+        let second = plans.get(i + 1).map_or(&[][..], Vec::as_slice);
+        for plan in first {
             let mut next = structure.clone();
-            next.products[i] = plans;
+            next.products[i].clone_from(plan);
+            // Both at once only where that is few.
+            let pairs = if first.len() * second.len() <= MAX_PAIRS { second } else { &[] };
+            for other in pairs {
+                let mut both = next.clone();
+                both.products[i + 1].clone_from(other);
+                all.push(both);
+            }
             all.push(next);
         }
     }

@@ -92,3 +92,13 @@ fn six_squares_switch_keys_when_that_is_cheaper() {
     let planned = check(&[2; 6], ScheduleKind::Auto, EncryptionKind::Secret);
     assert!(planned.program.content.relin.is_some(), "{}", planned.report);
 }
+
+#[test]
+fn higher_degrees_take_fewer_products_where_keys_are_switched() {
+    let planned = check(&[4, 5], ScheduleKind::Layered, EncryptionKind::Secret);
+    let products = planned.program.content.steps.iter().filter_map(|step| match step {
+        Step::Activation(step) => Some((step.degree(), step.products.len())),
+        Step::Linear { .. } => None,
+    });
+    assert_eq!(products.collect::<Vec<_>>(), [(4, 2), (5, 3)]);
+}
