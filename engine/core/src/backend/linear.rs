@@ -1,5 +1,7 @@
 //! Integer linear maps: convolutions, pooling and fully connected layers as one gather-multiply-add form.
 
+use std::ops::Range;
+
 use crate::ring::{MAX_MODULUS_BITS, RnsBasis};
 
 /// A gather index that stands for a zero (padding of a convolution).
@@ -134,6 +136,51 @@ impl LinearMap {
     /// Distance of the inputs of neighbouring groups.
     pub fn group_stride(&self) -> u32 {
         self.group_stride
+    }
+
+    /// For every position, the smallest range of input positions that holds all its taps, where an input value is
+    /// `channel * input_positions + position`. Positions that see only padding get `0..1`.
+    pub fn needed_positions(&self, input_positions: usize) -> Vec<Range<usize>> {
+        if !(self.group_stride as usize).is_multiple_of(input_positions) {
+            return vec![0..input_positions; self.positions()];
+        }
+        let range = |position| {
+            let taps = self.gather(position).iter().filter(|&&index| index != PADDING);
+            let at = taps.map(|&index| index as usize % input_positions);
+            at.fold(None, |range: Option<Range<usize>>, p| {
+                Some(range.map_or(p..p + 1, |range| range.start.min(p)..range.end.max(p + 1)))
+            })
+        };
+        (0..self.positions()).map(|position| range(position).unwrap_or(0..1)).collect()
+    }
+
+    /// The map restricted to some of its positions and to the input positions `window` of `input_positions`, which must hold all
+    /// that those need ([`Self::needed_positions`]).
+    ///
+    /// # Panics
+    /// If they do not.
+    pub fn restrict(&self, positions: Range<usize>, input_positions: usize, window: Range<usize>) -> Self {
+        let moved = |&index: &u32| {
+            if index == PADDING {
+                return PADDING;
+            }
+            let (channel, at) = (index as usize / input_positions, index as usize % input_positions);
+            assert!(window.contains(&at), "position {at} is not in the window {window:?}");
+            (channel * window.len() + at - window.start) as u32
+        };
+        let whole = window == (0..input_positions);
+        let group_planes = self.group_stride as usize / input_positions;
+        assert!(whole || group_planes * input_positions == self.group_stride as usize, "groups of whole planes");
+        LinearMap {
+            inputs: self.inputs / input_positions * window.len(),
+            rows: self.rows,
+            taps: self.taps,
+            groups: self.groups,
+            group_stride: if whole { self.group_stride } else { (group_planes * window.len()) as u32 },
+            weights: self.weights.clone(),
+            gather: self.gather[positions.start * self.taps..positions.end * self.taps].iter().map(moved).collect(),
+            constants: self.constants.clone(),
+        }
     }
 
     /// Constants of all rows modulo the prime of `limb`, canonical.

@@ -1,0 +1,275 @@
+//! In which order the parts of the layers are computed, so that what is alive at a time fits a memory budget.
+//!
+//! A layer's values are channels times positions (pixels). A convolution needs only some rows of the layer before it, so a
+//! network can run band by band: each layer keeps a window of positions that slides along as the next one asks for more.
+//! Nothing is computed twice.
+
+use std::ops::Range;
+
+/// What the schedule must know of a layer.
+#[derive(Clone, Debug)]
+pub struct Layer {
+    /// For every position, the range of the previous layer's positions that it needs; never empty.
+    pub needs: Vec<Range<usize>>,
+    /// Bytes of one position of the result, all channels.
+    pub result_bytes: u64,
+    /// Bytes of one position while it is computed, its result included, on top of what is kept.
+    pub working_bytes: u64,
+}
+
+impl Layer {
+    /// The positions needed for `positions` and still for those after them: what lies before may be forgotten.
+    fn needs(&self, positions: &Range<usize>) -> Range<usize> {
+        // Not only of the band itself: with padding, a later row may reach further back.
+        let start = self.needs[positions.start..].iter().map(|range| range.start).min();
+        let end = self.needs[positions.clone()].iter().map(|range| range.end).max();
+        start.zip(end).map(|(start, end)| start..end).expect("bands are not empty")
+    }
+}
+
+/// What the executor does next. Layers count from 0; the input is layer 0's predecessor and wholly there at the start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Forgets what is kept of `layer` and computes `positions`, which become its window, from the window of the layer before.
+    Replace {
+        /// Layer.
+        layer: usize,
+        /// Positions.
+        positions: Range<usize>,
+    },
+    /// Makes `window` the positions that are kept of `layer`; those that were kept before and are not in it are forgotten.
+    Slide {
+        /// Layer.
+        layer: usize,
+        /// Positions.
+        window: Range<usize>,
+    },
+    /// Computes `positions` of `layer` into its window, from the window of the layer before.
+    Compute {
+        /// Layer.
+        layer: usize,
+        /// Positions.
+        positions: Range<usize>,
+    },
+    /// Forgets everything before `layer`.
+    Release {
+        /// Layer.
+        layer: usize,
+    },
+}
+
+/// A schedule of the whole network within `budget` bytes, or the bytes that the thriftiest one takes. `input_bytes` is the size
+/// of the input.
+pub fn schedule(layers: &[Layer], input_bytes: u64, budget: u64) -> Result<Vec<Action>, u64> {
+    let mut least = u64::MAX;
+    // The same sizes whatever the budget, so that what is named as the least suffices.
+    for target in (0..u64::BITS).rev().map(|bit| 1 << bit) {
+        let actions = Scheduler::new(layers, target).run();
+        let peak = peak(layers, input_bytes, &actions);
+        if peak <= budget {
+            return Ok(actions);
+        }
+        least = least.min(peak);
+        if layers.iter().all(|layer| band(layer, target) == 1) {
+            break;
+        }
+    }
+    Err(least)
+}
+
+/// Positions computed at a time when a band may take `target` bytes.
+fn band(layer: &Layer, target: u64) -> usize {
+    (target / layer.working_bytes.max(1)).clamp(1, layer.needs.len() as u64) as usize
+}
+
+struct Scheduler<'a> {
+    layers: &'a [Layer],
+    target: u64,
+    windows: Vec<Range<usize>>,
+    actions: Vec<Action>,
+}
+
+impl<'a> Scheduler<'a> {
+    fn new(layers: &'a [Layer], target: u64) -> Self {
+        Scheduler { layers, target, windows: vec![0..0; layers.len()], actions: Vec::new() }
+    }
+
+    fn run(mut self) -> Vec<Action> {
+        if let Some(last) = self.layers.len().checked_sub(1) {
+            self.ask(last, 0..self.layers[last].needs.len());
+        }
+        self.actions
+    }
+
+    /// Has `wanted` of a layer in its window.
+    fn ask(&mut self, layer: usize, wanted: Range<usize>) {
+        let have = self.windows[layer].clone();
+        if have.start <= wanted.start && wanted.end <= have.end {
+            return;
+        }
+        debug_assert!(have.start <= wanted.start, "windows only slide forward");
+        let kept = wanted.start..have.end.max(wanted.start);
+        self.windows[layer] = wanted.clone();
+        let positions = self.layers[layer].needs.len();
+        let step = band(&self.layers[layer], self.target);
+        let at_once = kept.is_empty() && wanted.len() <= step;
+        if !at_once {
+            self.actions.push(Action::Slide { layer, window: wanted.clone() });
+        }
+        let mut start = kept.end;
+        while start < wanted.end {
+            let band = start..(start + step).min(wanted.end);
+            if let Some(before) = layer.checked_sub(1) {
+                self.ask(before, self.layers[layer].needs(&band));
+            }
+            start = band.end;
+            self.actions.push(match at_once {
+                true => Action::Replace { layer, positions: band },
+                false => Action::Compute { layer, positions: band },
+            });
+        }
+        if wanted.end == positions {
+            self.actions.push(Action::Release { layer });
+            self.windows[..layer].fill(0..0);
+        }
+    }
+}
+
+/// The most bytes that are alive at a time.
+fn peak(layers: &[Layer], input_bytes: u64, actions: &[Action]) -> u64 {
+    let mut input = input_bytes;
+    let mut windows = vec![0u64; layers.len()];
+    let mut peak = input_bytes;
+    for action in actions {
+        if let Action::Replace { layer, .. } = action {
+            windows[*layer] = 0;
+        }
+        let alive = input + windows.iter().sum::<u64>();
+        match action {
+            Action::Replace { layer, positions } => {
+                peak = peak.max(alive + positions.len() as u64 * layers[*layer].working_bytes);
+                windows[*layer] = positions.len() as u64 * layers[*layer].result_bytes;
+            }
+            Action::Slide { layer, window } => {
+                // The old and the new window are there together while the overlap is copied.
+                let bytes = window.len() as u64 * layers[*layer].result_bytes;
+                peak = peak.max(alive + bytes);
+                windows[*layer] = bytes;
+            }
+            Action::Compute { layer, positions } => {
+                peak = peak.max(alive + positions.len() as u64 * layers[*layer].working_bytes);
+            }
+            Action::Release { layer } => {
+                input = 0;
+                windows[..*layer].fill(0);
+            }
+        }
+    }
+    peak
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// A convolution over rows and columns as ranges of positions.
+    fn layer(side: usize, kernel: usize, stride: usize, padding: usize, bytes: u64) -> (Layer, usize) {
+        let out = (side + 2 * padding - kernel) / stride + 1;
+        let inside = |at: usize| at.saturating_sub(padding).min(side - 1);
+        let range = |y: usize, x: usize| {
+            let first = inside(y * stride) * side + inside(x * stride);
+            let last = inside(y * stride + kernel - 1) * side + inside(x * stride + kernel - 1);
+            first..last + 1
+        };
+        let needs = (0..out * out).map(|p| range(p / out, p % out)).collect();
+        (Layer { needs, result_bytes: bytes, working_bytes: 2 * bytes }, out)
+    }
+
+    fn network(shapes: &[(usize, usize, usize)], side: usize) -> Vec<Layer> {
+        let mut side = side;
+        let mut layers = Vec::new();
+        for (i, &(kernel, stride, padding)) in shapes.iter().enumerate() {
+            let (next, out) = layer(side, kernel.min(side), stride, padding, 10 + i as u64);
+            layers.push(next);
+            side = out;
+        }
+        layers.push(Layer { needs: vec![0..side * side], result_bytes: 10, working_bytes: 20 });
+        layers
+    }
+
+    /// Follows the actions and checks that everything needed is there.
+    fn follow(layers: &[Layer], actions: &[Action]) -> Vec<Vec<usize>> {
+        let mut windows: Vec<Range<usize>> = vec![0..0; layers.len()];
+        let mut ready: Vec<Vec<bool>> = layers.iter().map(|layer| vec![false; layer.needs.len()]).collect();
+        let mut computed: Vec<Vec<usize>> = layers.iter().map(|layer| vec![0; layer.needs.len()]).collect();
+        let mut released = 0;
+        for action in actions {
+            if let Action::Replace { layer, positions } = action {
+                windows[*layer] = positions.clone();
+                ready[*layer].fill(false);
+            }
+            match action {
+                Action::Slide { layer, window } => {
+                    let outside = ready[*layer].iter_mut().enumerate().filter(|(p, _)| !window.contains(p));
+                    outside.for_each(|(_, ready)| *ready = false);
+                    windows[*layer] = window.clone();
+                }
+                Action::Compute { layer, positions } | Action::Replace { layer, positions } => {
+                    for p in positions.clone() {
+                        assert!(windows[*layer].contains(&p));
+                        assert!(*layer >= released);
+                        if *layer > 0 {
+                            assert!(layers[*layer].needs[p].clone().all(|q| ready[*layer - 1][q]), "{action:?}");
+                        }
+                        ready[*layer][p] = true;
+                        computed[*layer][p] += 1;
+                    }
+                }
+                Action::Release { layer } => {
+                    released = released.max(*layer);
+                    ready[..*layer].iter_mut().for_each(|ready| ready.fill(false));
+                }
+            }
+        }
+        assert!(ready.last().unwrap().iter().all(|&ready| ready), "the result is complete");
+        computed
+    }
+
+    proptest! {
+        #[test]
+        fn needs_are_met_once_within_the_budget(
+            shapes in prop::collection::vec((1usize..4, 1usize..3, 0usize..2), 1..5), side in 6usize..14, share in 0.0..1.2f64,
+        ) {
+            let layers = network(&shapes, side);
+            let whole = peak(&layers, 100, &Scheduler::new(&layers, u64::MAX).run());
+            let budget = (share * whole as f64) as u64;
+            match schedule(&layers, 100, budget) {
+                Ok(actions) => {
+                    prop_assert!(peak(&layers, 100, &actions) <= budget);
+                    for counts in follow(&layers, &actions) {
+                        // Strides above the kernel skip positions; sliding windows compute none twice.
+                        prop_assert!(counts.iter().all(|&count| count <= 1));
+                    }
+                }
+                Err(least) => prop_assert!(least > budget),
+            }
+        }
+    }
+
+    #[test]
+    fn a_generous_budget_takes_every_layer_at_once() {
+        let layers = network(&[(3, 1, 1), (2, 2, 0)], 8);
+        let actions = schedule(&layers, 100, 1 << 40).unwrap();
+        assert_eq!(actions.iter().filter(|action| matches!(action, Action::Replace { .. })).count(), 3);
+        assert!(!actions.iter().any(|action| matches!(action, Action::Compute { .. })));
+    }
+
+    #[test]
+    fn bands_take_a_fraction_of_the_whole() {
+        let layers = network(&[(3, 1, 0), (3, 1, 0), (2, 2, 0), (3, 1, 0)], 28);
+        let whole = peak(&layers, 100, &Scheduler::new(&layers, u64::MAX).run());
+        follow(&layers, &schedule(&layers, 100, whole / 4).unwrap());
+    }
+}

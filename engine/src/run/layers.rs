@@ -1,0 +1,423 @@
+//! The layers of a Program on a backend: whole segments where they fit the memory budget, bands of layers where not.
+
+use std::ops::Range;
+use std::time::Instant;
+
+use cryptodl_core::backend::{
+    Backend, BackendError, Horner, KeySwitch, LinearMap, Shape, SlotwiseOp, slotwise_shape,
+};
+use cryptodl_core::ckks::Params;
+
+use super::bands::{Action, Layer, peak, schedule};
+use super::{ComputeReport, LayerTime, RunError};
+use crate::plan::{ActivationStep, PreparedPolynomial, Program, Step};
+
+/// Smallest slice of lanes that a slot-wise run is cut into.
+const MIN_LANES: usize = 256;
+
+/// The steps of a Program, and in which order their parts are computed.
+pub(super) struct Layers {
+    ops: Vec<Op>,
+    segments: Vec<Segment>,
+    units: Vec<Unit>,
+    actions: Vec<Action>,
+    /// Before every op, and after the last.
+    shapes: Vec<Shape>,
+    /// The most bytes of operands and results at a time.
+    peak: u64,
+    special_primes: u64,
+    memory_budget: u64,
+}
+
+/// One step, prepared for a backend.
+enum Op {
+    Linear(LinearMap),
+    /// An activation that acts on each lane by itself.
+    Lazy(Horner),
+    /// One that relinearises or rescales.
+    Switched(PreparedPolynomial, ActivationStep),
+}
+
+/// What the report shows as one: a run of fused slot-wise steps, or an activation that switches keys or rescales.
+struct Segment {
+    name: String,
+    multiply_adds: u64,
+    ops: Range<usize>,
+}
+
+/// What is computed for one band of positions at once.
+struct Unit {
+    ops: Range<usize>,
+    /// Positions of its result.
+    positions: usize,
+}
+
+impl Layers {
+    /// Prepares the steps and finds an order within `memory_budget`, in bytes.
+    pub fn new(program: &Program, params: &Params, memory_budget: u64) -> Result<Self, RunError> {
+        let content = &program.content;
+        let basis = params.basis();
+        let ops: Vec<Op> = content
+            .steps
+            .iter()
+            .map(|step| match step {
+                // The planner has prepared every map once to see that it is within bounds.
+                Step::Linear { map, .. } => Op::Linear(map.prepare(basis).expect("the planner checked the map")),
+                Step::Activation(step) => match step.prepare(basis) {
+                    PreparedPolynomial::Horner(polynomial) if step.is_lazy() => Op::Lazy(polynomial),
+                    polynomial => Op::Switched(polynomial, step.clone()),
+                },
+            })
+            .collect();
+        let mut shape = Shape {
+            limbs: params.chain(content.input.level),
+            values: program.inputs(),
+            components: 2,
+            lanes: params.n(),
+        };
+        let mut shapes = vec![shape.clone()];
+        for op in &ops {
+            shape = match op {
+                Op::Switched(_, step) => {
+                    let (level, components) = step.result(shape.limbs.len(), shape.components);
+                    Shape { limbs: params.chain(level), components, ..shape }
+                }
+                Op::Linear(map) => slotwise_shape(&[SlotwiseOp::Linear(map)], &shape),
+                Op::Lazy(polynomial) => slotwise_shape(&[SlotwiseOp::Polynomial(polynomial)], &shape),
+            };
+            shapes.push(shape.clone());
+        }
+        let segments = program.segments().into_iter().map(|range| Segment {
+            name: program.names[range.clone()].join(" > "),
+            multiply_adds: ops[range.clone()].iter().map(Op::multiply_adds).sum(),
+            ops: range,
+        });
+        let mut layers = Layers {
+            segments: segments.collect(),
+            ops,
+            units: Vec::new(),
+            actions: Vec::new(),
+            shapes,
+            peak: 0,
+            special_primes: params.special().len() as u64,
+            memory_budget,
+        };
+        layers.arrange()?;
+        Ok(layers)
+    }
+
+    /// Whole segments if they fit, else bands.
+    fn arrange(&mut self) -> Result<(), RunError> {
+        let input_bytes = self.shapes[0].bytes();
+        let whole: Vec<Unit> =
+            self.segments.iter().map(|segment| Unit { ops: segment.ops.clone(), positions: 1 }).collect();
+        let mut needed = u64::MAX;
+        for units in [whole, self.banded_units()] {
+            let described = self.describe(&units);
+            match schedule(&described, input_bytes, self.memory_budget) {
+                Ok(actions) => {
+                    self.peak = peak(&described, input_bytes, &actions);
+                    (self.units, self.actions) = (units, actions);
+                    return Ok(());
+                }
+                Err(least) => needed = needed.min(least),
+            }
+        }
+        Err(RunError::Budget { budget: self.memory_budget, needed })
+    }
+
+    /// A unit from every linear map to the next: what lies between acts on each position by itself.
+    fn banded_units(&self) -> Vec<Unit> {
+        let mut units: Vec<Unit> = Vec::new();
+        for (i, op) in self.ops.iter().enumerate() {
+            match (op, units.last_mut()) {
+                (Op::Linear(map), _) => units.push(Unit { ops: i..i + 1, positions: map.positions() }),
+                (_, Some(unit)) => unit.ops.end = i + 1,
+                (_, None) => units.push(Unit { ops: 0..1, positions: self.shapes[0].values }),
+            }
+        }
+        units
+    }
+
+    /// What the scheduler must know.
+    fn describe(&self, units: &[Unit]) -> Vec<Layer> {
+        let mut before = None;
+        let describe = |unit: &Unit| {
+            let needs = match (&self.ops[unit.ops.start], unit.positions) {
+                (_, 1) => vec![0..before.unwrap_or(self.input_positions(unit))],
+                (Op::Linear(map), _) => map.needed_positions(before.unwrap_or(self.input_positions(unit))),
+                (_, positions) => (0..positions).map(|p| p..p + 1).collect(),
+            };
+            before = Some(unit.positions);
+            let bytes = |op: usize| self.shapes[op + 1].bytes() / unit.positions as u64;
+            let parts: Vec<u64> = self.parts(&unit.ops).iter().map(|part| bytes(part.end - 1)).collect();
+            let pairs = parts.windows(2).map(|pair| pair[0] + pair[1]);
+            Layer { needs, result_bytes: bytes(unit.ops.end - 1), working_bytes: pairs.chain([parts[0]]).max().unwrap_or(0) }
+        };
+        units.iter().map(describe).collect()
+    }
+
+    /// Positions of the input image, when `unit` is the first: a plane of its first map's input.
+    fn input_positions(&self, unit: &Unit) -> usize {
+        if unit.positions == 1 { 1 } else { self.shapes[0].values }
+    }
+
+    /// The parts of a run of ops that belong to different segments.
+    fn parts(&self, ops: &Range<usize>) -> Vec<Range<usize>> {
+        let overlap = |segment: &Segment| segment.ops.start.max(ops.start)..segment.ops.end.min(ops.end);
+        self.segments.iter().map(overlap).filter(|part| !part.is_empty()).collect()
+    }
+
+    /// Shape of the input.
+    pub fn input(&self) -> &Shape {
+        &self.shapes[0]
+    }
+
+    /// Shape of the result.
+    pub fn output(&self) -> &Shape {
+        self.shapes.last().expect("the input's shape at least")
+    }
+
+    /// The most bytes of operands and results that are alive at a time.
+    pub fn peak(&self) -> u64 {
+        self.peak
+    }
+
+    /// Steps that [`Self::run`] tells of.
+    pub fn steps(&self) -> usize {
+        self.actions.len()
+    }
+
+    /// All layers on one set. Tells how many steps are done.
+    pub fn run<B: Backend>(
+        &self,
+        backend: &B,
+        x: B::Tensor,
+        key: Option<&KeySwitch<'_, B::Tensor>>,
+        report: &mut ComputeReport,
+        progress: &dyn Fn(usize),
+    ) -> Result<B::Tensor, RunError> {
+        let mut run = Run { layers: self, backend, key, report, windows: vec![Some((0..self.planes(0), x))] };
+        run.windows.resize_with(self.units.len() + 1, || None);
+        for (done, action) in self.actions.iter().enumerate() {
+            run.follow(action)?;
+            progress(done + 1);
+        }
+        let result = run.windows.pop().flatten();
+        Ok(result.expect("the schedule ends with the result").1)
+    }
+
+    /// Positions of the operand of a unit.
+    fn planes(&self, unit: usize) -> usize {
+        match unit.checked_sub(1) {
+            Some(before) => self.units[before].positions,
+            None => self.input_positions(&self.units[0]),
+        }
+    }
+
+    /// Lanes per call, so that the intermediates of an unfused backend stay within half the budget.
+    fn lanes_per_slice(&self, ops: &[SlotwiseOp<'_>], shape: &Shape) -> usize {
+        let mut current = shape.clone();
+        let mut widest = current.bytes();
+        for op in ops {
+            let next = slotwise_shape(&[*op], &current);
+            widest = widest.max(current.bytes() + next.bytes());
+            current = next;
+        }
+        let per_lane = 2 * widest / shape.lanes as u64;
+        let lanes = (self.memory_budget / 2 / per_lane.max(1)) as usize;
+        1 << lanes.clamp(MIN_LANES.min(shape.lanes), shape.lanes).ilog2()
+    }
+
+    /// Values per call of an activation: its intermediates (products, digits, accumulators) take about ten times the operand.
+    fn values_per_call(&self, shape: &Shape) -> usize {
+        let limbs = shape.limbs.len() as u64 + self.special_primes;
+        let per_value = 40 * limbs * shape.components as u64 * shape.lanes as u64;
+        ((self.memory_budget / 4 / per_value.max(1)) as usize).clamp(1, shape.values)
+    }
+}
+
+impl Op {
+    fn multiply_adds(&self) -> u64 {
+        if let Op::Linear(map) = self { map.multiply_adds() } else { 0 }
+    }
+}
+
+/// The positions that are kept of a unit's result, and their values: channels times positions.
+type Window<T> = (Range<usize>, T);
+
+/// One set on its way through the layers.
+struct Run<'a, B: Backend> {
+    layers: &'a Layers,
+    backend: &'a B,
+    key: Option<&'a KeySwitch<'a, B::Tensor>>,
+    report: &'a mut ComputeReport,
+    /// The input's, then every unit's.
+    windows: Vec<Option<Window<B::Tensor>>>,
+}
+
+impl<B: Backend> Run<'_, B> {
+    fn follow(&mut self, action: &Action) -> Result<(), RunError> {
+        match action {
+            Action::Replace { layer, positions } => {
+                self.windows[layer + 1] = None;
+                let result = self.compute(*layer, positions)?;
+                self.windows[layer + 1] = Some((positions.clone(), result));
+            }
+            Action::Slide { layer, window } => {
+                let old = self.windows[layer + 1].take();
+                let unit = &self.layers.units[*layer];
+                let whole = &self.layers.shapes[unit.ops.end];
+                let channels = whole.values / unit.positions;
+                let mut new = self.backend.zeros(Shape { values: channels * window.len(), ..whole.clone() })?;
+                if let Some((range, old)) = old {
+                    let kept = window.start..range.end.min(window.end);
+                    self.copy_positions(channels, &kept, (&range, &old), (window, &mut new))?;
+                }
+                self.windows[layer + 1] = Some((window.clone(), new));
+            }
+            Action::Compute { layer, positions } => {
+                let result = self.compute(*layer, positions)?;
+                let (window, mut kept) = self.windows[layer + 1].take().expect("a window is made before it is filled");
+                let channels = self.backend.shape(&result).values / positions.len();
+                self.copy_positions(channels, positions, (positions, &result), (&window, &mut kept))?;
+                self.windows[layer + 1] = Some((window, kept));
+            }
+            Action::Release { layer } => self.windows[..=*layer].fill_with(|| None),
+        }
+        Ok(())
+    }
+
+    /// Copies `positions` of every channel from one window to another.
+    fn copy_positions(
+        &self,
+        channels: usize,
+        positions: &Range<usize>,
+        (from, x): (&Range<usize>, &B::Tensor),
+        (to, out): (&Range<usize>, &mut B::Tensor),
+    ) -> Result<(), BackendError> {
+        if positions.is_empty() {
+            return Ok(());
+        }
+        let values = |window: &Range<usize>, channel: usize| {
+            let start = channel * window.len() + positions.start - window.start;
+            start..start + positions.len()
+        };
+        let (source, target) = (self.backend.shape(x).window(), self.backend.shape(out).window());
+        for channel in 0..channels {
+            let (source, target) = (source.clone(), target.clone());
+            let (source, target) = (source.with_values(values(from, channel)), target.with_values(values(to, channel)));
+            self.backend.copy(x, &source, out, &target)?;
+        }
+        Ok(())
+    }
+
+    /// `positions` of a unit's result, from the window of the unit before.
+    fn compute(&mut self, unit: usize, positions: &Range<usize>) -> Result<B::Tensor, RunError> {
+        let layers = self.layers;
+        let (window, x) = self.windows[unit].take().expect("the schedule has what a unit needs");
+        let planes = layers.planes(unit);
+        let ops = &layers.units[unit].ops;
+        let restricted = match &layers.ops[ops.start] {
+            Op::Linear(map) if *positions != (0..layers.units[unit].positions) || window != (0..planes) => {
+                Some(map.restrict(positions.clone(), planes, window.clone()))
+            }
+            _ => None,
+        };
+        let mut result: Option<B::Tensor> = None;
+        for part in layers.parts(ops) {
+            let head = restricted.as_ref().filter(|_| part.start == ops.start);
+            let started = Instant::now();
+            let operand = result.as_ref().unwrap_or(&x);
+            let (y, residue_multiply_adds) = match &layers.ops[part.start] {
+                Op::Switched(polynomial, step) => (self.activation(polynomial, step, operand)?, 0),
+                _ => self.slotwise(&part, head, operand)?,
+            };
+            self.backend.synchronise()?;
+            self.account(&part, started.elapsed().as_secs_f64(), &self.backend.shape(&y).clone(), residue_multiply_adds);
+            result = Some(y);
+        }
+        self.windows[unit] = Some((window, x));
+        Ok(result.expect("a unit has steps"))
+    }
+
+    /// A run of slot-wise ops, its first map replaced by `head` where given; with the multiply-adds of residues.
+    fn slotwise(
+        &self,
+        part: &Range<usize>,
+        head: Option<&LinearMap>,
+        x: &B::Tensor,
+    ) -> Result<(B::Tensor, u64), BackendError> {
+        let op = |(i, op)| match (op, head) {
+            (_, Some(map)) if i == 0 => SlotwiseOp::Linear(map),
+            (Op::Linear(map), _) => SlotwiseOp::Linear(map),
+            (Op::Lazy(polynomial), _) => SlotwiseOp::Polynomial(polynomial),
+            (Op::Switched(..), _) => unreachable!("segments are slot-wise runs or single activations"),
+        };
+        let ops: Vec<SlotwiseOp<'_>> = self.layers.ops[part.clone()].iter().enumerate().map(op).collect();
+        let shape = self.backend.shape(x).clone();
+        let mut out = self.backend.zeros(slotwise_shape(&ops, &shape))?;
+        let lanes = self.layers.lanes_per_slice(&ops, &shape);
+        for first in (0..shape.lanes).step_by(lanes) {
+            self.backend.slotwise(&ops, x, first..(first + lanes).min(shape.lanes), &mut out)?;
+        }
+        let mut residue_multiply_adds = 0;
+        let mut at = shape;
+        for op in ops {
+            if let SlotwiseOp::Linear(map) = op {
+                residue_multiply_adds += map.multiply_adds() * (at.components * at.limbs.len() * at.lanes) as u64;
+            }
+            at = slotwise_shape(&[op], &at);
+        }
+        Ok((out, residue_multiply_adds))
+    }
+
+    fn activation(
+        &self,
+        polynomial: &PreparedPolynomial,
+        step: &ActivationStep,
+        x: &B::Tensor,
+    ) -> Result<B::Tensor, BackendError> {
+        let shape = self.backend.shape(x).clone();
+        let activate = |z: &B::Tensor| match polynomial {
+            PreparedPolynomial::Horner(p) => self.backend.activation(p, &step.products, self.key, z),
+            PreparedPolynomial::PatersonStockmeyer(p) => {
+                self.backend.paterson_stockmeyer(p, &step.products, self.key, z)
+            }
+        };
+        let count = self.layers.values_per_call(&shape);
+        if count == shape.values {
+            return activate(x);
+        }
+        let mut out: Option<B::Tensor> = None;
+        for first in (0..shape.values).step_by(count) {
+            let values = first..(first + count).min(shape.values);
+            let mut z = self.backend.zeros(Shape { values: values.len(), ..shape.clone() })?;
+            let whole = self.backend.shape(&z).window();
+            self.backend.copy(x, &shape.window().with_values(values.clone()), &mut z, &whole)?;
+            let y = activate(&z)?;
+            let band = self.backend.shape(&y).clone();
+            let out = match &mut out {
+                Some(out) => out,
+                none => none.insert(self.backend.zeros(Shape { values: shape.values, ..band.clone() })?),
+            };
+            let to = Shape { values: shape.values, ..band.clone() }.window().with_values(values);
+            self.backend.copy(&y, &band.window(), out, &to)?;
+        }
+        Ok(out.expect("a ciphertext set has values"))
+    }
+
+    /// Adds what was done for ops `part` to the report's entry of their segment.
+    fn account(&mut self, part: &Range<usize>, seconds: f64, after: &Shape, residue_multiply_adds: u64) {
+        let segments = &self.layers.segments;
+        if self.report.layers.is_empty() {
+            self.report.layers = segments.iter().map(|segment| LayerTime::new(&segment.name, segment.multiply_adds)).collect();
+        }
+        let segment = segments.iter().position(|segment| segment.ops.contains(&part.start)).expect("a part of a segment");
+        let layer = &mut self.report.layers[segment];
+        self.report.parts.layers += seconds;
+        layer.seconds += seconds;
+        (layer.limbs, layer.components) = (after.limbs.len(), after.components);
+        layer.residue_multiply_adds += residue_multiply_adds;
+    }
+}
