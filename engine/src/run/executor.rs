@@ -1,5 +1,7 @@
 //! Encrypted execution of a Program on a backend.
 
+use std::panic::resume_unwind;
+use std::thread;
 use std::time::Instant;
 
 use cryptodl_core::backend::{Backend, Horner, KeySwitch, LinearMap, ProductPlan, Shape, SlotwiseOp, slotwise_shape};
@@ -7,7 +9,7 @@ use cryptodl_core::ckks::{
     Ciphertexts, EncryptionKind, Params, PublicKey, Randomness, RelinKey, UniformPurpose, UniformSource, rerandomise,
 };
 
-use super::RunError;
+use super::{ComputeReport, LayerTime, Progress, RunError};
 use crate::plan::{Program, Step};
 
 /// Smallest slice of lanes that a slot-wise segment is cut into.
@@ -19,6 +21,9 @@ pub struct Executor<B: Backend> {
     params: Params,
     segments: Vec<Segment>,
     input: Shape,
+    output: Shape,
+    /// Whether the next set is loaded while one is computed: where a device computes, and has room for it.
+    loads_ahead: bool,
     seeded: bool,
     relin: Option<cryptodl_core::ckks::RelinLayout>,
     memory_budget: u64,
@@ -44,66 +49,19 @@ impl Slotwise {
     }
 }
 
+/// A set on the backend, and the seconds that it took.
+struct Loaded<T> {
+    x: T,
+    unpack: f64,
+    expand: f64,
+}
+
 /// How a result is masked, so that it does not give away exact equations in the weights (see SECURITY.md for what remains).
 pub enum Masks<'a> {
     /// Fresh encryptions of zero under the client's public key.
     Fresh(&'a PublicKey, &'a mut Randomness),
     /// None, for tests that compare results bit for bit. The client then also learns exact equations in the weights.
     Deterministic,
-}
-
-/// Where a long computation is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Progress {
-    /// Segments done over all sets.
-    pub done: usize,
-    /// Segments in all.
-    pub total: usize,
-}
-
-/// Seconds of each part of the computation.
-#[derive(Clone, Copy, Debug, Default, serde::Serialize)]
-pub struct ComputeParts {
-    /// Unpacking bits to residues; on a device, the transfer is inside.
-    pub unpack: f64,
-    /// Expanding seeds.
-    pub expand: f64,
-    /// Evaluation key to the backend.
-    pub upload: f64,
-    /// Segments.
-    pub layers: f64,
-    /// Masks of the result.
-    pub masks: f64,
-    /// Packing the result's residues.
-    pub pack: f64,
-}
-
-/// One segment over all sets.
-#[derive(Clone, Debug, serde::Serialize)]
-pub struct LayerTime {
-    /// Names of its steps.
-    pub name: String,
-    /// Seconds.
-    pub seconds: f64,
-    /// Chain limbs after it.
-    pub limbs: usize,
-    /// Components after it.
-    pub components: usize,
-    /// Multiply-adds per image that were executed.
-    pub multiply_adds: u64,
-    /// Multiply-adds of a weight with a residue that were executed, over all sets.
-    pub residue_multiply_adds: u64,
-}
-
-/// Where the time went.
-#[derive(Clone, Debug, Default, serde::Serialize)]
-pub struct ComputeReport {
-    /// Seconds in all: from the received bytes in memory to the result's bytes.
-    pub seconds: f64,
-    /// Parts.
-    pub parts: ComputeParts,
-    /// Segments.
-    pub layers: Vec<LayerTime>,
 }
 
 impl<B: Backend> Executor<B> {
@@ -141,22 +99,24 @@ impl<B: Backend> Executor<B> {
                 }
             }
         };
+        let input = Shape {
+            limbs: params.chain(content.input.level),
+            values: program.inputs(),
+            components: 2,
+            lanes: params.n(),
+        };
         let executor = Executor {
             segments: program.segments().into_iter().map(segment).collect(),
-            input: Shape {
-                limbs: params.chain(content.input.level),
-                values: program.inputs(),
-                components: 2,
-                lanes: params.n(),
-            },
+            output: input.clone(),
+            input,
+            loads_ahead: false,
             seeded: content.encryption == EncryptionKind::Secret,
             relin: content.relin,
             params: params.clone(),
             backend,
             memory_budget,
         };
-        executor.check_budget()?;
-        Ok(executor)
+        executor.follow()
     }
 
     /// The backend.
@@ -179,41 +139,39 @@ impl<B: Backend> Executor<B> {
         let start = Instant::now();
         self.check_input(input)?;
         let mut report = ComputeReport::default();
+        let crossed = self.backend.transfers();
         let key_rows = self.upload_key(eval_key)?;
         let special = self.params.special();
         let key = key_rows.as_ref().zip(self.relin).map(|(rows, layout)| KeySwitch { rows, layout, special: &special });
-        report.parts.upload = start.elapsed().as_secs_f64();
+        report.parts.key = start.elapsed().as_secs_f64();
         let total = input.sets.len() * self.segments.len();
         let mut sets = Vec::with_capacity(input.sets.len());
-        let mut shape = self.input.clone();
+        let mut loaded = None;
         for set in 0..input.sets.len() {
-            let mut x = self.load(input, set, &mut report.parts)?;
-            for (i, segment) in self.segments.iter().enumerate() {
-                let started = Instant::now();
-                let before = self.backend.shape(&x).clone();
-                x = self.execute(segment, x, key.as_ref())?;
-                self.backend.synchronise()?;
-                let seconds = started.elapsed().as_secs_f64();
-                report.parts.layers += seconds;
-                self.account(&mut report.layers, i, segment, &before, self.backend.shape(&x), seconds);
-                progress(Progress { done: set * self.segments.len() + i + 1, total });
-            }
-            shape = self.backend.shape(&x).clone();
-            let started = Instant::now();
-            if let Masks::Fresh(key, rng) = &mut masks {
-                let mut zeros = vec![0; shape.len()];
-                let (values, components, level) = (shape.values, shape.components, shape.limbs.len());
-                rerandomise(&self.params, key, &mut zeros, values, components, level, rng);
-                let zeros = self.backend.upload(shape.clone(), &zeros)?;
-                self.backend.add(&mut x, &zeros)?;
-                self.backend.synchronise()?;
-            }
-            report.parts.masks += started.elapsed().as_secs_f64();
-            let started = Instant::now();
-            let packed: Result<Vec<_>, _> = (0..shape.components).map(|c| self.backend.pack(&x, c)).collect();
-            sets.push(packed?.concat());
-            report.parts.pack += started.elapsed().as_secs_f64();
+            let Loaded { x, unpack, expand } = match loaded.take() {
+                Some(x) => x,
+                None => self.load(input, set),
+            }?;
+            report.parts.unpack += unpack;
+            report.parts.expand += expand;
+            let following = (self.loads_ahead && set + 1 < input.sets.len()).then_some(set + 1);
+            let beside = |masks: &mut Masks<'_>| (self.mask(masks), following.map(|set| self.load(input, set)));
+            let computed = |progress_of_set: &dyn Fn(usize)| self.layers(x, key.as_ref(), &mut report, progress_of_set);
+            let progress_of_set = |segment| progress(Progress { done: set * self.segments.len() + segment, total });
+            let (x, (mask, next)) = if crossed.is_some() {
+                // The device computes; the host's threads are free.
+                thread::scope(|scope| {
+                    let beside = scope.spawn(|| beside(&mut masks));
+                    let x = computed(&progress_of_set)?;
+                    Ok::<_, RunError>((x, beside.join().unwrap_or_else(|panic| resume_unwind(panic))))
+                })?
+            } else {
+                (computed(&progress_of_set)?, beside(&mut masks))
+            };
+            loaded = next;
+            sets.push(self.finish(x, mask, &mut report)?);
         }
+        let shape = &self.output;
         let result = Ciphertexts {
             level: shape.limbs.len(),
             values: shape.values,
@@ -222,8 +180,65 @@ impl<B: Backend> Executor<B> {
             images: input.images,
             sets,
         };
+        report.parts.transfers = self.backend.transfers().zip(crossed).map(|(now, before)| now.since(&before));
         report.seconds = start.elapsed().as_secs_f64();
         Ok((result, report))
+    }
+
+    /// The segments, one after the other, on one set. Tells how many are done.
+    fn layers(
+        &self,
+        mut x: B::Tensor,
+        key: Option<&KeySwitch<'_, B::Tensor>>,
+        report: &mut ComputeReport,
+        progress: &dyn Fn(usize),
+    ) -> Result<B::Tensor, RunError> {
+        for (i, segment) in self.segments.iter().enumerate() {
+            let started = Instant::now();
+            let before = self.backend.shape(&x).clone();
+            x = self.execute(segment, x, key)?;
+            self.backend.synchronise()?;
+            let seconds = started.elapsed().as_secs_f64();
+            report.parts.layers += seconds;
+            self.account(&mut report.layers, i, segment, &before, self.backend.shape(&x), seconds);
+            progress(i + 1);
+        }
+        Ok(x)
+    }
+
+    /// Residues to add to a result, none without masks, and the seconds that it took to draw them.
+    fn mask(&self, masks: &mut Masks<'_>) -> (Option<Vec<u32>>, f64) {
+        let started = Instant::now();
+        let zeros = match masks {
+            Masks::Deterministic => None,
+            Masks::Fresh(key, rng) => {
+                let Shape { values, components, ref limbs, .. } = self.output;
+                let mut zeros = vec![0; self.output.len()];
+                rerandomise(&self.params, key, &mut zeros, values, components, limbs.len(), rng);
+                Some(zeros)
+            }
+        };
+        (zeros, started.elapsed().as_secs_f64())
+    }
+
+    /// Masks and packs a result.
+    fn finish(
+        &self,
+        mut x: B::Tensor,
+        (mask, drawing): (Option<Vec<u32>>, f64),
+        report: &mut ComputeReport,
+    ) -> Result<Vec<u8>, RunError> {
+        let started = Instant::now();
+        if let Some(mask) = mask {
+            let mask = self.backend.upload(self.output.clone(), &mask)?;
+            self.backend.add(&mut x, &mask)?;
+            self.backend.synchronise()?;
+        }
+        report.parts.masks += drawing + started.elapsed().as_secs_f64();
+        let started = Instant::now();
+        let packed: Result<Vec<_>, _> = (0..self.output.components).map(|c| self.backend.pack(&x, c)).collect();
+        report.parts.pack += started.elapsed().as_secs_f64();
+        Ok(packed?.concat())
     }
 
     fn check_input(&self, input: &Ciphertexts) -> Result<(), RunError> {
@@ -283,7 +298,7 @@ impl<B: Backend> Executor<B> {
         Ok(Some(self.backend.upload(shape, &rows)?))
     }
 
-    fn load(&self, input: &Ciphertexts, set: usize, parts: &mut ComputeParts) -> Result<B::Tensor, RunError> {
+    fn load(&self, input: &Ciphertexts, set: usize) -> Result<Loaded<B::Tensor>, RunError> {
         let started = Instant::now();
         let mut x = self.backend.zeros(self.input.clone())?;
         let packed = input.sets[set].chunks_exact(input.component_bytes(&self.params));
@@ -292,15 +307,14 @@ impl<B: Backend> Executor<B> {
                 return Err(RunError::Residue { set });
             }
         }
-        parts.unpack += started.elapsed().as_secs_f64();
+        let unpack = started.elapsed().as_secs_f64();
         let started = Instant::now();
         if let Some(seed) = &input.seed {
             let source = UniformSource::new(UniformPurpose::Ciphertext, &self.params, seed);
             self.backend.expand(&source, (set * self.input.values) as u32, &mut x, 1)?;
+            self.backend.synchronise()?;
         }
-        self.backend.synchronise()?;
-        parts.expand += started.elapsed().as_secs_f64();
-        Ok(x)
+        Ok(Loaded { x, unpack, expand: started.elapsed().as_secs_f64() })
     }
 
     fn execute(
@@ -403,32 +417,38 @@ impl<B: Backend> Executor<B> {
         ((self.memory_budget / 4 / per_value.max(1)) as usize).clamp(1, shape.values)
     }
 
-    /// The input and the output of every segment must fit side by side.
-    fn check_budget(&self) -> Result<(), RunError> {
-        let mut shape = self.input.clone();
-        let mut needed = shape.bytes();
+    /// Shape of a segment's result.
+    fn result(&self, segment: &Segment, shape: &Shape) -> Shape {
+        match segment {
+            Segment::Slotwise { ops, .. } => {
+                let ops: Vec<SlotwiseOp<'_>> = ops.iter().map(Slotwise::op).collect();
+                slotwise_shape(&ops, shape)
+            }
+            Segment::Activation { products, .. } => {
+                let mut components = shape.components;
+                let mut level = shape.limbs.len();
+                for plan in products {
+                    components = if plan.relinearize { 2 } else { components + shape.components - 1 };
+                    level -= plan.drop;
+                }
+                Shape { limbs: self.params.chain(level), components, ..shape.clone() }
+            }
+        }
+    }
+
+    /// Follows the shapes through the segments: the input and the output of each must fit side by side, and if they leave
+    /// room for another set's input, that is loaded ahead.
+    fn follow(mut self) -> Result<Self, RunError> {
+        let mut needed = self.input.bytes();
         for segment in &self.segments {
-            let next = match segment {
-                Segment::Slotwise { ops, .. } => {
-                    let ops: Vec<SlotwiseOp<'_>> = ops.iter().map(Slotwise::op).collect();
-                    slotwise_shape(&ops, &shape)
-                }
-                Segment::Activation { products, .. } => {
-                    let mut components = shape.components;
-                    let mut level = shape.limbs.len();
-                    for plan in products {
-                        components = if plan.relinearize { 2 } else { components + shape.components - 1 };
-                        level -= plan.drop;
-                    }
-                    Shape { limbs: self.params.chain(level), components, ..shape.clone() }
-                }
-            };
-            needed = needed.max(shape.bytes() + next.bytes());
-            shape = next;
+            let next = self.result(segment, &self.output);
+            needed = needed.max(self.output.bytes() + next.bytes());
+            self.output = next;
         }
         if needed > self.memory_budget {
             return Err(RunError::Budget { budget: self.memory_budget, needed });
         }
-        Ok(())
+        self.loads_ahead = self.backend.transfers().is_some() && needed + self.input.bytes() <= self.memory_budget;
+        Ok(self)
     }
 }

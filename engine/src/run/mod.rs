@@ -6,9 +6,11 @@
 mod error;
 mod executor;
 mod plain;
+mod report;
 #[cfg(test)]
 mod tests;
 
 pub use error::RunError;
-pub use executor::{ComputeParts, ComputeReport, Executor, LayerTime, Masks, Progress};
+pub use executor::{Executor, Masks};
 pub use plain::{plain, simulate};
+pub use report::{ComputeParts, ComputeReport, LayerTime, Progress};
