@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use cryptodl_core::backend::{Backend, LinearMap, Result, Shape, Window};
+use cryptodl_core::backend::{Backend, LinearMap, Result, Shape, Transfers, Window};
 use cryptodl_core::ckks::UniformSource;
 use cryptodl_core::ring::RnsBasis;
 
@@ -52,6 +52,10 @@ impl<B: Backend> Backend for Metered<B> {
 
     fn basis(&self) -> &Arc<RnsBasis> {
         self.inner.basis()
+    }
+
+    fn transfers(&self) -> Option<Transfers> {
+        self.inner.transfers()
     }
 
     fn shape<'a>(&self, x: &'a Self::Tensor) -> &'a Shape {

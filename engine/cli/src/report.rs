@@ -2,6 +2,7 @@
 
 use std::fmt::{self, Display, Formatter};
 
+use cryptodl_core::backend::Transfers;
 use cryptodl_engine::plan::{BytesReport, LayerReport, ParamsReport, PlanReport};
 use cryptodl_engine::run::{ComputeParts, ComputeReport};
 use serde::Serialize;
@@ -36,7 +37,7 @@ pub struct RunReport {
     seconds: Seconds,
     /// `compute` of each repetition; `seconds` and what follows are of the median one.
     compute_repetitions: Vec<f64>,
-    compute_parts: Parts,
+    compute_parts: ComputeParts,
     images_per_second: f64,
     images_per_hour: f64,
     layers: Vec<Layer>,
@@ -75,21 +76,6 @@ struct Seconds {
     #[serde(flatten)]
     stages: Stages,
     total: f64,
-}
-
-/// Parts of `compute`.
-#[derive(Serialize)]
-pub struct Parts {
-    #[serde(flatten)]
-    parts: ComputeParts,
-    /// From a device to the host: nothing on a CPU, which is the host.
-    download: f64,
-}
-
-impl From<ComputeParts> for Parts {
-    fn from(parts: ComputeParts) -> Self {
-        Parts { parts, download: 0.0 }
-    }
 }
 
 /// A segment: as planned, with limbs, components and multiply-adds as executed.
@@ -156,7 +142,7 @@ impl RunReport {
             out_of_range: outcome.decrypted.out_of_range.iter().filter(|&&out| out).count(),
             seconds: Seconds { stages: outcome.stages, total: outcome.stages.total() },
             compute_repetitions: outcome.repetitions.clone(),
-            compute_parts: outcome.compute.parts.into(),
+            compute_parts: outcome.compute.parts,
             images_per_second,
             images_per_hour: 3600.0 * images_per_second,
             layers: Layer::all(plan, &outcome.compute, outcome.sets),
@@ -169,7 +155,7 @@ impl RunReport {
 
 impl Display for RunReport {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let (params, stages, parts) = (&self.params, &self.seconds.stages, &self.compute_parts.parts);
+        let (params, stages, parts) = (&self.params, &self.seconds.stages, &self.compute_parts);
         writeln!(
             f,
             "{} on {}: {} images in {} set(s) of {}",
@@ -199,7 +185,7 @@ impl Display for RunReport {
         stage("total", self.seconds.total, "")?;
 
         writeln!(f, "\ncompute     seconds  limbs  components  multiply-adds per image (as published)")?;
-        for (name, seconds) in [("unpack", parts.unpack), ("expand", parts.expand), ("upload key", parts.upload)] {
+        for (name, seconds) in [("key", parts.key), ("unpack", parts.unpack), ("expand", parts.expand)] {
             writeln!(f, "{name:<10} {seconds:>8.3}")?;
         }
         for Layer { seconds, report } in &self.layers {
@@ -216,6 +202,14 @@ impl Display for RunReport {
         }
         for (name, seconds) in [("masks", parts.masks), ("pack", parts.pack)] {
             writeln!(f, "{name:<10} {seconds:>8.3}")?;
+        }
+        if let Some(Transfers { uploaded_bytes, upload_seconds, downloaded_bytes, download_seconds }) = parts.transfers
+        {
+            let (up, down) = (show_size(uploaded_bytes), show_size(downloaded_bytes));
+            writeln!(
+                f,
+                "of these, {upload_seconds:.3} s handed {up} to the device and {download_seconds:.3} s fetched {down}"
+            )?;
         }
 
         writeln!(f)?;

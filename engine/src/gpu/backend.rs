@@ -4,7 +4,8 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use cryptodl_core::backend::{
-    Backend, BackendError, KeySwitch, LinearMap, ProductPlan, Result, Shape, SlotwiseOp, Window, slotwise_shape,
+    Backend, BackendError, KeySwitch, LinearMap, ProductPlan, Result, Shape, SlotwiseOp, Transfers, Window,
+    slotwise_shape,
 };
 use cryptodl_core::ckks::UniformSource;
 use cryptodl_core::ring::RnsBasis;
@@ -62,8 +63,6 @@ pub struct Gpu {
     pub(super) maps: Maps,
     pub(super) forward_twiddles: Pooled,
     pub(super) inverse_twiddles: Pooled,
-    /// Set by `unpack` if a residue is not below its prime.
-    pub(super) refused: Pooled,
     pub(super) page_bytes: u64,
 }
 
@@ -101,7 +100,6 @@ impl Gpu {
         Ok(Gpu {
             forward_twiddles: table(shaders::forward_twiddles(&basis))?,
             inverse_twiddles: table(shaders::inverse_twiddles(&basis))?,
-            refused: pool.take(4)?,
             maps: Maps::new(options.memory_budget / 8),
             page_bytes: options.page_bytes.unwrap_or(u64::MAX).min(device.info.limits.page_bytes),
             device,
@@ -249,6 +247,10 @@ impl Backend for Gpu {
 
     fn basis(&self) -> &Arc<RnsBasis> {
         &self.basis
+    }
+
+    fn transfers(&self) -> Option<Transfers> {
+        Some(self.recorder.transfers())
     }
 
     fn shape<'a>(&self, x: &'a GpuTensor) -> &'a Shape {

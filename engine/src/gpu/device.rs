@@ -81,12 +81,17 @@ impl Device {
         }
     }
 
-    /// Gives `f` the contents of a mappable buffer, once everything submitted is done.
-    pub fn read<T>(&self, buffer: &wgpu::Buffer, f: impl FnOnce(&[u8]) -> T) -> Result<T> {
+    /// Gives `f` the contents of a mappable buffer, once `submission` is done.
+    pub fn read<T>(
+        &self,
+        buffer: &wgpu::Buffer,
+        submission: Option<wgpu::SubmissionIndex>,
+        f: impl FnOnce(&[u8]) -> T,
+    ) -> Result<T> {
         let slice = buffer.slice(..);
         // An error reaches the fault as well, or leaves the range unmapped.
         slice.map_async(wgpu::MapMode::Read, |_| ());
-        self.wait()?;
+        self.wait(submission)?;
         let refused = |error: wgpu::MapRangeError| BackendError::DeviceLost {
             device: self.info.name.clone(),
             reason: error.to_string(),
@@ -96,9 +101,9 @@ impl Device {
         Ok(result)
     }
 
-    /// Waits until everything submitted so far is done.
-    pub fn wait(&self) -> Result<()> {
-        if let Err(error) = self.device.poll(wgpu::PollType::wait_indefinitely()) {
+    /// Waits until `submission` is done, or everything submitted so far.
+    pub fn wait(&self, submission: Option<wgpu::SubmissionIndex>) -> Result<()> {
+        if let Err(error) = self.device.poll(wgpu::PollType::Wait { submission_index: submission, timeout: None }) {
             let reason = error.to_string();
             self.fail(BackendError::DeviceLost { device: self.info.name.clone(), reason });
         }

@@ -67,8 +67,11 @@ impl Pool {
                     // The driver may have less than the budget: what is kept for later goes first.
                     Err(BackendError::OutOfMemory { .. }) if !state.free.is_empty() => {
                         state.make_room(self.budget, self.budget);
-                        self.device.wait()?;
-                        self.device.buffer("cryptodl tensor", size, USAGE)?
+                        drop(state);
+                        self.device.wait(None)?;
+                        let buffer = self.device.buffer("cryptodl tensor", size, USAGE)?;
+                        state = self.state.lock().expect("no code panics while it holds the pool");
+                        buffer
                     }
                     other => other?,
                 };

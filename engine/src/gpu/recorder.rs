@@ -1,8 +1,9 @@
 //! Commands are collected and submitted together: a whole layer, with nothing read back in between.
 
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Instant;
 
-use cryptodl_core::backend::Result;
+use cryptodl_core::backend::{Result, Transfers};
 
 use super::device::Device;
 use super::pipelines::Kernel;
@@ -26,6 +27,9 @@ struct State {
     /// Small arguments of the commands.
     arena: Vec<u8>,
     arena_buffer: wgpu::Buffer,
+    /// The latest submission.
+    last: Option<wgpu::SubmissionIndex>,
+    transfers: Transfers,
     timer: Option<Timer>,
 }
 
@@ -76,7 +80,14 @@ impl Recorder {
         let usage = BufferUsages::STORAGE | BufferUsages::UNIFORM | BufferUsages::COPY_DST;
         let arena_buffer = device.buffer("cryptodl arguments", ARENA_BYTES, usage)?;
         let timer = if timed { Some(Timer::new(&device)?) } else { None };
-        let state = State { commands: Vec::new(), arena: Vec::new(), arena_buffer, timer };
+        let state = State {
+            commands: Vec::new(),
+            arena: Vec::new(),
+            arena_buffer,
+            last: None,
+            transfers: Transfers::default(),
+            timer,
+        };
         Ok(Recorder { device, state: Mutex::new(state) })
     }
 
@@ -107,17 +118,17 @@ impl Recorder {
         Ok(())
     }
 
-    /// Submits what was recorded.
-    pub fn flush(&self) -> Result<()> {
-        self.lock().submit(&self.device)
+    /// Submits what was recorded. Returns what to wait for.
+    pub fn flush(&self) -> Result<Option<wgpu::SubmissionIndex>> {
+        let mut state = self.lock();
+        state.submit(&self.device)?;
+        Ok(state.last.clone())
     }
 
     /// Writes `parts`, one after the other and whole words in all, to the start of `to`, after everything recorded so far. The
-    /// transfer begins at once, beside what the device computes.
+    /// bytes are copied beside what the device computes and other threads record.
     pub fn write(&self, to: &Slice, parts: &[&[u8]]) -> Result<()> {
-        let mut state = self.lock();
-        // Writes overtake recorded commands, but not submitted ones.
-        state.submit(&self.device)?;
+        let started = Instant::now();
         let Some(size) = wgpu::BufferSize::new(parts.iter().map(|part| part.len() as u64).sum()) else {
             return Ok(());
         };
@@ -130,17 +141,43 @@ impl Recorder {
                 view.slice(start..start + part.len()).copy_from_slice(part);
                 start += part.len();
             }
+            let mut state = self.lock();
+            // Writes overtake recorded commands, but not submitted ones.
+            state.submit(&self.device)?;
+            drop(view);
+            state.last = Some(queue.submit([]));
+            state.transfers.uploaded_bytes += size.get();
+            state.transfers.upload_seconds += started.elapsed().as_secs_f64();
         }
-        queue.submit([]);
         self.device.check()
     }
 
-    /// Submits what was recorded and waits until it is done.
-    pub fn wait(&self) -> Result<()> {
+    /// Counts bytes that were read back.
+    pub fn fetched(&self, bytes: u64, seconds: f64) {
         let mut state = self.lock();
-        state.submit(&self.device)?;
-        self.device.wait()?;
-        state.timer.as_mut().map_or(Ok(()), |timer| timer.collect(&self.device))
+        state.transfers.downloaded_bytes += bytes;
+        state.transfers.download_seconds += seconds;
+    }
+
+    /// What crossed so far, apart from the small arguments of commands.
+    pub fn transfers(&self) -> Transfers {
+        self.lock().transfers
+    }
+
+    /// Submits what was recorded and waits until it is done. Other threads may record and submit meanwhile.
+    pub fn wait(&self) -> Result<()> {
+        let (last, stamps) = {
+            let mut state = self.lock();
+            state.submit(&self.device)?;
+            (state.last.clone(), state.timer.as_mut().map(Timer::take_pending))
+        };
+        self.device.wait(last)?;
+        let Some(stamps) = stamps else { return Ok(()) };
+        let stamps = stamps.read(&self.device)?;
+        if let Some(timer) = &mut self.lock().timer {
+            timer.add(stamps);
+        }
+        Ok(())
     }
 
     /// Time per kernel of everything that was waited for.
@@ -198,7 +235,7 @@ impl State {
             }
             // Where timestamps find no room, nothing is timed any more.
             self.timer.take_if(|timer| timer.resolve(device, &mut encoder).is_err());
-            device.queue.submit([encoder.finish()]);
+            self.last = Some(device.queue.submit([encoder.finish()]));
         }
         device.check()
     }

@@ -26,10 +26,13 @@ pub(super) struct Timer {
     resolved: wgpu::Buffer,
     /// Kernels of the submission that is recorded, two queries each.
     recorded: Vec<&'static str>,
-    /// Kernels of submissions that are not done, and where their timestamps arrive.
+    /// Submissions that were not waited for.
     pending: Vec<(Vec<&'static str>, wgpu::Buffer)>,
     times: BTreeMap<&'static str, (u64, f64)>,
 }
+
+/// Kernels of submissions, and where their timestamps arrive.
+pub(super) struct Pending(Vec<(Vec<&'static str>, wgpu::Buffer)>);
 
 impl Timer {
     pub fn new(device: &Device) -> Result<Self> {
@@ -68,23 +71,37 @@ impl Timer {
         Ok(())
     }
 
-    /// Adds the times of all submissions, which are done.
-    pub fn collect(&mut self, device: &Device) -> Result<()> {
-        let tick = 1e-9 * f64::from(device.queue.get_timestamp_period());
-        for (kernels, buffer) in std::mem::take(&mut self.pending) {
-            let stamps: Vec<u64> = device.read(&buffer, bytemuck::pod_collect_to_vec)?;
-            for (kernel, stamps) in kernels.into_iter().zip(stamps.chunks_exact(2)) {
-                let (dispatches, seconds) = self.times.entry(kernel).or_default();
-                *dispatches += 1;
-                // Some drivers let time stand still or step back between two passes.
-                *seconds += tick * stamps[1].saturating_sub(stamps[0]) as f64;
-            }
+    /// The timestamps of all submissions so far, to be read when they are done.
+    pub fn take_pending(&mut self) -> Pending {
+        Pending(std::mem::take(&mut self.pending))
+    }
+
+    /// Adds times of kernels.
+    pub fn add(&mut self, stamps: Vec<(&'static str, f64)>) {
+        for (kernel, time) in stamps {
+            let (dispatches, seconds) = self.times.entry(kernel).or_default();
+            *dispatches += 1;
+            *seconds += time;
         }
-        Ok(())
     }
 
     pub fn times(&self) -> Vec<KernelTime> {
         let time = |(&kernel, &(dispatches, seconds))| KernelTime { kernel, dispatches, seconds };
         self.times.iter().map(time).collect()
+    }
+}
+
+impl Pending {
+    /// Kernels and their times in seconds, from submissions that are done.
+    pub fn read(self, device: &Device) -> Result<Vec<(&'static str, f64)>> {
+        let tick = 1e-9 * f64::from(device.queue.get_timestamp_period());
+        let mut times = Vec::new();
+        for (kernels, buffer) in self.0 {
+            let stamps: Vec<u64> = device.read(&buffer, None, bytemuck::pod_collect_to_vec)?;
+            // Some drivers let time stand still or step back between two passes.
+            let time = |stamps: &[u64]| tick * stamps[1].saturating_sub(stamps[0]) as f64;
+            times.extend(kernels.into_iter().zip(stamps.chunks_exact(2).map(time)));
+        }
+        Ok(times)
     }
 }

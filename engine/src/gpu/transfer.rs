@@ -1,5 +1,7 @@
 //! What crosses the border between host and device: residues, packed rows and seeds.
 
+use std::time::Instant;
+
 use cryptodl_core::backend::{Result, Shape, packed_len, packed_row};
 use cryptodl_core::ckks::UniformSource;
 use cryptodl_shaders::params::{self, Limb};
@@ -50,10 +52,19 @@ impl Gpu {
             for offset in (0..page.size).step_by(CHUNK) {
                 let size = (page.size - offset).min(CHUNK as u64);
                 let chunk = Slice { offset, size, ..page.clone() };
-                self.read(&chunk, |bytes| residues.extend_from_slice(bytemuck::cast_slice(bytes)))?;
+                self.fetch(&chunk, |bytes| residues.extend_from_slice(bytemuck::cast_slice(bytes)))?;
             }
         }
         Ok(residues)
+    }
+
+    /// As [`Self::read`], counted as a transfer.
+    fn fetch(&self, from: &Slice, f: impl FnOnce(&[u8])) -> Result<()> {
+        self.recorder.wait()?;
+        let started = Instant::now();
+        self.read(from, f)?;
+        self.recorder.fetched(from.size, started.elapsed().as_secs_f64());
+        Ok(())
     }
 
     /// Gives `f` the bytes of `from`, once all that was recorded is done.
@@ -61,8 +72,8 @@ impl Gpu {
         let usage = wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::MAP_READ;
         let buffer = self.device.buffer("cryptodl readback", from.size, usage)?;
         self.recorder.copy(from.clone(), &buffer, 0)?;
-        self.recorder.flush()?;
-        self.device.read(&buffer, f)
+        let submission = self.recorder.flush()?;
+        self.device.read(&buffer, submission, f)
     }
 
     pub(super) fn unpack_component(&self, packed: &[u8], out: &GpuTensor, component: usize) -> Result<bool> {
@@ -71,7 +82,9 @@ impl Gpu {
             (packed_len(&self.basis, &out.shape), self.basis.n()),
             "packed rows"
         );
-        let refused = Slice { size: 4, ..Slice::whole(&self.refused.buffer) };
+        // Set by the kernel if a residue is not below its prime.
+        let refused = self.pool.take(4)?;
+        let refused = Slice { size: 4, ..Slice::whole(&refused.buffer) };
         self.recorder.clear(refused.clone())?;
         for part in self.packed_parts(out, component) {
             let staged = self.pool.take(part.bytes() as u64)?;
@@ -92,7 +105,7 @@ impl Gpu {
             let staged = self.pool.take(part.bytes() as u64)?;
             let operands = [part.page.clone(), Slice::whole(&staged.buffer)].map(Argument::Buffer);
             self.launch((&shaders::PACK, 0), &part.params, &part.limbs, operands, part.groups())?;
-            self.read(&Slice { size: part.bytes() as u64, ..Slice::whole(&staged.buffer) }, |mut bytes| {
+            self.fetch(&Slice { size: part.bytes() as u64, ..Slice::whole(&staged.buffer) }, |mut bytes| {
                 for &(first, len) in &part.rows {
                     let row = bytes.split_off(..len).expect("as many bytes as the part has");
                     packed[first..first + len].copy_from_slice(row);

@@ -120,9 +120,7 @@ impl ActivationStep {
     /// The form that backends take.
     pub fn prepare(&self, basis: &RnsBasis) -> PreparedPolynomial {
         match &self.polynomial {
-            Polynomial::Horner(constants) => {
-                PreparedPolynomial::Horner(Horner::new(basis, self.negate, constants))
-            }
+            Polynomial::Horner(constants) => PreparedPolynomial::Horner(Horner::new(basis, self.negate, constants)),
             Polynomial::PatersonStockmeyer { odd, shift, constants, multiples } => {
                 let prepared = PatersonStockmeyer::new(basis, self.negate, *odd, *shift, constants, multiples);
                 PreparedPolynomial::PatersonStockmeyer(prepared)

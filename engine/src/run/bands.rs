@@ -136,7 +136,7 @@ impl<'a> Scheduler<'a> {
 }
 
 /// The most bytes that are alive at a time.
-fn peak(layers: &[Layer], input_bytes: u64, actions: &[Action]) -> u64 {
+pub fn peak(layers: &[Layer], input_bytes: u64, actions: &[Action]) -> u64 {
     let mut input = input_bytes;
     let mut windows = vec![0u64; layers.len()];
     let mut peak = input_bytes;

@@ -1,47 +1,34 @@
 //! Encrypted execution of a Program on a backend.
 
+use std::panic::resume_unwind;
+use std::thread;
 use std::time::Instant;
 
-use cryptodl_core::backend::{Backend, Horner, KeySwitch, LinearMap, Shape, SlotwiseOp, slotwise_shape};
+use cryptodl_core::backend::{Backend, KeySwitch, Shape};
 use cryptodl_core::ckks::{
     Ciphertexts, EncryptionKind, Params, PublicKey, Randomness, RelinKey, UniformPurpose, UniformSource, rerandomise,
 };
 
-use super::RunError;
-use crate::plan::{ActivationStep, PreparedPolynomial, Program, Step};
-
-/// Smallest slice of lanes that a slot-wise segment is cut into.
-const MIN_LANES: usize = 256;
+use super::layers::Layers;
+use super::{ComputeReport, Progress, RunError};
+use crate::plan::Program;
 
 /// A Program prepared for one backend. Reusable for any number of requests.
 pub struct Executor<B: Backend> {
     backend: B,
     params: Params,
-    segments: Vec<Segment>,
-    input: Shape,
+    layers: Layers,
+    /// Whether the next set is loaded while one is computed: where a device computes, and has room for it.
+    loads_ahead: bool,
     seeded: bool,
     relin: Option<cryptodl_core::ckks::RelinLayout>,
-    memory_budget: u64,
 }
 
-/// A run of fused slot-wise steps, or an activation with key switching or rescaling.
-enum Segment {
-    Slotwise { name: String, ops: Vec<Slotwise>, multiply_adds: u64 },
-    Activation { name: String, polynomial: PreparedPolynomial, step: ActivationStep },
-}
-
-enum Slotwise {
-    Linear(LinearMap),
-    Polynomial(Horner),
-}
-
-impl Slotwise {
-    fn op(&self) -> SlotwiseOp<'_> {
-        match self {
-            Slotwise::Linear(map) => SlotwiseOp::Linear(map),
-            Slotwise::Polynomial(polynomial) => SlotwiseOp::Polynomial(polynomial),
-        }
-    }
+/// A set on the backend, and the seconds that it took.
+struct Loaded<T> {
+    x: T,
+    unpack: f64,
+    expand: f64,
 }
 
 /// How a result is masked, so that it does not give away exact equations in the weights (see SECURITY.md for what remains).
@@ -52,60 +39,6 @@ pub enum Masks<'a> {
     Deterministic,
 }
 
-/// Where a long computation is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Progress {
-    /// Segments done over all sets.
-    pub done: usize,
-    /// Segments in all.
-    pub total: usize,
-}
-
-/// Seconds of each part of the computation.
-#[derive(Clone, Copy, Debug, Default, serde::Serialize)]
-pub struct ComputeParts {
-    /// Unpacking bits to residues; on a device, the transfer is inside.
-    pub unpack: f64,
-    /// Expanding seeds.
-    pub expand: f64,
-    /// Evaluation key to the backend.
-    pub upload: f64,
-    /// Segments.
-    pub layers: f64,
-    /// Masks of the result.
-    pub masks: f64,
-    /// Packing the result's residues.
-    pub pack: f64,
-}
-
-/// One segment over all sets.
-#[derive(Clone, Debug, serde::Serialize)]
-pub struct LayerTime {
-    /// Names of its steps.
-    pub name: String,
-    /// Seconds.
-    pub seconds: f64,
-    /// Chain limbs after it.
-    pub limbs: usize,
-    /// Components after it.
-    pub components: usize,
-    /// Multiply-adds per image that were executed.
-    pub multiply_adds: u64,
-    /// Multiply-adds of a weight with a residue that were executed, over all sets.
-    pub residue_multiply_adds: u64,
-}
-
-/// Where the time went.
-#[derive(Clone, Debug, Default, serde::Serialize)]
-pub struct ComputeReport {
-    /// Seconds in all: from the received bytes in memory to the result's bytes.
-    pub seconds: f64,
-    /// Parts.
-    pub parts: ComputeParts,
-    /// Segments.
-    pub layers: Vec<LayerTime>,
-}
-
 impl<B: Backend> Executor<B> {
     /// Prepares `program`. `backend` is bound to the basis of the Program's parameters. `memory_budget` bounds the
     /// operands and results of a segment on the backend, in bytes, and sizes its slices and bands (at most half as much
@@ -114,52 +47,16 @@ impl<B: Backend> Executor<B> {
     /// # Errors
     /// Parameters or maps refused, or a budget below what one set needs.
     pub fn new(program: &Program, params: &Params, backend: B, memory_budget: u64) -> Result<Self, RunError> {
-        let basis = params.basis();
-        let content = &program.content;
-        let segment = |range: std::ops::Range<usize>| {
-            let name = program.names[range.clone()].join(" > ");
-            match &content.steps[range.clone()] {
-                [Step::Activation(step)] if !step.is_lazy() => {
-                    Segment::Activation { name, polynomial: step.prepare(basis), step: step.clone() }
-                }
-                steps => {
-                    let ops: Vec<Slotwise> = steps
-                        .iter()
-                        .map(|step| match step {
-                            // The planner has prepared every map once to see that it is within bounds.
-                            Step::Linear { map, .. } => {
-                                Slotwise::Linear(map.prepare(basis).expect("the planner checked the map"))
-                            }
-                            Step::Activation(step) => match step.prepare(basis) {
-                                PreparedPolynomial::Horner(polynomial) => Slotwise::Polynomial(polynomial),
-                                PreparedPolynomial::PatersonStockmeyer(_) => unreachable!("slot-wise steps are Horner's"),
-                            },
-                        })
-                        .collect();
-                    let linear = ops.iter().filter_map(|op| match op {
-                        Slotwise::Linear(map) => Some(map.multiply_adds()),
-                        Slotwise::Polynomial(_) => None,
-                    });
-                    Segment::Slotwise { name, multiply_adds: linear.sum(), ops }
-                }
-            }
-        };
-        let executor = Executor {
-            segments: program.segments().into_iter().map(segment).collect(),
-            input: Shape {
-                limbs: params.chain(content.input.level),
-                values: program.inputs(),
-                components: 2,
-                lanes: params.n(),
-            },
-            seeded: content.encryption == EncryptionKind::Secret,
-            relin: content.relin,
+        let layers = Layers::new(program, params, memory_budget)?;
+        let room = memory_budget - layers.peak();
+        Ok(Executor {
+            loads_ahead: backend.transfers().is_some() && layers.input().bytes() <= room,
+            layers,
+            seeded: program.content.encryption == EncryptionKind::Secret,
+            relin: program.content.relin,
             params: params.clone(),
             backend,
-            memory_budget,
-        };
-        executor.check_budget()?;
-        Ok(executor)
+        })
     }
 
     /// The backend.
@@ -182,41 +79,41 @@ impl<B: Backend> Executor<B> {
         let start = Instant::now();
         self.check_input(input)?;
         let mut report = ComputeReport::default();
+        let crossed = self.backend.transfers();
         let key_rows = self.upload_key(eval_key)?;
         let special = self.params.special();
         let key = key_rows.as_ref().zip(self.relin).map(|(rows, layout)| KeySwitch { rows, layout, special: &special });
-        report.parts.upload = start.elapsed().as_secs_f64();
-        let total = input.sets.len() * self.segments.len();
+        report.parts.key = start.elapsed().as_secs_f64();
+        let total = input.sets.len() * self.layers.steps();
         let mut sets = Vec::with_capacity(input.sets.len());
-        let mut shape = self.input.clone();
+        let mut loaded = None;
         for set in 0..input.sets.len() {
-            let mut x = self.load(input, set, &mut report.parts)?;
-            for (i, segment) in self.segments.iter().enumerate() {
-                let started = Instant::now();
-                let before = self.backend.shape(&x).clone();
-                x = self.execute(segment, x, key.as_ref())?;
-                self.backend.synchronise()?;
-                let seconds = started.elapsed().as_secs_f64();
-                report.parts.layers += seconds;
-                self.account(&mut report.layers, i, segment, &before, self.backend.shape(&x), seconds);
-                progress(Progress { done: set * self.segments.len() + i + 1, total });
-            }
-            shape = self.backend.shape(&x).clone();
-            let started = Instant::now();
-            if let Masks::Fresh(key, rng) = &mut masks {
-                let mut zeros = vec![0; shape.len()];
-                let (values, components, level) = (shape.values, shape.components, shape.limbs.len());
-                rerandomise(&self.params, key, &mut zeros, values, components, level, rng);
-                let zeros = self.backend.upload(shape.clone(), &zeros)?;
-                self.backend.add(&mut x, &zeros)?;
-                self.backend.synchronise()?;
-            }
-            report.parts.masks += started.elapsed().as_secs_f64();
-            let started = Instant::now();
-            let packed: Result<Vec<_>, _> = (0..shape.components).map(|c| self.backend.pack(&x, c)).collect();
-            sets.push(packed?.concat());
-            report.parts.pack += started.elapsed().as_secs_f64();
+            let Loaded { x, unpack, expand } = match loaded.take() {
+                Some(x) => x,
+                None => self.load(input, set),
+            }?;
+            report.parts.unpack += unpack;
+            report.parts.expand += expand;
+            let following = (self.loads_ahead && set + 1 < input.sets.len()).then_some(set + 1);
+            let beside = |masks: &mut Masks<'_>| (self.mask(masks), following.map(|set| self.load(input, set)));
+            let computed = |progress_of_set: &dyn Fn(usize)| {
+                self.layers.run(&self.backend, x, key.as_ref(), &mut report, progress_of_set)
+            };
+            let progress_of_set = |segment| progress(Progress { done: set * self.layers.steps() + segment, total });
+            let (x, (mask, next)) = if crossed.is_some() {
+                // The device computes; the host's threads are free.
+                thread::scope(|scope| {
+                    let beside = scope.spawn(|| beside(&mut masks));
+                    let x = computed(&progress_of_set)?;
+                    Ok::<_, RunError>((x, beside.join().unwrap_or_else(|panic| resume_unwind(panic))))
+                })?
+            } else {
+                (computed(&progress_of_set)?, beside(&mut masks))
+            };
+            loaded = next;
+            sets.push(self.finish(x, mask, &mut report)?);
         }
+        let shape = self.layers.output();
         let result = Ciphertexts {
             level: shape.limbs.len(),
             values: shape.values,
@@ -225,8 +122,45 @@ impl<B: Backend> Executor<B> {
             images: input.images,
             sets,
         };
+        report.parts.transfers = self.backend.transfers().zip(crossed).map(|(now, before)| now.since(&before));
         report.seconds = start.elapsed().as_secs_f64();
         Ok((result, report))
+    }
+
+    /// Residues to add to a result, none without masks, and the seconds that it took to draw them.
+    fn mask(&self, masks: &mut Masks<'_>) -> (Option<Vec<u32>>, f64) {
+        let started = Instant::now();
+        let zeros = match masks {
+            Masks::Deterministic => None,
+            Masks::Fresh(key, rng) => {
+                let &Shape { values, components, ref limbs, .. } = self.layers.output();
+                let mut zeros = vec![0; self.layers.output().len()];
+                rerandomise(&self.params, key, &mut zeros, values, components, limbs.len(), rng);
+                Some(zeros)
+            }
+        };
+        (zeros, started.elapsed().as_secs_f64())
+    }
+
+    /// Masks and packs a result.
+    fn finish(
+        &self,
+        mut x: B::Tensor,
+        (mask, drawing): (Option<Vec<u32>>, f64),
+        report: &mut ComputeReport,
+    ) -> Result<Vec<u8>, RunError> {
+        let started = Instant::now();
+        if let Some(mask) = mask {
+            let mask = self.backend.upload(self.layers.output().clone(), &mask)?;
+            self.backend.add(&mut x, &mask)?;
+            self.backend.synchronise()?;
+        }
+        report.parts.masks += drawing + started.elapsed().as_secs_f64();
+        let started = Instant::now();
+        let packed: Result<Vec<_>, _> =
+            (0..self.layers.output().components).map(|c| self.backend.pack(&x, c)).collect();
+        report.parts.pack += started.elapsed().as_secs_f64();
+        Ok(packed?.concat())
     }
 
     fn check_input(&self, input: &Ciphertexts) -> Result<(), RunError> {
@@ -240,14 +174,14 @@ impl<B: Backend> Executor<B> {
             });
         }
         // Objects of one seed are numbered in 32 bits.
-        let most = u32::MAX as usize / self.input.values;
+        let most = u32::MAX as usize / self.layers.input().values;
         if sets > most {
             let (actual, expected) = (sets.to_string(), format!("at most {most}"));
             return Err(RunError::Input { field: "the number of sets", actual, expected });
         }
         let checks = [
-            ("the number of chain limbs", input.level, self.input.limbs.len()),
-            ("the number of values", input.values, self.input.values),
+            ("the number of chain limbs", input.level, self.layers.input().limbs.len()),
+            ("the number of values", input.values, self.layers.input().values),
             ("the number of components", input.components, 2),
             ("the number of stored components", input.stored_components(), if self.seeded { 1 } else { 2 }),
             ("the number of sets", input.sets.len(), sets),
@@ -286,150 +220,22 @@ impl<B: Backend> Executor<B> {
         Ok(Some(self.backend.upload(shape, &rows)?))
     }
 
-    fn load(&self, input: &Ciphertexts, set: usize, parts: &mut ComputeParts) -> Result<B::Tensor, RunError> {
+    fn load(&self, input: &Ciphertexts, set: usize) -> Result<Loaded<B::Tensor>, RunError> {
         let started = Instant::now();
-        let mut x = self.backend.zeros(self.input.clone())?;
+        let mut x = self.backend.zeros(self.layers.input().clone())?;
         let packed = input.sets[set].chunks_exact(input.component_bytes(&self.params));
         for (component, packed) in packed.enumerate() {
             if !self.backend.unpack(packed, &mut x, component)? {
                 return Err(RunError::Residue { set });
             }
         }
-        parts.unpack += started.elapsed().as_secs_f64();
+        let unpack = started.elapsed().as_secs_f64();
         let started = Instant::now();
         if let Some(seed) = &input.seed {
             let source = UniformSource::new(UniformPurpose::Ciphertext, &self.params, seed);
-            self.backend.expand(&source, (set * self.input.values) as u32, &mut x, 1)?;
+            self.backend.expand(&source, (set * self.layers.input().values) as u32, &mut x, 1)?;
+            self.backend.synchronise()?;
         }
-        self.backend.synchronise()?;
-        parts.expand += started.elapsed().as_secs_f64();
-        Ok(x)
-    }
-
-    fn execute(
-        &self,
-        segment: &Segment,
-        x: B::Tensor,
-        key: Option<&KeySwitch<'_, B::Tensor>>,
-    ) -> Result<B::Tensor, RunError> {
-        let shape = self.backend.shape(&x).clone();
-        match segment {
-            Segment::Slotwise { ops, .. } => {
-                let ops: Vec<SlotwiseOp<'_>> = ops.iter().map(Slotwise::op).collect();
-                let mut out = self.backend.zeros(slotwise_shape(&ops, &shape))?;
-                let lanes = self.lanes_per_slice(&ops, &shape);
-                for first in (0..shape.lanes).step_by(lanes) {
-                    self.backend.slotwise(&ops, &x, first..(first + lanes).min(shape.lanes), &mut out)?;
-                }
-                Ok(out)
-            }
-            Segment::Activation { polynomial, step: activation, .. } => {
-                let step = self.values_per_band(&shape);
-                let mut out: Option<B::Tensor> = None;
-                for first in (0..shape.values).step_by(step) {
-                    let values = first..(first + step).min(shape.values);
-                    let mut z = self.backend.zeros(Shape { values: values.len(), ..shape.clone() })?;
-                    let whole = self.backend.shape(&z).window();
-                    self.backend.copy(&x, &shape.window().with_values(values.clone()), &mut z, &whole)?;
-                    let y = match polynomial {
-                        PreparedPolynomial::Horner(p) => self.backend.activation(p, &activation.products, key, &z),
-                        PreparedPolynomial::PatersonStockmeyer(p) => {
-                            self.backend.paterson_stockmeyer(p, &activation.products, key, &z)
-                        }
-                    }?;
-                    let band = self.backend.shape(&y).clone();
-                    let out = match &mut out {
-                        Some(out) => out,
-                        none => none.insert(self.backend.zeros(Shape { values: shape.values, ..band.clone() })?),
-                    };
-                    let to = Shape { values: shape.values, ..band.clone() }.window().with_values(values);
-                    self.backend.copy(&y, &band.window(), out, &to)?;
-                }
-                let out = out.expect("a ciphertext set has values");
-                Ok(out)
-            }
-        }
-    }
-
-    fn account(
-        &self,
-        layers: &mut Vec<LayerTime>,
-        index: usize,
-        segment: &Segment,
-        before: &Shape,
-        after: &Shape,
-        seconds: f64,
-    ) {
-        let (name, multiply_adds, residue_multiply_adds) = match segment {
-            Segment::Activation { name, .. } => (name, 0, 0),
-            Segment::Slotwise { name, ops, multiply_adds } => {
-                let mut shape = before.clone();
-                let mut sum = 0;
-                for op in ops {
-                    if let Slotwise::Linear(map) = op {
-                        sum += map.multiply_adds() * (shape.components * shape.limbs.len() * shape.lanes) as u64;
-                    }
-                    shape = slotwise_shape(&[op.op()], &shape);
-                }
-                (name, *multiply_adds, sum)
-            }
-        };
-        if layers.len() == index {
-            layers.push(LayerTime {
-                name: name.clone(),
-                seconds: 0.0,
-                limbs: after.limbs.len(),
-                components: after.components,
-                multiply_adds,
-                residue_multiply_adds: 0,
-            });
-        }
-        layers[index].seconds += seconds;
-        layers[index].residue_multiply_adds += residue_multiply_adds;
-    }
-
-    /// Lanes per call, so that the intermediates of an unfused backend stay within half the budget.
-    fn lanes_per_slice(&self, ops: &[SlotwiseOp<'_>], shape: &Shape) -> usize {
-        let mut current = shape.clone();
-        let mut widest = current.bytes();
-        for op in ops {
-            let next = slotwise_shape(&[*op], &current);
-            widest = widest.max(current.bytes() + next.bytes());
-            current = next;
-        }
-        let per_lane = 2 * widest / shape.lanes as u64;
-        let lanes = (self.memory_budget / 2 / per_lane.max(1)) as usize;
-        1 << lanes.clamp(MIN_LANES.min(shape.lanes), shape.lanes).ilog2()
-    }
-
-    /// Values per band of an activation: its intermediates (products, digits, accumulators) take about ten times the operand.
-    fn values_per_band(&self, shape: &Shape) -> usize {
-        let limbs = (shape.limbs.len() + self.params.special().len()) as u64;
-        let per_value = 40 * limbs * shape.components as u64 * shape.lanes as u64;
-        ((self.memory_budget / 4 / per_value.max(1)) as usize).clamp(1, shape.values)
-    }
-
-    /// The input and the output of every segment must fit side by side.
-    fn check_budget(&self) -> Result<(), RunError> {
-        let mut shape = self.input.clone();
-        let mut needed = shape.bytes();
-        for segment in &self.segments {
-            let next = match segment {
-                Segment::Slotwise { ops, .. } => {
-                    let ops: Vec<SlotwiseOp<'_>> = ops.iter().map(Slotwise::op).collect();
-                    slotwise_shape(&ops, &shape)
-                }
-                Segment::Activation { step, .. } => {
-                    let (level, components) = step.result(shape.limbs.len(), shape.components);
-                    Shape { limbs: self.params.chain(level), components, ..shape.clone() }
-                }
-            };
-            needed = needed.max(shape.bytes() + next.bytes());
-            shape = next;
-        }
-        if needed > self.memory_budget {
-            return Err(RunError::Budget { budget: self.memory_budget, needed });
-        }
-        Ok(())
+        Ok(Loaded { x, unpack, expand: started.elapsed().as_secs_f64() })
     }
 }

@@ -3,9 +3,7 @@
 use std::ops::Range;
 use std::time::Instant;
 
-use cryptodl_core::backend::{
-    Backend, BackendError, Horner, KeySwitch, LinearMap, Shape, SlotwiseOp, slotwise_shape,
-};
+use cryptodl_core::backend::{Backend, BackendError, Horner, KeySwitch, LinearMap, Shape, SlotwiseOp, slotwise_shape};
 use cryptodl_core::ckks::Params;
 
 use super::bands::{Action, Layer, peak, schedule};
@@ -82,8 +80,7 @@ impl Layers {
                     let (level, components) = step.result(shape.limbs.len(), shape.components);
                     Shape { limbs: params.chain(level), components, ..shape }
                 }
-                Op::Linear(map) => slotwise_shape(&[SlotwiseOp::Linear(map)], &shape),
-                Op::Lazy(polynomial) => slotwise_shape(&[SlotwiseOp::Polynomial(polynomial)], &shape),
+                op => slotwise_shape(&[op.slotwise()], &shape),
             };
             shapes.push(shape.clone());
         }
@@ -152,7 +149,11 @@ impl Layers {
             let bytes = |op: usize| self.shapes[op + 1].bytes() / unit.positions as u64;
             let parts: Vec<u64> = self.parts(&unit.ops).iter().map(|part| bytes(part.end - 1)).collect();
             let pairs = parts.windows(2).map(|pair| pair[0] + pair[1]);
-            Layer { needs, result_bytes: bytes(unit.ops.end - 1), working_bytes: pairs.chain([parts[0]]).max().unwrap_or(0) }
+            Layer {
+                needs,
+                result_bytes: bytes(unit.ops.end - 1),
+                working_bytes: pairs.chain([parts[0]]).max().unwrap_or(0),
+            }
         };
         units.iter().map(describe).collect()
     }
@@ -238,6 +239,14 @@ impl Layers {
 }
 
 impl Op {
+    fn slotwise(&self) -> SlotwiseOp<'_> {
+        match self {
+            Op::Linear(map) => SlotwiseOp::Linear(map),
+            Op::Lazy(polynomial) => SlotwiseOp::Polynomial(polynomial),
+            Op::Switched(..) => unreachable!("segments are slot-wise runs or single activations"),
+        }
+    }
+
     fn multiply_adds(&self) -> u64 {
         if let Op::Linear(map) = self { map.multiply_adds() } else { 0 }
     }
@@ -334,7 +343,12 @@ impl<B: Backend> Run<'_, B> {
                 _ => self.slotwise(&part, head, operand)?,
             };
             self.backend.synchronise()?;
-            self.account(&part, started.elapsed().as_secs_f64(), &self.backend.shape(&y).clone(), residue_multiply_adds);
+            self.account(
+                &part,
+                started.elapsed().as_secs_f64(),
+                &self.backend.shape(&y).clone(),
+                residue_multiply_adds,
+            );
             result = Some(y);
         }
         self.windows[unit] = Some((window, x));
@@ -348,13 +362,11 @@ impl<B: Backend> Run<'_, B> {
         head: Option<&LinearMap>,
         x: &B::Tensor,
     ) -> Result<(B::Tensor, u64), BackendError> {
-        let op = |(i, op)| match (op, head) {
-            (_, Some(map)) if i == 0 => SlotwiseOp::Linear(map),
-            (Op::Linear(map), _) => SlotwiseOp::Linear(map),
-            (Op::Lazy(polynomial), _) => SlotwiseOp::Polynomial(polynomial),
-            (Op::Switched(..), _) => unreachable!("segments are slot-wise runs or single activations"),
-        };
-        let ops: Vec<SlotwiseOp<'_>> = self.layers.ops[part.clone()].iter().enumerate().map(op).collect();
+        let layers = self.layers;
+        let mut ops: Vec<SlotwiseOp<'_>> = layers.ops[part.clone()].iter().map(Op::slotwise).collect();
+        if let Some(map) = head {
+            ops[0] = SlotwiseOp::Linear(map);
+        }
         let shape = self.backend.shape(x).clone();
         let mut out = self.backend.zeros(slotwise_shape(&ops, &shape))?;
         let lanes = self.layers.lanes_per_slice(&ops, &shape);
@@ -411,9 +423,18 @@ impl<B: Backend> Run<'_, B> {
     fn account(&mut self, part: &Range<usize>, seconds: f64, after: &Shape, residue_multiply_adds: u64) {
         let segments = &self.layers.segments;
         if self.report.layers.is_empty() {
-            self.report.layers = segments.iter().map(|segment| LayerTime::new(&segment.name, segment.multiply_adds)).collect();
+            let entry = |segment: &Segment| LayerTime {
+                name: segment.name.clone(),
+                seconds: 0.0,
+                limbs: after.limbs.len(),
+                components: after.components,
+                multiply_adds: segment.multiply_adds,
+                residue_multiply_adds: 0,
+            };
+            self.report.layers = segments.iter().map(entry).collect();
         }
-        let segment = segments.iter().position(|segment| segment.ops.contains(&part.start)).expect("a part of a segment");
+        let segment =
+            segments.iter().position(|segment| segment.ops.contains(&part.start)).expect("a part of a segment");
         let layer = &mut self.report.layers[segment];
         self.report.parts.layers += seconds;
         layer.seconds += seconds;

@@ -3,12 +3,16 @@
 //! One Program runs three ways: [`plain`] (f64 on the quantised weights), [`simulate`] (plain plus the predicted noise), and
 //! encrypted ([`Executor`]).
 
+mod bands;
 mod error;
 mod executor;
+mod layers;
 mod plain;
+mod report;
 #[cfg(test)]
 mod tests;
 
 pub use error::RunError;
-pub use executor::{ComputeParts, ComputeReport, Executor, LayerTime, Masks, Progress};
+pub use executor::{Executor, Masks};
 pub use plain::{plain, simulate};
+pub use report::{ComputeParts, ComputeReport, LayerTime, Progress};

@@ -5,7 +5,7 @@ use cryptodl_core::ckks::{EncryptionKind, Randomness};
 use cryptodl_cpu::Portable;
 use cryptodl_models::network::{LayerOp, Network};
 
-use crate::plan::testing::{conv, dense, images, network, polynomial, pool, rows};
+use crate::plan::testing::{batch_norm, conv, dense, images, network, polynomial, pool, rows};
 use crate::plan::{Plan, PlanOptions, ScheduleKind, SplitMix, Step, plan};
 use crate::run::{Executor, Masks, plain};
 
@@ -28,6 +28,24 @@ fn deep(degrees: &[usize]) -> Network {
     }
     ops.push(dense(&mut g, 3, width));
     network([1, 6, 6], ops)
+}
+
+/// Padded and strided convolutions over two channels, pooling after an activation, a batch-norm of its own, a dense layer.
+fn deep_image() -> Network {
+    let mut g = SplitMix(4);
+    let ops = vec![
+        conv(&mut g, [2, 2, 3], 1, 1),
+        activation(2),
+        pool(2),
+        conv(&mut g, [3, 2, 3], 1, 1),
+        activation(3),
+        conv(&mut g, [2, 3, 2], 2, 1),
+        LayerOp::Flatten,
+        batch_norm(&mut g, 18),
+        activation(2),
+        dense(&mut g, 3, 18),
+    ];
+    network([2, 8, 8], ops)
 }
 
 /// Plans, encrypts, computes and decrypts; the noise on the images' scores must be as predicted.
@@ -101,4 +119,33 @@ fn higher_degrees_take_fewer_products_where_keys_are_switched() {
         Step::Linear { .. } => None,
     });
     assert_eq!(products.collect::<Vec<_>>(), [(4, 2), (5, 3)]);
+}
+
+#[test]
+fn bands_give_the_same_bits_in_less_memory() {
+    let network = deep_image();
+    let program =
+        plan(&network, &PlanOptions { schedule: ScheduleKind::Layered, ..PlanOptions::default() }).unwrap().program;
+    let spec = program.client_spec();
+    let params = spec.check().unwrap();
+    let mut rng = Randomness::insecure_from_seed_for_tests(6, "bands");
+    let secret = SecretKey::generate(&params, &mut rng);
+    let relin = spec.relin.map(|layout| secret.relin_key(layout, &mut rng).unwrap());
+    let images = images(3, network.input.shape, 8);
+    let key = EncryptionKey::Secret(&secret);
+    let input = encrypt(&spec, &params, key, images.as_slice().unwrap(), 3, &mut rng, &|_, _| {}).unwrap();
+    let run = |budget| {
+        let executor = Executor::new(&program, &params, Portable::new(params.basis().clone()), budget)?;
+        let steps = std::sync::atomic::AtomicUsize::new(0);
+        let count = |progress: crate::run::Progress| steps.store(progress.total, std::sync::atomic::Ordering::Relaxed);
+        let (result, _) = executor.compute(&input, relin.as_ref(), Masks::Deterministic, &count)?;
+        Ok::<_, crate::run::RunError>((result.sets, steps.into_inner()))
+    };
+    let Err(crate::run::RunError::Budget { needed: least, .. }) = run(1) else { panic!("a budget of one byte") };
+    let (whole, few) = run(1 << 40).unwrap();
+    let (banded, many) = run(least).unwrap();
+    assert!(many > 4 * few, "{many} steps instead of {few}");
+    assert_eq!(whole, banded);
+    let (between, _) = run(2 * least).unwrap();
+    assert_eq!(whole, between);
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use clap::Args;
 use cryptodl_core::wire::{CiphertextLayout, read_ciphertexts, read_eval_key, read_public_key, write_ciphertexts};
-use cryptodl_engine::run::Masks;
+use cryptodl_engine::run::{ComputeParts, Masks};
 use serde::Serialize;
 
 use crate::files::{self, Access, Output};
@@ -14,7 +14,7 @@ use crate::json::Json;
 use crate::memory::peak_rss;
 use crate::prepared::Prepared;
 use crate::progress::Bar;
-use crate::report::{Layer, Parts};
+use crate::report::Layer;
 use crate::server::Machine;
 
 /// Classify encrypted images: the server's job, which needs no secret
@@ -74,7 +74,7 @@ struct InferReport {
     batches: usize,
     masked: bool,
     seconds: Seconds,
-    compute_parts: Parts,
+    compute_parts: ComputeParts,
     images_per_second: f64,
     layers: Vec<Layer>,
     peak_rss_bytes: Option<u64>,
@@ -118,7 +118,7 @@ impl Infer {
             batches: input.sets.len(),
             masked: public.is_some(),
             seconds: Seconds { prepare: prepared.seconds, compute: compute.seconds },
-            compute_parts: compute.parts.into(),
+            compute_parts: compute.parts,
             images_per_second: input.images as f64 / compute.seconds,
             layers: Layer::all(&prepared.plan.report, &compute, input.sets.len()),
             peak_rss_bytes: peak_rss(),

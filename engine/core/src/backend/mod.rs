@@ -54,6 +54,31 @@ pub enum BackendError {
 /// Result of a backend operation.
 pub type Result<T> = std::result::Result<T, BackendError>;
 
+/// What has crossed between host and device.
+#[derive(Clone, Copy, Debug, Default, PartialEq, serde::Serialize)]
+pub struct Transfers {
+    /// Bytes from the host to the device.
+    pub uploaded_bytes: u64,
+    /// Seconds in which the host handed them over. A device that fetches them by itself does so beside the host.
+    pub upload_seconds: f64,
+    /// Bytes from the device to the host.
+    pub downloaded_bytes: u64,
+    /// Seconds from the end of what computed them to their arrival.
+    pub download_seconds: f64,
+}
+
+impl Transfers {
+    /// What has crossed since `before`.
+    pub fn since(&self, before: &Transfers) -> Transfers {
+        Transfers {
+            uploaded_bytes: self.uploaded_bytes - before.uploaded_bytes,
+            upload_seconds: self.upload_seconds - before.upload_seconds,
+            downloaded_bytes: self.downloaded_bytes - before.downloaded_bytes,
+            download_seconds: self.download_seconds - before.download_seconds,
+        }
+    }
+}
+
 /// Batched exact arithmetic on tensors of residues, `[limb][value][component][lane]`, bound to one [`RnsBasis`].
 ///
 /// First tier, required: one call is one batched launch over all limbs, values, components and lanes. Second tier, provided:
@@ -74,6 +99,12 @@ pub trait Backend: Send + Sync {
 
     /// The ring and primes that tensors' limbs refer to.
     fn basis(&self) -> &Arc<RnsBasis>;
+
+    /// What has crossed between host and device so far, for reports. `None` from a backend that computes in the host's memory
+    /// with the host's threads: nothing crosses, and nothing is gained by loading operands while it computes.
+    fn transfers(&self) -> Option<Transfers> {
+        None
+    }
 
     /// Shape of a tensor.
     fn shape<'a>(&self, x: &'a Self::Tensor) -> &'a Shape;
