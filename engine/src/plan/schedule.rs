@@ -68,6 +68,10 @@ pub struct Ring {
     pub primes: Vec<u32>,
     /// Special primes.
     pub special: Vec<u32>,
+    /// `log2` of the product of the first primes of the chain, by their number.
+    log_q: Vec<f64>,
+    /// `log2 P`.
+    log_p: f64,
 }
 
 impl Ring {
@@ -79,21 +83,25 @@ impl Ring {
         let mut special_primes =
             ntt_primes(n, prime_bits, limbs + special).map_err(cryptodl_core::ckks::ParamsError::from)?;
         let primes = special_primes.split_off(special);
-        Ok(Ring { n, prime_bits, primes, special: special_primes })
-    }
-
-    fn log2(primes: &[u32]) -> f64 {
-        primes.iter().fold(0.0, |sum, &q| sum + libm::log2(q.into()))
+        let sums = |primes: &[u32]| {
+            let sum = primes.iter().scan(0.0, |sum, &q| {
+                *sum += libm::log2(q.into());
+                Some(*sum)
+            });
+            std::iter::once(0.0).chain(sum).collect::<Vec<f64>>()
+        };
+        let (log_q, log_p) = (sums(&primes), sums(&special_primes)[special]);
+        Ok(Ring { n, prime_bits, primes, special: special_primes, log_q, log_p })
     }
 
     /// `log2 Q` of the first `level` primes.
     pub fn log_q(&self, level: usize) -> f64 {
-        Self::log2(&self.primes[..level])
+        self.log_q[level]
     }
 
     /// `log2 P`.
     pub fn log_p(&self) -> f64 {
-        Self::log2(&self.special)
+        self.log_p
     }
 
     /// The relinearisation key's layout for a structure: digits as large as `P`.
@@ -188,8 +196,13 @@ impl Sources<'_> {
     }
 
     fn at(&self, place: usize) -> Noise {
-        let gained = self.entered.iter().map(|&(from, noise)| noise.times(self.network.gains.between(from, place)));
-        gained.fold(Noise::even(0.0), Noise::plus)
+        let mut power = Noise::even(0.0);
+        for &(from, noise) in &self.entered {
+            let gained = noise.times(self.network.gains.between(from, place));
+            power.rms += gained.rms * gained.rms;
+            power.worst += gained.worst * gained.worst;
+        }
+        Noise { rms: power.rms.sqrt(), worst: power.worst.sqrt() }
     }
 }
 

@@ -9,6 +9,7 @@ use std::collections::btree_map::Entry;
 
 use cryptodl_core::backend::ProductPlan;
 use cryptodl_core::ckks::{EncryptionKind, MAX_COMPONENTS, MAX_SPECIAL_PRIMES, SecurityLevel};
+use rayon::prelude::*;
 
 use super::arrangement::Arrangement;
 use super::lowered::Lowered;
@@ -316,27 +317,19 @@ fn try_settings(
     };
     let follow = |settings: &Settings| walk(network, structure, ring, settings, options.encryption);
     let strain = |walk: &Walk| walk.strain(network.allowed_noise);
-    let scales = options.input_half_bits.map_or(INPUT_HALF_BITS, |pinned| pinned..=pinned);
-    let mut best: Option<(f64, Walk)> = None;
-    // The least strain at any scale with headroom to start from.
-    let mut least_strain = f64::INFINITY;
-    let mut lacking = 0.0;
-    for input_half_bits in scales {
+    let climb = |input_half_bits: u32| {
         // The finest weights bound the noise from below, the coarsest bound the headroom from above.
         let mut settings = uniform(input_half_bits, *WEIGHT_BITS.start());
         let mut current = follow(&settings)?;
         if current.headroom < 0.0 {
-            lacking = -current.headroom;
-            break;
+            return Ok(Climb::Lacks(-current.headroom));
         }
-        least_strain = least_strain.min(strain(&follow(&uniform(input_half_bits, *WEIGHT_BITS.end()))?));
-        if least_strain > 1.0 {
-            continue;
+        let least = strain(&follow(&uniform(input_half_bits, *WEIGHT_BITS.end()))?);
+        if least > 1.0 {
+            return Ok(Climb::Strained(least));
         }
+        let mut best = (strain(&current), current.clone());
         loop {
-            if best.as_ref().is_none_or(|(least, ..)| strain(&current) < *least) {
-                best = Some((strain(&current), current.clone()));
-            }
             let mut step: Option<(f64, Settings, Walk)> = None;
             for i in (0..factors).filter(|_| options.weight_bits.is_none()) {
                 if settings.weight_bits[i] == *WEIGHT_BITS.end() {
@@ -349,14 +342,37 @@ fn try_settings(
                     step = Some((strain(&walk), finer, walk));
                 }
             }
-            match step {
-                Some((_, finer, walk)) => (settings, current) = (finer, walk),
-                None => break,
+            let Some((strain, finer, walk)) = step else {
+                return Ok(Climb::Reached(best.0, Box::new(best.1)));
+            };
+            (settings, current) = (finer, walk);
+            if strain < best.0 {
+                best = (strain, current.clone());
+            }
+        }
+    };
+    let scales = options.input_half_bits.map_or(INPUT_HALF_BITS, |pinned| pinned..=pinned);
+    let climbs: Vec<Climb> = scales.into_par_iter().map(climb).collect::<Result<_, PlanError>>()?;
+    let mut lacking = 0.0;
+    let mut least_strain = f64::INFINITY;
+    let mut best: Option<(f64, Box<Walk>)> = None;
+    for climb in climbs {
+        match climb {
+            // Larger scales lack more.
+            Climb::Lacks(bits) => {
+                lacking = bits;
+                break;
+            }
+            Climb::Strained(strain) => least_strain = least_strain.min(strain),
+            Climb::Reached(strain, walk) => {
+                if best.as_ref().is_none_or(|(least, _)| strain < *least) {
+                    best = Some((strain, walk));
+                }
             }
         }
     }
     match best {
-        Some((strain, walk)) if strain <= 1.0 => Ok(Attempt::Fits(Box::new(walk))),
+        Some((strain, walk)) if strain <= 1.0 => Ok(Attempt::Fits(walk)),
         None if least_strain.is_infinite() => {
             let reason = format!("lacks {lacking:.1} bits of modulus even at the coarsest scales");
             Ok(Attempt::Fails { shortage: 100.0 + lacking, reason })
@@ -367,6 +383,16 @@ fn try_settings(
             Ok(Attempt::Fails { shortage, reason })
         }
     }
+}
+
+/// What became of one input scale.
+enum Climb {
+    /// Not even the coarsest weights leave headroom; the bits that lack.
+    Lacks(f64),
+    /// Not even the finest weights are precise enough; their strain.
+    Strained(f64),
+    /// The best strain on the way up, and its walk.
+    Reached(f64, Box<Walk>),
 }
 
 /// What may follow one product.
@@ -486,7 +512,13 @@ fn neighbours(network: &Lowered, structure: &Structure) -> Vec<Structure> {
         }
     }
     all.retain(|structure| consistent(&degrees, structure));
-    all
+    let mut distinct: Vec<Structure> = Vec::new();
+    for structure in all {
+        if !distinct.contains(&structure) {
+            distinct.push(structure);
+        }
+    }
+    distinct
 }
 
 /// Every way to take one element of each list.
