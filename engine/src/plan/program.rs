@@ -51,6 +51,13 @@ pub enum Step {
     },
     /// An activation polynomial.
     Activation(ActivationStep),
+    /// What was planned after an activation's last product and waited for the linear maps after it.
+    Reduction {
+        /// Relinearisation, rescale, or both.
+        plan: ProductPlan,
+        /// Scale of the result.
+        scale: Scale,
+    },
 }
 
 /// An activation of a Program: integers at the scales of the places where they are added.
@@ -230,6 +237,7 @@ impl Program {
         let slotwise = |step: &Step| match step {
             Step::Linear { .. } => true,
             Step::Activation(activation) => activation.is_lazy(),
+            Step::Reduction { .. } => false,
         };
         let runs = self.content.steps.chunk_by(|a, b| slotwise(a) && slotwise(b));
         let ranges = runs.scan(0, |start, run| {

@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::lowered::Lowered;
 use super::program::{ActivationStep, Content, Program, Step};
-use super::schedule::{Structure, WalkStep};
+use super::schedule::{StepKind, WalkStep};
 use super::search::{Found, RunnerUp};
 use super::work::{self, Work};
 use super::{Plan, PlanError, PlanOptions, QuantisedMap, changed_share};
@@ -237,21 +237,27 @@ fn build(network: &Network, lowered: &Lowered, options: &PlanOptions, found: &Fo
     let mut steps = Vec::new();
     let mut names = Vec::new();
     let mut before = &walk.input;
+    let mut activation_index = 0;
     for step in &walk.steps {
         let stage = &lowered.stages[step.stage];
-        match step.factor {
-            Some((first, count)) => {
+        match step.kind {
+            StepKind::Factor { first, count } => {
                 let map = &lowered.factor(step.stage, first, count).expect("the walk used it").map;
                 let quantised = QuantisedMap::new(map, step.weight_scale, step.after.scale);
                 names.push(map.name.clone());
                 steps.push(Step::Linear { map: quantised, scale: step.after.scale });
             }
-            None => {
+            StepKind::Activation => {
                 let activation = stage.activation.as_ref().expect("the walk used it");
                 let scales: Vec<_> = std::iter::once(before.scale).chain(step.product_scales.iter().copied()).collect();
-                let products = activation_products(lowered, &found.structure, step.stage);
+                let (products, _) = found.structure.plans(activation_index);
+                activation_index += 1;
                 names.push(activation.name.clone());
                 steps.push(Step::Activation(ActivationStep::new(activation, scales, products)));
+            }
+            StepKind::Reduction(plan) => {
+                names.push(plan_name(&plan).into());
+                steps.push(Step::Reduction { plan, scale: step.after.scale });
             }
         }
         before = &step.after;
@@ -285,17 +291,12 @@ fn build(network: &Network, lowered: &Lowered, options: &PlanOptions, found: &Fo
     Program { model: network.name.clone(), names, content }
 }
 
-fn activation_products(lowered: &Lowered, structure: &Structure, stage: usize) -> Vec<ProductPlan> {
-    let index = lowered.stages[..stage].iter().filter(|stage| stage.activation.is_some()).count();
-    structure.products[index].clone()
-}
-
 fn layer(step: &WalkStep, work: &Work, name: &str, lowered: &Lowered, n: usize) -> LayerReport {
     let state = &step.after;
     let run = &lowered.stages[step.stage].run;
-    let values = match step.factor {
-        Some((first, count)) => run[first + count - 1].geometry.outputs(),
-        None => run.last().map_or(0, |map| map.geometry.outputs()),
+    let values = match step.kind {
+        StepKind::Factor { first, count } => run[first + count - 1].geometry.outputs(),
+        StepKind::Activation | StepKind::Reduction(_) => run.last().map_or(0, |map| map.geometry.outputs()),
     };
     LayerReport {
         name: name.into(),
@@ -343,6 +344,15 @@ fn notes(lowered: &Lowered) -> Vec<String> {
         .collect()
 }
 
+fn plan_name(plan: &ProductPlan) -> &'static str {
+    match (plan.relinearize, plan.drop) {
+        (false, 0) => "lazy",
+        (false, _) => "rescale",
+        (true, 0) => "relinearise",
+        (true, _) => "relinearise+rescale",
+    }
+}
+
 fn describe(lowered: &Lowered, runner: &RunnerUp) -> RunnerUpReport {
     let [n, bits, limbs, special] = runner.ring;
     let mut schedule = format!("N = {n}, {limbs} x {bits} bits");
@@ -350,17 +360,16 @@ fn describe(lowered: &Lowered, runner: &RunnerUp) -> RunnerUpReport {
         let _ = write!(schedule, " + {special} special");
     }
     let mut products = runner.structure.products.iter();
+    let mut deferred = runner.structure.deferred.iter();
     for (stage, counts) in runner.structure.factors.iter().enumerate() {
         let _ = write!(schedule, "; {counts:?}");
         if lowered.stages[stage].activation.is_some() {
             let plans = products.next().map_or(&[][..], Vec::as_slice);
-            let names = plans.iter().map(|plan| match (plan.relinearize, plan.drop) {
-                (false, 0) => "lazy",
-                (false, _) => "rescale",
-                (true, 0) => "relinearise",
-                (true, _) => "relinearise+rescale",
-            });
+            let names = plans.iter().map(plan_name);
             let _ = write!(schedule, " {}", names.collect::<Vec<_>>().join(", "));
+            if deferred.next() == Some(&true) {
+                schedule.push_str(" after");
+            }
         }
     }
     RunnerUpReport { schedule, reason: runner.reason.clone() }

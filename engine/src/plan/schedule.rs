@@ -21,6 +21,9 @@ pub struct Structure {
     pub factors: Vec<Vec<usize>>,
     /// Per activation, what follows each product; their number tells the [`Arrangement`].
     pub products: Vec<Vec<ProductPlan>>,
+    /// Per activation, whether what follows its last product waits until after the next stage's maps: these act on any number of
+    /// components, and where they leave fewer values, fewer are relinearised.
+    pub deferred: Vec<bool>,
 }
 
 /// A ciphertext within an activation.
@@ -43,12 +46,42 @@ impl Operand {
             scale: self.scale.times(other.scale.value()),
         }
     }
+
+    /// Does what is planned after a product and returns the noise that it adds, in units of the integers after it.
+    fn reduce(&mut self, plan: ProductPlan, ring: &Ring) -> Noise {
+        let mut entered = Noise::even(0.0);
+        let mut divisor = 1.0;
+        for &q in ring.primes[self.level - plan.drop..self.level].iter().rev() {
+            self.scale = self.scale.over(q);
+            divisor *= f64::from(q);
+        }
+        if plan.relinearize {
+            let layout = ring.relin_layout(ring.primes.len());
+            let log_digit = layout.digit_primes as f64 * f64::from(ring.prime_bits);
+            let key = noise::relinearise(ring.n, layout.digits(self.level), log_digit, ring.log_p());
+            entered = entered.plus(key.times(1.0 / divisor));
+            self.components = 2;
+        }
+        if plan != ProductPlan::default() {
+            entered = entered.plus(noise::divide(ring.n, self.components));
+        }
+        self.level -= plan.drop;
+        entered
+    }
 }
 
 impl Structure {
     /// Whether any product is relinearised.
     pub fn relinearizes(&self) -> bool {
         self.products.iter().flatten().any(|plan| plan.relinearize)
+    }
+
+    /// What follows the products of an activation at once, and what waits.
+    pub fn plans(&self, activation: usize) -> (Vec<ProductPlan>, Option<ProductPlan>) {
+        let mut plans = self.products[activation].clone();
+        let last = plans.last_mut().filter(|_| self.deferred[activation]);
+        let waiting = last.map(std::mem::take);
+        (plans, waiting)
     }
 
     /// Primes dropped in all.
@@ -136,13 +169,41 @@ pub struct State {
     pub headroom: f64,
 }
 
+impl State {
+    /// The ciphertexts in this state.
+    fn operand(&self) -> Operand {
+        Operand { level: self.level, components: self.components, scale: self.scale }
+    }
+
+    /// The state with other ciphertexts.
+    fn with_operand(&self, u: Operand) -> State {
+        State { level: u.level, components: u.components, scale: u.scale, ..self.clone() }
+    }
+}
+
+/// What a step of a walk is.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum StepKind {
+    /// A factor of the stage's run.
+    Factor {
+        /// First base map.
+        first: usize,
+        /// Number of base maps.
+        count: usize,
+    },
+    /// The stage's activation.
+    Activation,
+    /// What waited until after the stage's maps.
+    Reduction(ProductPlan),
+}
+
 /// A step of a walk: the state after it.
 #[derive(Clone, Debug)]
 pub struct WalkStep {
     /// Stage.
     pub stage: usize,
-    /// First base map and number of base maps of a factor; `None` for the stage's activation.
-    pub factor: Option<(usize, usize)>,
+    /// What it is.
+    pub kind: StepKind,
     /// Weight scale of a factor, 1 for an activation.
     pub weight_scale: f64,
     /// After the step.
@@ -238,6 +299,8 @@ pub fn walk(
     let mut rounding = 0.0f64;
     let mut bits = settings.weight_bits.iter();
     let last_stage = network.stages.len() - 1;
+    let mut activations = 0;
+    let mut waiting: Option<ProductPlan> = None;
     for (stage, counts) in structure.factors.iter().enumerate() {
         let mut first = 0;
         for &count in counts {
@@ -253,15 +316,28 @@ pub fn walk(
             let bound = low.abs().max(high.abs());
             let headroom = headroom(ring, state.level, scale, bound);
             state = State { scale, bound, noise: sources.at(place), headroom, ..state };
-            let factor = Some((first, count));
-            steps.push(WalkStep { stage, factor, weight_scale, after: state.clone(), product_scales: Vec::new() });
+            let kind = StepKind::Factor { first, count };
+            steps.push(WalkStep { stage, kind, weight_scale, after: state.clone(), product_scales: Vec::new() });
             first += count;
         }
+        if let Some(plan) = waiting.take() {
+            let place = network.gains.after_map(stage, first);
+            let mut u = state.operand();
+            let entered = u.reduce(plan, ring);
+            sources.enter(place, entered.times(1.0 / u.scale.value()));
+            let headroom = headroom(ring, u.level, u.scale, state.bound);
+            state = State { noise: sources.at(place), headroom, ..state.with_operand(u) };
+            let kind = StepKind::Reduction(plan);
+            steps.push(WalkStep { stage, kind, weight_scale: 1.0, after: state.clone(), product_scales: Vec::new() });
+        }
         if network.stages[stage].activation.is_some() {
-            let products = &structure.products[stage];
-            let (after, product_scales) = activate(network, stage, products, ring, &state, &mut sources);
+            let (plans, later) = structure.plans(activations);
+            activations += 1;
+            waiting = later;
+            let (after, product_scales) = activate(network, stage, &plans, ring, &state, &mut sources);
             state = after;
-            steps.push(WalkStep { stage, factor: None, weight_scale: 1.0, after: state.clone(), product_scales });
+            let kind = StepKind::Activation;
+            steps.push(WalkStep { stage, kind, weight_scale: 1.0, after: state.clone(), product_scales });
         }
     }
     let masks = noise::rerandomise(ring.n, state.components).times(1.0 / state.scale.value());
@@ -303,37 +379,17 @@ fn activate(
     let ProductEstimates { bounds, gains } = activation.estimates(arrangement);
     let mut least = f64::INFINITY;
     let mut scales = Vec::new();
-    let operand = Operand { level: before.level, components: before.components, scale: before.scale };
-    let result = arrangement.follow(degree, operand, |i, a: &Operand, b: &Operand| {
-        let plan = products[i];
+    let result = arrangement.follow(degree, before.operand(), |i, a: &Operand, b: &Operand| {
         let mut u = a.times(b);
         least = least.min(headroom(ring, u.level, u.scale, bounds[i]));
-        let mut entered = Noise::even(0.0);
-        let mut divisor = 1.0;
-        let dropped = &ring.primes[u.level - plan.drop..u.level];
-        for &q in dropped.iter().rev() {
-            u.scale = u.scale.over(q);
-            divisor *= f64::from(q);
-        }
-        if plan.relinearize {
-            let layout = ring.relin_layout(ring.primes.len());
-            let log_digit = layout.digit_primes as f64 * f64::from(ring.prime_bits);
-            let key = noise::relinearise(ring.n, layout.digits(u.level), log_digit, ring.log_p());
-            entered = entered.plus(key.times(1.0 / divisor));
-            u.components = 2;
-        }
-        if plan.relinearize || plan.drop > 0 {
-            entered = entered.plus(noise::divide(ring.n, u.components));
-            sources.enter(place, entered.times(gains[i] / u.scale.value()));
-        }
-        u.level -= plan.drop;
+        let entered = u.reduce(products[i], ring);
+        sources.enter(place, entered.times(gains[i] / u.scale.value()));
         least = least.min(headroom(ring, u.level, u.scale, bounds[i]));
         scales.push(u.scale);
         u
     });
-    let Operand { level, components, scale } = result;
     let bound = *bounds.last().expect("an activation has products");
-    (State { level, components, scale, bound, noise: sources.at(place), headroom: least }, scales)
+    (State { bound, noise: sources.at(place), headroom: least, ..before.with_operand(result) }, scales)
 }
 
 /// Bits between `HEADROOM` times the bound and a wrap at `level`.

@@ -415,6 +415,22 @@ fn activation_plans(degree: usize) -> Vec<Vec<ProductPlan>> {
     }
 }
 
+/// What follows the products of an activation, and whether the last of it waits until after the next maps.
+type Choice = (Vec<ProductPlan>, bool);
+
+fn activation_choices(degree: usize) -> Vec<Choice> {
+    let acts = |plans: &Vec<ProductPlan>| plans.last().is_some_and(|plan| *plan != ProductPlan::default());
+    waits(activation_plans(degree).into_iter(), acts).collect()
+}
+
+/// Each plan at once, and again waiting where there is something to wait.
+fn waits<P: Clone>(plans: impl Iterator<Item = P>, acts: impl Fn(&P) -> bool) -> impl Iterator<Item = (P, bool)> {
+    plans.flat_map(move |plan| {
+        let later = acts(&plan).then(|| (plan.clone(), true));
+        std::iter::once((plan, false)).chain(later)
+    })
+}
+
 /// Whether relinearisations take three components and no step carries too many.
 fn consistent(degrees: &[usize], structure: &Structure) -> bool {
     let mut components = 2;
@@ -436,7 +452,7 @@ fn degrees(network: &Lowered) -> Vec<usize> {
 
 fn too_many(network: &Lowered) -> bool {
     let factorisations = (0..network.stages.len()).map(|stage| network.factorisations(stage).len());
-    let plans = degrees(network).into_iter().map(|degree| activation_plans(degree).len());
+    let plans = degrees(network).into_iter().map(|degree| activation_choices(degree).len());
     factorisations.chain(plans).try_fold(1usize, |product, n| product.checked_mul(n)).is_none_or(|n| n > MAX_STRUCTURES)
 }
 
@@ -449,7 +465,8 @@ fn structures(network: &Lowered, kind: ScheduleKind) -> Vec<Structure> {
     let uniform = |plan: ProductPlan| degrees.iter().map(|&degree| vec![plan; fewest(degree)]).collect::<Vec<_>>();
     let relinearised = ProductPlan { relinearize: true, drop: 1 };
     if kind == ScheduleKind::Layered {
-        return vec![Structure { factors: finest, products: uniform(relinearised) }];
+        let deferred = vec![false; degrees.len()];
+        return vec![Structure { factors: finest, products: uniform(relinearised), deferred }];
     }
     let factorisations: Vec<_> = (0..network.stages.len()).map(|stage| network.factorisations(stage)).collect();
     let all = if too_many(network) {
@@ -465,19 +482,22 @@ fn structures(network: &Lowered, kind: ScheduleKind) -> Vec<Structure> {
             factorisations[stage].iter().min_by_key(|counts| price(counts)).cloned().expect("the finest is there")
         };
         let factors: Vec<_> = (0..network.stages.len()).map(cheapest).collect();
-        product_plans()
-            .into_iter()
-            .map(|plan| Structure { factors: factors.clone(), products: uniform(plan) })
-            .collect()
+        let structure = |(plan, deferred)| Structure {
+            factors: factors.clone(),
+            products: uniform(plan),
+            deferred: vec![deferred; degrees.len()],
+        };
+        waits(product_plans().into_iter(), |plan| *plan != ProductPlan::default()).map(structure).collect()
     } else {
-        let products = combinations(degrees.iter().map(|&degree| activation_plans(degree)).collect());
+        let choices = combinations(degrees.iter().map(|&degree| activation_choices(degree)).collect());
         let factors = combinations(factorisations);
         let pair = |factors: &Vec<Vec<usize>>| {
             let factors = factors.clone();
-            products
-                .iter()
-                .map(move |p| Structure { factors: factors.clone(), products: p.clone() })
-                .collect::<Vec<_>>()
+            let structure = move |choices: &Vec<Choice>| {
+                let (products, deferred) = choices.iter().cloned().unzip();
+                Structure { factors: factors.clone(), products, deferred }
+            };
+            choices.iter().map(structure).collect::<Vec<_>>()
         };
         factors.iter().flat_map(pair).collect::<Vec<_>>()
     };
@@ -495,18 +515,20 @@ fn neighbours(network: &Lowered, structure: &Structure) -> Vec<Structure> {
         }
     }
     let degrees = degrees(network);
-    let plans: Vec<_> = degrees.iter().map(|&degree| activation_plans(degree)).collect();
+    let plans: Vec<_> = degrees.iter().map(|&degree| activation_choices(degree)).collect();
     for (i, first) in plans.iter().enumerate() {
         let second = plans.get(i + 1).map_or(&[][..], Vec::as_slice);
         for plan in first {
-            let mut next = structure.clone();
-            next.products[i].clone_from(plan);
+            let with = |mut structure: Structure, i: usize, (plans, deferred): &Choice| {
+                structure.products[i].clone_from(plans);
+                structure.deferred[i] = *deferred;
+                structure
+            };
+            let next = with(structure.clone(), i, plan);
             // Both at once only where that is few.
             let pairs = if first.len() * second.len() <= MAX_PAIRS { second } else { &[] };
             for other in pairs {
-                let mut both = next.clone();
-                both.products[i + 1].clone_from(other);
-                all.push(both);
+                all.push(with(next.clone(), i + 1, other));
             }
             all.push(next);
         }

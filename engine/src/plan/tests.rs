@@ -266,7 +266,7 @@ fn layered_relinearises_and_rescales_every_product() {
     assert_eq!(linear, 4, "nothing merged but pooling and batch-norm");
     let products = content.steps.iter().find_map(|step| match step {
         Step::Activation(step) => Some(step.products.clone()),
-        Step::Linear { .. } => None,
+        Step::Linear { .. } | Step::Reduction { .. } => None,
     });
     assert_eq!(products, Some(vec![ProductPlan { relinearize: true, drop: 1 }; 2]));
     assert_eq!((content.output.components, content.output.level), (2, content.params.primes.len() - 2));

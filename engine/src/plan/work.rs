@@ -50,6 +50,8 @@ impl Work {
 pub fn steps(network: &Lowered, structure: &Structure, ring: &Ring) -> Vec<Work> {
     let mut work = Vec::new();
     let (mut level, mut components) = (ring.primes.len(), 2);
+    let mut activations = 0;
+    let mut waiting: Option<ProductPlan> = None;
     for (stage, counts) in structure.factors.iter().enumerate() {
         let mut first = 0;
         for &count in counts {
@@ -63,21 +65,26 @@ pub fn steps(network: &Lowered, structure: &Structure, ring: &Ring) -> Vec<Work>
             });
             first += count;
         }
+        let values = network.stages[stage].run.last().map_or(0, |map| map.geometry.outputs());
+        if let Some(plan) = waiting.take() {
+            work.push(reduction(values, components, level, &plan, ring));
+            (level, components) = (level - plan.drop, if plan.relinearize { 2 } else { components });
+        }
         if let Some(activation) = &network.stages[stage].activation {
-            let values = network.stages[stage].run.last().map_or(0, |map| map.geometry.outputs());
-            let plans = &structure.products[stage];
+            let (plans, later) = structure.plans(activations);
+            activations += 1;
+            waiting = later;
             let arrangement = Arrangement::with_products(activation.degree(), plans.len());
             let mut sum = Work::default();
             let z = Tally { level, components };
             let result = arrangement.follow(activation.degree(), z, |i, a: &Tally, b: &Tally| {
                 let level = a.level.min(b.level);
-                sum = sum.plus(product(values, a.components, b.components, level, &plans[i], ring));
-                if arrangement.adds_multiple(i) {
-                    let multiplies = (values * components * level * ring.n) as u64;
-                    sum = sum.plus(Work { multiplies, ..Work::default() });
-                }
-                let components = if plans[i].relinearize { 2 } else { a.components + b.components - 1 };
-                Tally { level: level - plans[i].drop, components }
+                let product = a.components + b.components - 1;
+                let extra = if arrangement.adds_multiple(i) { components } else { 0 };
+                let multiplies = (values * (a.components * b.components + extra) * level * ring.n) as u64;
+                sum = sum.plus(Work { multiplies, ..Work::default() });
+                sum = sum.plus(reduction(values, product, level, &plans[i], ring));
+                Tally { level: level - plans[i].drop, components: if plans[i].relinearize { 2 } else { product } }
             });
             (level, components) = (result.level, result.components);
             work.push(sum);
@@ -93,11 +100,10 @@ struct Tally {
     components: usize,
 }
 
-/// One product of ciphertexts with `a` and `b` components at `level`, and what follows it.
-fn product(values: usize, a: usize, b: usize, level: usize, plan: &ProductPlan, ring: &Ring) -> Work {
+/// What is planned after a product of `components` components at `level`.
+fn reduction(values: usize, components: usize, level: usize, plan: &ProductPlan, ring: &Ring) -> Work {
     let special = ring.special.len();
-    let mut polynomial_products = a * b * level;
-    let (mut ntts, mut conversions) = (0, 0);
+    let (mut polynomial_products, mut ntts, mut conversions) = (0, 0, 0);
     let mut divide = |components: usize, dropped: usize| {
         let kept = level - plan.drop;
         ntts += components * (dropped + kept);
@@ -111,7 +117,7 @@ fn product(values: usize, a: usize, b: usize, level: usize, plan: &ProductPlan, 
         ntts += level + digits * (level + special);
         conversions += level * (level + special);
     } else if plan.drop > 0 {
-        polynomial_products += divide(a + b - 1, plan.drop);
+        polynomial_products += divide(components, plan.drop);
     }
     Work {
         multiplies: (values * polynomial_products * ring.n) as u64,

@@ -3,7 +3,9 @@
 use std::ops::Range;
 use std::time::Instant;
 
-use cryptodl_core::backend::{Backend, BackendError, Horner, KeySwitch, LinearMap, Shape, SlotwiseOp, slotwise_shape};
+use cryptodl_core::backend::{
+    Backend, BackendError, Horner, KeySwitch, LinearMap, ProductPlan, Shape, SlotwiseOp, slotwise_shape,
+};
 use cryptodl_core::ckks::Params;
 
 use super::bands::{Action, Layer, peak, schedule};
@@ -34,6 +36,8 @@ enum Op {
     Lazy(Horner),
     /// One that relinearises or rescales.
     Switched(PreparedPolynomial, ActivationStep),
+    /// A relinearisation, a rescale, or both, of their own.
+    Reduction(ProductPlan),
 }
 
 /// What the report shows as one: a run of fused slot-wise steps, or an activation that switches keys or rescales.
@@ -65,6 +69,7 @@ impl Layers {
                     PreparedPolynomial::Horner(polynomial) if step.is_lazy() => Op::Lazy(polynomial),
                     polynomial => Op::Switched(polynomial, step.clone()),
                 },
+                Step::Reduction { plan, .. } => Op::Reduction(*plan),
             })
             .collect();
         let mut shape = Shape {
@@ -79,6 +84,10 @@ impl Layers {
                 Op::Switched(_, step) => {
                     let (level, components) = step.result(shape.limbs.len(), shape.components);
                     Shape { limbs: params.chain(level), components, ..shape }
+                }
+                Op::Reduction(plan) => {
+                    let components = if plan.relinearize { 2 } else { shape.components };
+                    Shape { limbs: params.chain(shape.limbs.len() - plan.drop), components, ..shape }
                 }
                 op => slotwise_shape(&[op.slotwise()], &shape),
             };
@@ -243,7 +252,7 @@ impl Op {
         match self {
             Op::Linear(map) => SlotwiseOp::Linear(map),
             Op::Lazy(polynomial) => SlotwiseOp::Polynomial(polynomial),
-            Op::Switched(..) => unreachable!("segments are slot-wise runs or single activations"),
+            Op::Switched(..) | Op::Reduction(_) => unreachable!("a segment is a slot-wise run or one other op"),
         }
     }
 
@@ -340,6 +349,7 @@ impl<B: Backend> Run<'_, B> {
             let operand = result.as_ref().unwrap_or(&x);
             let (y, residue_multiply_adds) = match &layers.ops[part.start] {
                 Op::Switched(polynomial, step) => (self.activation(polynomial, step, operand)?, 0),
+                Op::Reduction(plan) => (self.reduction(*plan, operand)?, 0),
                 _ => self.slotwise(&part, head, operand)?,
             };
             self.backend.synchronise()?;
@@ -390,16 +400,28 @@ impl<B: Backend> Run<'_, B> {
         step: &ActivationStep,
         x: &B::Tensor,
     ) -> Result<B::Tensor, BackendError> {
-        let shape = self.backend.shape(x).clone();
-        let activate = |z: &B::Tensor| match polynomial {
+        self.by_values(x, |z| match polynomial {
             PreparedPolynomial::Horner(p) => self.backend.activation(p, &step.products, self.key, z),
             PreparedPolynomial::PatersonStockmeyer(p) => {
                 self.backend.paterson_stockmeyer(p, &step.products, self.key, z)
             }
-        };
+        })
+    }
+
+    fn reduction(&self, plan: ProductPlan, x: &B::Tensor) -> Result<B::Tensor, BackendError> {
+        self.by_values(x, |x| self.backend.reduce(x, plan, self.key))
+    }
+
+    /// An operation on every value by itself, a few values at a time where memory is short.
+    fn by_values(
+        &self,
+        x: &B::Tensor,
+        operation: impl Fn(&B::Tensor) -> Result<B::Tensor, BackendError>,
+    ) -> Result<B::Tensor, BackendError> {
+        let shape = self.backend.shape(x).clone();
         let count = self.layers.values_per_call(&shape);
         if count == shape.values {
-            return activate(x);
+            return operation(x);
         }
         let mut out: Option<B::Tensor> = None;
         for first in (0..shape.values).step_by(count) {
@@ -407,7 +429,7 @@ impl<B: Backend> Run<'_, B> {
             let mut z = self.backend.zeros(Shape { values: values.len(), ..shape.clone() })?;
             let whole = self.backend.shape(&z).window();
             self.backend.copy(x, &shape.window().with_values(values.clone()), &mut z, &whole)?;
-            let y = activate(&z)?;
+            let y = operation(&z)?;
             let band = self.backend.shape(&y).clone();
             let out = match &mut out {
                 Some(out) => out,

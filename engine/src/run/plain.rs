@@ -16,7 +16,7 @@ const LANES: usize = 32;
 pub fn plain(program: &Program, images: ArrayView2<'_, f32>) -> Array2<f64> {
     assert_eq!(images.ncols(), program.inputs(), "pixels per image");
     let content = &program.content;
-    let layers: Vec<Layer<'_>> = content.steps.iter().map(Layer::new).collect();
+    let layers: Vec<Layer<'_>> = content.steps.iter().filter_map(Layer::new).collect();
     let mut scores = Array2::zeros((images.nrows(), content.output.classes));
     scores
         .axis_chunks_iter_mut(Axis(0), LANES)
@@ -52,12 +52,15 @@ enum Layer<'a> {
 }
 
 impl<'a> Layer<'a> {
-    fn new(step: &'a Step) -> Self {
+    /// None for a step that does not change values.
+    fn new(step: &'a Step) -> Option<Self> {
         match step {
             Step::Linear { map, scale } => {
-                Layer::Linear { map, weights: map.real_weights(), constants: map.real_constants(*scale) }
+                let (weights, constants) = (map.real_weights(), map.real_constants(*scale));
+                Some(Layer::Linear { map, weights, constants })
             }
-            Step::Activation(activation) => Layer::Activation(activation),
+            Step::Activation(activation) => Some(Layer::Activation(activation)),
+            Step::Reduction { .. } => None,
         }
     }
 

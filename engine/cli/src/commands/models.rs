@@ -50,7 +50,7 @@ impl Row {
         let Plan { program, report } = plan(&network, &PlanOptions::default())?;
         let products = program.content.steps.iter().filter_map(|step| match step {
             Step::Activation(activation) => Some(activation.products.len()),
-            Step::Linear { .. } => None,
+            Step::Linear { .. } | Step::Reduction { .. } => None,
         });
         let degrees: Vec<usize> = products.map(|products| products + 1).collect();
         Ok(Row {

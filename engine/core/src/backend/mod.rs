@@ -209,6 +209,19 @@ pub trait Backend: Send + Sync {
         steps::relinearize(self, x, key, drop)
     }
 
+    /// What is planned after a product: relinearisation, division by the last primes of the chain, or both at once.
+    ///
+    /// # Panics
+    /// If the plan does nothing, or relinearises without a key.
+    fn reduce(
+        &self,
+        x: &Self::Tensor,
+        plan: ProductPlan,
+        key: Option<&KeySwitch<'_, Self::Tensor>>,
+    ) -> Result<Self::Tensor> {
+        steps::reduce(self, x, plan, key)
+    }
+
     /// An activation on whole evaluation-domain ciphertexts, with relinearisation and rescaling after each product as planned.
     /// Values are independent, so a caller short of memory may pass a few at a time.
     fn activation(

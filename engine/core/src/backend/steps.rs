@@ -120,7 +120,7 @@ pub(super) fn activation<B: Backend + ?Sized>(
     let mut u = copy_of(backend, z)?;
     for step in 0..polynomial.degree() {
         if step > 0 {
-            u = reduce(backend, product(backend, &u, z)?, &products[step - 1], key)?;
+            u = reduced(backend, product(backend, &u, z)?, products[step - 1], key)?;
         }
         let limbs = backend.shape(&u).limbs.clone();
         add_horner_constant(backend, polynomial, step, &limbs, &mut u)?;
@@ -139,7 +139,7 @@ pub(super) fn paterson_stockmeyer<B: Backend + ?Sized>(
     let limbs = backend.shape(z).limbs.clone();
     let mut shifted = copy_of(backend, z)?;
     backend.add_constant(&mut shifted, &polynomial.shift(&limbs))?;
-    let w = reduce(backend, backend.multiply(z, &shifted)?, &products[0], key)?;
+    let w = reduced(backend, backend.multiply(z, &shifted)?, products[0], key)?;
     drop(shifted);
     let mut u = copy_of(backend, if polynomial.is_odd() { z } else { &w })?;
     let limbs = backend.shape(&u).limbs.clone();
@@ -160,7 +160,7 @@ pub(super) fn paterson_stockmeyer<B: Backend + ?Sized>(
         drop(linear);
         backend.add(&mut sum, &wide)?;
         drop(wide);
-        u = reduce(backend, sum, plan, key)?;
+        u = reduced(backend, sum, *plan, key)?;
         let limbs = backend.shape(&u).limbs.clone();
         if polynomial.negates() && step + 1 == products.len() {
             negate(backend, &limbs, &mut u)?;
@@ -181,23 +181,28 @@ fn product<B: Backend + ?Sized>(backend: &B, a: &B::Tensor, b: &B::Tensor) -> Re
     }
 }
 
-/// What is planned after a product.
-fn reduce<B: Backend + ?Sized>(
+pub(super) fn reduce<B: Backend + ?Sized>(
     backend: &B,
-    u: B::Tensor,
-    plan: &ProductPlan,
+    x: &B::Tensor,
+    plan: ProductPlan,
     key: Option<&KeySwitch<'_, B::Tensor>>,
 ) -> Result<B::Tensor> {
-    match (plan.relinearize, key) {
-        (true, Some(key)) => backend.relinearize(&u, key, plan.drop),
-        (true, None) => panic!("a plan that relinearises comes with a key"),
-        (false, _) if plan.drop > 0 => {
-            let limbs = &backend.shape(&u).limbs;
-            let dropped = limbs[limbs.len() - plan.drop..].to_vec();
-            backend.mod_down(&u, &dropped)
-        }
-        (false, _) => Ok(u),
+    assert_ne!(plan, ProductPlan::default(), "something to do");
+    if plan.relinearize {
+        return backend.relinearize(x, key.expect("a plan that relinearises comes with a key"), plan.drop);
     }
+    let limbs = &backend.shape(x).limbs;
+    backend.mod_down(x, &limbs[limbs.len() - plan.drop..].to_vec())
+}
+
+/// [`Backend::reduce`] where anything is planned.
+fn reduced<B: Backend + ?Sized>(
+    backend: &B,
+    x: B::Tensor,
+    plan: ProductPlan,
+    key: Option<&KeySwitch<'_, B::Tensor>>,
+) -> Result<B::Tensor> {
+    if plan == ProductPlan::default() { Ok(x) } else { backend.reduce(&x, plan, key) }
 }
 
 fn copy_of<B: Backend + ?Sized>(backend: &B, x: &B::Tensor) -> Result<B::Tensor> {
