@@ -3,7 +3,6 @@
 
     python models/train/train.py mnist-1            # trains on all training images, exports to models/zoo
     python models/train/train.py mnist-1 --validate # holds out 5000 training images, reports on them, exports nothing
-    python models/train/train.py --table            # prints the results of all recipes that have been run
 """
 
 import argparse
@@ -42,19 +41,13 @@ def teacher(name):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("name", choices=RECIPES, nargs="?")
+    parser.add_argument("name", choices=RECIPES, metavar="NAME", help=", ".join(RECIPES))
     parser.add_argument("--data", type=Path, help="folder with the four raw files (default: the cache of `cryptodl`)")
     parser.add_argument("--out", type=Path, help="folder for the exported network (default: models/zoo)")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--validate", action="store_true")
     parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="override a recipe field")
-    parser.add_argument("--table", action="store_true")
     args = parser.parse_args()
-    if args.table:
-        print(results.table())
-        return
-    if args.name is None:
-        parser.error("name a network, or ask for --table")
     torch.set_num_threads(args.threads)
     recipe = overridden(RECIPES[args.name], args.set)
     train, test = data.load(recipe.dataset, args.data)
@@ -76,7 +69,7 @@ def main():
         calibration = None
     else:
         calibration = calibrate(net, train.images)
-        export(args.name, recipe, net, calibration, score, test, args.out or ZOO)
+        export(args.name, recipe, net, calibration, score, test, args.out or ZOO / recipe.folder)
     entry = results.entry(recipe, net, calibration, score, test)
     log(str(entry))
     if args.out is None and not args.set:

@@ -56,7 +56,9 @@ def fit(recipe, train, held_out=None, teachers=(), log=print):
     steps = len(train) // recipe.batch
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, recipe.learning_rate, total_steps=steps * recipe.epochs, pct_start=0.15)
-    loss_function = torch.compile(loss_of) if recipe.compile else loss_of
+    loss_function = loss_of
+    if recipe.compile:
+        loss_function, teachers = torch.compile(loss_of), [torch.compile(teacher) for teacher in teachers]
     start = time.time()
     for epoch in range(recipe.epochs):
         net.train()

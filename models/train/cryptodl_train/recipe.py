@@ -12,6 +12,7 @@ class Recipe:
     activation: str | tuple[float, ...]  # function name, or coefficients with the constant term first
     learned: bool = True  # whether the coefficients are trained with the weights
     dataset: str = "mnist"
+    folder: str = ""  # of the exported files, inside models/zoo
     deformation: float = 0.6  # strength of the augmentation
     mirror: bool = False
     epochs: int = 45

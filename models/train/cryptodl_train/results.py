@@ -5,10 +5,12 @@ from pathlib import Path
 
 import torch
 
+from . import papers
 from .fitting import step_of
 from .network import Polynomial
 
-FILE = Path(__file__).resolve().parent.parent / "results.json"
+FOLDER = Path(__file__).resolve().parent.parent
+FILE = FOLDER / "results.json"
 BITS = (8, 6, 5, 4)
 
 
@@ -65,14 +67,33 @@ def load():
 
 
 def save(name, entry):
-    FILE.write_text(json.dumps({**load(), name: entry}, indent=1, sort_keys=True) + "\n")
+    """Adds or replaces the network's entry, and rewrites the tables made of all entries."""
+    results = {**load(), name: entry}
+    FILE.write_text(json.dumps(results, indent=1, sort_keys=True) + "\n")
+    fill(FOLDER / "README.md", {"results": table(results)})
+    fill(FOLDER.parent.parent / "docs" / "accuracy.md", papers.tables(results))
 
 
-def table():
-    lines = ["| network | activation values | multiply-adds | test accuracy | " + " | ".join(f"{b} bits" for b in BITS) + " |",
-             "|---|---|---|---|" + "---|" * len(BITS)]
-    for name, e in load().items():
-        kept = [f"{100 * e['agreement'][str(b)]:.2f} %" if "agreement" in e else "" for b in BITS]
-        lines.append(f"| `{name}` | {e['activation_values']:,} | {e['multiply_adds'] / 1e6:.2f} M | "
-                     f"{100 * e['correct'] / e['images']:.2f} % | " + " | ".join(kept) + " |")
-    return "\n".join(lines)
+def fill(file, tables):
+    """Replaces the text between `<!-- NAME: written by train.py -->` and `<!-- end -->` by each table."""
+    text = file.read_text()
+    for name, lines in tables.items():
+        begin, end = f"<!-- {name}: written by train.py -->", "<!-- end -->"
+        before, rest = text.split(begin)
+        text = f"{before}{begin}\n{lines}\n{end}{rest.split(end, 1)[1]}"
+    file.write_text(text)
+
+
+def table(results):
+    header = ["network", "degree", "activation values", "multiply-adds", "test accuracy", *(f"{b} bits" for b in BITS)]
+    rows = [header, ["---"] * len(header)]
+    for name, e in sorted(results.items()):
+        degrees = {len(c) - 1 for c in e.get("polynomials", {}).values()}
+        kept = [percent(e["agreement"][str(b)]) if "agreement" in e else "" for b in BITS]
+        rows.append([f"`{name}`", ", ".join(map(str, degrees)), f"{e['activation_values']:,}",
+                     f"{e['multiply_adds'] / 1e6:.2f} M", percent(e["correct"] / e["images"]), *kept])
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+
+
+def percent(share):
+    return f"{100 * share:.2f} %"
