@@ -75,7 +75,7 @@ RECIPES = {
     "mnist-2-original-relu": Recipe(
         title="CNN Model 2 of CryptoDL with ReLU",
         activation="relu",
-        epochs=25,
+        epochs=20,
         **{**DEEP, **ORIGINAL},
     ),
     "mnist-2-original-sigmoid": Recipe(
@@ -146,7 +146,7 @@ RECIPES = {
         architecture=MODEL_1,
         activation=CUBE,
         dataset="fashion-mnist",
-        deformation=0.2,
+        deformation=0.1,
         mirror=True,
     ),
 }
