@@ -10,16 +10,18 @@ struct Shipped {
 }
 
 macro_rules! shipped {
-    ($($name:literal),+ $(,)?) => {
-        const NAMES: &[&str] = &[$($name),+];
-        const SHIPPED: &[Shipped] = &[$(Shipped {
-            toml: include_str!(concat!("../zoo/", $name, ".toml")),
-            weights: include_bytes!(concat!("../zoo/", $name, ".safetensors")),
-        }),+];
+    ($($folder:literal: $($name:literal),+;)+) => {
+        const NAMES: &[&str] = &[$($($name),+),+];
+        const SHIPPED: &[Shipped] = &[$($(Shipped {
+            toml: include_str!(concat!("../zoo/", $folder, $name, ".toml")),
+            weights: include_bytes!(concat!("../zoo/", $folder, $name, ".safetensors")),
+        }),+),+];
     };
 }
 
-shipped!("mnist-1", "mnist-1-square");
+shipped! {
+    "": "mnist-1", "mnist-1-square", "mnist-2", "cryptonets", "secureml";
+}
 
 /// Names of the shipped networks.
 pub fn names() -> &'static [&'static str] {

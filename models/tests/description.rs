@@ -216,16 +216,31 @@ fn files_are_read_and_named_in_errors() {
     assert!(load().unwrap_err().to_string().contains("larger than 1048576 bytes"));
 }
 
+/// Each shipped model is the one whose results the recipe wrote.
 #[test]
-fn shipped_models_load_and_an_unknown_one_lists_them() {
+fn shipped_models_are_those_of_the_recipes() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/train/results.json");
+    let results: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
     for name in zoo::names() {
-        let net = zoo::load(name).unwrap();
-        assert_eq!((net.name.as_str(), net.classes(), net.multiply_adds()), (*name, 10, 2_095_360));
-        assert_eq!(net.input.shape, [1, 28, 28]);
+        let (net, result) = (zoo::load(name).unwrap(), &results[name]);
+        assert_eq!((net.name.as_str(), net.input.shape, net.classes()), (*name, [1, 28, 28], 10));
+        assert_eq!(result["title"], net.title, "{name}");
+        assert_eq!(result["dataset"], net.dataset.unwrap().name(), "{name}");
+        assert_eq!(result["correct"], net.accuracy.unwrap().correct, "{name}");
+        assert_eq!(result["multiply_adds"], net.multiply_adds(), "{name}");
+        let mut activation_values = 0;
         for layer in &net.layers {
             assert!(layer.input_rms.is_some() && layer.output_range.is_some(), "{name}: {}", layer.name);
+            if matches!(layer.op, LayerOp::Polynomial { .. }) {
+                activation_values += layer.input_shape.len();
+            }
         }
+        assert_eq!(result["activation_values"], activation_values, "{name}");
     }
+}
+
+#[test]
+fn an_unknown_model_lists_the_shipped_ones() {
     let error = zoo::load("mnist-9").unwrap_err().to_string();
     assert!(error.contains("unknown model `mnist-9`; shipped models: mnist-1, mnist-1-square"), "{error}");
 }

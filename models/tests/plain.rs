@@ -2,8 +2,11 @@
 
 mod common;
 
-use common::{TOML, noise, parse, tensors};
-use cryptodl_models::data::{self, DatasetId, FetchOptions, Split};
+use std::collections::HashMap;
+use std::path::Path;
+
+use common::{TOML, Tensors, noise, parse, tensors};
+use cryptodl_models::data::{self, FetchOptions, Split};
 use cryptodl_models::images::{Pixels, RawImages};
 use cryptodl_models::network::{Layer, LayerOp, Network, Shape};
 use cryptodl_models::{plain, zoo};
@@ -11,12 +14,7 @@ use ndarray::{Array2, Array4, Axis};
 
 /// One image through one layer in f64, straight from the definition.
 fn naive(layer: &Layer, x: &[f64]) -> Vec<f64> {
-    let Shape::Image { channels, height, width } = layer.input_shape else {
-        let LayerOp::Dense { weight, bias } = &layer.op else { return x.to_vec() };
-        let bias = |o| bias.as_ref().map_or(0.0, |bias| f64::from(bias[o]));
-        let row = |o| weight.row(o).iter().zip(x).map(|(&w, x)| f64::from(w) * x).sum::<f64>();
-        return (0..weight.nrows()).map(|o| row(o) + bias(o)).collect();
-    };
+    let Shape::Image { channels, height, width } = layer.input_shape else { return naive_flat(&layer.op, x) };
     let at = |c: usize, y: isize, z: isize| {
         let inside = (0..height as isize).contains(&y) && (0..width as isize).contains(&z);
         if inside { x[(c * height + y as usize) * width + z as usize] } else { 0.0 }
@@ -52,14 +50,33 @@ fn naive(layer: &Layer, x: &[f64]) -> Vec<f64> {
             let [gamma, beta, mean, var] = [gamma, beta, mean, var].map(|vector| f64::from(vector[c]));
             (at(c, y, z) - mean) / (var + eps).sqrt() * gamma + beta
         }),
-        LayerOp::Polynomial { coefficients, .. } => {
-            let power = |x: f64| coefficients.iter().enumerate().map(|(k, c)| c * x.powi(k as i32)).sum::<f64>();
-            out.extend(x.iter().map(|&x| power(x)));
-        }
+        LayerOp::Polynomial { coefficients, .. } => out.extend(x.iter().map(|&x| power_sum(coefficients, x))),
         LayerOp::Flatten | LayerOp::Identity | LayerOp::Dropout => out.extend_from_slice(x),
         LayerOp::Dense { .. } => unreachable!("a dense layer has a vector, not {channels} maps"),
     }
     out
+}
+
+/// A layer on a vector, where batch-norm has its own factors for every value.
+fn naive_flat(op: &LayerOp, x: &[f64]) -> Vec<f64> {
+    match op {
+        LayerOp::Dense { weight, bias } => {
+            let bias = |o| bias.as_ref().map_or(0.0, |bias| f64::from(bias[o]));
+            let row = |o| weight.row(o).iter().zip(x).map(|(&w, x)| f64::from(w) * x).sum::<f64>();
+            (0..weight.nrows()).map(|o| row(o) + bias(o)).collect()
+        }
+        LayerOp::BatchNorm { gamma, beta, mean, var, eps } => {
+            let scaled =
+                |i: usize| (x[i] - f64::from(mean[i])) / (f64::from(var[i]) + eps).sqrt() * f64::from(gamma[i]);
+            (0..x.len()).map(|i| scaled(i) + f64::from(beta[i])).collect()
+        }
+        LayerOp::Polynomial { coefficients, .. } => x.iter().map(|&x| power_sum(coefficients, x)).collect(),
+        _ => x.to_vec(),
+    }
+}
+
+fn power_sum(coefficients: &[f64], x: f64) -> f64 {
+    coefficients.iter().enumerate().map(|(k, c)| c * x.powi(k as i32)).sum()
 }
 
 #[test]
@@ -67,8 +84,66 @@ fn every_layer_kind_agrees_with_its_definition() {
     let net = parse(TOML, &tensors()).unwrap();
     let count = 70; // more than two chunks
     let images = Array4::from_shape_vec((count, 2, 9, 8), noise(99).take(count * 144).collect()).unwrap();
-    let logits = plain::logits(&net, images.view());
-    assert_eq!(logits.dim(), (count, 3));
+    assert_agrees_with_definition(&net, &images);
+}
+
+/// Two activations, the second of degree 8, and batch-norm of vectors: more than the shipped convolutional networks have.
+#[test]
+fn layers_on_vectors_agree_with_their_definition() {
+    const HEAD: &str = r#"
+format = 1
+name = "flat"
+title = "Layers on vectors"
+weights = "flat.safetensors"
+
+[input]
+shape = [1, 3, 4]
+range = [0.0, 1.0]
+
+[[layer]]
+name = "flatten"
+kind = "flatten"
+"#;
+    const TAIL: &str = r#"
+[output]
+range = [-4.0, 5.0]
+
+[output.margins]
+low = 0.0
+high = 6.0
+counts = [0, 4]
+"#;
+    let hidden = |index: usize, coefficients: &str| {
+        format!(
+            "[[layer]]\nname = \"fc{index}\"\nkind = \"dense\"\nout_features = 5\n\
+             [[layer]]\nname = \"bn{index}\"\nkind = \"batch_norm\"\n\
+             [[layer]]\nname = \"act{index}\"\nkind = \"polynomial\"\ncoefficients = {coefficients}\n\
+             range = [-2.0, 2.0]\nhistogram = {{ low = -2.0, high = 2.0, counts = [1, 1] }}\n"
+        )
+    };
+    let last = "[[layer]]\nname = \"last\"\nkind = \"dense\"\nout_features = 2\n";
+    let eighth = "[0.1, 0.5, 0.2, 0.05, -0.03, 0.02, 0.01, -0.003, 0.001]";
+    let toml = [HEAD, &hidden(1, "[0.0, 0.5, 0.25]"), &hidden(2, eighth), last, TAIL].concat();
+    let mut tensors = Tensors::new();
+    let shapes = [("fc1.weight", vec![5, 12]), ("fc2.weight", vec![5, 5]), ("last.weight", vec![2, 5])];
+    let vectors = ["bn1", "bn2"]
+        .into_iter()
+        .flat_map(|bn| ["weight", "bias", "running_mean", "running_var"].map(|part| (format!("{bn}.{part}"), vec![5])));
+    for (seed, (name, shape)) in
+        shapes.into_iter().map(|(name, shape)| (name.to_owned(), shape)).chain(vectors).enumerate()
+    {
+        let positive = name.ends_with("running_var");
+        let values = noise(seed as u64 + 1).map(|v| if positive { v.abs() + 0.5 } else { v });
+        tensors.insert(name, (shape.clone(), values.take(shape.iter().product()).collect()));
+    }
+    let net = parse(&toml, &tensors).unwrap();
+    let images = Array4::from_shape_vec((40, 1, 3, 4), noise(7).take(40 * 12).collect()).unwrap();
+    assert_agrees_with_definition(&net, &images);
+}
+
+fn assert_agrees_with_definition(net: &Network, images: &Array4<f32>) {
+    let logits = plain::logits(net, images.view());
+    assert_eq!(logits.dim(), (images.len_of(Axis(0)), net.classes()));
     for (image, row) in images.outer_iter().zip(logits.rows()) {
         let start: Vec<f64> = image.iter().map(|&x| f64::from(x)).collect();
         let expected = net.layers.iter().fold(start, |x, layer| naive(layer, &x));
@@ -86,7 +161,9 @@ fn argmax_takes_the_first_of_equal_values() {
 
 /// Logits that the recipe wrote, computed by PyTorch in f64.
 fn reference(name: &str, key: &str) -> Vec<Vec<f64>> {
-    let path = format!("{}/zoo/{name}.reference.json", env!("CARGO_MANIFEST_DIR"));
+    let zoo = Path::new(env!("CARGO_MANIFEST_DIR")).join("zoo");
+    let mut paths = ["", "table-1"].map(|folder| zoo.join(folder).join(format!("{name}.reference.json"))).into_iter();
+    let path = paths.find(|path| path.exists()).unwrap();
     let file: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
     serde_json::from_value(file[key].clone()).unwrap()
 }
@@ -100,7 +177,7 @@ fn assert_close(found: &Array2<f32>, expected: &[Vec<f64>]) {
     }
 }
 
-/// The rings of `models/train/mnist.py`.
+/// The rings of `models/train/cryptodl_train/export.py`.
 fn rings() -> RawImages {
     let mut pixels = Vec::new();
     for i in 0..8i32 {
@@ -129,11 +206,14 @@ fn correct(net: &Network, logits: &Array2<f32>, labels: &[u8]) -> u64 {
 }
 
 #[test]
-#[ignore = "reads MNIST (fetched if absent): cargo test -p cryptodl-models -- --include-ignored"]
+#[ignore = "reads MNIST and Fashion-MNIST (fetched if absent): cargo test -p cryptodl-models -- --include-ignored"]
 fn shipped_models_agree_with_pytorch_on_the_test_set() {
-    let test = data::load(DatasetId::Mnist, Split::Test, &FetchOptions::default()).unwrap();
+    let mut sets = HashMap::new();
     for name in zoo::names() {
         let net = zoo::load(name).unwrap();
+        let id = net.dataset.unwrap();
+        let test =
+            sets.entry(id.name()).or_insert_with(|| data::load(id, Split::Test, &FetchOptions::default()).unwrap());
         let logits = plain::logits(&net, test.images.to_values(&net.input).unwrap().view());
         assert_close(&logits.slice(ndarray::s![..16, ..]).to_owned(), &reference(name, "test_images"));
         let claimed = net.accuracy.unwrap();

@@ -1,0 +1,1 @@
+"""Training of CryptoDL's networks: data, networks, fitting, calibration and export."""

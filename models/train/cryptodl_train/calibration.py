@@ -1,0 +1,60 @@
+"""What the planner wants to know about a network's values, measured on the un-augmented training images."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from .network import Polynomial
+
+BINS = 256
+
+
+@dataclass
+class Histogram:
+    low: float
+    high: float
+    counts: np.ndarray
+
+    @classmethod
+    def empty(cls, low, high):
+        return cls(low, high, np.zeros(BINS, np.int64))
+
+    def add(self, values):
+        self.counts += np.histogram(values, bins=BINS, range=(self.low, self.high))[0]
+
+
+@dataclass
+class Calibration:
+    rms: dict[str, float]  # of every layer's input
+    ranges: dict[str, tuple[float, float]]  # of every layer's output
+    histograms: dict[str, Histogram]  # of every activation's input
+    margins: Histogram  # largest minus second largest logit
+
+
+@torch.no_grad()
+def calibrate(net, images):
+    net.eval()
+    squares, sizes, ranges, margins = {}, {}, {}, []
+    for x in images.split(2000):
+        trace = net.trace(x)
+        for name, a, b in trace:
+            squares[name] = squares.get(name, 0.0) + float(a.double().square().sum())
+            sizes[name] = sizes.get(name, 0) + a.numel()
+            low, high = ranges.get(name, (math.inf, -math.inf))
+            ranges[name] = (min(low, float(b.min())), max(high, float(b.max())))
+        top = trace[-1][2].topk(2, 1).values
+        margins.append((top[:, 0] - top[:, 1]).numpy())
+    margins = np.concatenate(margins)
+    margin_histogram = Histogram.empty(0.0, float(margins.max()))
+    margin_histogram.add(margins)
+    names = list(net.architecture)
+    before = {name: previous for previous, name in zip(names, names[1:]) if isinstance(getattr(net, name), Polynomial)}
+    histograms = {name: Histogram.empty(*ranges[previous]) for name, previous in before.items()}
+    for x in images.split(2000):
+        for name, z, _ in net.trace(x):
+            if name in histograms:
+                histograms[name].add(z.double().numpy())
+    rms = {name: math.sqrt(squares[name] / sizes[name]) for name in squares}
+    return Calibration(rms, ranges, histograms, margin_histogram)

@@ -1,0 +1,288 @@
+"""Networks as lists of published layers, and their faster equal form for training.
+
+Between two activations everything is linear, so training replaces a convolution and the average pool behind it by one
+strided convolution, two dense layers by one, and two convolutions by one where that saves arithmetic. The kernels are
+computed from the layers' weights at every step: the same function and gradient. These merged maps are also what an
+encrypted run multiplies by, so noise and rounding of weights act on them.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+# ---------------------------------------------------------------- layers, as published
+
+
+@dataclass(frozen=True)
+class Conv:
+    channels: int
+    kernel: int
+    stride: int = 1
+    padding: int = 0
+
+
+@dataclass(frozen=True)
+class Pool:
+    kernel: int
+    stride: int = 0  # the kernel's size if 0
+
+
+@dataclass(frozen=True)
+class BatchNorm:
+    pass
+
+
+@dataclass(frozen=True)
+class Activation:
+    """The activation of the recipe: a polynomial, or one of FUNCTIONS."""
+
+
+@dataclass(frozen=True)
+class Flatten:
+    pass
+
+
+@dataclass(frozen=True)
+class Dense:
+    features: int
+
+
+FUNCTIONS = {"relu": F.relu, "sigmoid": torch.sigmoid, "tanh": torch.tanh, "swish": F.silu}
+
+
+class Polynomial(nn.Module):
+    """`c[0] + c[1] z + c[2] z^2 + ...` of every value; beyond `clamp` (training only) its value at the clamp."""
+
+    def __init__(self, coefficients, learned, clamp):
+        super().__init__()
+        self.coefficients = nn.Parameter(torch.tensor(coefficients), requires_grad=learned)
+        self.clamp = clamp
+
+    def forward(self, z):
+        if self.training and self.clamp is not None:
+            z = z.clamp(-self.clamp, self.clamp)
+        y = torch.zeros_like(z)
+        for c in self.coefficients.unbind(0)[::-1]:
+            y = y * z + c
+        return y
+
+
+class Function(nn.Module):
+    """A named activation function that is not a polynomial: for originals, never exported."""
+
+    def __init__(self, name):
+        super().__init__()
+        self.function = FUNCTIONS[name]
+
+    def forward(self, z):
+        return self.function(z)
+
+
+# ---------------------------------------------------------------- network
+
+
+class Network(nn.Module):
+    """Layers by name. `trace` runs them as published, `forward` in merged form."""
+
+    def __init__(self, architecture, activation, learned=True, clamp=None, dtype=torch.float32):
+        """`architecture` maps layer names to layers, in order; `activation` is a name in FUNCTIONS or coefficients."""
+        super().__init__()
+        self.architecture = dict(architecture)
+        self.dtype = dtype
+        shape = (1, 28, 28)
+        modules = {}
+        for name, layer in self.architecture.items():
+            match layer:
+                case Conv(channels, kernel, stride, padding):
+                    modules[name] = nn.Conv2d(shape[0], channels, kernel, stride, padding)
+                case Pool(kernel, stride):
+                    modules[name] = nn.AvgPool2d(kernel, stride or kernel)
+                case BatchNorm():
+                    modules[name] = nn.BatchNorm2d(shape[0]) if len(shape) == 3 else nn.BatchNorm1d(shape[0])
+                case Activation():
+                    function = isinstance(activation, str)
+                    modules[name] = Function(activation) if function else Polynomial(activation, learned, clamp)
+                case Flatten():
+                    modules[name] = nn.Flatten()
+                case Dense(features):
+                    modules[name] = nn.Linear(shape[0], features)
+            with torch.no_grad():
+                shape = tuple(modules[name].eval()(torch.zeros(1, *shape)).shape[1:])
+            modules[name].train()
+        # Activations first: the order of parameters is part of a recipe, since the gradient norm is summed in it.
+        for name, layer in sorted(modules.items(), key=lambda item: not isinstance(item[1], Polynomial)):
+            self.add_module(name, layer)
+        self.stages = stages(self.architecture)
+
+    def trace(self, x):
+        """Every layer as published, in the values' own precision: a list of (name, input, output)."""
+        result = []
+        for name in self.architecture:
+            y = getattr(self, name)(x)
+            result.append((name, x, y))
+            x = y
+        return result
+
+    def predict(self, x):
+        return self.trace(x)[-1][2]
+
+    def forward(self, x, perturb=None):
+        """(logits, inputs of the activations).
+
+        `perturb(weight)` is added to the weights of each merged map, whose batch-norm is multiplied in for it.
+        """
+        inputs = []
+        x = x.permute(0, 2, 3, 1)  # channels last from here on
+        for stage in self.stages:
+            x = self.linear(stage, x, perturb)
+            if stage.norm:
+                x = self.normalised(getattr(self, stage.norm), x)
+            if stage.activation:
+                inputs.append(x)
+                x = getattr(self, stage.activation)(x)
+        return x.float(), inputs
+
+    def linear(self, stage, x, perturb=None):
+        """The maps of a stage."""
+        for index, names in enumerate(stage.parts):
+            part = self.merged(names)
+            if perturb is not None and part.weight is not None:
+                gain = 1.0
+                if stage.norm and index + 1 == len(stage.parts):
+                    norm = getattr(self, stage.norm)
+                    gain = (norm.weight / (norm.running_var + norm.eps).sqrt()).detach()
+                    gain = gain.view(-1, *[1] * (part.weight.dim() - 1))
+                part.weight = part.weight + perturb(part.weight * gain) / gain
+            x = part.apply(x, self.dtype)
+        return x
+
+    def normalised(self, norm, x):
+        rows = x.reshape(-1, x.shape[-1]).float()
+        rows = F.batch_norm(rows, norm.running_mean, norm.running_var, norm.weight, norm.bias, self.training,
+                            norm.momentum, norm.eps)
+        return rows.view(x.shape)
+
+    def before_norm(self, x, last):
+        """What reaches the batch-norm of stage `last`: a row for every image and position."""
+        x = x.permute(0, 2, 3, 1)
+        for stage in self.stages[:last]:
+            x = self.linear(stage, x)
+            x = self.normalised(getattr(self, stage.norm), x) if stage.norm else x
+            x = getattr(self, stage.activation)(x)
+        x = self.linear(self.stages[last], x)
+        return x.reshape(-1, x.shape[-1])
+
+    def merged(self, names):
+        """The merged map of consecutive linear layers."""
+        first = self.architecture[names[0]]
+        if isinstance(first, Pool):
+            module = getattr(self, names[0])
+            return Map(None, None, module.stride, 0, module.kernel_size)
+        if isinstance(first, Dense):
+            weight, bias = None, None
+            for name in names:
+                layer = getattr(self, name)
+                bias = layer.bias if bias is None else layer.bias + layer.weight @ bias
+                weight = layer.weight if weight is None else layer.weight @ weight
+            return Map(weight, bias)
+        kernel, bias, stride = None, None, 1
+        for name, pool in convolutions(self.architecture, names):
+            conv = getattr(self, name)
+            own, own_stride = conv.weight, conv.stride[0]
+            if pool:
+                size = self.architecture[pool].kernel
+                box = torch.full((1, 1, size, size), 1 / size ** 2)
+                out, inner = own.shape[:2]
+                own = F.conv_transpose2d(own.flatten(0, 1)[:, None], box)
+                own = own.view(out, inner, *own.shape[2:])
+                own_stride = getattr(self, pool).stride
+            if kernel is None:
+                kernel, bias, stride = own, conv.bias, own_stride
+            else:
+                bias = conv.bias + torch.einsum("oikl,i->o", conv.weight, bias)
+                kernel, stride = F.conv_transpose2d(own, kernel, stride=stride), stride * own_stride
+        return Map(kernel, bias, stride, self.architecture[names[0]].padding)
+
+
+@dataclass
+class Map:
+    """A linear map on channels-last values: convolution (weight of four axes), dense (two) or average pool (none)."""
+
+    weight: torch.Tensor | None
+    bias: torch.Tensor | None
+    stride: int = 1
+    padding: int = 0
+    pool: int = 0
+
+    def apply(self, x, dtype):
+        if self.weight is None:
+            return F.avg_pool2d(x.permute(0, 3, 1, 2), self.pool, self.stride).permute(0, 2, 3, 1)
+        weight, bias, x = self.weight.to(dtype), self.bias.to(dtype), x.to(dtype)
+        if self.weight.dim() == 2:
+            if x.dim() == 4:  # weights are in channel, row, column order
+                n, height, width, channels = x.shape
+                weight = weight.view(-1, channels, height * width).transpose(1, 2).reshape(len(weight), -1)
+            return F.linear(x.reshape(len(x), -1), weight, bias)
+        size = weight.shape[2]
+        if weight.shape[1] == 1 and self.padding == 0:  # one channel: a product with the windows
+            windows = x[..., 0].unfold(1, size, self.stride).unfold(2, size, self.stride)
+            n, height, width = windows.shape[:3]
+            return torch.addmm(bias, windows.reshape(-1, size * size), weight.flatten(1).t()).view(n, height, width, -1)
+        y = F.conv2d(x.permute(0, 3, 1, 2), weight, bias, self.stride, self.padding)
+        return y.permute(0, 2, 3, 1)
+
+
+# ---------------------------------------------------------------- merging
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Linear layers, in parts that become one map each, then batch-norm and activation (layer names, None if absent)."""
+
+    parts: tuple[tuple[str, ...], ...]
+    norm: str | None
+    activation: str | None
+
+
+def stages(architecture):
+    result, linear, norm = [], [], None
+    for name, layer in architecture.items():
+        if isinstance(layer, BatchNorm):
+            norm = name
+        elif isinstance(layer, Activation):
+            result.append(Stage(parts(architecture, linear), norm, name))
+            linear, norm = [], None
+        elif not isinstance(layer, Flatten):
+            if norm is not None:
+                raise ValueError(f"{name} follows the batch-norm {norm}; an activation must")
+            linear.append(name)
+    result.append(Stage(parts(architecture, linear), norm, None))
+    return result
+
+
+def parts(architecture, names):
+    """Groups: convolution and pool behind it; all convolutions while the input has one channel; all dense layers."""
+    groups = []
+    for name in names:
+        layer = architecture[name]
+        if groups:
+            kinds = [type(architecture[other]) for other in groups[-1]]
+            joins = (
+                isinstance(layer, Dense) and kinds[-1] is Dense
+                or isinstance(layer, Pool) and kinds[-1] is Conv and architecture[groups[-1][-1]].stride == 1
+                or isinstance(layer, Conv) and kinds[-1] is Pool and kinds[0] is Conv and layer.padding == 0
+                and groups[-1][0] == next(iter(architecture))
+            )
+            if joins:
+                groups[-1].append(name)
+                continue
+        groups.append([name])
+    return tuple(tuple(group) for group in groups)
+
+
+def convolutions(architecture, names):
+    """(convolution, pool behind it or None) pairs."""
+    return [(name, following if following and isinstance(architecture[following], Pool) else None)
+            for name, following in zip(names, [*names[1:], None]) if isinstance(architecture[name], Conv)]

@@ -1,0 +1,43 @@
+"""What a recipe can say."""
+
+from dataclasses import dataclass
+
+from .network import Activation, BatchNorm, Conv, Dense, Flatten, Pool
+
+
+@dataclass(frozen=True)
+class Recipe:
+    title: str
+    architecture: tuple[tuple[str, object], ...]
+    activation: str | tuple[float, ...]  # function name, or coefficients with the constant term first
+    learned: bool = True  # whether the coefficients are trained with the weights
+    dataset: str = "mnist"
+    folder: str = ""  # of the exported files, inside models/zoo
+    deformation: float = 0.6  # strength of the augmentation
+    mirror: bool = False
+    epochs: int = 45
+    seed: int = 1
+    batch: int = 256
+    learning_rate: float = 5e-3
+    weight_decay: float = 2e-2
+    range_limit: float = 4.0  # |z| above this is penalised
+    range_weight: float = 0.05
+    clamp: float | None = None  # |z| at which activations saturate while training
+    weight_bits: int | None = 5  # quantisation noise of the merged maps while training
+    ema: float = 0.999
+    teachers: tuple[str, ...] = ()  # recipes whose mean softened output is a second target
+    distillation: float = 0.0  # its share of the loss
+    temperature: float = 2.0
+    bfloat16: bool = False  # linear maps in bfloat16 while training
+    compile: bool = False  # fuse the rest with torch.compile
+
+
+def named(*layers):
+    """Names layers by kind and count: conv1, bn1, act1, pool1, ..., fc1."""
+    prefixes = {Conv: "conv", Pool: "pool", BatchNorm: "bn", Activation: "act", Dense: "fc", Flatten: "flatten"}
+    counts, result = {}, []
+    for layer in layers:
+        prefix = prefixes[type(layer)]
+        counts[prefix] = counts.get(prefix, 0) + 1
+        result.append((prefix if prefix == "flatten" else f"{prefix}{counts[prefix]}", layer))
+    return tuple(result)

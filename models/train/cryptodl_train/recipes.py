@@ -1,0 +1,169 @@
+"""Every network and how it is trained."""
+
+import json
+from pathlib import Path
+
+from .network import Activation, BatchNorm, Conv, Dense, Flatten, Pool
+from .recipe import Recipe, named
+
+APPROXIMATIONS = json.loads((Path(__file__).resolve().parent.parent / "approximations.json").read_text())
+
+
+def approximation(name, degree):
+    """Coefficients, constant term first, as `cryptodl approx` wrote them; vanishing leading terms are absent."""
+    return tuple(APPROXIMATIONS[name]["coefficients"][str(degree)])
+
+
+MODEL_1 = (
+    ("conv1", Conv(20, 5)), ("pool1", Pool(2)), ("conv2", Conv(50, 5)), ("pool2", Pool(2)), ("bn", BatchNorm()),
+    ("act", Activation()), ("flatten", Flatten()), ("fc1", Dense(256)), ("fc2", Dense(10)),
+)
+# Pools stand before the second activation of each pair: they fold into the convolution and leave a quarter of the values.
+MODEL_2 = named(
+    Conv(16, 3), BatchNorm(), Activation(), Conv(32, 3), Pool(2), BatchNorm(), Activation(),
+    Conv(32, 3), BatchNorm(), Activation(), Conv(64, 3), Pool(2), BatchNorm(), Activation(),
+    Conv(64, 3, padding=1), BatchNorm(), Activation(), Conv(128, 3, padding=1), Pool(2), BatchNorm(), Activation(),
+    Flatten(), Dense(10),
+)
+
+# Batch-norm before every activation throughout, also where the original has none: it folds into the map before it.
+SWISH = named(
+    Conv(20, 5), Pool(2), BatchNorm(), Activation(), Conv(50, 5), Pool(2), BatchNorm(), Activation(),
+    Flatten(), Dense(10),
+)
+CRYPTONETS = named(
+    Conv(5, 5, stride=2, padding=1), BatchNorm(), Activation(), Pool(3, 1), Conv(50, 5, stride=2, padding=1),
+    Pool(3, 1), Flatten(), Dense(100), BatchNorm(), Activation(), Dense(10),
+)
+SECUREML = named(
+    Flatten(), Dense(128), BatchNorm(), Activation(), Dense(128), BatchNorm(), Activation(), Dense(10),
+)
+CHABANNE_LIGHT = named(
+    Conv(20, 5), Pool(2), Conv(50, 5), Pool(2), Flatten(), Dense(500), BatchNorm(), Activation(), Dense(10),
+)
+# Wider, for the best accuracy.
+BEST = named(
+    Conv(20, 3), BatchNorm(), Activation(), Conv(40, 3), Pool(2), BatchNorm(), Activation(),
+    Conv(48, 3), BatchNorm(), Activation(), Conv(96, 3), Pool(2), BatchNorm(), Activation(),
+    Conv(96, 3, padding=1), BatchNorm(), Activation(), Conv(128, 3, padding=1), Pool(2), BatchNorm(), Activation(),
+    Flatten(), Dense(10),
+)
+
+SQUARE = (0.0, 0.5, 0.2)  # where learned polynomials start
+CUBE = (0.0, 0.5, 0.2, 0.02)
+DEEP = dict(architecture=MODEL_2, clamp=6.0, bfloat16=True, compile=True)
+ORIGINAL = dict(range_weight=0.0, weight_bits=None, clamp=None)  # not a polynomial: plaintext only
+
+RECIPES = {
+    "mnist-1": Recipe(
+        title="CNN Model 1 of CryptoDL, learned degree-3 polynomial",
+        architecture=MODEL_1,
+        activation=CUBE,
+    ),
+    "mnist-1-square": Recipe(
+        title="CNN Model 1 of CryptoDL, learned degree-2 polynomial",
+        architecture=MODEL_1,
+        activation=SQUARE,
+        deformation=0.5,
+    ),
+    "mnist-2": Recipe(
+        title="CNN Model 2 of CryptoDL, learned degree-2 polynomials",
+        activation=SQUARE,
+        epochs=40,
+        **DEEP,
+    ),
+    "mnist-2-original-relu": Recipe(
+        title="CNN Model 2 of CryptoDL with ReLU",
+        activation="relu",
+        epochs=20,
+        **{**DEEP, **ORIGINAL},
+    ),
+    "mnist-2-original-sigmoid": Recipe(
+        title="CNN Model 2 of CryptoDL with Sigmoid",
+        activation="sigmoid",
+        epochs=15,
+        **{**DEEP, **ORIGINAL},
+    ),
+    "mnist-2-original-tanh": Recipe(
+        title="CNN Model 2 of CryptoDL with Tanh",
+        activation="tanh",
+        epochs=15,
+        **{**DEEP, **ORIGINAL},
+    ),
+    "mnist-2-sigmoid": Recipe(
+        title="CNN Model 2 of CryptoDL, degree-3 polynomial of Sigmoid",
+        activation=approximation("sigmoid", 3),
+        learned=False,
+        epochs=15,
+        **DEEP,
+    ),
+    "mnist-2-tanh": Recipe(
+        title="CNN Model 2 of CryptoDL, degree-3 polynomial of Tanh",
+        activation=approximation("tanh", 3),
+        learned=False,
+        epochs=15,
+        **DEEP,
+    ),
+    "mnist-best": Recipe(
+        title="A wider CNN Model 2, learned degree-2 polynomials",
+        activation=SQUARE,
+        epochs=30,
+        teachers=("mnist-2-original-relu",),
+        distillation=0.5,
+        **{**DEEP, "architecture": BEST},
+    ),
+    "swish-mnist": Recipe(
+        title="Two convolutions with batch-norm and a degree-4 polynomial of Swish",
+        architecture=SWISH,
+        activation=approximation("swish", 4),
+        learned=False,
+        epochs=30,
+        clamp=5.0,
+        bfloat16=True,
+        compile=True,
+    ),
+    "cryptonets": Recipe(
+        title="The CryptoNets network, learned degree-2 polynomials",
+        architecture=CRYPTONETS,
+        activation=SQUARE,
+        epochs=40,
+    ),
+    "secureml": Recipe(
+        title="The SecureML network, two hidden layers of 128, learned degree-2 polynomials",
+        architecture=SECUREML,
+        activation=SQUARE,
+        epochs=40,
+    ),
+    "chabanne-light": Recipe(
+        title="The light network of Chabanne et al., Taylor polynomial of degree 2",
+        architecture=CHABANNE_LIGHT,
+        activation=approximation("relu-taylor", 2),
+        learned=False,
+        epochs=30,
+    ),
+    "fashion-1": Recipe(
+        title="CNN Model 1 of CryptoDL on Fashion-MNIST, learned degree-3 polynomial",
+        architecture=MODEL_1,
+        activation=CUBE,
+        dataset="fashion-mnist",
+        deformation=0.1,
+        mirror=True,
+    ),
+}
+
+# Table 1 of CryptoDL: methods 1 to 4 at degree 2, method 5 at degrees 3, 4, 6 and 8. At 5 and 7 method 5 gives the polynomials
+# of 4 and 6 on a symmetric interval: the Sigmoid it integrates is odd about 1/2, so its even powers vanish.
+TABLE_1 = [(method, 2, method) for method in ("least-squares", "taylor", "chebyshev", "modified-chebyshev")]
+TABLE_1 += [("derivative", degree, f"derivative-{degree}") for degree in (3, 4, 6, 8)]
+RECIPES |= {
+    f"mnist-1-{suffix}": Recipe(
+        title=f"CNN Model 1 of CryptoDL, ReLU by {method.replace('-', ' ')}, degree {degree}",
+        architecture=MODEL_1,
+        activation=approximation(f"relu-{method}", degree),
+        learned=False,
+        folder="table-1",
+        epochs=15,
+        clamp=5.0,
+    )
+    for method, degree, suffix in TABLE_1
+}

@@ -1,0 +1,99 @@
+"""What each recipe achieved: models/train/results.json, and the table made from it."""
+
+import json
+from pathlib import Path
+
+import torch
+
+from . import papers
+from .fitting import step_of
+from .network import Polynomial
+
+FOLDER = Path(__file__).resolve().parent.parent
+FILE = FOLDER / "results.json"
+BITS = (8, 6, 5, 4)
+
+
+@torch.no_grad()
+def agreement(net, data):
+    """Share of labels that stay when every merged map is rounded to symmetric integers of so many bits."""
+    net.eval()
+    dtype, net.dtype = net.dtype, torch.float32
+
+    def labels(perturb):
+        return torch.cat([net(x, perturb)[0].argmax(1) for x in data.images.split(1000)])
+
+    def rounding(bits):
+        def error(weight):
+            step = step_of(weight, bits)
+            return (weight / step).round() * step - weight
+        return error
+
+    exact = labels(None)
+    result = {str(bits): float((labels(rounding(bits)) == exact).double().mean()) for bits in BITS}
+    net.dtype = dtype
+    return result
+
+
+@torch.no_grad()
+def cost(net):
+    """(values that activations act on, multiply-adds of the layers as published) per image."""
+    values = multiply_adds = 0
+    for name, a, b in net.trace(torch.zeros(1, 1, 28, 28)):
+        module = getattr(net, name)
+        if isinstance(module, (torch.nn.Conv2d, torch.nn.Linear)):
+            multiply_adds += b.numel() * module.weight[0].numel()
+        elif type(net.architecture[name]).__name__ == "Activation":
+            values += b.numel()
+    return values, multiply_adds
+
+
+def entry(recipe, net, calibration, score, test):
+    values, multiply_adds = cost(net)
+    result = {
+        "title": recipe.title, "dataset": recipe.dataset, "epochs": recipe.epochs,
+        "correct": score, "images": len(test), "activation_values": values, "multiply_adds": multiply_adds,
+    }
+    if calibration is not None:
+        result["polynomials"] = {name: getattr(net, name).coefficients.tolist() for name in net.architecture
+                                 if isinstance(getattr(net, name), Polynomial)}
+        result["ranges"] = {name: [h.low, h.high] for name, h in calibration.histograms.items()}
+        result["agreement"] = agreement(net, test)
+    return result
+
+
+def load():
+    return json.loads(FILE.read_text()) if FILE.is_file() else {}
+
+
+def save(name, entry):
+    """Adds or replaces the network's entry, and rewrites the tables made of all entries."""
+    results = {**load(), name: entry}
+    FILE.write_text(json.dumps(results, indent=1, sort_keys=True) + "\n")
+    fill(FOLDER / "README.md", {"results": table(results)})
+    fill(FOLDER.parent.parent / "docs" / "accuracy.md", papers.tables(results))
+
+
+def fill(file, tables):
+    """Replaces the text between `<!-- NAME: written by train.py -->` and `<!-- end -->` by each table."""
+    text = file.read_text()
+    for name, lines in tables.items():
+        begin, end = f"<!-- {name}: written by train.py -->", "<!-- end -->"
+        before, rest = text.split(begin)
+        text = f"{before}{begin}\n{lines}\n{end}{rest.split(end, 1)[1]}"
+    file.write_text(text)
+
+
+def table(results):
+    header = ["network", "degree", "activation values", "multiply-adds", "test accuracy", *(f"{b} bits" for b in BITS)]
+    rows = [header, ["---"] * len(header)]
+    for name, e in sorted(results.items()):
+        degrees = {len(c) - 1 for c in e.get("polynomials", {}).values()}
+        kept = [percent(e["agreement"][str(b)]) if "agreement" in e else "" for b in BITS]
+        rows.append([f"`{name}`", ", ".join(map(str, degrees)), f"{e['activation_values']:,}",
+                     f"{e['multiply_adds'] / 1e6:.2f} M", percent(e["correct"] / e["images"]), *kept])
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+
+
+def percent(share):
+    return f"{100 * share:.2f} %"
