@@ -75,6 +75,12 @@ fn mnist_1_square_layered_public_key() {
     check("mnist-1-square", ScheduleKind::Layered, EncryptionKind::Public);
 }
 
+/// Two activations; relinearises and rescales between the layers.
+#[test]
+fn cryptonets() {
+    check("cryptonets", ScheduleKind::Auto, EncryptionKind::Secret);
+}
+
 #[test]
 fn budget_threads_and_fusion_cannot_change_a_bit() {
     let plan = planned("mnist-1-square", ScheduleKind::Layered, EncryptionKind::Secret);

@@ -324,18 +324,3 @@ fn plain_mode_follows_the_float_network_and_simulation_adds_the_predicted_noise(
     let rms = ((&noisy - &quantised).mapv(|d| d * d).mean().unwrap()).sqrt();
     assert!((rms / plan.program.content.output.noise).log2().abs() < 0.2);
 }
-
-#[test]
-#[ignore = "scratch"]
-fn scratch_plan() {
-    for name in std::env::var("NETS").unwrap().split(',') {
-        let net = Network::load(std::path::Path::new(name)).unwrap();
-        let start = std::time::Instant::now();
-        let lowered = lowered::Lowered::new(&net).unwrap();
-        println!("lowered {:?}", start.elapsed());
-        let options = PlanOptions::default();
-        let (found, runners) = search::search(&net.name, &lowered, &options).unwrap();
-        let plan = report::finish(&net, &lowered, &options, found, runners).unwrap();
-        println!("{:?}\n{}", start.elapsed(), plan.report);
-    }
-}

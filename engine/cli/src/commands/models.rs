@@ -48,16 +48,16 @@ impl Row {
     fn new(name: &'static str) -> Result<Self> {
         let network: Network = zoo::load(name)?;
         let Plan { program, report } = plan(&network, &PlanOptions::default())?;
-        let products = program.content.steps.iter().filter_map(|step| match step {
-            Step::Activation(activation) => Some(activation.products.len()),
+        let activations = program.content.steps.iter().filter_map(|step| match step {
+            Step::Activation(activation) => Some((activation.degree(), activation.products.len())),
             Step::Linear { .. } | Step::Reduction { .. } => None,
         });
-        let degrees: Vec<usize> = products.map(|products| products + 1).collect();
+        let (degrees, products): (Vec<usize>, Vec<usize>) = activations.unzip();
         Ok(Row {
             name,
             dataset: network.dataset.map(|id| id.name()),
             accuracy: network.accuracy.map(|accuracy| accuracy.share()),
-            depth: degrees.iter().map(|degree| degree - 1).sum(),
+            depth: products.iter().sum(),
             degrees,
             n: report.params.n,
             limbs: report.params.limbs,
