@@ -74,7 +74,7 @@ pub struct Execution {
     /// Which CPU kernels compute; `reference` is slow and obvious. A GPU's kernels are chosen by measuring them
     #[arg(long, default_value = "auto", value_parser = one_of(KERNELS))]
     pub kernels: Kernels,
-    /// Memory for ciphertexts on the backend, as 2GiB, 512MiB or bytes [default: half of the free memory, at most 3GiB;
+    /// Memory for ciphertexts on the backend, as 2GiB, 512MiB or bytes [default: half of the free memory;
     /// 3GiB on a GPU]
     #[arg(long, value_name = "SIZE", value_parser = memory::parse_size)]
     pub memory_budget: Option<u64>,

@@ -12,6 +12,9 @@ use super::bands::{Action, Layer, peak, schedule};
 use super::{ComputeReport, LayerTime, RunError};
 use crate::plan::{ActivationStep, PreparedPolynomial, Program, Step};
 
+/// Most bytes of the intermediates of one call: more only costs memory.
+const WORKING_SET: u64 = 512 << 20;
+
 /// Smallest slice of lanes that a slot-wise run is cut into.
 const MIN_LANES: usize = 256;
 
@@ -225,7 +228,7 @@ impl Layers {
         }
     }
 
-    /// Lanes per call, so that the intermediates of an unfused backend stay within half the budget.
+    /// Lanes per call, for the intermediates of an unfused backend.
     fn lanes_per_slice(&self, ops: &[SlotwiseOp<'_>], shape: &Shape) -> usize {
         let mut current = shape.clone();
         let mut widest = current.bytes();
@@ -235,7 +238,7 @@ impl Layers {
             current = next;
         }
         let per_lane = 2 * widest / shape.lanes as u64;
-        let lanes = (self.memory_budget / 2 / per_lane.max(1)) as usize;
+        let lanes = ((self.memory_budget / 2).min(WORKING_SET) / per_lane.max(1)) as usize;
         1 << lanes.clamp(MIN_LANES.min(shape.lanes), shape.lanes).ilog2()
     }
 
@@ -243,7 +246,7 @@ impl Layers {
     fn values_per_call(&self, shape: &Shape) -> usize {
         let limbs = shape.limbs.len() as u64 + self.special_primes;
         let per_value = 40 * limbs * shape.components as u64 * shape.lanes as u64;
-        ((self.memory_budget / 4 / per_value.max(1)) as usize).clamp(1, shape.values)
+        ((self.memory_budget / 4).min(WORKING_SET) / per_value.max(1)).clamp(1, shape.values as u64) as usize
     }
 }
 
