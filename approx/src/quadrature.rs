@@ -119,8 +119,11 @@ impl Chart<'_> {
             let (left, right) = (panel(whole.low, centre)?, panel(centre, whole.high)?);
             let error = |i: usize| (left.sums[i] + right.sums[i] - whole.sums[i]).abs();
             if depth == DEEPEST || (error(0) <= CONVERGED * scales[0] && error(1) <= CONVERGED * scales[1]) {
-                nodes.extend(whole.nodes);
-                weights.extend(whole.weights);
+                // The halves are there and more precise.
+                for half in [left, right] {
+                    nodes.extend(half.nodes);
+                    weights.extend(half.weights);
+                }
                 continue;
             }
             halved += 1;

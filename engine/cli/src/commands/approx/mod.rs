@@ -1,5 +1,6 @@
 //! `cryptodl approx`.
 
+mod plot;
 mod report;
 mod samples;
 
@@ -10,7 +11,7 @@ use clap::Args;
 use clap::builder::PossibleValuesParser;
 use cryptodl_approx::{Activation, Approximation, DEFAULT_POINTS, Error, Function, Interval, Method, Weight};
 
-use crate::files;
+use crate::files::{self, Access, Output};
 use crate::flags::one_of;
 use crate::json::Json;
 use report::{LeftOut, Report, Row};
@@ -56,6 +57,9 @@ pub struct Approx {
     /// Measure in which `derivative` fits the derivative
     #[arg(long, default_value = "chebyshev", value_parser = one_of(FITS))]
     derivative_fit: Fit,
+    /// Draw the function and its approximations
+    #[arg(long, value_name = "FILE.svg", value_parser = svg_path)]
+    plot: Option<PathBuf>,
     #[command(flatten)]
     json: Json,
 }
@@ -77,7 +81,7 @@ constant plus an odd one, so every second degree adds nothing: the reported degr
 
 Examples:
   cryptodl approx --function relu --method derivative --degree 4 --interval=-5,5
-  cryptodl approx --function tanh --method all --degree 3 --interval=-3,3 --json tanh.json
+  cryptodl approx --function tanh --method all --degree 3 --interval=-3,3 --plot tanh.svg
   cryptodl approx --function swish --method minimax --error 0.01 --interval=-6,6
   cryptodl approx --samples measured.csv --method numerical --degree 3";
 
@@ -98,13 +102,19 @@ const FITS: [(&str, Fit); 4] = [
 
 impl Approx {
     pub fn run(self) -> Result<()> {
-        let outputs: Vec<&Path> = self.json.path().into_iter().collect();
+        let outputs: Vec<&Path> = self.plot.as_deref().into_iter().chain(self.json.path()).collect();
         let inputs: Vec<&Path> = self.samples.as_deref().into_iter().collect();
         files::distinct(&outputs, &inputs)?;
         let function = self.function()?;
         let interval = self.interval(&function)?;
+        let plot = self.plot.as_deref().map(|path| Output::create(path, Access::Everybody)).transpose()?;
+        let json = self.json.create()?;
         let report = self.report(&function, interval)?;
-        self.json.create()?.show(&report, || report.to_string())
+        if let Some(file) = plot {
+            let drawing = plot::draw(&report, &function)?;
+            file.write(|file| file.write_all(drawing.as_bytes()))?;
+        }
+        json.show(&report, || report.to_string())
     }
 
     fn function(&self) -> Result<Function> {
@@ -176,4 +186,10 @@ fn interval(text: &str) -> Result<[f64; 2], String> {
     let number = |text: &str| text.trim().parse::<f64>().ok();
     let ends = text.split_once(',').and_then(|(low, high)| Some([number(low)?, number(high)?]));
     ends.ok_or_else(|| "two numbers with a comma between are needed, such as -5,5".into())
+}
+
+fn svg_path(text: &str) -> Result<PathBuf, String> {
+    let path = PathBuf::from(text);
+    let svg = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("svg"));
+    svg.then_some(path).ok_or_else(|| "the drawing is SVG: a name that ends in .svg is needed".into())
 }
