@@ -66,7 +66,9 @@ pub enum Error {
         high: f64,
     },
     /// Fewer points than a polynomial of the degree needs.
-    #[error("{found} samples in the interval are too few: {needed} or more are needed; give more points or a lower degree")]
+    #[error(
+        "{found} samples in the interval are too few: {needed} or more are needed; give more points or a lower degree"
+    )]
     TooFewSamples {
         /// Points in the interval.
         found: usize,
@@ -133,7 +135,9 @@ pub enum Error {
         lost_bits: f64,
     },
     /// The exchange found too few alternations: the function is constant or irregular.
-    #[error("the exchange did not converge for {function} at degree {degree}: take method `chebyshev`, or declare break points")]
+    #[error(
+        "the exchange did not converge for {function} at degree {degree}: take method `chebyshev`, or declare break points"
+    )]
     Exchange {
         /// Name of the function.
         function: String,

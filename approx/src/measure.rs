@@ -59,7 +59,9 @@ impl Weight {
     /// [`Error::Sigma`].
     pub fn on(self, interval: Interval) -> Result<WeightedMeasure, Error> {
         match self {
-            Weight::Gaussian { sigma: Some(sigma) } if !(sigma.is_finite() && sigma > 0.0) => Err(Error::Sigma { sigma }),
+            Weight::Gaussian { sigma: Some(sigma) } if !(sigma.is_finite() && sigma > 0.0) => {
+                Err(Error::Sigma { sigma })
+            }
             _ => Ok(WeightedMeasure { weight: self, interval }),
         }
     }
@@ -121,13 +123,9 @@ impl Measure for WeightedMeasure {
         let interval = self.interval;
         let splits = interval.split_at(&[self.breaks(), function.breaks(interval)].concat());
         if self.weight == Weight::Chebyshev {
-            // x = -cos s makes the density constant.
-            let angle = |x: &f64| libm::acos((-interval.to_unit(*x)).clamp(-1.0, 1.0));
-            let mut splits: Vec<f64> = splits.iter().map(angle).collect();
-            if let (Some(first), Some(last)) = (splits.first().copied(), splits.last_mut()) {
-                debug_assert!(first == 0.0);
-                *last = PI;
-            }
+            // x = -cos s makes the density constant. The ends are exact, whatever the map to [-1, 1] rounds.
+            let inner = splits[1..splits.len() - 1].iter().map(|&x| libm::acos(-interval.to_unit(x)));
+            let splits: Vec<f64> = std::iter::once(0.0).chain(inner).chain([PI]).collect();
             let map = |s: f64| (interval.from_unit(-libm::cos(s)), 1.0);
             return Chart { splits, map: &map }.quadrature(function, interval, degree);
         }
@@ -148,7 +146,9 @@ impl Points {
     pub fn new(function: &Function, interval: Interval, count: usize) -> Self {
         let x = match function.samples() {
             Some(samples) => samples.x().iter().copied().filter(|&x| interval.contains(x)).collect(),
-            None => (0..count).map(|i| interval.from_unit((2.0 * i as f64 / (count.max(2) - 1) as f64) - 1.0)).collect(),
+            None => {
+                (0..count).map(|i| interval.from_unit((2.0 * i as f64 / (count.max(2) - 1) as f64) - 1.0)).collect()
+            }
         };
         Points { interval, x }
     }

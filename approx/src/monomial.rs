@@ -30,11 +30,8 @@ impl Monomial {
     pub fn new(series: &Series) -> Result<Self, Error> {
         let interval = series.interval();
         let (points, degree) = (8 * (series.degree() + 1), series.degree());
-        let grid = || {
-            (0..=points).map(|i| {
-                interval.from_unit(-libm::cos(std::f64::consts::PI * i as f64 / points as f64))
-            })
-        };
+        let grid =
+            || (0..=points).map(|i| interval.from_unit(-libm::cos(std::f64::consts::PI * i as f64 / points as f64)));
         let largest = grid().map(|x| series.value(x).abs()).fold(0.0, f64::max);
         let mut coefficients = shift(unit_coefficients(series), interval.centre(), interval.half_length());
         let term = |k: usize, a: f64| a.abs() * libm::pow(interval.magnitude(), k as f64);

@@ -98,7 +98,8 @@ impl Chart<'_> {
                 let value = function.finite(x)?;
                 panel.nodes.push(x);
                 panel.weights.push(weight);
-                panel.sums = [panel.sums[0] + weight, panel.sums[1] + weight * value, panel.sums[2] + weight * value.abs()];
+                panel.sums =
+                    [panel.sums[0] + weight, panel.sums[1] + weight * value, panel.sums[2] + weight * value.abs()];
             }
             Ok(panel)
         };

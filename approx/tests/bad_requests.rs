@@ -23,7 +23,10 @@ fn intervals() {
         (0.0, 1e-310),
     ] {
         let error = Interval::new(low, high).expect_err("improper");
-        assert!(matches!(error, Error::Interval { .. }) && error.to_string().contains("for example [-5, 5]"), "{error}");
+        assert!(
+            matches!(error, Error::Interval { .. }) && error.to_string().contains("for example [-5, 5]"),
+            "{error}"
+        );
     }
 }
 
@@ -46,7 +49,8 @@ fn degrees() {
     let far = fit(&wavy, Interval::new(100.0, 101.0).expect("proper"), Method::Projection(Weight::Legendre), 6);
     let error = far.expect("stable").monomial().expect_err("unstable");
     assert!(error.to_string().contains("shift the input"), "{error}");
-    let huge = fit(&Activation::Tanh.into(), Interval::symmetric(1e60).expect("proper"), Method::Taylor { at: None }, 7);
+    let huge =
+        fit(&Activation::Tanh.into(), Interval::symmetric(1e60).expect("proper"), Method::Taylor { at: None }, 7);
     assert!(matches!(huge, Err(Error::Unstable { .. })), "{huge:?}");
 }
 
@@ -54,7 +58,10 @@ fn degrees() {
 fn functions_that_are_not_finite() {
     let pole = Function::new("1/x", |x| 1.0 / x);
     let error = fit(&pole, unit(), Method::Minimax, 2).expect_err("refused");
-    assert!(matches!(error, Error::NotFinite { x: 0.0, .. }) && error.to_string().contains("1/x is inf at 0"), "{error}");
+    assert!(
+        matches!(error, Error::NotFinite { x: 0.0, .. }) && error.to_string().contains("1/x is inf at 0"),
+        "{error}"
+    );
     let log = Function::new("ln x", f64::ln);
     assert!(matches!(fit(&log, unit(), Method::Minimax, 2), Err(Error::NotFinite { x: -1.0, .. })));
     // Between the points of the first check, found by quadrature or not at all as an answer.
@@ -82,16 +89,26 @@ fn samples() {
     let function = Function::sampled("points", Samples::new(&points).expect("ascending"));
     let whole = Interval::new(0.0, 4.0).expect("proper");
     let numerical = Method::Numerical { points: 9 };
-    assert_eq!(fit(&function, whole, numerical, 5).expect_err("5 points"), Error::TooFewSamples { found: 5, needed: 6 });
+    assert_eq!(
+        fit(&function, whole, numerical, 5).expect_err("5 points"),
+        Error::TooFewSamples { found: 5, needed: 6 }
+    );
     let half = Interval::new(0.0, 2.5).expect("proper");
     assert_eq!(fit(&function, half, numerical, 3).expect_err("3 points"), Error::TooFewSamples { found: 3, needed: 4 });
     let beyond = Interval::new(0.0, 4.5).expect("proper");
-    assert_eq!(fit(&function, beyond, numerical, 2).expect_err("beyond"), Error::OutsideSamples { low: 0.0, high: 4.0 });
+    assert_eq!(
+        fit(&function, beyond, numerical, 2).expect_err("beyond"),
+        Error::OutsideSamples { low: 0.0, high: 4.0 }
+    );
     let taylor = fit(&function, whole, Method::Taylor { at: None }, 2).expect_err("no series");
     assert_eq!(taylor, Error::NoTaylorSeries { function: "points".into(), at: 0.0 });
     // Enough points are enough: the parabola is found again.
     let parabola = fit(&function, whole, numerical, 2).expect("5 points").monomial().expect("stable");
-    parabola.coefficients.iter().zip([0.0, 0.0, 1.0]).for_each(|(found, expected)| assert!((found - expected).abs() < 1e-13));
+    parabola
+        .coefficients
+        .iter()
+        .zip([0.0, 0.0, 1.0])
+        .for_each(|(found, expected)| assert!((found - expected).abs() < 1e-13));
     // Points at equal distances cannot hold nearly as many degrees as they are.
     let relu = Activation::Relu.into();
     assert!(matches!(fit(&relu, unit(), Method::Numerical { points: 120 }, 118), Err(Error::Dependent { .. })));

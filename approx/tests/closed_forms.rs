@@ -47,7 +47,7 @@ fn recurrences_of_classical_families() {
     // Ten standard deviations hold the normal law up to 1e-22: Hermite's polynomials.
     let hermite = orthogonal_polynomials(&Weight::Gaussian { sigma: Some(0.4) }.on(on([-3.0, 5.0])).expect("sigma"), 8);
     let hermite = hermite.expect("well-conditioned");
-    (1..8).for_each(|k| close(hermite.beta[k], 0.01 * k as f64, 1e-14));
+    (1..8).for_each(|k| close(hermite.beta[k], 0.01 * k as f64, 3e-14));
     let n = 40.0;
     let points = Points::new(&relu(), on([-3.0, 5.0]), 40);
     let step = 2.0 / (n - 1.0);
@@ -79,7 +79,10 @@ fn polynomials_are_orthogonal() {
             let density = simpson * measure.weight(x).expect("a density");
             let mut p = vec![1.0, t - alpha[0]];
             (1..7).for_each(|k| p.push((t - alpha[k]) * p[k] - beta[k] * p[k - 1]));
-            products.iter_mut().zip(&p).for_each(|(row, u)| row.iter_mut().zip(&p).for_each(|(s, v)| *s += density * u * v));
+            products
+                .iter_mut()
+                .zip(&p)
+                .for_each(|(row, u)| row.iter_mut().zip(&p).for_each(|(s, v)| *s += density * u * v));
         }
         for i in 0..8 {
             for j in 0..i {
@@ -181,7 +184,9 @@ fn minimax_of_a_pole_and_a_kink() {
         assert!(before < scaled && scaled < 0.280_169_499_1, "{n}: {scaled}");
         before = scaled;
     }
-    close(before, 0.280_169_499_1 - 0.043_97 / (32.0 * 32.0 * 4.0), 3e-6);
+    // Varga and Carpenter, On the Bernstein conjecture in approximation theory, 1985: the first terms of its expansion.
+    let n2 = 32.0 * 32.0;
+    close(before, 0.280_169_499_0 - 0.043_967_529 / n2 + 0.026_407_169 / (n2 * n2), 1e-9);
 }
 
 #[test]
@@ -225,7 +230,8 @@ fn samples_are_joined_without_overshoot() {
     let mut before = samples.value(-2.0);
     for i in 0..=500 {
         let x = -2.0 + 0.01 * f64::from(i);
-        assert!(samples.value(x) >= before - 1e-15 && (1.0..=4.0).contains(&samples.value(x)), "{x}");
+        let rounding = 1e-14;
+        assert!(samples.value(x) >= before - rounding && (samples.value(x) - 2.5).abs() <= 1.5 + rounding, "{x}");
         before = samples.value(x);
         let difference = (samples.value(x + 1e-6) - samples.value(x - 1e-6)) / 2e-6;
         if (0.01..=4.98).contains(&(x + 2.0)) {
@@ -241,9 +247,10 @@ fn samples_are_joined_without_overshoot() {
 #[test]
 fn lowest_degree_for_an_error() {
     let pole = Function::new("1/(2-x)", |x| 1.0 / (2.0 - x));
-    for tolerance in [0.1, 1e-3, 1e-6] {
+    for tolerance in [0.1_f64, 1e-3, 1e-6] {
         let degree = ((3.0 * tolerance).ln() / (2.0 - 3.0_f64.sqrt()).ln()).ceil();
-        let found = Approximation::of_lowest_degree(&pole, on(UNIT), Method::Minimax, tolerance, 30).expect("reachable");
+        let found =
+            Approximation::of_lowest_degree(&pole, on(UNIT), Method::Minimax, tolerance, 30).expect("reachable");
         assert_eq!(found.series.degree() as f64, degree);
         // Another method needs at least this degree, and the one below it does not do.
         let method = Method::Projection(Weight::Chebyshev);
@@ -264,16 +271,19 @@ fn costs() {
         (3, (2, 2), (2, 2)),
         // z^2, then z^2 (z^2 + a z + b) + ...
         (4, (3, 3), (2, 2)),
-        // z^2, z^4 and z^4 (z + a) + z^2 (b z + c) + ...
+        // Horner's rule in z^2: (z^2 (z + a) + b z + c) z^2 + ...
         (5, (4, 4), (3, 3)),
-        // z^2, z^4 and z^4 (z^2 + a z + b) + (c z^3 + ...) with z^3 = z^2 z
         (6, (5, 5), (3, 3)),
+        // z^2, z^3, z^4 and z^4 (z^3 + ...) + ..., or z^4 (z^4 + ...) + ...
         (7, (6, 6), (3, 4)),
-        // z^2, z^3, z^4 and z^4 (z^4 + ...) + ...
         (8, (7, 7), (3, 4)),
     ] {
         let circuit = |(depth, multiplications)| Circuit { depth, multiplications };
-        assert_eq!(Cost::new(degree), Cost { horner: circuit(horner), paterson_stockmeyer: circuit(scheme) }, "{degree}");
+        assert_eq!(
+            Cost::new(degree),
+            Cost { horner: circuit(horner), paterson_stockmeyer: circuit(scheme) },
+            "{degree}"
+        );
     }
     for degree in 9..200_usize {
         let Circuit { depth, multiplications } = Cost::new(degree).paterson_stockmeyer;

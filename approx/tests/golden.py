@@ -5,7 +5,7 @@
 Mean-square approximations come from the normal equations in powers of x with adaptive tanh-sinh quadrature (the library: orthogonal
 polynomials and Gauss-Legendre panels in double precision); minimax from an exchange of single systems of linear equations on a
 uniform grid (the library: barycentric interpolation); Taylor series from numerical differentiation (the library: differential
-equations). Takes about two minutes.
+equations). Takes about half a minute.
 """
 
 import json

@@ -33,7 +33,8 @@ fn approximations() {
         };
         let [low, high] = numbers(&case["interval"])[..] else { panic!("{case}") };
         let degree = case["degree"].as_u64().expect("a degree") as usize;
-        let found = Approximation::new(&function, Interval::new(low, high).expect("proper"), method, degree).expect("proper");
+        let found =
+            Approximation::new(&function, Interval::new(low, high).expect("proper"), method, degree).expect("proper");
         let coefficients = found.monomial().expect("stable").coefficients;
         let magnitude = low.abs().max(high.abs());
         // Minimax coefficients are as flat around the optimum as its error is known.
@@ -53,7 +54,8 @@ fn approximations() {
 fn taylor_series() {
     for case in golden("taylor") {
         let expected = numbers(&case["coefficients"]);
-        let found = activation(&case).taylor(case["at"].as_f64().expect("a point"), expected.len() - 1).expect("smooth");
+        let found =
+            activation(&case).taylor(case["at"].as_f64().expect("a point"), expected.len() - 1).expect("smooth");
         for (found, expected) in found.iter().zip(&expected) {
             assert!((found - expected).abs() <= 2e-15, "{case}: {found} is not {expected}");
         }

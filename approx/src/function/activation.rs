@@ -80,23 +80,21 @@ impl Activation {
     /// series: ReLU at 0. From the differential equations of the functions, term by term (Griewank and Walther, Evaluating
     /// Derivatives, 2008, chapter 13).
     pub fn taylor(self, at: f64, degree: usize) -> Option<Vec<f64>> {
-        let line = |f: f64, df: f64| [f, df].into_iter().chain(std::iter::repeat(0.0)).take(degree + 1).collect::<Vec<_>>();
+        let line =
+            |f: f64, df: f64| [f, df].into_iter().chain(std::iter::repeat(0.0)).take(degree + 1).collect::<Vec<_>>();
         Some(match self {
             Activation::Relu if at == 0.0 => return None,
             Activation::Relu => line(self.value(at), self.derivative(at)),
             // s' = s (1 - s)
             Activation::Sigmoid => logistic(sigmoid(at), degree, 1.0, |s, k| s[k] - convolution(s, s, k)),
             // t' = 1 - t^2
-            Activation::Tanh => {
-                logistic(libm::tanh(at), degree, 1.0, |t, k| f64::from(k == 0) - convolution(t, t, k))
-            }
+            Activation::Tanh => logistic(libm::tanh(at), degree, 1.0, |t, k| f64::from(k == 0) - convolution(t, t, k)),
             Activation::Swish => product(&line(at, 1.0), &Activation::Sigmoid.taylor(at, degree)?),
             Activation::Softplus => integral(self.value(at), &Activation::Sigmoid.taylor(at, degree)?),
             Activation::Gelu => {
                 // d' = -x d for the density d of the normal law
-                let density = logistic(normal_density(at), degree, -1.0, |d, k| {
-                    at * d[k] + if k > 0 { d[k - 1] } else { 0.0 }
-                });
+                let density =
+                    logistic(normal_density(at), degree, -1.0, |d, k| at * d[k] + if k > 0 { d[k - 1] } else { 0.0 });
                 product(&line(at, 1.0), &integral(normal_distribution(at), &density))
             }
         })

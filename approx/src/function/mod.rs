@@ -31,7 +31,10 @@ enum Kind {
 impl Function {
     /// Any function; it must be finite on the interval of approximation.
     pub fn new(name: impl Into<String>, value: impl Fn(f64) -> f64 + Send + Sync + 'static) -> Self {
-        Function { name: name.into(), kind: Kind::Closure { value: Arc::new(value), derivative: None, breaks: Vec::new() } }
+        Function {
+            name: name.into(),
+            kind: Kind::Closure { value: Arc::new(value), derivative: None, breaks: Vec::new() },
+        }
     }
 
     /// Points between which the function is smooth, such as kinks and steps. Quadrature and the search for extrema work

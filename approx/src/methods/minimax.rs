@@ -78,7 +78,8 @@ fn shorten(reference: &mut Vec<Extremum>, count: usize) {
 fn levelled(function: &Function, interval: Interval, points: &[f64]) -> Series {
     let t: Vec<f64> = points.iter().map(|&x| interval.to_unit(x)).collect();
     // Barycentric weights; the factor 2 is the capacity of [-1, 1], without which they overflow.
-    let weight = |i: usize| t.iter().enumerate().filter(|(j, _)| *j != i).map(|(_, tj)| 2.0 * (t[i] - tj)).product::<f64>();
+    let weight =
+        |i: usize| t.iter().enumerate().filter(|(j, _)| *j != i).map(|(_, tj)| 2.0 * (t[i] - tj)).product::<f64>();
     let weights: Vec<f64> = (0..t.len()).map(|i| 1.0 / weight(i)).collect();
     let values: Vec<f64> = points.iter().map(|&x| function.value(x)).collect();
     let sign = |i: usize| if i.is_multiple_of(2) { 1.0 } else { -1.0 };

@@ -23,7 +23,7 @@ pub enum Method {
     /// them at equal distances. By polynomials orthogonal on the points (Forsythe, Generation and use of orthogonal
     /// polynomials for data-fitting with a digital computer, 1957).
     Numerical {
-        /// For functions that are not sampled; [`DEFAULT_POINTS`] is usual.
+        /// How many; without effect on a sampled function.
         points: usize,
     },
     /// The Taylor polynomial (section 3.2, method 2).
@@ -49,16 +49,8 @@ pub enum Method {
 
 impl Method {
     /// Names that [`Method::from_name`] knows: the paper's five methods first, in its order.
-    pub const NAMES: [&'static str; 8] = [
-        "numerical",
-        "taylor",
-        "chebyshev",
-        "modified-chebyshev",
-        "derivative",
-        "legendre",
-        "gaussian",
-        "minimax",
-    ];
+    pub const NAMES: [&'static str; 8] =
+        ["numerical", "taylor", "chebyshev", "modified-chebyshev", "derivative", "legendre", "gaussian", "minimax"];
 
     /// The method of this name with the usual settings, for `function`: `modified-chebyshev` is [`Weight::modified`],
     /// `derivative` fits in Chebyshev's measure.
@@ -67,7 +59,9 @@ impl Method {
     /// [`Error::UnknownMethod`].
     pub fn from_name(name: &str, function: &Function) -> Result<Self, Error> {
         Ok(match name {
-            "numerical" => Method::Numerical { points: DEFAULT_POINTS },
+            "numerical" => {
+                Method::Numerical { points: function.samples().map_or(DEFAULT_POINTS, |samples| samples.x().len()) }
+            }
             "taylor" => Method::Taylor { at: None },
             "chebyshev" => Method::Projection(Weight::Chebyshev),
             "modified-chebyshev" => Method::Projection(Weight::modified(function)),

@@ -3,12 +3,7 @@
 use crate::{Activation, Error, Function, Interval, Recurrence, Series};
 
 /// The Taylor polynomial of `function`, or of Softplus in place of ReLU at 0.
-pub(super) fn expand(
-    function: &Function,
-    interval: Interval,
-    at: Option<f64>,
-    degree: usize,
-) -> Result<Series, Error> {
+pub(super) fn expand(function: &Function, interval: Interval, at: Option<f64>, degree: usize) -> Result<Series, Error> {
     let at = at.unwrap_or(if interval.contains(0.0) { 0.0 } else { interval.centre() });
     if !at.is_finite() {
         return Err(Error::ExpansionPoint { at });

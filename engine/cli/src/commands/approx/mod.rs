@@ -163,7 +163,7 @@ impl Approx {
     fn method(&self, name: &str, function: &Function) -> Result<Method, Error> {
         let gaussian = Weight::Gaussian { sigma: self.sigma };
         Ok(match Method::from_name(name, function)? {
-            Method::Numerical { .. } => Method::Numerical { points: self.points },
+            Method::Numerical { .. } if function.samples().is_none() => Method::Numerical { points: self.points },
             Method::Taylor { .. } => Method::Taylor { at: self.at },
             Method::Projection(Weight::Gaussian { .. }) => Method::Projection(gaussian),
             Method::Derivative(_) => Method::Derivative(match self.derivative_fit {

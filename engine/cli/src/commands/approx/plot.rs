@@ -52,15 +52,16 @@ fn render(report: &Report, function: &Function, svg: &mut String) -> Result<(), 
     let text = (FONT, 15);
     chart.configure_mesh().x_desc("x").y_desc("value").label_style(text).light_line_style(WHITE).draw()?;
 
-    let mut curve = |name: String, style: ShapeStyle, points: Vec<(f64, f64)>| -> Result<(), Box<dyn std::error::Error>> {
-        for (index, piece) in clip(&points, low, high).into_iter().enumerate() {
-            let drawn = chart.draw_series(LineSeries::new(piece, style))?;
-            if index == 0 {
-                drawn.label(&name).legend(move |(x, y)| PathElement::new([(x, y), (x + 24, y)], style));
+    let mut curve =
+        |name: String, style: ShapeStyle, points: Vec<(f64, f64)>| -> Result<(), Box<dyn std::error::Error>> {
+            for (index, piece) in clip(&points, low, high).into_iter().enumerate() {
+                let drawn = chart.draw_series(LineSeries::new(piece, style))?;
+                if index == 0 {
+                    drawn.label(&name).legend(move |(x, y)| PathElement::new([(x, y), (x + 24, y)], style));
+                }
             }
-        }
-        Ok(())
-    };
+            Ok(())
+        };
     curve(report.function.clone(), BLACK.stroke_width(3), xs.iter().copied().zip(values()).collect())?;
     for (row, colour) in report.approximations.iter().zip(COLOURS.iter().cycle()) {
         let points = xs.iter().map(|&x| (x, row.monomial.value(x))).collect();
@@ -92,7 +93,9 @@ fn clip(points: &[(f64, f64)], low: f64, high: f64) -> Vec<Vec<(f64, f64)>> {
         let before = i.checked_sub(1).map(|i| points[i]);
         match (before.filter(|before| inside(before.1)), inside(point.1)) {
             (Some(_), true) => pieces.last_mut().expect("an inner point has a piece").push(point),
-            (None, true) => pieces.push(before.map(|before| border(point, before)).into_iter().chain([point]).collect()),
+            (None, true) => {
+                pieces.push(before.map(|before| border(point, before)).into_iter().chain([point]).collect())
+            }
             (Some(before), false) => pieces.last_mut().expect("an inner point has a piece").push(border(before, point)),
             (None, false) => {}
         }
@@ -107,7 +110,8 @@ mod tests {
     #[test]
     fn curves_end_at_the_border() {
         let points = [(0.0, -2.0), (1.0, 0.0), (2.0, 0.5), (3.0, 2.5), (4.0, 9.0), (5.0, 0.0)];
-        let expected = vec![vec![(0.5, -1.0), (1.0, 0.0), (2.0, 0.5), (2.25, 1.0)], vec![(5.0 - 1.0 / 9.0, 1.0), (5.0, 0.0)]];
+        let expected =
+            vec![vec![(0.5, -1.0), (1.0, 0.0), (2.0, 0.5), (2.25, 1.0)], vec![(5.0 - 1.0 / 9.0, 1.0), (5.0, 0.0)]];
         assert_eq!(clip(&points, -1.0, 1.0), expected);
     }
 }

@@ -60,7 +60,14 @@ impl fmt::Display for Report {
         writeln!(
             f,
             "{:<width$} {:>6} {:>11} {:>11} {:>11} {:>11} {:>15} {:>20}",
-            "method", "degree", "largest err", "rms error", "slope: max", "slope: rms", "Horner d/mults", "Paterson-St. d/mults"
+            "method",
+            "degree",
+            "largest err",
+            "rms error",
+            "slope: max",
+            "slope: rms",
+            "Horner d/mults",
+            "Paterson-St. d/mults"
         )?;
         for row in &self.approximations {
             let Row { errors, cost, .. } = row;
@@ -85,7 +92,11 @@ impl fmt::Display for Report {
                 write!(f, ": the terms above it, up to {}, vanish", row.requested_degree)?;
             }
             if let Some(alternation) = &row.alternation {
-                write!(f, "; no polynomial of degree {} has a largest error below {:e}", row.requested_degree, alternation.lower)?;
+                write!(
+                    f,
+                    "; no polynomial of degree {} has a largest error below {:e}",
+                    row.requested_degree, alternation.lower
+                )?;
             }
             writeln!(f, "\ncoefficients = {:?}", row.monomial.coefficients)?;
         }
