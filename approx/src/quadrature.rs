@@ -68,8 +68,10 @@ fn legendre(n: usize, t: f64) -> (f64, f64) {
 
 /// Agreement between a panel and its halves that counts as converged, as a share of the whole integral.
 const CONVERGED: f64 = 1e-14;
-/// A panel is not halved more often than this: what is left of a step is negligible.
+/// A panel is not halved more often than this. What is left of a step, a share of 1e-13, is negligible...
 const DEEPEST: u32 = 44;
+/// ... but more than this share is left of a pole only.
+const NEGLIGIBLE: f64 = 1e-10;
 /// Panels beyond those that the break points ask for.
 const MAX_PANELS: usize = 20_000;
 
@@ -109,7 +111,8 @@ impl Chart<'_> {
         }
         let limit = stack.len() + MAX_PANELS;
         let total = |i: usize| stack.iter().map(|(panel, _)| panel.sums[i]).sum::<f64>();
-        let scales = [total(0), total(2)];
+        // Weight that the first panels missed counts once it is found.
+        let mut scales = [total(0), total(2)];
         let unresolved =
             || Error::Unresolved { function: function.name().into(), low: interval.low(), high: interval.high() };
         // Taken from the end and halved right half first, the panels come out ascending.
@@ -119,7 +122,8 @@ impl Chart<'_> {
             let centre = 0.5 * (whole.low + whole.high);
             let (left, right) = (panel(whole.low, centre)?, panel(centre, whole.high)?);
             let error = |i: usize| (left.sums[i] + right.sums[i] - whole.sums[i]).abs();
-            if depth == DEEPEST || (error(0) <= CONVERGED * scales[0] && error(1) <= CONVERGED * scales[1]) {
+            let within = |share: f64| error(0) <= share * scales[0] && error(1) <= share * scales[1];
+            if within(CONVERGED) || (depth == DEEPEST && within(NEGLIGIBLE)) {
                 // The halves are there and more precise.
                 for half in [left, right] {
                     nodes.extend(half.nodes);
@@ -128,7 +132,10 @@ impl Chart<'_> {
                 continue;
             }
             halved += 1;
-            if halved + stack.len() > limit {
+            for (scale, i) in scales.iter_mut().zip([0, 2]) {
+                *scale += left.sums[i] + right.sums[i] - whole.sums[i];
+            }
+            if depth == DEEPEST || halved + stack.len() > limit {
                 return Err(unresolved());
             }
             stack.push((right, depth + 1));

@@ -134,8 +134,20 @@ fn settings() {
     assert_eq!(derivative, Error::NoDerivative { function: "cube".into() });
     assert!("relu6".parse::<Activation>().expect_err("unknown").to_string().contains("softplus"));
     assert!(Method::from_name("lagrange", &relu).expect_err("unknown").to_string().contains("minimax"));
-    // All its weight is at the ends: degree 2 cannot be told from degree 0.
-    let narrow = Interval::symmetric(1e-3).expect("proper");
-    let found = fit(&relu, narrow, Method::Projection(Weight::ModifiedRelu), 4);
-    assert!(found.is_ok() || matches!(found, Err(Error::Dependent { .. } | Error::Unresolved { .. })));
+}
+
+/// On a short interval all the weight of the measure for ReLU is at the ends: in the limit only the values there count, and higher
+/// degrees cannot be told apart.
+#[test]
+fn measures_without_width() {
+    let relu: Function = Activation::Relu.into();
+    let method = Method::Projection(Weight::ModifiedRelu);
+    let short = Interval::symmetric(1e-3).expect("proper");
+    let line = fit(&relu, short, method, 1).expect("two points carry a line").monomial().expect("stable");
+    line.coefficients
+        .iter()
+        .zip([5e-4, 0.5])
+        .for_each(|(found, expected)| assert!((found / expected - 1.0).abs() < 1e-3));
+    let error = fit(&relu, short, method, 100).expect_err("too many degrees");
+    assert!(matches!(error, Error::Dependent { .. }) && error.to_string().contains("wider interval"), "{error}");
 }

@@ -140,8 +140,8 @@ impl Approx {
             let method = self.method(name, function)?;
             match self.approximations(function, interval, method) {
                 Ok(found) => rows.extend(found),
-                // Asked for by name it is an error.
-                Err(error @ (Error::NoTaylorSeries { .. } | Error::NoDerivative { .. })) if all => {
+                // Asked for by name these are errors.
+                Err(error @ (Error::NoTaylorSeries { .. } | Error::ToleranceNotReached { .. })) if all => {
                     left_out.push(LeftOut { method: name.into(), reason: error.to_string() });
                 }
                 Err(error) => return Err(error).context(format!("{} by method {name}", function.name())),

@@ -6,7 +6,8 @@ use plotters::prelude::*;
 
 use super::report::Report;
 
-const SIZE: (u32, u32) = (900, 600);
+/// Coordinates are whole numbers, so small drawings have jagged curves.
+const SIZE: (u32, u32) = (1800, 1200);
 const FONT: &str = "sans-serif";
 /// Points of a curve.
 const STEPS: usize = 800;
@@ -44,34 +45,34 @@ fn render(report: &Report, function: &Function, svg: &mut String) -> Result<(), 
     area.fill(&WHITE)?;
     let title = format!("{} on [{}, {}]", report.function, interval.low(), interval.high());
     let mut chart = ChartBuilder::on(&area)
-        .caption(title, (FONT, 24))
-        .margin(16)
-        .x_label_area_size(44)
-        .y_label_area_size(60)
+        .caption(title, (FONT, 48))
+        .margin(32)
+        .x_label_area_size(88)
+        .y_label_area_size(120)
         .build_cartesian_2d(interval.low()..interval.high(), low..high)?;
-    let text = (FONT, 15);
-    chart.configure_mesh().x_desc("x").y_desc("value").label_style(text).light_line_style(WHITE).draw()?;
+    let text = (FONT, 30);
+    chart.configure_mesh().x_desc("x").y_desc("value").label_style(text).max_light_lines(1).draw()?;
 
     let mut curve =
         |name: String, style: ShapeStyle, points: Vec<(f64, f64)>| -> Result<(), Box<dyn std::error::Error>> {
             for (index, piece) in clip(&points, low, high).into_iter().enumerate() {
                 let drawn = chart.draw_series(LineSeries::new(piece, style))?;
                 if index == 0 {
-                    drawn.label(&name).legend(move |(x, y)| PathElement::new([(x, y), (x + 24, y)], style));
+                    drawn.label(&name).legend(move |(x, y)| PathElement::new([(x, y), (x + 48, y)], style));
                 }
             }
             Ok(())
         };
-    curve(report.function.clone(), BLACK.stroke_width(3), xs.iter().copied().zip(values()).collect())?;
+    curve(report.function.clone(), BLACK.stroke_width(6), xs.iter().copied().zip(values()).collect())?;
     for (row, colour) in report.approximations.iter().zip(COLOURS.iter().cycle()) {
         let points = xs.iter().map(|&x| (x, row.monomial.value(x))).collect();
-        curve(format!("{}, degree {}", row.description, row.degree), colour.stroke_width(2), points)?;
+        curve(format!("{}, degree {}", row.description, row.degree), colour.stroke_width(4), points)?;
     }
     chart
         .configure_series_labels()
         .position(SeriesLabelPosition::UpperLeft)
-        .margin(12)
-        .legend_area_size(32)
+        .margin(24)
+        .legend_area_size(64)
         .label_font(text)
         .background_style(WHITE.mix(0.85))
         .border_style(BLACK.mix(0.4))
