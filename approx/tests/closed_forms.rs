@@ -189,6 +189,22 @@ fn minimax_of_a_pole_and_a_kink() {
     close(before, 0.280_169_499_0 - 0.043_967_529 / n2 + 0.026_407_169 / (n2 * n2), 1e-9);
 }
 
+/// Many more extrema than a polynomial of the degree has: `cos(k acos x)` has the smallest error 1 up to degree k - 1, with p = 0.
+#[test]
+fn minimax_of_a_wave() {
+    let wave = Function::new("T_40", |x: f64| (40.0 * x.clamp(-1.0, 1.0).acos()).cos());
+    for degree in [1, 2, 7, 20, 39] {
+        let found = fit(&wave, UNIT, Method::Minimax, degree);
+        close(found.errors.sup, 1.0, 1e-9);
+        close(found.alternation.expect("minimax proves itself").lower, 1.0, 1e-6);
+    }
+    // One wave is larger than the others: only extrema near it matter.
+    let bump = Function::new("bump", |x: f64| (30.0 * x).sin() * (1.0 + (-4.0 * x * x).exp()));
+    let found = fit(&bump, UNIT, Method::Minimax, 3);
+    let alternation = found.alternation.expect("minimax proves itself");
+    assert!(alternation.upper - alternation.lower <= 1e-6 * alternation.upper);
+}
+
 #[test]
 fn taylor_series_at_zero() {
     let root = (2.0 * PI).sqrt();

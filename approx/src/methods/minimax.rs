@@ -62,14 +62,21 @@ pub(super) fn exchange(function: &Function, interval: Interval, degree: usize) -
         .ok_or_else(|| Error::Exchange { function: function.name().into(), degree })
 }
 
-/// Drops the smaller end until `count` are left, which keeps the signs alternating and the largest error in.
+/// Drops the smallest errors until `count` are left, with a neighbour where the signs would no longer alternate. The largest stays, and
+/// none below the last levelled error does: `count` alternating ones reach it.
 fn shorten(reference: &mut Vec<Extremum>, count: usize) {
+    let size = |e: &Extremum| e.value.abs();
     while reference.len() > count {
-        let (first, last) = (reference[0], reference[reference.len() - 1]);
-        if first.value.abs() < last.value.abs() {
-            reference.remove(0);
+        let last = reference.len() - 1;
+        let smaller = |i: usize, j: usize| if size(&reference[j]) < size(&reference[i]) { j } else { i };
+        let smallest = (1..=last).fold(0, smaller);
+        if smallest == 0 || smallest == last {
+            reference.remove(smallest);
+        } else if reference.len() == count + 1 {
+            reference.remove(smaller(0, last));
         } else {
-            reference.pop();
+            let first = smallest.min(smaller(smallest - 1, smallest + 1));
+            reference.drain(first..first + 2);
         }
     }
 }

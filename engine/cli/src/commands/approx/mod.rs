@@ -140,12 +140,13 @@ impl Approx {
             let method = self.method(name, function)?;
             match self.approximations(function, interval, method) {
                 Ok(found) => rows.extend(found),
-                // Asked for by name these are errors.
-                Err(error @ (Error::NoTaylorSeries { .. } | Error::ToleranceNotReached { .. })) if all => {
-                    left_out.push(LeftOut { method: name.into(), reason: error.to_string() });
-                }
+                // Asked for by name it is an error.
+                Err(reason) if all => left_out.push(LeftOut { method: method.name(), reason }),
                 Err(error) => return Err(error).context(format!("{} by method {name}", function.name())),
             }
+        }
+        if let (true, Some(first)) = (rows.is_empty(), left_out.first()) {
+            bail!("no method approximates {}: {}: {}", function.name(), first.method, first.reason);
         }
         Ok(Report { function: function.name().into(), interval, approximations: rows, left_out })
     }

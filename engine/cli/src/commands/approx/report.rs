@@ -3,21 +3,22 @@
 use std::fmt;
 
 use cryptodl_approx::{Alternation, Approximation, Cost, Error, Errors, Interval, Monomial};
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 #[derive(Serialize)]
 pub struct Report {
     pub function: String,
     pub interval: Interval,
     pub approximations: Vec<Row>,
-    /// Methods of `all` that do not suit the function.
+    /// Methods of `all` that cannot meet the request.
     pub left_out: Vec<LeftOut>,
 }
 
 #[derive(Serialize)]
 pub struct LeftOut {
-    pub method: String,
-    pub reason: String,
+    pub method: &'static str,
+    #[serde(serialize_with = "as_text")]
+    pub reason: Error,
 }
 
 /// One approximation.
@@ -107,7 +108,11 @@ impl fmt::Display for Report {
     }
 }
 
-/// Four significant digits.
+fn as_text<S: Serializer>(error: &Error, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(error)
+}
+
+/// Six decimals, or a power of ten where they would say little.
 fn number(value: f64) -> String {
     if value == 0.0 || (1e-4..1e5).contains(&value) { format!("{value:.6}") } else { format!("{value:.3e}") }
 }
