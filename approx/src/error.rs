@@ -146,7 +146,7 @@ pub enum Error {
     },
     /// No degree up to the limit reaches the tolerance.
     #[error(
-        "no degree up to {max_degree} reaches an error of {tolerance:e}: the best is {best_error:e} at degree {best_degree}; allow a \
+        "no degree up to {max_degree} reaches an error of {tolerance:e}: the best is {best_error:.3e} at degree {best_degree}; allow a \
          larger error, or choose a smaller interval or another method"
     )]
     ToleranceNotReached {

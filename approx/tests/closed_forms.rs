@@ -259,6 +259,20 @@ fn samples_are_joined_without_overshoot() {
     close(line.derivative(-0.3), 2.0, 1e-15);
 }
 
+/// `x^2` on [-1, 3] is `(2t + 1)^2`, and its best line leaves `2 T_2(t)`: the slope's error is `4 t`.
+#[test]
+fn slope_errors() {
+    let square = Function::new("x^2", |x| x * x).with_derivative(|x| 2.0 * x);
+    let errors = fit(&square, [-1.0, 3.0], Method::Minimax, 1).errors;
+    close(errors.sup, 2.0, 1e-9);
+    close(errors.derivative_sup.expect("known"), 4.0, 1e-8);
+    close(errors.derivative_l2.expect("known"), 4.0 / 3.0_f64.sqrt(), 1e-8);
+    let unknown = fit(&Function::new("x^2", |x| x * x), [-1.0, 3.0], Method::Minimax, 1).errors;
+    assert_eq!((unknown.derivative_sup, unknown.derivative_l2), (None, None));
+    // Beside the kink ReLU's slope is wrong by one half.
+    close(fit(&relu(), UNIT, Method::Minimax, 2).errors.derivative_sup.expect("known"), 0.5, 1e-9);
+}
+
 /// The lowest degree that brings `1/(2-x)` below an error follows from the closed form.
 #[test]
 fn lowest_degree_for_an_error() {

@@ -55,7 +55,7 @@ pub struct Approx {
     #[arg(long, value_name = "S")]
     sigma: Option<f64>,
     /// Measure in which `derivative` fits the derivative
-    #[arg(long, default_value = "chebyshev", value_parser = one_of(FITS))]
+    #[arg(long, value_name = "MEASURE", default_value = "chebyshev", value_parser = one_of(FITS))]
     derivative_fit: Fit,
     /// Draw the function and its approximations
     #[arg(long, value_name = "FILE.svg", value_parser = svg_path)]
@@ -67,17 +67,18 @@ pub struct Approx {
 const HELP: &str = "\
 Methods (the paper is CryptoDL, section 3.2):
   numerical           least squares on points (method 1)
-  taylor              Taylor polynomial (method 2); Softplus stands in for ReLU, which has none at 0
-  chebyshev           least squares weighted by 1/sqrt(1-x^2), stretched to the interval (method 3): even
-                      everywhere, a good first choice
+  taylor              Taylor polynomial (method 2); for ReLU, which has none at 0, Softplus's
+  chebyshev           least squares with weight 1/sqrt(1-x^2), stretched to the interval
+                      (method 3): good everywhere, a good first choice
   modified-chebyshev  weight exp(-1/(1e-5+x^2)); for Sigmoid and Tanh exp(-(l/x)^2) (method 4)
   derivative          fits the derivative, for ReLU a Sigmoid, and integrates (method 5)
   legendre            least squares, all of the interval alike
-  gaussian            least squares for inputs that batch normalisation spreads around the middle
-  minimax             the smallest largest error, with a proof that no other polynomial of this degree has less
+  gaussian            least squares for inputs that batch normalisation gathers in the middle
+  minimax             the smallest largest error, with a proof that no polynomial has less
 
-On an interval symmetric about 0, ReLU, Swish, Softplus and GELU are x/2 plus an even function, Sigmoid and Tanh a
-constant plus an odd one, so every second degree adds nothing: the reported degree is then lower than the requested one.
+On an interval symmetric about 0, ReLU, Swish, Softplus and GELU are x/2 plus an even function,
+Sigmoid and Tanh a constant plus an odd one, so every second degree adds nothing. The reported
+degree is then lower than the requested one.
 
 Examples:
   cryptodl approx --function relu --method derivative --degree 4 --interval=-5,5
