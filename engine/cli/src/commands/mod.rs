@@ -1,5 +1,6 @@
 //! One file per command.
 
+mod approx;
 mod data;
 mod decrypt;
 mod demo;
@@ -28,6 +29,7 @@ pub enum Command {
     Inspect(inspect::Inspect),
     Data(data::Data),
     Models(models::Models),
+    Approx(approx::Approx),
     Devices(devices::Devices),
     Verify(verify::Verify),
 }
@@ -45,6 +47,7 @@ impl Command {
             Command::Inspect(command) => command.run(),
             Command::Data(command) => command.run(),
             Command::Models(command) => command.run(),
+            Command::Approx(command) => command.run(),
             Command::Devices(command) => command.run(),
             Command::Verify(command) => command.run(),
         }

@@ -1,5 +1,6 @@
 //! The binary, end to end, on real MNIST images. `cryptodl data fetch mnist` must be able to provide them.
 
+mod approx;
 mod bad_input;
 mod images;
 mod listings;

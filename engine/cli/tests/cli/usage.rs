@@ -31,6 +31,16 @@ fn wrong_usage_exits_with_2() {
         ("keygen --spec s --model mnist-1 --out keys", "cannot be used with"),
         ("keygen --spec s --schedule layered --out keys", "cannot be used with"),
         ("data", "fetch"),
+        ("approx --degree 2 --interval=-1,1", "--function"),
+        ("approx --function relu --interval=-1,1", "--degree"),
+        ("approx --function relu --degree 2", "--interval"),
+        ("approx --function relu6 --degree 2 --interval=-1,1", "[possible values: relu, sigmoid"),
+        ("approx --function relu --degree 2 --interval=-1,1 --method lagrange", "minimax"),
+        ("approx --function relu --degree two --interval=-1,1", "invalid value"),
+        ("approx --function relu --degree 2 --error 0.1 --interval=-1,1", "cannot be used with"),
+        ("approx --function relu --samples f.csv --degree 2 --interval=-1,1", "cannot be used with"),
+        ("approx --function relu --degree 2 --interval=-1;1", "such as -5,5"),
+        ("approx --function relu --degree 2 --interval=-1,1 --plot relu.png", ".svg"),
     ] {
         let error = fail(Path::new("."), arguments, 2);
         assert!(error.contains(fragment), "{arguments}: {fragment} in\n{error}");
@@ -52,6 +62,7 @@ fn every_command_has_an_example() {
         "data fetch",
         "data path",
         "models",
+        "approx",
         "devices",
         "verify",
     ] {
