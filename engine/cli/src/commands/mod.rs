@@ -1,5 +1,6 @@
 //! One file per command.
 
+mod bench;
 mod data;
 mod decrypt;
 mod demo;
@@ -30,6 +31,7 @@ pub enum Command {
     Models(models::Models),
     Devices(devices::Devices),
     Verify(verify::Verify),
+    Bench(bench::BenchCommand),
 }
 
 impl Command {
@@ -47,6 +49,7 @@ impl Command {
             Command::Models(command) => command.run(),
             Command::Devices(command) => command.run(),
             Command::Verify(command) => command.run(),
+            Command::Bench(command) => command.run(),
         }
     }
 }
