@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Measures the GPU backend on this machine: devices, verify, and every shipped model end to end.
+# Measures the GPU backend on this machine: devices, verify, kernels against their ceilings, and every shipped model end to end.
 #
 #   benches/gpu.sh [BINARY]          BINARY: a release build [default: target/release/cryptodl]
 #
@@ -8,7 +8,9 @@
 # benches/results/ where OUT is not set. Environment:
 #
 #   IMAGES=8192 REPEAT=9             images per computation, computations per run (the median counts)
-#   ADAPTER=llvmpipe                 another adapter than the first hardware GPU, to try the script itself
+#   MODELS="mnist-1 mnist-1-square"  these models only [default: all]
+#   QUICK=1                          small benchmarks and one dimension to verify, to try the script itself
+#   ADAPTER=llvmpipe                 another adapter than the first hardware GPU, likewise
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -17,10 +19,14 @@ images=${IMAGES:-8192}
 repeat=${REPEAT:-9}
 place=(--backend gpu)
 [ -z "${ADAPTER-}" ] || place+=(--adapter "$ADAPTER")
+verify=() bench=()
+[ -z "${QUICK-}" ] || { verify=(--n 1024) bench=(--quick --model mnist-1-square); }
 [ -x "$binary" ] || { echo "no binary $binary: cargo build --release, or name one" >&2; exit 2; }
 out=${OUT:-benches/results}/gpu-$(date -u +%Y-%m-%d-%H%M%S)
 mkdir -p "$out"
 parts=$(mktemp -d)
+# Graphics drivers complain where it is not set.
+export XDG_RUNTIME_DIR=${XDG_RUNTIME_DIR:-$parts}
 trap 'rm -rf "$parts"' EXIT
 
 # The value of a key in a pretty-printed JSON file: FILE, KEY, which of several.
@@ -28,9 +34,13 @@ field() {
     sed -nE "s/^ *\"$2\": *\"?([^\"\[{]*[^\"\[{,])\"?,?\$/\1/p" "$1" | sed -n "${3:-1}p"
 }
 
-"$binary" devices --json "$parts/devices"
-"$binary" verify "${place[@]}" --json "$parts/verify"
-models=$("$binary" models --json - | sed -nE 's/^ *"name": *"(.*)",?$/\1/p')
+echo "devices" >&2
+"$binary" devices --json "$parts/devices" >&2
+echo "verify" >&2
+"$binary" verify "${place[@]}" ${verify[@]+"${verify[@]}"} --json "$parts/verify" >&2
+echo "bench" >&2
+"$binary" bench "${place[@]}" ${bench[@]+"${bench[@]}"} --json "$parts/bench" --markdown "$parts/bench.md" >&2
+models=${MODELS:-$("$binary" models --json - | sed -nE 's/^ *"name": *"(.*)",?$/\1/p')}
 
 table=$out/table.md
 commit=$(git describe --always --dirty 2>/dev/null || echo unknown)
@@ -46,7 +56,14 @@ runs=()
 for model in $models; do
     for schedule in auto layered; do
         run=$parts/$model-$schedule
-        "$binary" run --model "$model" --schedule "$schedule" --images "$images" --repeat "$repeat" "${place[@]}" --json "$run"
+        echo "run $model $schedule" >&2
+        if ! "$binary" plan --model "$model" --schedule "$schedule" >/dev/null 2>"$parts/refused"; then
+            # A deep network may have no layered schedule; any other refusal is an error.
+            grep -q "no schedule fits" "$parts/refused" || { cat "$parts/refused" >&2; exit 1; }
+            echo "| \`$model\` | $schedule | the planner refuses: $(sed -n 's/.*security: //p' "$parts/refused" | head -1) | | | | |" >>"$table"
+            continue
+        fi
+        "$binary" run --model "$model" --schedule "$schedule" --images "$images" --repeat "$repeat" "${place[@]}" --json "$run" >&2
         runs+=("$run")
         first=$(sed -n '/"compute_repetitions"/{n;s/[ ,]//g;p;}' "$run")
         # accuracy: of the encrypted labels, then of the plaintext network.
@@ -60,7 +77,9 @@ for model in $models; do
 done
 {
     echo
-    echo "$images images, $repeat computations in one process: the first one, and the median. Adapter: $(field "$run" device); kernels: $(field "$run" kernels)."
+    echo "$images images, $repeat computations in one process: the first one, and the median."
+    echo
+    cat "$parts/bench.md"
 } >>"$table"
 
 {
@@ -68,6 +87,8 @@ done
     cat "$parts/devices"
     printf ', "verify": '
     cat "$parts/verify"
+    printf ', "bench": '
+    cat "$parts/bench"
     printf ', "runs": [\n'
     for ((i = 0; i < ${#runs[@]}; i++)); do
         [ "$i" -eq 0 ] || printf ','

@@ -43,6 +43,13 @@ const KERNELS: [Recipe; 17] = [
     ("expand", &["tensor", "chacha"], "Expand"),
 ];
 
+/// What a device allows; no part of any computation.
+const CEILINGS: [Recipe; 3] = [
+    ("ceiling_copy", &[], "Ceiling"),
+    ("ceiling_multiply_add", &["ceiling"], "Ceiling"),
+    ("ceiling_dot", &["ceiling"], "Ceiling"),
+];
+
 fn main() {
     println!("cargo::rerun-if-changed=src/kernels");
     println!("cargo::rerun-if-changed=src/shared");
@@ -50,7 +57,7 @@ fn main() {
     let mut generated = String::new();
     let mut layouts = String::new();
     let mut constants = String::new();
-    for (name, shared, params) in KERNELS {
+    for (name, shared, params) in KERNELS.into_iter().chain(CEILINGS) {
         let kernel = Kernel::compose(name, shared, &out);
         kernel.declare(&mut generated);
         kernel.list_constants(&mut constants);
@@ -58,9 +65,14 @@ fn main() {
         assert_layout(kernel.module(), "View", "View", &mut layouts);
         assert_layout(kernel.module(), "Limb", "Limb", &mut layouts);
     }
-    let names: Vec<String> = KERNELS.iter().map(|(name, ..)| format!("&{}", name.to_uppercase())).collect();
-    writeln!(generated, "/// Every kernel.\npub static KERNELS: [&Kernel; {}] = [{}];", names.len(), names.join(", "))
-        .expect("strings grow");
+    for (list, about, recipes) in [
+        ("KERNELS", "Every kernel of a computation.", &KERNELS[..]),
+        ("CEILINGS", "Loops that find out what a device allows.", &CEILINGS[..]),
+    ] {
+        let names: Vec<String> = recipes.iter().map(|(name, ..)| format!("&{}", name.to_uppercase())).collect();
+        let (count, names) = (names.len(), names.join(", "));
+        writeln!(generated, "/// {about}\npub static {list}: [&Kernel; {count}] = [{names}];").expect("strings grow");
+    }
     writeln!(generated, "const _: () = {{\n{layouts}}};").expect("strings grow");
     fs::write(out.join("constants.rs"), constants).expect("OUT_DIR is writable");
     fs::write(out.join("kernels.rs"), generated).expect("OUT_DIR is writable");

@@ -5,6 +5,7 @@
 //! suite of `cryptodl-core` says so.
 #![forbid(unsafe_code)]
 
+mod ceilings;
 pub mod kernels;
 mod machine;
 mod reference;

@@ -257,3 +257,17 @@ pub struct Expand {
     /// Unused.
     pub padding: u32,
 }
+
+/// Of `ceiling_copy`, `ceiling_multiply_add` and `ceiling_dot`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct Ceiling {
+    /// Vectors of four words to copy, or times that the loop's body runs.
+    pub count: u32,
+    /// The loops: what is multiplied by, and for `ceiling_multiply_add` what is added.
+    pub factor: u32,
+    /// See `factor`.
+    pub addend: u32,
+    /// Unused.
+    pub padding: u32,
+}

@@ -14,6 +14,7 @@ use cryptodl_engine::gpu::{
     Adapter, AdapterKind, AdapterRequest, Dot, Gpu, GpuError, GpuOptions, Multiply, adapters, choose,
 };
 use cryptodl_engine::plan::{PlanOptions, ScheduleKind, plan};
+use cryptodl_engine::run::{Executor, Masks, RunError};
 use cryptodl_models::zoo;
 use cryptodl_tests::{Client, execute, mnist};
 use libtest_mimic::{Arguments, Failed, Trial};
@@ -62,18 +63,19 @@ fn tests() -> Vec<(String, Test)> {
         ("conversions_across_pages".into(), Box::new(conversions_across_pages)),
         ("divisions_by_more_primes_than_a_kernel_takes".into(), Box::new(long_divisions)),
         ("a_ring_too_small_for_the_kernels_is_refused".into(), Box::new(small_ring)),
+        ("a_lesser_adapter_is_refused_or_used_as_it_is".into(), Box::new(lesser_adapters)),
+        ("memory_that_runs_out_during_a_computation".into(), Box::new(out_of_memory)),
+        ("a_device_lost_during_a_computation".into(), Box::new(lost_during_a_computation)),
     ];
-    for multiply in [Multiply::U64, Multiply::Portable] {
-        for dot in [Dot::Packed, Dot::Integer] {
-            let name = format!("conformance::{multiply:?}::{dot:?}").to_lowercase();
-            tests.push((name, Box::new(move |adapter| conformance(adapter, multiply, dot))));
-        }
+    // Each way to multiply and each way to sum; the tests of the shaders have all combinations.
+    for (multiply, dot) in [(Multiply::U64, Dot::Packed), (Multiply::Portable, Dot::Integer)] {
+        let name = format!("conformance::{multiply:?}::{dot:?}").to_lowercase();
+        tests.push((name, Box::new(move |adapter| conformance(adapter, multiply, dot))));
     }
-    for model in ["mnist-1", "mnist-1-square"] {
-        for schedule in [ScheduleKind::Auto, ScheduleKind::Layered] {
-            let name = format!("end_to_end::{model}::{schedule:?}").to_lowercase();
-            tests.push((name, Box::new(move |adapter| end_to_end(adapter, model, schedule))));
-        }
+    // The tests of the binary have the other model.
+    for schedule in [ScheduleKind::Auto, ScheduleKind::Layered] {
+        let name = format!("end_to_end::{schedule:?}").to_lowercase();
+        tests.push((name, Box::new(move |adapter| end_to_end(adapter, "mnist-1", schedule))));
     }
     tests
 }
@@ -275,6 +277,55 @@ fn long_divisions(adapter: &Adapter) {
     assert!(gpu.download(&gpu.mod_down(&x, &dropped).unwrap()).unwrap() == expected.residues());
     let refused = gpu.convert_centred(&x, &[0]).unwrap_err();
     assert!(matches!(refused, BackendError::Unsupported { .. }), "{refused}");
+}
+
+/// Without features, and with less than the kernels need.
+fn lesser_adapters(adapter: &Adapter) {
+    let without = |adapter: &Adapter| {
+        adapter.clone().reduced_for_tests(|_, features| (features.int64, features.timestamps) = (false, false)).unwrap()
+    };
+    let basis = small_basis();
+    let plain = without(adapter);
+    let refused = Gpu::new(&plain, basis.clone(), GpuOptions { multiply: Multiply::U64, ..options() }).map(|_| ());
+    let Err(GpuError::MissingFeature { feature, .. }) = refused else { panic!("{refused:?}") };
+    assert!(feature.contains("64-bit"), "{feature}");
+    let gpu = gpu(&plain, &basis, GpuOptions { timings: true, ..options() });
+    assert!(gpu.kernels().contains("16-bit products"), "{}", gpu.kernels());
+    gpu.zeros(shape_of(1 << 12)).unwrap();
+    gpu.synchronise().unwrap();
+    assert!(gpu.timings().is_empty());
+
+    let refused = adapter.clone().reduced_for_tests(|limits, _| limits.workgroup_bytes = 8192).map(|_| ()).unwrap_err();
+    let GpuError::Unusable { adapter: name, reason } = &refused else { panic!("{refused}") };
+    assert!(*name == adapter.info().title() && reason.contains("8192 bytes of workgroup memory"), "{refused}");
+}
+
+/// A computation of two sets, with `after` once the first is computed. Whatever comes of it, no tensor remains.
+fn interrupted(adapter: &Adapter, budget: u64, after: impl Fn(&Gpu) + Sync) -> Result<(), RunError> {
+    let network = zoo::load("mnist-1-square").unwrap();
+    let program = plan(&network, &PlanOptions::default()).unwrap().program;
+    let client = Client::new(&program, 23);
+    let (images, _) = mnist(&network, client.params.n() + 1);
+    let input = client.encrypt(images.view());
+    let gpu = gpu(adapter, client.params.basis(), GpuOptions { memory_budget: budget, ..options() });
+    let held = gpu.memory().held;
+    let executor = Executor::new(&program, &client.params, gpu, BUDGET).unwrap();
+    let result = executor.compute(&input, None, Masks::Deterministic, &|_| after(executor.backend()));
+    // Linear maps stay for the next computation.
+    assert!(executor.backend().memory().held <= held + (4 << 20), "{:?}", executor.backend().memory());
+    result.map(|_| ())
+}
+
+fn out_of_memory(adapter: &Adapter) {
+    let error = interrupted(adapter, 30 << 20, |_| ()).unwrap_err();
+    assert!(matches!(error, RunError::Backend(BackendError::OutOfMemory { .. })), "{error}");
+}
+
+fn lost_during_a_computation(adapter: &Adapter) {
+    let error = interrupted(adapter, BUDGET, Gpu::lose_device_for_tests).unwrap_err();
+    assert!(matches!(error, RunError::Backend(BackendError::DeviceLost { .. })), "{error}");
+    // The process can go on with a fresh device.
+    interrupted(adapter, BUDGET, |_| ()).unwrap();
 }
 
 fn small_ring(adapter: &Adapter) {

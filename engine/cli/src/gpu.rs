@@ -16,12 +16,15 @@ use serde::Serialize;
 use crate::memory::{self, show_size};
 use crate::server::Server;
 
-/// Memory of a GPU that is used unless told otherwise. wgpu does not tell how much there is; every card that can compete with a
-/// CPU has this much.
-const HARDWARE_BUDGET: u64 = 3 << 30;
+/// Memory of a GPU that is used where nothing tells how much there is (Metal, DX12): every card that can compete with a CPU has
+/// this much. Where it does not, its driver refuses an allocation.
+const UNKNOWN_BUDGET: u64 = 3 << 30;
 
 /// Memory for the tensors of a conformance check.
 const CHECK_BUDGET: u64 = 1 << 30;
+
+/// Memory for the operands of a benchmark, ten times the largest.
+const BENCH_BUDGET: u64 = 3 << 30;
 
 /// An adapter that can run the kernels.
 pub struct Choice(Adapter);
@@ -52,7 +55,7 @@ impl Choice {
     /// Prepares `program`.
     pub fn server(&self, program: &Program, params: &Params, budget: Option<u64>) -> Result<Box<dyn Server>> {
         let budget = budget.unwrap_or_else(|| match self.0.info().kind {
-            AdapterKind::Hardware => HARDWARE_BUDGET,
+            AdapterKind::Hardware => self.0.default_budget().unwrap_or(UNKNOWN_BUDGET),
             AdapterKind::Software => memory::default_budget(),
         });
         let gpu = Gpu::new(&self.0, params.basis().clone(), GpuOptions::new(budget))?;
@@ -72,6 +75,12 @@ impl Choice {
     /// Opens the adapter for the conformance suite, with the kernels that `variant` names.
     pub fn checked(&self, params: &Params, variant: Variant) -> Result<Gpu> {
         let options = GpuOptions { multiply: variant.multiply, dot: variant.dot, ..GpuOptions::new(CHECK_BUDGET) };
+        Ok(Gpu::new(&self.0, params.basis().clone(), options)?)
+    }
+
+    /// Opens the adapter with a clock on every kernel.
+    pub fn timed(&self, params: &Params) -> Result<Gpu> {
+        let options = GpuOptions { timings: true, ..GpuOptions::new(BENCH_BUDGET) };
         Ok(Gpu::new(&self.0, params.basis().clone(), options)?)
     }
 
@@ -148,7 +157,11 @@ impl Display for Device {
         };
         writeln!(f, "   kind      {kind}")?;
         writeln!(f, "   driver    {driver}")?;
-        let AdapterLimits { page_bytes, workgroup_bytes, workgroup_size, groups, storage_buffers } = limits;
+        let AdapterLimits { page_bytes, workgroup_bytes, workgroup_size, groups, storage_buffers, memory_bytes } =
+            limits;
+        if let Some(bytes) = memory_bytes {
+            writeln!(f, "   memory    {}", show_size(*bytes))?;
+        }
         writeln!(
             f,
             "   limits    {} per binding, {workgroup_bytes} bytes and {workgroup_size} invocations per workgroup,\n{:13}\

@@ -1,6 +1,7 @@
 //! `cryptodl`: classify images under encryption.
 #![forbid(unsafe_code)]
 
+mod bench;
 mod classify;
 mod commands;
 mod files;

@@ -42,6 +42,10 @@ impl Choice {
         match *self {}
     }
 
+    pub fn timed(&self, _: &Params) -> Result<Portable> {
+        match *self {}
+    }
+
     pub fn variants(&self) -> std::iter::Empty<(&'static str, Variant)> {
         match *self {}
     }

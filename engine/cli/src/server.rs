@@ -1,5 +1,7 @@
 //! The executor on the backend that the flags name.
 
+use std::io::{self, Write};
+
 use anyhow::{Result, bail};
 use cryptodl_core::backend;
 use cryptodl_core::ckks::{Ciphertexts, Params, RelinKey};
@@ -47,7 +49,13 @@ impl<B: backend::Backend> Server for Executor<B> {
     }
 
     fn machine(&self) -> Machine {
-        let backend = self.backend();
+        Machine::of(self.backend())
+    }
+}
+
+impl Machine {
+    /// What computes on `backend`.
+    pub fn of<B: backend::Backend>(backend: &B) -> Self {
         Machine {
             backend: backend.name(),
             kernels: backend.kernels(),
@@ -55,6 +63,14 @@ impl<B: backend::Backend> Server for Executor<B> {
             threads: rayon::current_num_threads(),
         }
     }
+}
+
+/// `wanted`, or `cpu` with one line that says why.
+fn or_cpu<T>(wanted: Result<T>, cpu: impl FnOnce() -> Result<T>, say: &mut dyn Write) -> Result<T> {
+    wanted.or_else(|error| {
+        writeln!(say, "computing on the CPU: {}", explain(&error))?;
+        cpu()
+    })
 }
 
 impl Execution {
@@ -73,10 +89,7 @@ impl Execution {
                 None => cpu(),
                 Some(adapter) => {
                     let server = adapter.and_then(|adapter| adapter.server(program, params, self.memory_budget));
-                    server.or_else(|error| {
-                        eprintln!("computing on the CPU: {}", explain(&error));
-                        cpu()
-                    })
+                    or_cpu(server, cpu, &mut io::stderr())
                 }
             },
         }
@@ -91,5 +104,22 @@ impl Execution {
                 Box::new(Executor::new(program, params, Portable::new(basis), budget)?)
             }
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::anyhow;
+
+    use super::*;
+
+    #[test]
+    fn the_cpu_stands_in_with_one_line() {
+        let mut said = Vec::new();
+        assert_eq!(or_cpu(Ok(1), || Ok(2), &mut said).unwrap(), 1);
+        assert!(said.is_empty());
+        let lost = anyhow!("the driver gave up").context("no device");
+        assert_eq!(or_cpu(Err(lost), || Ok(2), &mut said).unwrap(), 2);
+        assert_eq!(String::from_utf8(said).unwrap(), "computing on the CPU: no device: the driver gave up\n");
     }
 }

@@ -6,9 +6,6 @@ use serde::Serialize;
 
 use super::GpuError;
 
-/// Features that kernels or reports use where they exist.
-const WANTED: wgpu::Features = wgpu::Features::SHADER_INT64.union(wgpu::Features::TIMESTAMP_QUERY);
-
 /// What stands behind an adapter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -32,6 +29,8 @@ pub struct AdapterLimits {
     pub groups: u32,
     /// Storage buffers of one kernel.
     pub storage_buffers: u32,
+    /// Memory of the device, in bytes, where it can be asked (Vulkan).
+    pub memory_bytes: Option<u64>,
 }
 
 /// Optional features.
@@ -123,11 +122,7 @@ pub fn choose(request: &AdapterRequest) -> Result<Adapter, GpuError> {
             }
         }
     }
-    let adapter = found.swap_remove(0);
-    match &adapter.info.usable {
-        Ok(()) => Ok(adapter),
-        Err(reason) => Err(GpuError::Unusable { adapter: adapter.info.title(), reason: reason.clone() }),
-    }
+    found.swap_remove(0).if_usable()
 }
 
 impl AdapterInfo {
@@ -143,6 +138,7 @@ impl AdapterInfo {
             workgroup_size: limits.max_compute_invocations_per_workgroup.min(limits.max_compute_workgroup_size_x),
             groups: limits.max_compute_workgroups_per_dimension,
             storage_buffers: limits.max_storage_buffers_per_shader_stage,
+            memory_bytes: memory(adapter),
         };
         AdapterInfo {
             index,
@@ -190,6 +186,38 @@ impl Adapter {
         &self.info
     }
 
+    /// Bytes of device memory to use unless told otherwise: three quarters of a card's own, a quarter of what other GPUs share
+    /// with the host. `None` for software, which has main memory only, and where the driver does not tell.
+    pub fn default_budget(&self) -> Option<u64> {
+        let memory = self.info.limits.memory_bytes?;
+        match self.adapter.get_info().device_type {
+            wgpu::DeviceType::Cpu => None,
+            wgpu::DeviceType::DiscreteGpu => Some(memory / 4 * 3),
+            _ => Some(memory / 4),
+        }
+    }
+
+    fn if_usable(self) -> Result<Self, GpuError> {
+        match &self.info.usable {
+            Ok(()) => Ok(self),
+            Err(reason) => Err(GpuError::Unusable { adapter: self.info.title(), reason: reason.clone() }),
+        }
+    }
+
+    /// The adapter with fewer features or smaller limits, chosen as if it had no more.
+    ///
+    /// # Errors
+    /// As [`choose`].
+    #[doc(hidden)]
+    pub fn reduced_for_tests(
+        mut self,
+        reduce: impl FnOnce(&mut AdapterLimits, &mut AdapterFeatures),
+    ) -> Result<Self, GpuError> {
+        reduce(&mut self.info.limits, &mut self.info.features);
+        self.info.usable = self.info.limits.suffice();
+        self.if_usable()
+    }
+
     /// Lower is preferred.
     fn rank(&self) -> u32 {
         match self.adapter.get_info().device_type {
@@ -201,9 +229,13 @@ impl Adapter {
 
     /// Opens the device with all limits of the adapter and those features that are used.
     pub(super) fn open(&self) -> Result<(wgpu::Device, wgpu::Queue), GpuError> {
+        let AdapterFeatures { int64, timestamps } = self.info.features;
+        let mut required_features = wgpu::Features::empty();
+        required_features.set(wgpu::Features::SHADER_INT64, int64);
+        required_features.set(wgpu::Features::TIMESTAMP_QUERY, timestamps);
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("cryptodl"),
-            required_features: self.adapter.features() & WANTED,
+            required_features,
             required_limits: self.adapter.limits(),
             // The pool allocates in large pieces already.
             memory_hints: wgpu::MemoryHints::MemoryUsage,
@@ -212,6 +244,22 @@ impl Adapter {
         pollster::block_on(self.adapter.request_device(&descriptor))
             .map_err(|error| GpuError::Open { adapter: self.info.title(), reason: error.to_string() })
     }
+}
+
+/// Bytes of the device's largest memory of its own. Only Vulkan can be asked.
+#[allow(unsafe_code)]
+fn memory(adapter: &wgpu::Adapter) -> Option<u64> {
+    use wgpu::hal::api::Vulkan;
+    // SAFETY: the handles that are reached through wgpu's adapter live as long as it does, which outlives this function; they
+    // are only used to read properties, and nothing is destroyed.
+    let properties = unsafe {
+        let adapter = adapter.as_hal::<Vulkan>()?;
+        let instance = adapter.shared_instance().raw_instance();
+        instance.get_physical_device_memory_properties(adapter.raw_physical_device())
+    };
+    // Bit 0 of a heap's flags: it is the device's own.
+    let own = properties.memory_heaps_as_slice().iter().filter(|heap| heap.flags.as_raw() & 1 == 1);
+    own.map(|heap| heap.size).max()
 }
 
 fn enumerate() -> Vec<Adapter> {
@@ -228,4 +276,31 @@ fn enumerate() -> Vec<Adapter> {
     let found = pollster::block_on(instance.enumerate_adapters(wgpu::Backends::all()));
     let described = |(index, adapter)| Adapter { info: AdapterInfo::new(index, &adapter), adapter };
     found.into_iter().enumerate().map(described).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_limit_that_is_too_small_is_named() {
+        let enough = AdapterLimits {
+            page_bytes: 1 << 27,
+            workgroup_bytes: 1 << 14,
+            workgroup_size: 256,
+            groups: 65535,
+            storage_buffers: 8,
+            memory_bytes: None,
+        };
+        assert_eq!(enough.suffice(), Ok(()));
+        for (small, what) in [
+            (AdapterLimits { workgroup_bytes: 4096, ..enough }, "4096 bytes of workgroup memory"),
+            (AdapterLimits { workgroup_size: 128, ..enough }, "128 invocations per workgroup"),
+            (AdapterLimits { groups: 1024, ..enough }, "1024 workgroups per dimension"),
+            (AdapterLimits { storage_buffers: 4, ..enough }, "4 storage buffers per kernel"),
+        ] {
+            let reason = small.suffice().unwrap_err();
+            assert!(reason.contains(what) && reason.contains("--backend cpu"), "{reason}");
+        }
+    }
 }

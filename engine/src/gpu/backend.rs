@@ -126,6 +126,11 @@ impl Gpu {
         self.recorder.timings()
     }
 
+    /// Whether [`Self::timings`] grows.
+    pub(super) fn is_timed(&self) -> bool {
+        self.recorder.is_timed()
+    }
+
     /// Loses the device, as a driver that resets it does.
     #[doc(hidden)]
     pub fn lose_device_for_tests(&self) {

@@ -10,10 +10,12 @@
 //! transfer.rs   host to device and back                    device.rs    the open device and its failures
 //! maps.rs       linear maps in device memory               timing.rs    seconds per kernel
 //! pipelines.rs  compiled kernels                           variants.rs  which of equivalent kernels to run
+//!                                                          ceilings.rs  what the device allows
 //! ```
 
 mod adapter;
 mod backend;
+mod ceilings;
 mod device;
 mod error;
 mod launch;

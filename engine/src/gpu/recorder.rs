@@ -185,6 +185,11 @@ impl Recorder {
         self.lock().timer.as_ref().map_or_else(Vec::new, Timer::times)
     }
 
+    /// Whether kernels are timed.
+    pub fn is_timed(&self) -> bool {
+        self.lock().timer.is_some()
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().expect("no code panics while it records")
     }

@@ -58,6 +58,13 @@ impl Gpu {
         Ok(residues)
     }
 
+    /// The words of `from`.
+    pub(super) fn words(&self, from: &Slice) -> Result<Vec<u32>> {
+        let mut words = Vec::new();
+        self.read(from, |bytes| words = bytemuck::pod_collect_to_vec(bytes))?;
+        Ok(words)
+    }
+
     /// As [`Self::read`], counted as a transfer.
     fn fetch(&self, from: &Slice, f: impl FnOnce(&[u8])) -> Result<()> {
         self.recorder.wait()?;

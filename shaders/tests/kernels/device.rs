@@ -39,7 +39,7 @@ impl Device {
         Some(Device { device, queue, int64: !required_features.is_empty(), pipelines: Mutex::default() })
     }
 
-    /// Runs a kernel on the operands of bindings 2, 3, ... and returns them as they are afterwards.
+    /// Runs a kernel on the operands of the bindings behind the limbs and returns them as they are afterwards.
     pub fn run<P: Pod>(&self, launch: &Launch<'_, P>, operands: &[&[u32]]) -> Vec<Vec<u32>> {
         let &Launch { kernel, variant, overrides, params, limbs, groups } = launch;
         let pipeline = {
@@ -48,10 +48,10 @@ impl Device {
             pipelines.entry(key).or_insert_with(|| Arc::new(self.pipeline(kernel, variant, overrides))).clone()
         };
         assert_eq!(size_of::<P>() as u64, kernel.params_size, "parameters of {}", kernel.name);
-        let mut buffers = vec![
-            self.buffer(bytemuck::bytes_of(&params), BufferUsages::UNIFORM),
-            self.buffer(bytemuck::cast_slice(limbs), BufferUsages::STORAGE),
-        ];
+        let mut buffers = vec![self.buffer(bytemuck::bytes_of(&params), BufferUsages::UNIFORM)];
+        // The ceilings' kernels have no limbs.
+        buffers.extend((!limbs.is_empty()).then(|| self.buffer(bytemuck::cast_slice(limbs), BufferUsages::STORAGE)));
+        let fixed = buffers.len();
         buffers.extend(operands.iter().map(|data| self.buffer(bytemuck::cast_slice(data), BufferUsages::STORAGE)));
         let entries: Vec<_> = (0..)
             .zip(&buffers)
@@ -70,11 +70,11 @@ impl Device {
             pass.dispatch_workgroups(groups[0], groups[1], groups[2]);
         }
         self.queue.submit([encoder.finish()]);
-        buffers[2..].iter().map(|buffer| self.read(buffer)).collect()
+        buffers[fixed..].iter().map(|buffer| self.read(buffer)).collect()
     }
 
     fn pipeline(&self, kernel: &Kernel, variant: Variant, constants: &[(&str, f64)]) -> wgpu::ComputePipeline {
-        let source = wgpu::ShaderSource::Wgsl(kernel.wgsl(variant).into());
+        let source = wgpu::ShaderSource::Wgsl(planted(kernel.wgsl(variant)).into());
         let module =
             self.device.create_shader_module(wgpu::ShaderModuleDescriptor { label: Some(kernel.name), source });
         let layout = self.device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
@@ -131,5 +131,16 @@ impl Device {
         self.device.poll(wgpu::PollType::wait_indefinitely()).expect("the device answers");
         let bytes = staging.get_mapped_range(..).expect("mapped");
         bytemuck::pod_collect_to_vec(&bytes)
+    }
+}
+
+/// `source`, or with the fault that the environment names (`tests/mutants.sh`).
+fn planted(source: &str) -> String {
+    match (std::env::var("CRYPTODL_FAULT_FROM"), std::env::var("CRYPTODL_FAULT_TO")) {
+        (Ok(from), Ok(to)) => {
+            assert!(source.contains(&from), "this kernel has no `{from}`");
+            source.replacen(&from, &to, 1)
+        }
+        _ => source.to_owned(),
     }
 }

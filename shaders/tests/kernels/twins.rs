@@ -4,7 +4,7 @@ use cryptodl_core::backend::{Horner as Polynomial, LinearMap, MAX_TAPS, MAX_WEIG
 use cryptodl_core::ckks::{ParamsSpec, SecurityLevel, UniformPurpose, UniformSource};
 use cryptodl_core::ring::{RnsBasis, ntt_primes, pack_row, packed_row_len};
 use cryptodl_shaders::params::{
-    AccumulateKey, Convert, Elementwise, Expand, Horner, Limb, Multiply, Ntt, Packing, View,
+    AccumulateKey, Ceiling, Convert, Elementwise, Expand, Horner, Limb, Multiply, Ntt, Packing, View,
 };
 use cryptodl_shaders::{self as shaders, Conversion, Kernel, LinearTables, Variant, groups};
 
@@ -14,7 +14,7 @@ use crate::device::{Device, Launch};
 pub type Test = fn(&Device, Variant);
 
 /// The comparison of every kernel; the two passes of a transform are compared together.
-pub const TESTS: [(&str, &Kernel, Test); 15] = [
+pub const TESTS: [(&str, &Kernel, Test); 18] = [
     ("add_constant", &shaders::ADD_CONSTANT, add_constant),
     ("scale", &shaders::SCALE, scale),
     ("add", &shaders::ADD, add),
@@ -30,6 +30,9 @@ pub const TESTS: [(&str, &Kernel, Test); 15] = [
     ("unpack", &shaders::UNPACK, unpack),
     ("pack", &shaders::PACK, pack),
     ("expand", &shaders::EXPAND, expand),
+    ("ceiling_copy", &shaders::CEILING_COPY, ceiling_copy),
+    ("ceiling_multiply_add", &shaders::CEILING_MULTIPLY_ADD, ceiling_multiply_add),
+    ("ceiling_dot", &shaders::CEILING_DOT, ceiling_dot),
 ];
 
 /// A basis with primes of many sizes; 30 bits first.
@@ -578,4 +581,36 @@ fn expand(device: &Device, variant: Variant) {
     let groups = groups::expand(&params, limbs.len() as u32);
     let launch = Launch { kernel: &shaders::EXPAND, variant, overrides: &[], params, limbs: &limbs, groups };
     assert_same("expand", &device.run(&launch, &[&out.residues])[0], &expected);
+}
+
+fn ceiling_copy(device: &Device, variant: Variant) {
+    let count = 70_000;
+    let source: Vec<u32> = (0..4 * count).map(|i: u32| i.wrapping_mul(0x9e37_79b9)).collect();
+    let params = Ceiling { count, ..Ceiling::default() };
+    // Fewer threads than vectors.
+    let launch =
+        Launch { kernel: &shaders::CEILING_COPY, variant, overrides: &[], params, limbs: &[], groups: [7, 1, 1] };
+    assert_same("ceiling_copy", &device.run(&launch, &[&source, &vec![0; source.len()]])[1], &source);
+}
+
+fn ceiling_multiply_add(device: &Device, variant: Variant) {
+    let step = |x: u32, p: &Ceiling| x.wrapping_mul(p.factor).wrapping_add(p.addend);
+    ceiling_loop(device, variant, &shaders::CEILING_MULTIPLY_ADD, step);
+}
+
+fn ceiling_dot(device: &Device, variant: Variant) {
+    ceiling_loop(device, variant, &shaders::CEILING_DOT, |x, p| {
+        let bytes = x.to_le_bytes().into_iter().zip(p.factor.to_le_bytes());
+        bytes.fold(x, |sum, (x, y)| sum.wrapping_add_signed(i32::from(x as i8) * i32::from(y as i8)))
+    });
+}
+
+fn ceiling_loop(device: &Device, variant: Variant, kernel: &'static Kernel, step: fn(u32, &Ceiling) -> u32) {
+    use shaders::constants::ceiling_dot::{CHAINS, STEPS};
+    let params = Ceiling { count: 3, factor: 0x80ff_7f03, addend: 5, padding: 0 };
+    let chain = |start: u32| (0..STEPS * params.count).fold(start, |x, _| step(x, &params));
+    let total = |t: u32| (0..CHAINS).fold(0, |sum: u32, i| sum.wrapping_add(chain(CHAINS * t + i)));
+    let expected: Vec<u32> = (0..512).map(total).collect();
+    let launch = Launch { kernel, variant, overrides: &[], params, limbs: &[], groups: [2, 1, 1] };
+    assert_same(kernel.name, &device.run(&launch, &[&vec![0; 512]])[0], &expected);
 }

@@ -1,6 +1,7 @@
 //! One file per command.
 
 mod approx;
+mod bench;
 mod data;
 mod decrypt;
 mod demo;
@@ -32,6 +33,7 @@ pub enum Command {
     Approx(approx::Approx),
     Devices(devices::Devices),
     Verify(verify::Verify),
+    Bench(bench::BenchCommand),
 }
 
 impl Command {
@@ -50,6 +52,7 @@ impl Command {
             Command::Approx(command) => command.run(),
             Command::Devices(command) => command.run(),
             Command::Verify(command) => command.run(),
+            Command::Bench(command) => command.run(),
         }
     }
 }

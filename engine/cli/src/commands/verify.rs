@@ -101,12 +101,7 @@ impl Verify {
         let json = self.json.create()?;
         let report = check(&candidate, &all, seed)?;
         json.show(&report, || text(&report))?;
-        match report.passes.last().and_then(|pass| Some((pass, pass.difference.as_ref()?))) {
-            None => Ok(()),
-            Some((pass, Difference { operation, case, what })) => {
-                bail!("{} kernels, N = {}: {operation}, {case}: {what} (--seed {seed})", pass.kernels, pass.n)
-            }
-        }
+        verdict(&report)
     }
 
     fn candidate(&self) -> Result<Candidate> {
@@ -186,6 +181,17 @@ fn pass<B: cryptodl_core::backend::Backend>(kernels: &'static str, backend: &B, 
     Pass { n: basis.n(), kernels, seconds: start.elapsed().as_secs_f64(), comparisons, operations, difference }
 }
 
+/// An error if there was a difference.
+fn verdict(report: &Report) -> Result<()> {
+    match report.passes.last().and_then(|pass| Some((pass, pass.difference.as_ref()?))) {
+        None => Ok(()),
+        Some((pass, Difference { operation, case, what })) => {
+            let (kernels, n, seed) = (pass.kernels, pass.n, report.seed);
+            bail!("{kernels} kernels, N = {n}: {operation}, {case}: {what} (--seed {seed})")
+        }
+    }
+}
+
 fn text(report: &Report) -> String {
     let mut text =
         format!("{}: {}, compared with the reference; seed {}\n", report.backend, report.device, report.seed);
@@ -200,4 +206,37 @@ fn text(report: &Report) -> String {
         }
     }
     text
+}
+
+#[cfg(test)]
+#[allow(dead_code)] // The CPU's own tests use the other faults.
+#[path = "../../../../cpu-fallback/tests/faulty/mod.rs"]
+mod faulty;
+
+#[cfg(test)]
+mod tests {
+    use super::faulty::{Fault, Faulty};
+    use super::*;
+
+    fn report(pass: Pass) -> Report {
+        let (passed, comparisons) = (pass.difference.is_none(), pass.comparisons);
+        Report { backend: "cpu", device: "test".into(), seed: 5, passed, comparisons, passes: vec![pass] }
+    }
+
+    #[test]
+    fn a_difference_is_an_error_with_its_place() {
+        let params = params_for_tests(16).unwrap();
+        let portable = || Portable::new(params.basis().clone());
+        let right = report(pass("portable", &portable(), 5, &Bar::new("test")));
+        assert!(verdict(&right).is_ok() && right.passed && text(&right).contains("all equal bit for bit"));
+
+        let wrong = Faulty { inner: portable(), fault: Fault::ForwardNtt };
+        let wrong = report(pass("faulty", &wrong, 5, &Bar::new("test")));
+        assert!(0 < wrong.comparisons && wrong.comparisons < right.comparisons);
+        assert!(!wrong.passed && text(&wrong).contains("equal, then a difference"), "{}", text(&wrong));
+        let error = verdict(&wrong).unwrap_err().to_string();
+        for part in ["faulty kernels, N = 16: forward_ntt", "limb 1", "expected", "--seed 5"] {
+            assert!(error.contains(part), "{error} lacks {part}");
+        }
+    }
 }

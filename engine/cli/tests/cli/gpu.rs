@@ -20,11 +20,12 @@ fn main() -> ExitCode {
     let required = std::env::var_os("CRYPTODL_REQUIRE_ADAPTER").is_some_and(|value| value == "1");
     let adapter = adapter();
     let ignored = adapter.is_none() && !required;
-    let tests: [(&str, Test); 7] = [
+    let tests: [(&str, Test); 8] = [
         ("devices_describe_the_adapter", devices),
         ("inference_gives_the_bytes_of_the_cpu", inference),
         ("a_run_says_where_it_was_computed", run),
         ("verify_compares_with_the_reference", verify),
+        ("kernels_are_measured_against_ceilings", bench),
         ("an_adapter_that_is_not_there", unknown_adapters),
         ("flags_that_contradict_each_other", contradictions),
         ("software_is_never_taken_unasked", software),
@@ -73,12 +74,12 @@ fn devices(adapter: &Value) {
     assert!(adapter["reason"].is_null());
 }
 
-/// Same input file, same keys, same bytes; with key switching and without.
+/// Same input file, same keys, same bytes; with key switching and without, and for one set and two.
 fn inference(adapter: &Value) {
-    let folder = digits(20);
-    let folder = folder.path();
     let seed = "--insecure-test-seed 3";
-    for schedule in ["auto", "layered"] {
+    for (schedule, images) in [("auto", 2049), ("layered", 20)] {
+        let folder = digits(images);
+        let folder = folder.path();
         let planning = format!("--schedule {schedule}");
         succeed(folder, &format!("keygen --model {SMALL} {planning} --out {schedule} {seed}"));
         let keys = format!("--secret {schedule}/secret.key --spec {schedule}/client.spec");
@@ -89,6 +90,11 @@ fn inference(adapter: &Value) {
         succeed(folder, &format!("{infer} cpu.ct --backend cpu"));
         let report = json(folder, &format!("{infer} gpu.ct --backend gpu {}", flag(adapter)));
         assert_eq!(report["backend"], "gpu");
+        assert_eq!(report["batches"], if schedule == "auto" { 2 } else { 1 });
+        let transfers = &report["compute_parts"]["transfers"];
+        for direction in ["uploaded_bytes", "downloaded_bytes", "upload_seconds", "download_seconds"] {
+            assert!(transfers[direction].as_f64().is_some_and(|number| number > 0.0), "{direction} in {report}");
+        }
         let [cpu, gpu] = ["cpu.ct", "gpu.ct"].map(|file| std::fs::read(folder.join(file)).expect("written"));
         assert!(cpu == gpu, "{schedule}: the result files differ");
     }
@@ -126,6 +132,26 @@ fn verify(adapter: &Value) {
     assert!(error.contains("1000"), "{error}");
     let error = fail(here(), &format!("verify {flag} --kernels portable"), 1);
     assert!(error.contains("--kernels portable"), "{error}");
+}
+
+/// Works, says what was measured, and gives shares that are none of nothing; not how fast.
+fn bench(adapter: &Value) {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let arguments = format!("bench {} --quick --model {SMALL} --markdown table.md", flag(adapter));
+    let report = json(folder.path(), &arguments);
+    assert_eq!(report["backend"], "gpu");
+    for ceiling in ["copy", "multiply_add", "linear"] {
+        assert!(report["ceilings"][ceiling]["per_second"].as_f64().is_some_and(|rate| rate > 0.0), "{ceiling}");
+    }
+    let rows = report["rows"].as_array().expect("rows");
+    let table = std::fs::read_to_string(folder.path().join("table.md")).expect("written");
+    for kernel in ["forward_ntt", "inverse_ntt", "linear", "relinearize", "unpack", "expand"] {
+        let row = rows.iter().find(|row| row["kernel"] == kernel).unwrap_or_else(|| panic!("no {kernel}"));
+        assert!(row["seconds"].as_f64().is_some_and(|seconds| seconds > 0.0), "{row}");
+        assert!(row["copy_share"].as_f64().is_some_and(|share| share > 0.0), "{row}");
+        assert_eq!(row["arithmetic_share"].is_null(), kernel != "linear", "{row}");
+        assert!(table.contains(&format!("| {kernel} | ")), "{table}");
+    }
 }
 
 fn unknown_adapters(adapter: &Value) {

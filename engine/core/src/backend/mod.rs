@@ -5,11 +5,13 @@
 
 pub mod conformance;
 mod linear;
+mod measured;
 mod polynomial;
 mod steps;
 mod tensor;
 
 pub use linear::{LinearMap, LinearMapError, MAX_TAPS, MAX_WEIGHT, PADDING};
+pub use measured::{Ceiling, Ceilings, Effort, Measured, Timing, time};
 pub use polynomial::{Horner, PatersonStockmeyer};
 pub use steps::{KeySwitch, ProductPlan, SlotwiseOp, slotwise_shape};
 pub use tensor::{Shape, Window};

@@ -1,0 +1,261 @@
+//! What is measured.
+
+use std::collections::HashSet;
+use std::time::Instant;
+
+use anyhow::Result;
+use cryptodl_core::backend::{Backend, KeySwitch, LinearMap, Measured, Shape, SlotwiseOp, packed_len};
+use cryptodl_core::ckks::{Params, RelinLayout, UniformPurpose, UniformSource};
+use cryptodl_cpu::Reference;
+use cryptodl_engine::plan::{Program, Step};
+
+use super::operands::{repeated, residues};
+use super::{Bench, Work, check};
+
+/// A planned model.
+pub struct Shipped {
+    /// Model and schedule.
+    pub name: String,
+    pub program: Program,
+    pub params: Params,
+}
+
+/// Both transforms on `params`' ring.
+pub fn transforms<B: Measured>(bench: &mut Bench<'_>, backend: &B, params: &Params) -> Result<()> {
+    let (basis, n) = (params.basis(), params.n());
+    let small = Shape { limbs: params.chain(1), values: 1, components: 1, lanes: n };
+    let sample = residues(basis, &small);
+    let reference = Reference::new(basis.clone());
+    type Transform<B> = fn(&B, &mut <B as Backend>::Tensor) -> cryptodl_core::backend::Result<()>;
+    let pairs: [(&'static str, Transform<Reference>, Transform<B>); 2] = [
+        ("forward_ntt", Reference::forward_ntt, B::forward_ntt),
+        ("inverse_ntt", Reference::inverse_ntt, B::inverse_ntt),
+    ];
+    for (kernel, by_definition, transform) in pairs {
+        let operand = |values| {
+            let shape = Shape { values, ..small.clone() };
+            backend.upload(shape.clone(), &repeated(&small, &sample, &shape))
+        };
+        let values = bench.size([1, usize::MAX], 4 * n as u64, |values| {
+            let mut x = operand(values)?;
+            seconds(backend, || transform(backend, &mut x))
+        })?;
+        let mut expected = reference.upload(small.clone(), &sample)?;
+        by_definition(&reference, &mut expected)?;
+        let mut x = operand(values)?;
+        transform(backend, &mut x)?;
+        check(backend, kernel, &x, &small, expected.residues())?;
+        let work = Work {
+            kernel,
+            shape: format!("N = {n}, {values} at once"),
+            items: (values as u64, "transform"),
+            bytes: 8 * u64::from(backend.transform_passes()) * (values * n) as u64,
+            arithmetic: None,
+        };
+        bench.measure(backend, work, || transform(backend, &mut x))?;
+    }
+    Ok(())
+}
+
+/// Linear maps, key switching, rescaling, unpacking and expansion as `shipped` needs them, but none that is in `seen`.
+pub fn programs<B: Measured>(
+    bench: &mut Bench<'_>,
+    backend: &B,
+    shipped: &Shipped,
+    seen: &mut HashSet<String>,
+) -> Result<()> {
+    let Shipped { name, program, params } = shipped;
+    let content = &program.content;
+    let (mut level, mut components) = (content.input.level, 2);
+    let ring = format!("N = {}, {} bits", params.n(), params.basis().modulus(0).bits());
+    if seen.insert(format!("input {ring}")) {
+        unpack_and_expand(bench, backend, params, level)?;
+    }
+    for (step, label) in content.steps.iter().zip(&program.names) {
+        match step {
+            Step::Linear { map, .. } => {
+                let map = map.prepare(params.basis())?;
+                let shape = (map.inputs(), map.rows(), map.taps(), map.positions(), map.groups());
+                if seen.insert(format!("{shape:?} {ring} {level} {components}")) {
+                    linear(bench, backend, &format!("{name} {label}"), (params, level, components), &map)?;
+                }
+            }
+            Step::Activation(step) if step.is_lazy() => components += step.products.len() * (components - 1),
+            Step::Activation(step) => {
+                let operand = components;
+                for plan in &step.products {
+                    components = if plan.relinearize { 2 } else { components + operand - 1 };
+                    let key = content.relin.filter(|_| plan.relinearize);
+                    if seen.insert(format!("{key:?} {ring} {level} {} {components}", plan.drop)) {
+                        match key {
+                            Some(layout) => relinearize(bench, backend, params, (layout, level, plan.drop))?,
+                            None if plan.drop > 0 => rescale(bench, backend, params, (level, plan.drop, components))?,
+                            None => {}
+                        }
+                    }
+                    level -= plan.drop;
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Seconds of one launch, by the host's clock, the second of two.
+fn seconds<B: Backend>(backend: &B, mut launch: impl FnMut() -> cryptodl_core::backend::Result<()>) -> Result<f64> {
+    launch()?;
+    backend.synchronise()?;
+    let start = Instant::now();
+    launch()?;
+    backend.synchronise()?;
+    Ok(start.elapsed().as_secs_f64())
+}
+
+/// Lanes that the reference computes.
+const LANES: usize = 2;
+
+fn linear<B: Measured>(
+    bench: &mut Bench<'_>,
+    backend: &B,
+    name: &str,
+    (params, level, components): (&Params, usize, usize),
+    map: &LinearMap,
+) -> Result<()> {
+    let (basis, ops) = (params.basis(), [SlotwiseOp::Linear(map)]);
+    let small = Shape { limbs: params.chain(level), values: map.inputs(), components, lanes: LANES };
+    let sample = residues(basis, &small);
+    let result = |lanes| Shape { values: map.outputs(), lanes, ..small.clone() };
+    let operand = |lanes| {
+        let shape = Shape { lanes, ..small.clone() };
+        backend.upload(shape.clone(), &repeated(&small, &sample, &shape))
+    };
+    let lane_bytes = 4 * (level * components * map.inputs().max(map.outputs())) as u64;
+    let lanes = bench.size([64, params.n()], lane_bytes, |lanes| {
+        let (x, mut out) = (operand(lanes)?, backend.zeros(result(lanes))?);
+        seconds(backend, || backend.slotwise(&ops, &x, 0..lanes, &mut out))
+    })?;
+    let reference = Reference::new(basis.clone());
+    let expected = reference.linear(map, &reference.upload(small.clone(), &sample)?)?;
+    let (x, mut out) = (operand(lanes)?, backend.zeros(result(lanes))?);
+    backend.slotwise(&ops, &x, 0..lanes, &mut out)?;
+    check(backend, "linear", &out, reference.shape(&expected), expected.residues())?;
+    let per_limb = map.multiply_adds() * (components * lanes) as u64;
+    let operations = |&limb: &usize| per_limb * u64::from(backend.linear_operations(basis.modulus(limb).bits()));
+    let (rows, taps, positions) = (map.rows(), map.taps(), map.positions());
+    let work = Work {
+        kernel: "linear",
+        shape: format!("{name}: {rows} x {taps} at {positions}, {level} x {components} x {lanes} lanes"),
+        items: ((level * components * lanes) as u64, "lane"),
+        bytes: 4 * (level * components * lanes * (map.inputs() + map.outputs())) as u64,
+        arithmetic: Some((per_limb * level as u64, small.limbs.iter().map(operations).sum())),
+    };
+    bench.measure(backend, work, || backend.slotwise(&ops, &x, 0..lanes, &mut out))
+}
+
+fn relinearize<B: Measured>(
+    bench: &mut Bench<'_>,
+    backend: &B,
+    params: &Params,
+    (layout, level, dropped): (RelinLayout, usize, usize),
+) -> Result<()> {
+    let (basis, n, special) = (params.basis(), params.n(), params.special());
+    let small = Shape { limbs: params.chain(level), values: 1, components: 3, lanes: n };
+    let limbs: Vec<usize> = params.chain(layout.level).into_iter().chain(params.special()).collect();
+    let key_shape = Shape { limbs, values: layout.digits(layout.level), components: 2, lanes: n };
+    let (sample, key_rows) = (residues(basis, &small), residues(basis, &key_shape));
+    let rows = backend.upload(key_shape.clone(), &key_rows)?;
+    let key = KeySwitch { rows: &rows, layout, special: &special };
+    let operand = |values| {
+        let shape = Shape { values, ..small.clone() };
+        backend.upload(shape.clone(), &repeated(&small, &sample, &shape))
+    };
+    let values = bench.size([1, usize::MAX], small.bytes(), |values| {
+        let x = operand(values)?;
+        seconds(backend, || backend.relinearize(&x, &key, dropped).map(drop))
+    })?;
+    let reference = Reference::new(basis.clone());
+    let reference_rows = reference.upload(key_shape.clone(), &key_rows)?;
+    let reference_key = KeySwitch { rows: &reference_rows, layout, special: &special };
+    let expected = reference.relinearize(&reference.upload(small.clone(), &sample)?, &reference_key, dropped)?;
+    let x = operand(values)?;
+    let out = backend.relinearize(&x, &key, dropped)?;
+    check(backend, "relinearize", &out, reference.shape(&expected), expected.residues())?;
+    let (operands, key_bytes) = (backend.shape(&x).bytes() + backend.shape(&out).bytes(), key_shape.bytes());
+    let digits = layout.digits(level);
+    let work = Work {
+        kernel: "relinearize",
+        shape: format!("N = {n}, {level} limbs to {}, {digits} digits, {values} at once", level - dropped),
+        items: (values as u64, "ciphertext"),
+        bytes: operands + key_bytes,
+        arithmetic: None,
+    };
+    bench.measure(backend, work, || backend.relinearize(&x, &key, dropped).map(drop))
+}
+
+fn rescale<B: Measured>(
+    bench: &mut Bench<'_>,
+    backend: &B,
+    params: &Params,
+    (level, count, components): (usize, usize, usize),
+) -> Result<()> {
+    let (basis, n) = (params.basis(), params.n());
+    let small = Shape { limbs: params.chain(level), values: 1, components, lanes: n };
+    let dropped = small.limbs[level - count..].to_vec();
+    let sample = residues(basis, &small);
+    let operand = |values| {
+        let shape = Shape { values, ..small.clone() };
+        backend.upload(shape.clone(), &repeated(&small, &sample, &shape))
+    };
+    let values = bench.size([1, usize::MAX], small.bytes(), |values| {
+        let x = operand(values)?;
+        seconds(backend, || backend.mod_down(&x, &dropped).map(drop))
+    })?;
+    let reference = Reference::new(basis.clone());
+    let expected = reference.mod_down(&reference.upload(small.clone(), &sample)?, &dropped)?;
+    let x = operand(values)?;
+    let out = backend.mod_down(&x, &dropped)?;
+    check(backend, "mod_down", &out, reference.shape(&expected), expected.residues())?;
+    let work = Work {
+        kernel: "mod_down",
+        shape: format!("N = {n}, {level} limbs to {}, {values} x {components} at once", level - count),
+        items: (values as u64, "ciphertext"),
+        bytes: backend.shape(&x).bytes() + backend.shape(&out).bytes(),
+        arithmetic: None,
+    };
+    bench.measure(backend, work, || backend.mod_down(&x, &dropped).map(drop))
+}
+
+fn unpack_and_expand<B: Measured>(bench: &mut Bench<'_>, backend: &B, params: &Params, level: usize) -> Result<()> {
+    let (basis, n) = (params.basis(), params.n());
+    let reference = Reference::new(basis.clone());
+    let shape = |values| Shape { limbs: params.chain(level), values, components: 1, lanes: n };
+    let small = shape(1);
+    let packed = |values| -> Result<(Vec<u32>, Vec<u8>)> {
+        let sample = repeated(&small, &residues(basis, &small), &shape(values));
+        let packed = reference.pack(&reference.upload(shape(values), &sample)?, 0)?;
+        Ok((sample, packed))
+    };
+    let values = bench.size([1, usize::MAX], small.bytes(), |values| {
+        let (_, packed) = packed(values)?;
+        let mut x = backend.zeros(shape(values))?;
+        seconds(backend, || backend.unpack(&packed, &mut x, 0).map(drop))
+    })?;
+    let (sample, packed) = packed(values)?;
+    let mut x = backend.zeros(shape(values))?;
+    backend.unpack(&packed, &mut x, 0)?;
+    check(backend, "unpack", &x, &shape(values), &sample)?;
+    let (bits, residues) = (basis.modulus(0).bits(), shape(values).len() as u64);
+    let name = format!("N = {n}, {level} x {bits} bits, {values} at once");
+    let bytes = packed_len(basis, &shape(values)) as u64 + 4 * residues;
+    let work = Work { kernel: "unpack", shape: name.clone(), items: (values as u64, "value"), bytes, arithmetic: None };
+    bench.measure(backend, work, || backend.unpack(&packed, &mut x, 0).map(drop))?;
+
+    let source = UniformSource::new(UniformPurpose::Ciphertext, params, &[7; 32]);
+    backend.expand(&source, 5, &mut x, 0)?;
+    let mut expected = reference.zeros(shape(values))?;
+    reference.expand(&source, 5, &mut expected, 0)?;
+    check(backend, "expand", &x, &shape(values), expected.residues())?;
+    let work =
+        Work { kernel: "expand", shape: name, items: (values as u64, "value"), bytes: 4 * residues, arithmetic: None };
+    bench.measure(backend, work, || backend.expand(&source, 5, &mut x, 0))
+}
