@@ -24,7 +24,7 @@ class Recipe:
     range_limit: float = 4.0  # inputs z of activations with |z - range_centre| above this are penalised
     range_weight: float = 0.05
     clamp: float | None = None  # |z - range_centre| at which activations saturate while training
-    weight_bits: int | None = 5  # quantisation noise of the merged maps while training
+    weight_bits: float | None = 5.0  # quantisation noise of the merged maps while training: one step of such integers
     ema: float = 0.999
     teachers: tuple[str, ...] = ()  # recipes whose mean softened output is a second target
     distillation: float = 0.0  # its share of the loss
