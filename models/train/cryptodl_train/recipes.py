@@ -81,27 +81,27 @@ RECIPES = {
     "mnist-2-original-sigmoid": Recipe(
         title="CNN Model 2 of CryptoDL with Sigmoid",
         activation="sigmoid",
-        epochs=12,
+        epochs=10,
         **{**DEEP, **ORIGINAL},
     ),
     "mnist-2-original-tanh": Recipe(
         title="CNN Model 2 of CryptoDL with Tanh",
         activation="tanh",
-        epochs=12,
+        epochs=10,
         **{**DEEP, **ORIGINAL},
     ),
     "mnist-2-sigmoid": Recipe(
         title="CNN Model 2 of CryptoDL, degree-3 polynomial of Sigmoid",
         activation=approximation("sigmoid", 3),
         learned=False,
-        epochs=12,
+        epochs=10,
         **DEEP,
     ),
     "mnist-2-tanh": Recipe(
         title="CNN Model 2 of CryptoDL, degree-3 polynomial of Tanh",
         activation=approximation("tanh", 3),
         learned=False,
-        epochs=12,
+        epochs=10,
         **DEEP,
     ),
     "mnist-best": Recipe(
@@ -139,7 +139,7 @@ RECIPES = {
         architecture=CHABANNE_LIGHT,
         activation=approximation("relu-taylor", 2),
         learned=False,
-        epochs=30,
+        epochs=20,
     ),
     "fashion-1": Recipe(
         title="CNN Model 1 of CryptoDL on Fashion-MNIST, learned degree-3 polynomial",
@@ -148,6 +148,7 @@ RECIPES = {
         dataset="fashion-mnist",
         deformation=0.1,
         mirror=True,
+        weight_bits=4.5,  # its margins are small: rounded weights would change too many labels
     ),
 }
 
@@ -161,6 +162,7 @@ RECIPES |= {
         activation=approximation(f"relu-{method}", degree),
         learned=False,
         folder="table-1",
+        deformation=0.3,
         epochs=15,
         range_centre=-1.0,
         clamp=5.0,
