@@ -20,7 +20,7 @@ macro_rules! shipped {
 }
 
 shipped! {
-    "": "mnist-1", "mnist-1-square", "mnist-2", "cryptonets", "secureml";
+    "": "mnist-1", "mnist-1-square", "mnist-2", "swish-mnist", "cryptonets", "secureml", "fashion-1";
 }
 
 /// Names of the shipped networks.

@@ -11,13 +11,14 @@ import sys
 from pathlib import Path
 
 FILE = Path(__file__).resolve().parent / "approximations.json"
-# The interval is where the recipes' range penalty keeps the values.
+# The interval is where the recipes' range penalty keeps the values. Those of Table 1 are on one that is not symmetric about 0, near the
+# range of `mnist-1`: on a symmetric one ReLU is x/2 plus an even function, and the derivative method has no odd powers but x.
 COMMANDS = {
-    "relu-least-squares": "approx --function relu --method numerical --degree 2 --interval=-4,4",
-    "relu-taylor": "approx --function relu --method taylor --degree 2 --interval=-4,4",
-    "relu-chebyshev": "approx --function relu --method chebyshev --degree 2 --interval=-4,4",
-    "relu-modified-chebyshev": "approx --function relu --method modified-chebyshev --degree 2 --interval=-4,4",
-    "relu-derivative": "approx --function relu --method derivative --degree 3,4,5,6,7,8 --interval=-4,4",
+    "relu-least-squares": "approx --function relu --method numerical --degree 2 --interval=-5,3",
+    "relu-taylor": "approx --function relu --method taylor --degree 2 --interval=-5,3",
+    "relu-chebyshev": "approx --function relu --method chebyshev --degree 2 --interval=-5,3",
+    "relu-modified-chebyshev": "approx --function relu --method modified-chebyshev --degree 2 --interval=-5,3",
+    "relu-derivative": "approx --function relu --method derivative --degree 3,4,5,6,7,8 --interval=-5,3",
     "sigmoid": "approx --function sigmoid --method chebyshev --degree 3 --interval=-4,4",
     "tanh": "approx --function tanh --method chebyshev --degree 3 --interval=-4,4",
     "swish": "approx --function swish --method chebyshev --degree 4 --interval=-4,4",

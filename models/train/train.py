@@ -17,7 +17,7 @@ from cryptodl_train.export import export
 from cryptodl_train.recipes import RECIPES
 
 ZOO = Path(__file__).resolve().parent.parent / "zoo"
-TEACHERS = Path(__file__).resolve().parent / "teachers"
+CHECKPOINTS = Path(__file__).resolve().parent / "checkpoints"
 
 
 def overridden(recipe, items):
@@ -31,7 +31,7 @@ def overridden(recipe, items):
 
 
 def teacher(name):
-    path = TEACHERS / f"{name}.pt"
+    path = CHECKPOINTS / f"{name}.pt"
     if not path.is_file():
         raise SystemExit(f"{path} does not exist; train it first: python models/train/train.py {name}")
     net = fitting.build(RECIPES[name])
@@ -62,12 +62,12 @@ def main():
         log(f"merged maps rounded, labels kept: {results.agreement(net, held_out)}")
         return
     net = fitting.fit(recipe, train, None, teachers, log)
+    if args.out is None and not args.set:
+        CHECKPOINTS.mkdir(exist_ok=True)
+        torch.save(net.state_dict(), CHECKPOINTS / f"{args.name}.pt")
     score = fitting.correct(net, test)
-    if isinstance(recipe.activation, str):
-        TEACHERS.mkdir(exist_ok=True)
-        torch.save(net.state_dict(), TEACHERS / f"{args.name}.pt")
-        calibration = None
-    else:
+    calibration = None
+    if not isinstance(recipe.activation, str):
         calibration = calibrate(net, train.images)
         export(args.name, recipe, net, calibration, score, test, args.out or ZOO / recipe.folder)
     entry = results.entry(recipe, net, calibration, score, test)

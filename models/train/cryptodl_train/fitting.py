@@ -12,7 +12,8 @@ from .network import Network
 
 
 def build(recipe):
-    return Network(recipe.architecture, recipe.activation, recipe.learned, recipe.clamp,
+    clamp = recipe.clamp and (recipe.range_centre - recipe.clamp, recipe.range_centre + recipe.clamp)
+    return Network(recipe.architecture, recipe.activation, recipe.learned, clamp,
                    torch.bfloat16 if recipe.bfloat16 else torch.float32)
 
 
@@ -34,7 +35,7 @@ def loss_of(net, recipe, images, labels, soft):
         loss = (1 - recipe.distillation) * loss + recipe.distillation * divergence
     if recipe.range_weight:
         for z in inputs:
-            excess = F.relu(z.abs() - recipe.range_limit)
+            excess = F.relu((z - recipe.range_centre).abs() - recipe.range_limit)
             loss = loss + recipe.range_weight * excess.square().sum() / len(labels)
     return loss, plain
 

@@ -53,7 +53,7 @@ FUNCTIONS = {"relu": F.relu, "sigmoid": torch.sigmoid, "tanh": torch.tanh, "swis
 
 
 class Polynomial(nn.Module):
-    """`c[0] + c[1] z + c[2] z^2 + ...` of every value; beyond `clamp` (training only) its value at the clamp."""
+    """`c[0] + c[1] z + c[2] z^2 + ...` of every value; outside the interval `clamp` (training only) its value at the end."""
 
     def __init__(self, coefficients, learned, clamp):
         super().__init__()
@@ -62,7 +62,7 @@ class Polynomial(nn.Module):
 
     def forward(self, z):
         if self.training and self.clamp is not None:
-            z = z.clamp(-self.clamp, self.clamp)
+            z = z.clamp(*self.clamp)
         y = torch.zeros_like(z)
         for c in self.coefficients.unbind(0)[::-1]:
             y = y * z + c

@@ -20,10 +20,11 @@ class Recipe:
     batch: int = 256
     learning_rate: float = 5e-3
     weight_decay: float = 2e-2
-    range_limit: float = 4.0  # |z| above this is penalised
+    range_centre: float = 0.0
+    range_limit: float = 4.0  # inputs z of activations with |z - range_centre| above this are penalised
     range_weight: float = 0.05
-    clamp: float | None = None  # |z| at which activations saturate while training
-    weight_bits: int | None = 5  # quantisation noise of the merged maps while training
+    clamp: float | None = None  # |z - range_centre| at which activations saturate while training
+    weight_bits: float | None = 5.0  # quantisation noise of the merged maps while training: one step of such integers
     ema: float = 0.999
     teachers: tuple[str, ...] = ()  # recipes whose mean softened output is a second target
     distillation: float = 0.0  # its share of the loss
