@@ -2,7 +2,7 @@
 
 use cryptodl_client::{EncryptionKey, SecretKey, decrypt_slots_raw_do_not_return_to_server, encrypt};
 use cryptodl_core::ckks::{EncryptionKind, Randomness};
-use cryptodl_cpu::Portable;
+use cryptodl_cpu::Cpu;
 use cryptodl_models::network::{LayerOp, Network};
 
 use crate::plan::testing::{conv, dense, images, network, polynomial, pool, rows};
@@ -48,7 +48,7 @@ fn check(degrees: &[usize], schedule: ScheduleKind, encryption: EncryptionKind) 
     let images = images(IMAGES, [1, 6, 6], 8);
     let pixels = images.as_slice().unwrap();
     let input = encrypt(&spec, &params, key, pixels, IMAGES, &mut rng, &|_, _| {}).unwrap();
-    let executor = Executor::new(program, &params, Portable::new(params.basis().clone()), 4 << 30).unwrap();
+    let executor = Executor::new(program, &params, Cpu::new(params.basis().clone()), 4 << 30).unwrap();
     let (result, _) = executor.compute(&input, relin.as_ref(), Masks::Fresh(&public, &mut rng), &|_| {}).unwrap();
     let slots = decrypt_slots_raw_do_not_return_to_server(&params, &secret, &result, spec.output.scale).unwrap();
     let expected = plain(program, rows(&images));
