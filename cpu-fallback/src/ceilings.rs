@@ -6,12 +6,12 @@ use std::time::Instant;
 use cryptodl_core::backend::{Ceiling, Ceilings, Effort, Measured, Result};
 use rayon::prelude::*;
 
-use crate::Portable;
+use crate::Cpu;
 
 /// Words of each of the two buffers of the copy: more than caches hold.
 const COPIED: usize = 32 << 20;
 
-impl Measured for Portable {
+impl Measured for Cpu {
     fn ceilings(&self, effort: Effort) -> Result<Ceilings> {
         let (from, mut to) = (vec![1u32; COPIED], vec![0u32; COPIED]);
         let part = COPIED.div_ceil(rayon::current_num_threads());

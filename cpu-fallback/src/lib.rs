@@ -1,16 +1,19 @@
 //! The CPU backends of CryptoDL.
 //!
-//! [`Reference`] is the oracle: the definitions, written down as plainly as possible. [`Portable`] is what runs: blocked,
-//! parallel kernels in safe Rust that the compiler vectorises for any machine. Both return the same bits; the conformance
-//! suite of `cryptodl-core` says so.
-#![forbid(unsafe_code)]
+//! [`Reference`] is the oracle: the definitions, written down as plainly as possible. [`Cpu`] is what runs: blocked, parallel
+//! kernels, written once over vectors and compiled for several instruction sets ([`Kernels`]), of which the machine's best is
+//! chosen at run time. All return the same bits; the conformance suite of `cryptodl-core` says so.
+#![deny(unsafe_code)]
 
 mod ceilings;
-pub mod kernels;
+mod cpu;
+mod kernels;
 mod machine;
 mod reference;
+mod simd;
 mod tensor;
 
-pub use kernels::portable::Portable;
+pub use cpu::Cpu;
 pub use reference::Reference;
+pub use simd::Kernels;
 pub use tensor::{CpuTensor, Place};

@@ -105,6 +105,18 @@ impl CpuTensor {
         rows.map(|(index, row)| (Place::of_row(shape, index), row))
     }
 
+    /// For every value and component, the polynomial's rows in all limbs.
+    pub(crate) fn polynomials_mut(&mut self) -> Vec<Vec<&mut [u32]>> {
+        let CpuTensor { shape, residues } = self;
+        let rows = shape.values * shape.components;
+        let mut polynomials: Vec<_> = (0..rows).map(|_| Vec::with_capacity(shape.limbs.len())).collect();
+        for block in residues.chunks_exact_mut(shape.limb_len().max(1)) {
+            let rows = block.chunks_exact_mut(shape.lanes);
+            polynomials.iter_mut().zip(rows).for_each(|(polynomial, row)| polynomial.push(row));
+        }
+        polynomials
+    }
+
     /// Copies window `from` of `self` over window `to` of `out`.
     ///
     /// # Panics

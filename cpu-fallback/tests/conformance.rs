@@ -3,27 +3,31 @@
 mod faulty;
 
 use cryptodl_core::backend::conformance::{Cause, Check, Failure, Place, compare, params_for_tests};
-use cryptodl_cpu::{Portable, Reference};
+use cryptodl_cpu::{Cpu, Kernels, Reference};
 use faulty::{Fault, Faulty};
 
-fn portable_agrees(n: usize, seed: u64) -> Vec<Check> {
+fn agrees(kernels: Kernels, n: usize, seed: u64) -> Vec<Check> {
     let params = params_for_tests(n).expect("a supported dimension");
-    let (reference, portable) = (Reference::new(params.basis().clone()), Portable::new(params.basis().clone()));
-    compare(&reference, &portable, seed, &mut |_| ()).unwrap_or_else(|failure| panic!("{failure}"))
+    let (reference, cpu) = (Reference::new(params.basis().clone()), Cpu::with_kernels(params.basis().clone(), kernels));
+    compare(&reference, &cpu, seed, &mut |_| ()).unwrap_or_else(|failure| panic!("{}: {failure}", kernels.name()))
 }
 
 #[test]
-fn portable_returns_the_bits_of_the_reference() {
-    for (n, seed) in [(16, 1), (64, 2), (1024, 3)] {
-        portable_agrees(n, seed);
+fn all_kernels_return_the_bits_of_the_reference() {
+    for kernels in Kernels::available() {
+        for (n, seed) in [(16, 1), (64, 2), (1024, 3)] {
+            agrees(kernels, n, seed);
+        }
     }
 }
 
 #[test]
 #[ignore = "slow: the full dimensions"]
-fn portable_returns_the_bits_of_the_reference_at_full_size() {
-    for n in [4096, 8192, 65536] {
-        portable_agrees(n, 4);
+fn all_kernels_return_the_bits_of_the_reference_at_full_size() {
+    for kernels in Kernels::available() {
+        for n in [4096, 8192, 65536] {
+            agrees(kernels, n, 4);
+        }
     }
 }
 
@@ -31,13 +35,13 @@ fn portable_returns_the_bits_of_the_reference_at_full_size() {
 fn the_number_of_threads_changes_nothing() {
     for threads in [1, 3] {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a pool");
-        pool.install(|| portable_agrees(64, 5));
+        pool.install(|| agrees(Kernels::best(), 64, 5));
     }
 }
 
 #[test]
 fn every_operation_is_compared() {
-    let checks = portable_agrees(16, 6);
+    let checks = agrees(Kernels::best(), 16, 6);
     let operations = [
         "zeros",
         "upload",
@@ -72,7 +76,7 @@ fn every_operation_is_compared() {
 fn failure_of(fault: Fault) -> Failure {
     let params = params_for_tests(16).expect("a supported dimension");
     let reference = Reference::new(params.basis().clone());
-    let faulty = Faulty { inner: Portable::new(params.basis().clone()), fault };
+    let faulty = Faulty { inner: Cpu::new(params.basis().clone()), fault };
     compare(&reference, &faulty, 7, &mut |_| ()).expect_err("the suite passed a wrong backend")
 }
 

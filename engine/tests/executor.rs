@@ -2,7 +2,7 @@
 
 use cryptodl_client::{EncryptionKey, SecretKey, decrypt, encrypt};
 use cryptodl_core::ckks::{Ciphertexts, Params, PublicKey, Randomness, RelinKey, RelinLayout};
-use cryptodl_cpu::Portable;
+use cryptodl_cpu::Cpu;
 use cryptodl_engine::plan::{PlanOptions, Program, ScheduleKind, plan};
 use cryptodl_engine::run::{Executor, Masks, RunError, plain};
 use cryptodl_models::zoo;
@@ -36,8 +36,8 @@ impl Client {
         encrypt(&program.client_spec(), &self.params, key, images, count, &mut self.rng, &|_, _| {}).unwrap()
     }
 
-    fn executor(&self, program: &Program, budget: u64) -> Result<Executor<Portable>, RunError> {
-        Executor::new(program, &self.params, Portable::new(self.params.basis().clone()), budget)
+    fn executor(&self, program: &Program, budget: u64) -> Result<Executor<Cpu>, RunError> {
+        Executor::new(program, &self.params, Cpu::new(self.params.basis().clone()), budget)
     }
 }
 

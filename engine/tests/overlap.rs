@@ -9,7 +9,7 @@ use cryptodl_client::{EncryptionKey, SecretKey, encrypt};
 use cryptodl_core::backend::{Backend, BackendError, LinearMap, Result, Shape, SlotwiseOp, Transfers, Window};
 use cryptodl_core::ckks::{Ciphertexts, Params, PublicKey, Randomness, UniformSource};
 use cryptodl_core::ring::RnsBasis;
-use cryptodl_cpu::{CpuTensor, Portable};
+use cryptodl_cpu::{Cpu, CpuTensor};
 use cryptodl_engine::plan::{PlanOptions, Program, plan};
 use cryptodl_engine::run::{Executor, Masks, RunError};
 use cryptodl_models::zoo;
@@ -50,7 +50,7 @@ impl Drop for Held {
 
 /// The CPU backend in the place of a device. The first segment of a set may wait for the loading of the next, or fail.
 struct Device {
-    inner: Portable,
+    inner: Cpu,
     log: Arc<Log>,
     waits: bool,
     fails: bool,
@@ -229,8 +229,8 @@ impl Request {
         Device { inner: self.portable(), log: Arc::default(), waits: false, fails: false }
     }
 
-    fn portable(&self) -> Portable {
-        Portable::new(self.params.basis().clone())
+    fn portable(&self) -> Cpu {
+        Cpu::new(self.params.basis().clone())
     }
 }
 

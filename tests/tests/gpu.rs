@@ -9,7 +9,7 @@ use cryptodl_core::backend::conformance::{compare, params_for_tests};
 use cryptodl_core::backend::{Backend, BackendError, Shape};
 use cryptodl_core::ckks::EncryptionKind;
 use cryptodl_core::ring::{MAX_DIMENSION, RnsBasis, ntt_primes};
-use cryptodl_cpu::{Portable, Reference};
+use cryptodl_cpu::{Cpu, Reference};
 use cryptodl_engine::gpu::{
     Adapter, AdapterKind, AdapterRequest, Dot, Gpu, GpuError, GpuOptions, Multiply, adapters, choose,
 };
@@ -114,7 +114,7 @@ fn transforms(adapter: &Adapter) {
     for n in sizes {
         let primes = [ntt_primes(n, 30, 2).unwrap(), ntt_primes(n, 24, 1).unwrap_or_default()].concat();
         let basis = Arc::new(RnsBasis::new(n, &primes).unwrap());
-        let (gpu, portable) = (gpu(adapter, &basis, options()), Portable::new(basis.clone()));
+        let (gpu, portable) = (gpu(adapter, &basis, options()), Cpu::new(basis.clone()));
         let shape = Shape { limbs: (0..basis.len()).rev().collect(), values: 3, components: 1, lanes: n };
         let residue = |i: usize| {
             let q = basis.modulus(shape.limbs[i / shape.limb_len()]).value();
@@ -147,7 +147,7 @@ fn end_to_end(adapter: &Adapter, model: &str, schedule: ScheduleKind) {
     let client = Client::new(&program, 21);
     let input = client.encrypt(images.view());
     let basis = client.params.basis();
-    let (expected, _) = execute(&program, &client, Portable::new(basis.clone()), &input, false, BUDGET);
+    let (expected, _) = execute(&program, &client, Cpu::new(basis.clone()), &input, false, BUDGET);
     let (actual, _) = execute(&program, &client, gpu(adapter, basis, options()), &input, false, BUDGET / 2);
     assert!(expected == actual, "the results differ");
 }

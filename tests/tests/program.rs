@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use cryptodl_core::ckks::EncryptionKind;
-use cryptodl_cpu::Portable;
+use cryptodl_cpu::Cpu;
 use cryptodl_engine::plan::{Plan, PlanOptions, ScheduleKind, plan};
 use cryptodl_models::zoo;
 use cryptodl_tests::{Client, Counts, Metered, execute, mnist, rms_bits, scores};
@@ -25,7 +25,7 @@ fn check(model: &str, schedule: ScheduleKind, encryption: EncryptionKind) {
     let client = Client::new(program, 11);
     let input = client.encrypt(images.view());
     let counts = Arc::new(Counts::default());
-    let backend = Metered::new(Portable::new(client.params.basis().clone()), counts.clone());
+    let backend = Metered::new(Cpu::new(client.params.basis().clone()), counts.clone());
     let (result, _) = execute(program, &client, backend, &input, true, BUDGET);
 
     let slots = client.slots(&result);
@@ -88,7 +88,7 @@ fn budget_threads_and_fusion_cannot_change_a_bit() {
     let (images, _) = mnist(&zoo::load("mnist-1-square").unwrap(), 40);
     let client = Client::new(program, 12);
     let input = client.encrypt(images.view());
-    let portable = || Portable::new(client.params.basis().clone());
+    let portable = || Cpu::new(client.params.basis().clone());
     let (expected, _) = execute(program, &client, portable(), &input, false, BUDGET);
     let (again, _) = execute(program, &client, portable(), &input, false, BUDGET);
     assert_eq!(expected, again, "idempotent");

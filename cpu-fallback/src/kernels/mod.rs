@@ -1,3 +1,8 @@
-//! Kernels by instruction set. [`portable`] runs everywhere.
+//! Kernels, each written once over the vectors of [`crate::simd`].
 
-pub mod portable;
+pub(crate) mod convert;
+pub(crate) mod elementwise;
+pub(crate) mod linear;
+pub(crate) mod ntt;
+pub(crate) mod reduce;
+pub(crate) mod slotwise;

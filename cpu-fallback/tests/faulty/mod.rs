@@ -6,7 +6,7 @@ use std::sync::Arc;
 use cryptodl_core::backend::{Backend, BackendError, LinearMap, Result, Shape, SlotwiseOp, Window};
 use cryptodl_core::ckks::UniformSource;
 use cryptodl_core::ring::RnsBasis;
-use cryptodl_cpu::{CpuTensor, Place, Portable};
+use cryptodl_cpu::{Cpu, CpuTensor, Place};
 
 /// What is wrong. A wrong result has the lowest bit flipped of limb 1, value 0, component 1, lane 0, where that exists.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -21,7 +21,7 @@ pub enum Fault {
 }
 
 pub struct Faulty {
-    pub inner: Portable,
+    pub inner: Cpu,
     pub fault: Fault,
 }
 

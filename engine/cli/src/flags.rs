@@ -71,7 +71,8 @@ impl Planning {
 pub struct Execution {
     #[command(flatten)]
     pub place: Place,
-    /// Which CPU kernels compute; `reference` is slow and obvious. A GPU's kernels are chosen by measuring them
+    /// Which CPU kernels compute: `auto` takes the fastest that the machine has, `reference` is slow and obvious. A GPU's
+    /// kernels are chosen by measuring them
     #[arg(long, default_value = "auto", value_parser = one_of(KERNELS))]
     pub kernels: Kernels,
     /// Memory for ciphertexts on the backend, as 2GiB, 512MiB or bytes [default: half of the free memory;
@@ -117,12 +118,22 @@ pub enum Backend {
 pub enum Kernels {
     Auto,
     Reference,
-    Portable,
+    /// One of [`cryptodl_cpu::Kernels::NAMES`].
+    Named(&'static str),
 }
 
 const BACKEND: [(&str, Backend); 3] = [("auto", Backend::Auto), ("cpu", Backend::Cpu), ("gpu", Backend::Gpu)];
-const KERNELS: [(&str, Kernels); 3] =
-    [("auto", Kernels::Auto), ("reference", Kernels::Reference), ("portable", Kernels::Portable)];
+const KERNELS: [(&str, Kernels); 6] = {
+    let [portable, avx2, avx512, neon] = cryptodl_cpu::Kernels::NAMES;
+    [
+        ("auto", Kernels::Auto),
+        ("reference", Kernels::Reference),
+        (portable, Kernels::Named(portable)),
+        (avx2, Kernels::Named(avx2)),
+        (avx512, Kernels::Named(avx512)),
+        (neon, Kernels::Named(neon)),
+    ]
+};
 
 /// Randomness that tests can repeat. Nothing made with it is secret.
 #[derive(Args, Default)]

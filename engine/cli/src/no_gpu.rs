@@ -4,7 +4,7 @@ use std::fmt::{self, Display, Formatter};
 
 use anyhow::{Result, bail};
 use cryptodl_core::ckks::Params;
-use cryptodl_cpu::Portable;
+use cryptodl_cpu::Cpu;
 use cryptodl_engine::plan::Program;
 use serde::Serialize;
 
@@ -38,11 +38,11 @@ impl Choice {
         match *self {}
     }
 
-    pub fn checked(&self, _: &Params, _: Variant) -> Result<Portable> {
+    pub fn checked(&self, _: &Params, _: Variant) -> Result<Cpu> {
         match *self {}
     }
 
-    pub fn timed(&self, _: &Params) -> Result<Portable> {
+    pub fn timed(&self, _: &Params) -> Result<Cpu> {
         match *self {}
     }
 

@@ -2,10 +2,10 @@
 
 use std::io::{self, Write};
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use cryptodl_core::backend;
 use cryptodl_core::ckks::{Ciphertexts, Params, RelinKey};
-use cryptodl_cpu::{Portable, Reference};
+use cryptodl_cpu::{Cpu, Reference};
 use cryptodl_engine::plan::Program;
 use cryptodl_engine::run::{ComputeReport, Executor, Masks, Progress, RunError};
 use serde::Serialize;
@@ -84,7 +84,7 @@ impl Execution {
             }
             (Backend::Gpu, _) => bail!("--kernels names kernels of the CPU: leave it out, or use --backend cpu"),
             // Kernels of the CPU were named.
-            (Backend::Cpu, _) | (Backend::Auto, Kernels::Reference | Kernels::Portable) => cpu(),
+            (Backend::Cpu, _) | (Backend::Auto, Kernels::Reference | Kernels::Named(_)) => cpu(),
             (Backend::Auto, Kernels::Auto) => match gpu::Choice::automatic() {
                 None => cpu(),
                 Some(adapter) => {
@@ -100,11 +100,25 @@ impl Execution {
         let budget = self.memory_budget.unwrap_or_else(memory::default_budget);
         Ok(match self.kernels {
             Kernels::Reference => Box::new(Executor::new(program, params, Reference::new(basis), budget)?),
-            Kernels::Auto | Kernels::Portable => {
-                Box::new(Executor::new(program, params, Portable::new(basis), budget)?)
+            Kernels::Auto => Box::new(Executor::new(program, params, Cpu::new(basis), budget)?),
+            Kernels::Named(name) => {
+                let cpu = Cpu::with_kernels(basis, cpu_kernels(name)?);
+                Box::new(Executor::new(program, params, cpu, budget)?)
             }
         })
     }
+}
+
+/// The named kernels of the CPU.
+///
+/// # Errors
+/// This machine cannot run them.
+pub fn cpu_kernels(name: &str) -> Result<cryptodl_cpu::Kernels> {
+    use cryptodl_cpu::Kernels;
+    let names = || Kernels::available().iter().map(|kernels| kernels.name()).collect::<Vec<_>>().join(", ");
+    Kernels::named(name).with_context(|| {
+        format!("this machine cannot run the {name} kernels: use --kernels auto, or one of {}", names())
+    })
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use cryptodl_client::{EncryptionKey, SecretKey, decrypt_slots_raw_do_not_return_to_server, encrypt};
 use cryptodl_core::ckks::{EncryptionKind, Randomness};
-use cryptodl_cpu::Portable;
+use cryptodl_cpu::Cpu;
 use cryptodl_models::network::{LayerOp, Network};
 
 use crate::plan::testing::{batch_norm, conv, dense, images, network, polynomial, pool, rows};
@@ -69,7 +69,7 @@ fn check_network(network: &Network, schedule: ScheduleKind, encryption: Encrypti
     let images = images(IMAGES, [1, 6, 6], 8);
     let pixels = images.as_slice().unwrap();
     let input = encrypt(&spec, &params, key, pixels, IMAGES, &mut rng, &|_, _| {}).unwrap();
-    let executor = Executor::new(program, &params, Portable::new(params.basis().clone()), 4 << 30).unwrap();
+    let executor = Executor::new(program, &params, Cpu::new(params.basis().clone()), 4 << 30).unwrap();
     let (result, _) = executor.compute(&input, relin.as_ref(), Masks::Fresh(&public, &mut rng), &|_| {}).unwrap();
     let slots = decrypt_slots_raw_do_not_return_to_server(&params, &secret, &result, spec.output.scale).unwrap();
     let expected = plain(program, rows(&images));
@@ -138,7 +138,7 @@ fn bands_give_the_same_bits_in_less_memory() {
     let key = EncryptionKey::Secret(&secret);
     let input = encrypt(&spec, &params, key, images.as_slice().unwrap(), 3, &mut rng, &|_, _| {}).unwrap();
     let run = |budget| {
-        let executor = Executor::new(&program, &params, Portable::new(params.basis().clone()), budget)?;
+        let executor = Executor::new(&program, &params, Cpu::new(params.basis().clone()), budget)?;
         let steps = std::sync::atomic::AtomicUsize::new(0);
         let count = |progress: crate::run::Progress| steps.store(progress.total, std::sync::atomic::Ordering::Relaxed);
         let (result, _) = executor.compute(&input, relin.as_ref(), Masks::Deterministic, &count)?;

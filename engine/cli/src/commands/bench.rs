@@ -8,7 +8,7 @@ use clap::Args;
 use cryptodl_core::backend::conformance::params_for_tests;
 use cryptodl_core::backend::{Effort, Measured};
 use cryptodl_core::ckks::Params;
-use cryptodl_cpu::Portable;
+use cryptodl_cpu::Cpu;
 use cryptodl_engine::plan::{PlanError, PlanOptions, ScheduleKind, plan};
 use cryptodl_models::zoo;
 
@@ -66,7 +66,7 @@ impl BenchCommand {
         let json = self.json.create()?;
         let report = match &choice {
             Some(choice) => self.measure(|params| choice.timed(params))?,
-            None => self.measure(|params| Ok(Portable::new(params.basis().clone())))?,
+            None => self.measure(|params| Ok(Cpu::new(params.basis().clone())))?,
         };
         if let Some(file) = markdown {
             file.write(|file| file.write_all(report.text().as_bytes()))?;

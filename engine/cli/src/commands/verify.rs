@@ -8,18 +8,19 @@ use clap::builder::PossibleValuesParser;
 use cryptodl_core::backend::Backend as _;
 use cryptodl_core::backend::conformance::{Failure, compare, params_for_tests};
 use cryptodl_core::ckks::{Params, Randomness};
-use cryptodl_cpu::{Portable, Reference};
+use cryptodl_cpu::{Cpu, Kernels, Reference};
 use serde::Serialize;
 
 use crate::flags::{Backend, Place};
 use crate::gpu::{Choice, VARIANTS, Variant};
 use crate::json::Json;
 use crate::progress::Bar;
+use crate::server::cpu_kernels;
 
 /// Check on this machine that a backend computes every bit as the reference does
 ///
 /// Runs every operation with random and with extreme inputs on the backend and on the reference, and compares all
-/// results. On a GPU all variants of the kernels are checked. Fails at the first difference and says where it is.
+/// results. All kernels that the machine can run are checked. Fails at the first difference and says where it is.
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
@@ -42,11 +43,8 @@ pub struct Verify {
     json: Json,
 }
 
-/// The only kernels of the CPU that are not the reference.
-const PORTABLE: &str = "portable";
-
 fn names() -> impl Iterator<Item = &'static str> {
-    [PORTABLE].into_iter().chain(VARIANTS.iter().map(|(name, _)| *name))
+    Kernels::NAMES.into_iter().chain(VARIANTS.iter().map(|(name, _)| *name))
 }
 
 /// What `verify --json` writes.
@@ -84,7 +82,7 @@ struct Difference {
 
 /// What is to be checked.
 enum Candidate {
-    Cpu,
+    Cpu(Vec<Kernels>),
     Gpu(Choice, Vec<(&'static str, Variant)>),
 }
 
@@ -106,16 +104,19 @@ impl Verify {
 
     fn candidate(&self) -> Result<Candidate> {
         let wanted = self.kernels.as_deref();
-        let on_gpu = wanted.map(|name| name != PORTABLE);
+        let on_gpu = wanted.map(|name| !Kernels::NAMES.contains(&name));
         let choice = match (self.place.backend()?, on_gpu) {
             (Backend::Cpu | Backend::Auto, Some(false)) | (Backend::Cpu, None) => None,
-            (Backend::Gpu, Some(false)) => bail!("--kernels {PORTABLE} are kernels of the CPU"),
+            (Backend::Gpu, Some(false)) => bail!("--kernels {} are kernels of the CPU", wanted.unwrap_or_default()),
             (Backend::Cpu, Some(true)) => bail!("--kernels {} are kernels of a GPU", wanted.unwrap_or_default()),
             (Backend::Auto, None) => Choice::automatic().transpose()?,
             (Backend::Gpu, _) | (Backend::Auto, Some(true)) => Some(Choice::new(self.place.adapter.as_deref())?),
         };
         Ok(match choice {
-            None => Candidate::Cpu,
+            None => Candidate::Cpu(
+                wanted
+                    .map_or_else(|| Ok(Kernels::available()), |name| cpu_kernels(name).map(|kernels| vec![kernels]))?,
+            ),
             Some(choice) => {
                 let variants = match wanted {
                     None => choice.variants().collect(),
@@ -130,7 +131,7 @@ impl Verify {
 /// Runs the suite for every ring and every variant, up to the first difference.
 fn check(candidate: &Candidate, all: &[Params], seed: u64) -> Result<Report> {
     let (backend, variants) = match candidate {
-        Candidate::Cpu => ("cpu", 1),
+        Candidate::Cpu(kernels) => ("cpu", kernels.len()),
         Candidate::Gpu(_, variants) => ("gpu", variants.len()),
     };
     let mut report = Report { backend, device: String::new(), seed, passed: true, comparisons: 0, passes: Vec::new() };
@@ -139,10 +140,10 @@ fn check(candidate: &Candidate, all: &[Params], seed: u64) -> Result<Report> {
         for index in 0..variants {
             bar.show(report.passes.len() as u64, total);
             let pass = match candidate {
-                Candidate::Cpu => {
-                    let portable = Portable::new(params.basis().clone());
-                    report.device = portable.device();
-                    pass(PORTABLE, &portable, seed, &bar)
+                Candidate::Cpu(kernels) => {
+                    let cpu = Cpu::with_kernels(params.basis().clone(), kernels[index]);
+                    report.device = cpu.device();
+                    pass(cpu.kernels(), &cpu, seed, &bar)
                 }
                 Candidate::Gpu(choice, variants) => {
                     let (name, variant) = variants[index];
@@ -226,7 +227,7 @@ mod tests {
     #[test]
     fn a_difference_is_an_error_with_its_place() {
         let params = params_for_tests(16).unwrap();
-        let portable = || Portable::new(params.basis().clone());
+        let portable = || Cpu::new(params.basis().clone());
         let right = report(pass("portable", &portable(), 5, &Bar::new("test")));
         assert!(verdict(&right).is_ok() && right.passed && text(&right).contains("all equal bit for bit"));
 

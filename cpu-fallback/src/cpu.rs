@@ -1,9 +1,4 @@
-//! Kernels for any machine: safe Rust in blocks that the compiler vectorises, on the current rayon pool.
-
-mod convert;
-mod linear;
-mod reduce;
-mod slotwise;
+//! The CPU backend: tensors and threads around the kernels.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -12,23 +7,36 @@ use cryptodl_core::backend::{
     Backend, LinearMap, Result, Shape, SlotwiseOp, Window, packed_len, packed_row, slotwise_shape,
 };
 use cryptodl_core::ckks::UniformSource;
-use cryptodl_core::ring::{Modulus, NttTable, RnsBasis, Twiddle, pack_row, unpack_row};
+use cryptodl_core::ring::{Modulus, RnsBasis, Twiddle, pack_row, unpack_row};
 use rayon::prelude::*;
 
+use crate::kernels::convert::{Convert, Converter};
+use crate::kernels::elementwise::{Add, AddConstant, AddProduct, Multiply, Scale, SubtractScale};
+use crate::kernels::ntt::{ForwardNtt, InverseNtt, Tables};
+use crate::kernels::slotwise;
 use crate::machine::processor;
+use crate::simd::{Kernels, Simd, with_simd};
 use crate::tensor::{CpuTensor, Place};
-use reduce::ProductReducer;
 
-/// The portable backend. Uses the threads of the rayon pool in which it is called.
+/// The CPU backend. Uses the threads of the rayon pool in which it is called.
 #[derive(Clone, Debug)]
-pub struct Portable {
+pub struct Cpu {
     basis: Arc<RnsBasis>,
+    /// By limb.
+    tables: Arc<[Tables]>,
+    kernels: Kernels,
 }
 
-impl Portable {
-    /// A backend over `basis`.
+impl Cpu {
+    /// A backend over `basis` with the machine's best kernels.
     pub fn new(basis: Arc<RnsBasis>) -> Self {
-        Portable { basis }
+        Self::with_kernels(basis, Kernels::best())
+    }
+
+    /// A backend over `basis` with the given kernels.
+    pub fn with_kernels(basis: Arc<RnsBasis>, kernels: Kernels) -> Self {
+        let tables = (0..basis.len()).map(|limb| Tables::new(basis.table(limb))).collect();
+        Cpu { basis, tables, kernels }
     }
 
     fn modulus(&self, x: &Shape, place: Place) -> Modulus {
@@ -40,15 +48,9 @@ impl Portable {
         let shape = x.shape().clone();
         x.par_rows_mut().for_each(|(place, row)| f(self.modulus(&shape, place), place, row));
     }
-
-    /// Transforms every row.
-    fn transform(&self, x: &mut CpuTensor, f: impl Fn(&NttTable, &mut [u32]) + Sync) {
-        let limbs = x.shape().limbs.clone();
-        x.par_rows_mut().for_each(|(place, row)| f(self.basis.table(limbs[place.limb]), row));
-    }
 }
 
-impl Backend for Portable {
+impl Backend for Cpu {
     type Tensor = CpuTensor;
 
     fn name(&self) -> &'static str {
@@ -56,7 +58,7 @@ impl Backend for Portable {
     }
 
     fn kernels(&self) -> &'static str {
-        "portable"
+        self.kernels.name()
     }
 
     fn device(&self) -> String {
@@ -133,7 +135,7 @@ impl Backend for Portable {
     fn linear(&self, map: &LinearMap, x: &CpuTensor) -> Result<CpuTensor> {
         let ops = [SlotwiseOp::Linear(map)];
         let mut out = CpuTensor::zeros(slotwise_shape(&ops, x.shape()))?;
-        slotwise::run(&self.basis, &ops, x, 0..x.shape().lanes, &mut out);
+        self.slotwise(&ops, x, 0..x.shape().lanes, &mut out)?;
         Ok(out)
     }
 
@@ -145,47 +147,46 @@ impl Backend for Portable {
         let of = |x: &Shape| x.components * x.lanes;
         let factors = a.residues().par_chunks_exact(of(left)).zip(b.residues().par_chunks_exact(of(right)));
         let products = out.residues_mut().par_chunks_exact_mut(components * left.lanes);
-        products.zip(factors).enumerate().for_each(|(index, (product, (a, b)))| {
+        with_simd!(self.kernels, s => products.zip(factors).enumerate().for_each(|(index, (product, (a, b)))| {
             let modulus = self.basis.modulus(left.limbs[index / left.values]);
-            ProductReducer::new(modulus).multiply(a, b, left.lanes, product);
-        });
+            s.run(Multiply { modulus, lanes: left.lanes, a, b, out: product });
+        }));
         Ok(out)
     }
 
     fn add_constant(&self, x: &mut CpuTensor, constants: &[u32]) -> Result<()> {
         assert_eq!(constants.len(), x.shape().limbs.len(), "one constant per limb");
-        self.each_row(x, |m, place, row| {
+        with_simd!(self.kernels, s => self.each_row(x, |m, place, row| {
             if place.component == 0 {
-                row.iter_mut().for_each(|x| *x = m.add(*x, constants[place.limb]));
+                s.run(AddConstant { modulus: m, x: row, constant: constants[place.limb] });
             }
-        });
+        }));
         Ok(())
     }
 
     fn scale(&self, x: &mut CpuTensor, factors: &[u32]) -> Result<()> {
         assert_eq!(factors.len(), x.shape().limbs.len(), "one factor per limb");
-        self.each_row(x, |m, place, row| {
-            let factor = Twiddle::new(m, factors[place.limb]);
-            row.iter_mut().for_each(|x| *x = canonical(m, factor.mul_lazy(m, *x)));
-        });
+        with_simd!(self.kernels, s => self.each_row(x, |m, place, row| {
+            s.run(Scale { modulus: m, x: row, factor: Twiddle::new(m, factors[place.limb]) });
+        }));
         Ok(())
     }
 
     fn add(&self, x: &mut CpuTensor, y: &CpuTensor) -> Result<()> {
         assert_eq!(x.shape(), y.shape(), "summands");
-        self.each_row(x, |m, place, row| row.iter_mut().zip(y.row(place)).for_each(|(x, &y)| *x = m.add(*x, y)));
+        with_simd!(self.kernels, s => self.each_row(x, |m, place, row| {
+            s.run(Add { modulus: m, x: row, y: y.row(place) });
+        }));
         Ok(())
     }
 
     fn subtract_scale(&self, x: &mut CpuTensor, y: &CpuTensor, factors: &[u32]) -> Result<()> {
         assert_eq!(x.shape(), y.shape(), "operands of a difference");
         assert_eq!(factors.len(), x.shape().limbs.len(), "one factor per limb");
-        self.each_row(x, |m, place, row| {
+        with_simd!(self.kernels, s => self.each_row(x, |m, place, row| {
             let factor = Twiddle::new(m, factors[place.limb]);
-            let pairs = row.iter_mut().zip(y.row(place));
-            // The product takes any u32, so the difference stays unreduced in (0, 2q).
-            pairs.for_each(|(x, &y)| *x = canonical(m, factor.mul_lazy(m, *x + m.value() - y)));
-        });
+            s.run(SubtractScale { modulus: m, x: row, y: y.row(place), factor });
+        }));
         Ok(())
     }
 
@@ -194,26 +195,41 @@ impl Backend for Portable {
         assert_eq!((digit.shape(), acc.shape().components, key.shape().components), (&expected, 2, 2), "key switch");
         let in_key = |limb| key.shape().limbs.iter().position(|l| l == limb).expect("the key has every limb");
         let key_limbs: Vec<usize> = acc.shape().limbs.iter().map(in_key).collect();
-        self.each_row(acc, |m, place, sums| {
+        with_simd!(self.kernels, s => self.each_row(acc, |m, place, sums| {
             let key = key.row(Place { limb: key_limbs[place.limb], value: row, ..place });
-            ProductReducer::new(m).add_products(sums, digit.row(Place { component: 0, ..place }), key);
-        });
+            s.run(AddProduct { modulus: m, sums, a: digit.row(Place { component: 0, ..place }), b: key });
+        }));
         Ok(())
     }
 
     fn forward_ntt(&self, x: &mut CpuTensor) -> Result<()> {
-        self.transform(x, NttTable::forward);
+        let limbs = x.shape().limbs.clone();
+        with_simd!(self.kernels, s => x.par_rows_mut().for_each(|(place, row)| {
+            s.run(ForwardNtt(&self.tables[limbs[place.limb]], row));
+        }));
         Ok(())
     }
 
     fn inverse_ntt(&self, x: &mut CpuTensor) -> Result<()> {
-        self.transform(x, NttTable::inverse);
+        let limbs = x.shape().limbs.clone();
+        with_simd!(self.kernels, s => x.par_rows_mut().for_each(|(place, row)| {
+            s.run(InverseNtt(&self.tables[limbs[place.limb]], row));
+        }));
         Ok(())
     }
 
     fn convert_centred(&self, x: &CpuTensor, limbs: &[usize]) -> Result<CpuTensor> {
-        let mut out = CpuTensor::zeros(Shape { limbs: limbs.to_vec(), ..x.shape().clone() })?;
-        convert::convert_centred(&self.basis, x, &mut out);
+        let from = x.shape();
+        let mut out = CpuTensor::zeros(Shape { limbs: limbs.to_vec(), ..from.clone() })?;
+        let converter = Converter::new(&self.basis, &from.limbs, limbs);
+        with_simd!(self.kernels, s => {
+            out.polynomials_mut().into_par_iter().enumerate().for_each(|(index, mut targets)| {
+                let (value, component) = (index / from.components, index % from.components);
+                let source = |limb| x.row(Place { limb, value, component });
+                let sources: Vec<&[u32]> = (0..converter.sources()).map(source).collect();
+                s.run(Convert { converter: &converter, sources: &sources, targets: &mut targets });
+            })
+        });
         Ok(out)
     }
 
@@ -222,13 +238,7 @@ impl Backend for Portable {
     }
 
     fn slotwise(&self, ops: &[SlotwiseOp<'_>], x: &CpuTensor, lanes: Range<usize>, out: &mut CpuTensor) -> Result<()> {
-        slotwise::run(&self.basis, ops, x, lanes, out);
+        with_simd!(self.kernels, s => slotwise::run(s, &self.basis, ops, x, lanes, out));
         Ok(())
     }
-}
-
-/// `[0, 2q)` to `[0, q)`.
-#[inline(always)]
-fn canonical(m: Modulus, x: u32) -> u32 {
-    x.min(x.wrapping_sub(m.value()))
 }

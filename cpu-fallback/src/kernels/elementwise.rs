@@ -1,0 +1,209 @@
+//! Rows of residues, lane by lane.
+
+use std::ops::Range;
+
+use cryptodl_core::backend::Horner;
+use cryptodl_core::ring::{Modulus, Twiddle};
+
+use super::reduce::{Factor, Prime};
+use crate::simd::{Kernel, Simd};
+
+/// A copy of fewer than `LANES` residues as one vector, padded with zeros.
+fn padded<S: Simd>(x: &[u32]) -> S::Array {
+    let mut array = S::Array::default();
+    array.as_mut()[..x.len()].copy_from_slice(x);
+    array
+}
+
+/// Kernels that replace each vector of a row `$x`, given those of other rows `$y`, by an expression. The last vector may be
+/// short.
+macro_rules! lane_by_lane {
+    ($(#[$about:meta])* $name:ident($x:ident $(, $y:ident)*) { $($field:ident: $type:ty),* }
+        |$s:ident, $prime:ident| => $result:expr
+    ) => {
+        $(#[$about])*
+        pub(crate) struct $name<'a> {
+            pub(crate) modulus: Modulus,
+            pub(crate) $x: &'a mut [u32],
+            $(pub(crate) $y: &'a [u32],)*
+            $(pub(crate) $field: $type,)*
+        }
+
+        impl<S: Simd> Kernel<S> for $name<'_> {
+            type Output = ();
+
+            #[inline(always)]
+            fn compute(self, $s: S) {
+                let $name { modulus, $x: row, $($y,)* $($field,)* } = self;
+                let $prime = Prime::new($s, modulus);
+                $(let $field = <$type as Constant<S>>::vector($field, $s);)*
+                $(let $y = S::arrays($y);)*
+                let (whole, rest) = S::arrays_mut(row);
+                for index in 0..whole.len() {
+                    let $x = $s.load(&whole[index]);
+                    $(let $y = $s.load(&$y.0[index]);)*
+                    $s.store($result, &mut whole[index]);
+                }
+                if !rest.is_empty() {
+                    let mut last = padded::<S>(rest);
+                    let $x = $s.load(&last);
+                    $(let $y = $s.load(&padded::<S>($y.1));)*
+                    $s.store($result, &mut last);
+                    rest.copy_from_slice(&last.as_ref()[..rest.len()]);
+                }
+            }
+        }
+    };
+}
+
+/// A constant that kernels hold in registers.
+trait Constant<S: Simd> {
+    type InRegisters;
+    fn vector(self, s: S) -> Self::InRegisters;
+}
+
+impl<S: Simd> Constant<S> for u32 {
+    type InRegisters = S::V;
+    #[inline(always)]
+    fn vector(self, s: S) -> S::V {
+        s.splat(self)
+    }
+}
+
+impl<S: Simd> Constant<S> for Twiddle {
+    type InRegisters = Factor<S>;
+    #[inline(always)]
+    fn vector(self, s: S) -> Factor<S> {
+        Factor::new(s, self)
+    }
+}
+
+lane_by_lane! {
+    /// `x + constant`.
+    AddConstant(x) { constant: u32 } |s, prime| => prime.add(x, constant)
+}
+lane_by_lane! {
+    /// `x factor`.
+    Scale(x) { factor: Twiddle } |s, prime| => prime.canonical(prime.mul_lazy(x, factor))
+}
+lane_by_lane! {
+    /// `x + y`.
+    Add(x, y) {} |s, prime| => prime.add(x, y)
+}
+lane_by_lane! {
+    /// `(x - y) factor`. The product takes any u32, so the difference stays unreduced.
+    SubtractScale(x, y) { factor: Twiddle } |s, prime| =>
+        prime.canonical(prime.mul_lazy(s.add(x, s.sub(prime.twice(), y)), factor))
+}
+lane_by_lane! {
+    /// `sums + a b`.
+    AddProduct(sums, a, b) {} |s, prime| => prime.add(sums, prime.mul(a, b))
+}
+
+/// A product of ciphertexts: `a` and `b` hold components of `lanes` residues; component `t` of `out`, which has room for all,
+/// becomes `sum_(i+j=t) a_i b_j`.
+pub(crate) struct Multiply<'a> {
+    pub(crate) modulus: Modulus,
+    pub(crate) lanes: usize,
+    pub(crate) a: &'a [u32],
+    pub(crate) b: &'a [u32],
+    pub(crate) out: &'a mut [u32],
+}
+
+impl<S: Simd> Kernel<S> for Multiply<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn compute(self, s: S) {
+        let Multiply { modulus: m, lanes, a, b, out } = self;
+        let prime = Prime::new(s, m);
+        let (left, right) = (a.len() / lanes, b.len() / lanes);
+        for (t, out) in out.chunks_exact_mut(lanes).enumerate() {
+            let terms = (t + 1).saturating_sub(right)..(t + 1).min(left);
+            let (whole, rest) = S::arrays_mut(out);
+            for (index, out) in whole.iter_mut().enumerate() {
+                let first = index * S::LANES;
+                s.store(sum_of_products(s, prime, (&a[first..], &b[first..]), lanes, t, terms.clone()), out);
+            }
+            let first = lanes - rest.len();
+            for (lane, out) in rest.iter_mut().enumerate() {
+                let product = |i: usize| m.mul(a[i * lanes + first + lane], b[(t - i) * lanes + first + lane]);
+                *out = terms.clone().fold(0, |sum, i| m.add(sum, product(i)));
+            }
+        }
+    }
+}
+
+/// The vector at the start of `x`.
+#[inline(always)]
+fn load<S: Simd>(s: S, x: &[u32]) -> S::V {
+    s.load(&S::arrays(&x[..S::LANES]).0[0])
+}
+
+/// `sum a_i b_(t-i)` over a range of `i`, canonical, where component `i` of the first lanes of an operand is `i * stride`
+/// further on. Two products are added before they are reduced.
+#[inline(always)]
+fn sum_of_products<S: Simd>(
+    s: S,
+    prime: Prime<S>,
+    (a, b): (&[u32], &[u32]),
+    stride: usize,
+    t: usize,
+    terms: Range<usize>,
+) -> S::V {
+    let mut sum = s.splat(0);
+    let mut i = terms.start;
+    while i < terms.end {
+        let mut product = s.mul_wide(load(s, &a[i * stride..]), load(s, &b[(t - i) * stride..]));
+        if i + 1 < terms.end {
+            let next = s.mul_wide(load(s, &a[(i + 1) * stride..]), load(s, &b[(t - i - 1) * stride..]));
+            product = s.add_wide(product, next);
+        }
+        let residue = prime.residue(product);
+        sum = if i == terms.start { residue } else { prime.add(sum, residue) };
+        i += 2;
+    }
+    sum
+}
+
+/// An activation on the first vector of lanes of each component: component `i` of `z` and of the result `out` is `i * stride`
+/// residues further on.
+#[inline(always)]
+pub(crate) fn evaluate<S: Simd>(
+    s: S,
+    prime: Prime<S>,
+    (polynomial, limb): (&Horner, usize),
+    stride: usize,
+    z: &[u32],
+    out: &mut [u32],
+) {
+    let components = z.len().div_ceil(stride);
+    for i in 0..components {
+        store(s, load(s, &z[i * stride..]), &mut out[i * stride..]);
+    }
+    let mut held = components;
+    for product in 0..polynomial.degree() {
+        if product > 0 {
+            // From the highest component down, so that none is overwritten before its last use.
+            for t in (0..held + components - 1).rev() {
+                let terms = (t + 1).saturating_sub(components)..(t + 1).min(held);
+                let sum = sum_of_products(s, prime, (out, z), stride, t, terms);
+                store(s, sum, &mut out[t * stride..]);
+            }
+            held += components - 1;
+        }
+        if polynomial.negates() && product + 1 == polynomial.degree() {
+            for i in 0..held {
+                store(s, prime.negate(load(s, &out[i * stride..])), &mut out[i * stride..]);
+            }
+        }
+        let constant = s.splat(polynomial.constant(product, limb));
+        store(s, prime.add(load(s, out), constant), out);
+    }
+}
+
+/// Writes the vector at the start of `to`.
+#[inline(always)]
+fn store<S: Simd>(s: S, x: S::V, to: &mut [u32]) {
+    s.store(x, &mut S::arrays_mut(&mut to[..S::LANES]).0[0]);
+}

@@ -1,0 +1,223 @@
+//! AVX2: eight lanes; digits are 15 bits wide, two inputs to a word.
+#![allow(unsafe_code)]
+
+use std::arch::x86_64::*;
+
+use super::{Dot, Kernel, Simd};
+use crate::kernels::reduce::SumReducer;
+
+/// Proof that the machine has AVX2.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Avx2(());
+
+impl Avx2 {
+    pub(crate) fn detect() -> Option<Self> {
+        is_x86_feature_detected!("avx2").then_some(Avx2(()))
+    }
+}
+
+/// Calls intrinsics that take and return values only.
+macro_rules! intrinsics {
+    ($token:ident, $body:expr) => {{
+        let _: Avx2 = $token;
+        // SAFETY: the token proves that the machine has the instructions, and no pointers are involved.
+        unsafe { $body }
+    }};
+}
+
+impl Simd for Avx2 {
+    const LANES: usize = 8;
+    const LAYERS: u32 = 3;
+    type Array = [u32; 8];
+    type V = __m256i;
+    type Wide = (__m256i, __m256i);
+
+    #[inline(always)]
+    fn run<K: Kernel<Self>>(self, kernel: K) -> K::Output {
+        #[target_feature(enable = "avx2")]
+        fn compiled<K: Kernel<Avx2>>(token: Avx2, kernel: K) -> K::Output {
+            kernel.compute(token)
+        }
+        // SAFETY: the token proves that the machine has this feature.
+        unsafe { compiled(self, kernel) }
+    }
+
+    #[inline(always)]
+    fn arrays(x: &[u32]) -> (&[[u32; 8]], &[u32]) {
+        x.as_chunks()
+    }
+    #[inline(always)]
+    fn arrays_mut(x: &mut [u32]) -> (&mut [[u32; 8]], &mut [u32]) {
+        x.as_chunks_mut()
+    }
+
+    #[inline(always)]
+    fn prefetch(self, x: &u32) {
+        // SAFETY: every x86-64 machine has the instruction, which only hints.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(std::ptr::from_ref(x).cast()) }
+    }
+
+    #[inline(always)]
+    fn splat(self, x: u32) -> __m256i {
+        intrinsics!(self, _mm256_set1_epi32(x.cast_signed()))
+    }
+    #[inline(always)]
+    fn load(self, x: &[u32; 8]) -> __m256i {
+        // SAFETY: the token proves that the machine has the instruction, which reads the 32 bytes of the array, unaligned.
+        unsafe { _mm256_loadu_si256(x.as_ptr().cast()) }
+    }
+    #[inline(always)]
+    fn store(self, x: __m256i, to: &mut [u32; 8]) {
+        // SAFETY: the token proves that the machine has the instruction, which writes the 32 bytes of the array, unaligned.
+        unsafe { _mm256_storeu_si256(to.as_mut_ptr().cast(), x) }
+    }
+
+    #[inline(always)]
+    fn add(self, a: __m256i, b: __m256i) -> __m256i {
+        intrinsics!(self, _mm256_add_epi32(a, b))
+    }
+    #[inline(always)]
+    fn sub(self, a: __m256i, b: __m256i) -> __m256i {
+        intrinsics!(self, _mm256_sub_epi32(a, b))
+    }
+    #[inline(always)]
+    fn min(self, a: __m256i, b: __m256i) -> __m256i {
+        intrinsics!(self, _mm256_min_epu32(a, b))
+    }
+    #[inline(always)]
+    fn and(self, a: __m256i, b: __m256i) -> __m256i {
+        intrinsics!(self, _mm256_and_si256(a, b))
+    }
+    #[inline(always)]
+    fn xor(self, a: __m256i, b: __m256i) -> __m256i {
+        intrinsics!(self, _mm256_xor_si256(a, b))
+    }
+    #[inline(always)]
+    fn shift_left(self, a: __m256i, bits: u32) -> __m256i {
+        intrinsics!(self, _mm256_sll_epi32(a, _mm_cvtsi32_si128(bits.cast_signed())))
+    }
+    #[inline(always)]
+    fn shift_right_signed(self, a: __m256i, bits: u32) -> __m256i {
+        intrinsics!(self, _mm256_sra_epi32(a, _mm_cvtsi32_si128(bits.cast_signed())))
+    }
+    #[inline(always)]
+    fn mul_low(self, a: __m256i, b: __m256i) -> __m256i {
+        intrinsics!(self, _mm256_mullo_epi32(a, b))
+    }
+    #[inline(always)]
+    fn mul_high(self, a: __m256i, b: __m256i) -> __m256i {
+        let (even, odd) = self.mul_wide(a, b);
+        intrinsics!(self, _mm256_blend_epi32::<0xaa>(_mm256_srli_epi64::<32>(even), odd))
+    }
+
+    #[inline(always)]
+    fn mul_wide(self, a: __m256i, b: __m256i) -> (__m256i, __m256i) {
+        intrinsics!(
+            self,
+            (
+                _mm256_mul_epu32(a, b),
+                _mm256_mul_epu32(_mm256_srli_epi64::<32>(a), _mm256_srli_epi64::<32>(b)),
+            )
+        )
+    }
+    #[inline(always)]
+    fn add_wide(self, a: (__m256i, __m256i), b: (__m256i, __m256i)) -> (__m256i, __m256i) {
+        intrinsics!(self, (_mm256_add_epi64(a.0, b.0), _mm256_add_epi64(a.1, b.1)))
+    }
+    #[inline(always)]
+    fn low(self, (even, odd): (__m256i, __m256i)) -> __m256i {
+        intrinsics!(self, _mm256_blend_epi32::<0xaa>(even, _mm256_slli_epi64::<32>(odd)))
+    }
+    #[inline(always)]
+    fn narrow(self, (even, odd): (__m256i, __m256i), bits: u32) -> __m256i {
+        intrinsics!(self, {
+            let even = _mm256_srl_epi64(even, _mm_cvtsi32_si128(bits.cast_signed()));
+            let odd = _mm256_sll_epi64(odd, _mm_cvtsi32_si128(32 - bits.cast_signed()));
+            _mm256_blend_epi32::<0xaa>(even, odd)
+        })
+    }
+
+    #[inline(always)]
+    fn swap_bit(self, a: __m256i, b: __m256i, bit: u32) -> (__m256i, __m256i) {
+        intrinsics!(
+            self,
+            match bit {
+                0 => (
+                    _mm256_blend_epi32::<0xaa>(a, _mm256_slli_epi64::<32>(b)),
+                    _mm256_blend_epi32::<0xaa>(_mm256_srli_epi64::<32>(a), b),
+                ),
+                1 => (_mm256_unpacklo_epi64(a, b), _mm256_unpackhi_epi64(a, b)),
+                _ => (_mm256_permute2x128_si256::<0x20>(a, b), _mm256_permute2x128_si256::<0x31>(a, b)),
+            }
+        )
+    }
+    #[inline(always)]
+    fn zip(self, a: __m256i, b: __m256i) -> (__m256i, __m256i) {
+        intrinsics!(self, {
+            let (low, high) = (_mm256_unpacklo_epi32(a, b), _mm256_unpackhi_epi32(a, b));
+            (_mm256_permute2x128_si256::<0x20>(low, high), _mm256_permute2x128_si256::<0x31>(low, high))
+        })
+    }
+    #[inline(always)]
+    fn unzip(self, a: __m256i, b: __m256i) -> (__m256i, __m256i) {
+        intrinsics!(self, {
+            let (a, b) = (_mm256_castsi256_ps(a), _mm256_castsi256_ps(b));
+            let even = _mm256_castps_si256(_mm256_shuffle_ps::<0x88>(a, b));
+            let odd = _mm256_castps_si256(_mm256_shuffle_ps::<0xdd>(a, b));
+            (_mm256_permute4x64_epi64::<0xd8>(even), _mm256_permute4x64_epi64::<0xd8>(odd))
+        })
+    }
+    #[inline(always)]
+    fn repeat(self, a: __m256i, bits: u32) -> __m256i {
+        intrinsics!(self, {
+            let index = match bits {
+                0 => return a,
+                1 => _mm256_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3),
+                2 => _mm256_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1),
+                _ => _mm256_setzero_si256(),
+            };
+            _mm256_permutevar8x32_epi32(a, index)
+        })
+    }
+    #[inline(always)]
+    fn reverse(self, a: __m256i) -> __m256i {
+        intrinsics!(self, _mm256_permutevar8x32_epi32(a, _mm256_setr_epi32(7, 6, 5, 4, 3, 2, 1, 0)))
+    }
+}
+
+impl Dot for Avx2 {
+    const TAPS: usize = 2;
+    /// `127 * 32767 * 512` and the carry of the plane below stay under `2^31`.
+    const MAX_TAPS: usize = 512;
+    const ROWS: [usize; 4] = [10, 6, 0, 0];
+    const DIGIT_BITS: u32 = 15;
+    const BIAS: u32 = 1 << 31;
+    type Weight = u32;
+    type Sum = __m256i;
+
+    fn weight(taps: &[i16]) -> u32 {
+        super::halves(taps)
+    }
+    #[inline(always)]
+    fn digits(self, [a, b, ..]: [__m256i; 4]) -> [__m256i; 4] {
+        intrinsics!(self, {
+            let mask = _mm256_set1_epi32(0x7fff);
+            let low = _mm256_or_si256(_mm256_and_si256(a, mask), _mm256_slli_epi32::<16>(_mm256_and_si256(b, mask)));
+            let (a, b) = (_mm256_srli_epi32::<15>(a), _mm256_srli_epi32::<15>(b));
+            let high = _mm256_or_si256(a, _mm256_slli_epi32::<16>(b));
+            [low, high, high, high]
+        })
+    }
+    #[inline(always)]
+    fn zero(self) -> __m256i {
+        self.splat(0)
+    }
+    #[inline(always)]
+    fn dot(self, sum: __m256i, x: __m256i, weight: u32) -> __m256i {
+        intrinsics!(self, _mm256_add_epi32(sum, _mm256_madd_epi16(x, _mm256_set1_epi32(weight.cast_signed()))))
+    }
+    #[inline(always)]
+    fn residue<const PLANES: usize>(self, reducer: &SumReducer, sums: [__m256i; PLANES], offset: __m256i) -> __m256i {
+        reducer.residue(self, sums, offset)
+    }
+}

@@ -1,0 +1,164 @@
+//! Vectors of 32-bit lanes by instruction set. Kernels are written once over [`Simd`] and [`Dot`]; only what differs between
+//! machines is here, and with it all unsafe code of the crate.
+//!
+//! A value of a type that implements [`Simd`] proves that the machine has its instructions: it comes from `detect` only.
+
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod avx2;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod avx512;
+pub(crate) mod family;
+#[cfg(target_arch = "aarch64")]
+pub(crate) mod neon;
+pub(crate) mod portable;
+
+pub use family::Kernels;
+pub(crate) use family::with_simd;
+
+
+use crate::kernels::reduce::SumReducer;
+
+/// Vectors of `u32` lanes. Arithmetic is modulo `2^32` unless it says otherwise.
+pub(crate) trait Simd: Copy + Send + Sync + 'static {
+    /// Lanes of a vector, a power of two from 4 to 16.
+    const LANES: usize;
+    /// Layers of a transform whose operands fit the registers together.
+    const LAYERS: u32;
+    /// A vector in memory: `[u32; LANES]`.
+    type Array: Copy + Default + AsRef<[u32]> + AsMut<[u32]> + Send + Sync;
+    /// A vector in a register.
+    type V: Copy;
+    /// `LANES` lanes of 64 bits.
+    type Wide: Copy;
+
+    /// Runs a kernel compiled for these instructions.
+    fn run<K: Kernel<Self>>(self, kernel: K) -> K::Output;
+
+    /// Whole vectors of `x`, and the rest.
+    fn arrays(x: &[u32]) -> (&[Self::Array], &[u32]);
+    /// Whole vectors of `x`, and the rest.
+    fn arrays_mut(x: &mut [u32]) -> (&mut [Self::Array], &mut [u32]);
+
+    /// Asks for the line of the cache that holds `x`, where the machine can.
+    fn prefetch(self, x: &u32);
+
+    fn splat(self, x: u32) -> Self::V;
+    fn load(self, x: &Self::Array) -> Self::V;
+    fn store(self, x: Self::V, to: &mut Self::Array);
+
+    fn add(self, a: Self::V, b: Self::V) -> Self::V;
+    fn sub(self, a: Self::V, b: Self::V) -> Self::V;
+    /// Unsigned minimum.
+    fn min(self, a: Self::V, b: Self::V) -> Self::V;
+    fn and(self, a: Self::V, b: Self::V) -> Self::V;
+    fn xor(self, a: Self::V, b: Self::V) -> Self::V;
+    fn shift_left(self, a: Self::V, bits: u32) -> Self::V;
+    /// With copies of the sign.
+    fn shift_right_signed(self, a: Self::V, bits: u32) -> Self::V;
+    /// Low halves of the products.
+    fn mul_low(self, a: Self::V, b: Self::V) -> Self::V;
+    /// High halves of the unsigned products.
+    fn mul_high(self, a: Self::V, b: Self::V) -> Self::V;
+
+    /// Unsigned products.
+    fn mul_wide(self, a: Self::V, b: Self::V) -> Self::Wide;
+    fn add_wide(self, a: Self::Wide, b: Self::Wide) -> Self::Wide;
+    /// The low 32 bits.
+    fn low(self, a: Self::Wide) -> Self::V;
+    /// Bits `bits .. bits + 32`, for `bits` from 1 to 32.
+    fn narrow(self, a: Self::Wide, bits: u32) -> Self::V;
+
+    /// Exchanges the choice of vector with bit `bit` of the lane's number: of the lanes of `(a, b)`, those with bit 0 go to the
+    /// first result, where what came from `b` gets the bit set; those with bit 1 go to the second.
+    fn swap_bit(self, a: Self::V, b: Self::V, bit: u32) -> (Self::V, Self::V);
+    /// `a_0 b_0 a_1 b_1 ...` in two vectors.
+    fn zip(self, a: Self::V, b: Self::V) -> (Self::V, Self::V);
+    /// The inverse of [`Self::zip`].
+    fn unzip(self, a: Self::V, b: Self::V) -> (Self::V, Self::V);
+    /// Lane `j` takes lane `j >> bits`.
+    fn repeat(self, a: Self::V, bits: u32) -> Self::V;
+    /// The last lane first.
+    fn reverse(self, a: Self::V) -> Self::V;
+}
+
+/// What is compiled for each family. `compute` and everything below it that handles vectors is `#[inline(always)]` and calls
+/// no closures with vectors in them: a function that is not inlined is compiled for the least machine.
+pub(crate) trait Kernel<S: Simd> {
+    /// Result.
+    type Output;
+    /// Computes.
+    fn compute(self, s: S) -> Self::Output;
+}
+
+/// Sums of products of a residue and a weight of at most 127, without reduction inside.
+///
+/// Residues are cut into digits, and the digits of up to four inputs share a word, so that one instruction multiplies and
+/// adds several products of each lane. Each digit has its own sums (a *plane*).
+pub(crate) trait Dot: Simd {
+    /// Inputs that share a word, 1 to 4.
+    const TAPS: usize;
+    /// Products after which sums must be reduced, a multiple of [`Self::TAPS`].
+    const MAX_TAPS: usize;
+    /// Rows whose sums fill the registers, by planes (from 1).
+    const ROWS: [usize; 4];
+    /// Weights of the inputs of one word.
+    type Weight: Copy + Default + Send + Sync;
+    /// Sums.
+    type Sum: Copy;
+
+    /// Bits of a digit.
+    const DIGIT_BITS: u32;
+    /// What [`Self::residue`] adds to the sums of the highest digit to make them positive.
+    const BIAS: u32;
+
+    /// Digits of a residue of `bits` bits.
+    fn planes(bits: u32) -> usize {
+        bits.div_ceil(Self::DIGIT_BITS) as usize
+    }
+
+    /// Weights of up to [`Self::TAPS`] inputs as one word.
+    fn weight(taps: &[i16]) -> Self::Weight;
+    /// Digits of `TAPS` inputs (the others are ignored), word by word for each plane.
+    fn digits(self, inputs: [Self::V; 4]) -> [Self::V; 4];
+    fn zero(self) -> Self::Sum;
+    /// `sum + x w`.
+    fn dot(self, sum: Self::Sum, x: Self::V, weight: Self::Weight) -> Self::Sum;
+    /// The canonical residue of `sum_p sums[p] 2^(p DIGIT_BITS) + c`, where `offset` is [`SumReducer::offset`] of `c`.
+    fn residue<const PLANES: usize>(
+        self,
+        reducer: &SumReducer,
+        sums: [Self::Sum; PLANES],
+        offset: Self::V,
+    ) -> Self::V;
+}
+
+/// Signed bytes as one word, the first in the low bits.
+#[cfg(target_arch = "x86_64")]
+fn bytes(weights: &[i16]) -> u32 {
+    let mut bytes = [0; 4];
+    bytes.iter_mut().zip(weights).for_each(|(byte, &weight)| *byte = weight as u8);
+    u32::from_le_bytes(bytes)
+}
+
+/// Signed 16-bit halves as one word, the first in the low bits.
+#[cfg(target_arch = "x86_64")]
+fn halves(weights: &[i16]) -> u32 {
+    let half = |i: usize| u32::from(weights.get(i).copied().unwrap_or(0).cast_unsigned());
+    half(0) | half(1) << 16
+}
+
+/// Repeats a block for the values `0 .. $n` of `$i`, at most 16, as constants: arrays of vectors that are indexed by nothing
+/// else stay in registers.
+macro_rules! unrolled {
+    ($i:ident < $n:expr => $body:block) => {
+        $crate::simd::unrolled!(@ $i, $n, $body, 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15)
+    };
+    (@ $i:ident, $n:expr, $body:block, $($k:literal)*) => {
+        $(if $k < $n {
+            #[allow(non_upper_case_globals)]
+            const $i: usize = $k;
+            $body
+        })*
+    };
+}
+pub(crate) use unrolled;
