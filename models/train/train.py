@@ -68,7 +68,8 @@ def main():
     score = fitting.correct(net, test)
     calibration = None
     if not isinstance(recipe.activation, str):
-        calibration = calibrate(net, train.images)
+        strength = recipe.deformation if recipe.margin_deformation is None else recipe.margin_deformation
+        calibration = calibrate(net, train.images, strength)
         export(args.name, recipe, net, calibration, score, test, args.out or ZOO / recipe.folder)
     entry = results.entry(recipe, net, calibration, score, test)
     log(str(entry))

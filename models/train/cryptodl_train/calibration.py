@@ -1,4 +1,4 @@
-"""What the planner wants to know about a network's values, measured on the un-augmented training images."""
+"""What the planner wants to know about a network's values, measured on the training images."""
 
 import math
 from dataclasses import dataclass
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from .augmentation import deform
 from .network import Polynomial
 
 BINS = 256
@@ -34,9 +35,11 @@ class Calibration:
 
 
 @torch.no_grad()
-def calibrate(net, images):
+def calibrate(net, images, deformation):
+    """Calibration on `images`; the margins on images deformed at that strength, since a network is surer of those it learned."""
     net.eval()
     squares, sizes, ranges, margins = {}, {}, {}, []
+    generator = torch.Generator().manual_seed(0)
     for x in images.split(2000):
         trace = net.trace(x)
         for name, a, b in trace:
@@ -44,7 +47,8 @@ def calibrate(net, images):
             sizes[name] = sizes.get(name, 0) + a.numel()
             low, high = ranges.get(name, (math.inf, -math.inf))
             ranges[name] = (min(low, float(b.min())), max(high, float(b.max())))
-        top = trace[-1][2].topk(2, 1).values
+        logits = net.predict(deform(x, deformation, generator)) if deformation else trace[-1][2]
+        top = logits.topk(2, 1).values
         margins.append((top[:, 0] - top[:, 1]).numpy())
     margins = np.concatenate(margins)
     margin_histogram = Histogram.empty(0.0, float(margins.max()))

@@ -15,6 +15,7 @@ class Recipe:
     folder: str = ""  # of the exported files, inside models/zoo
     deformation: float = 0.6  # strength of the augmentation
     mirror: bool = False
+    margin_deformation: float | None = None  # of the images on which margins are calibrated; as in training if None
     epochs: int = 45
     seed: int = 1
     batch: int = 256

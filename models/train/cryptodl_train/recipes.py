@@ -59,12 +59,14 @@ RECIPES = {
         title="CNN Model 1 of CryptoDL, learned degree-3 polynomial",
         architecture=MODEL_1,
         activation=CUBE,
+        margin_deformation=0.0,
     ),
     "mnist-1-square": Recipe(
         title="CNN Model 1 of CryptoDL, learned degree-2 polynomial",
         architecture=MODEL_1,
         activation=SQUARE,
         deformation=0.5,
+        margin_deformation=0.0,
     ),
     "mnist-2": Recipe(
         title="CNN Model 2 of CryptoDL, learned degree-2 polynomials",

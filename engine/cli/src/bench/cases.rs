@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::time::Instant;
 
 use anyhow::Result;
-use cryptodl_core::backend::{Backend, KeySwitch, LinearMap, Measured, Shape, SlotwiseOp, packed_len};
+use cryptodl_core::backend::{Backend, KeySwitch, LinearMap, Measured, ProductPlan, Shape, SlotwiseOp, packed_len};
 use cryptodl_core::ckks::{Params, RelinLayout, UniformPurpose, UniformSource};
 use cryptodl_cpu::Reference;
 use cryptodl_engine::plan::{Program, Step};
@@ -80,25 +80,44 @@ pub fn programs<B: Measured>(
                     linear(bench, backend, &format!("{name} {label}"), (params, level, components), &map)?;
                 }
             }
-            Step::Activation(step) if step.is_lazy() => components += step.products.len() * (components - 1),
             Step::Activation(step) => {
-                let operand = components;
+                let (mut at, mut carried) = (level, components);
                 for plan in &step.products {
-                    components = if plan.relinearize { 2 } else { components + operand - 1 };
-                    let key = content.relin.filter(|_| plan.relinearize);
-                    if seen.insert(format!("{key:?} {ring} {level} {} {components}", plan.drop)) {
-                        match key {
-                            Some(layout) => relinearize(bench, backend, params, (layout, level, plan.drop))?,
-                            None if plan.drop > 0 => rescale(bench, backend, params, (level, plan.drop, components))?,
-                            None => {}
-                        }
-                    }
-                    level -= plan.drop;
+                    carried = if plan.relinearize { 2 } else { carried + components - 1 };
+                    reduction(bench, backend, program, params, (*plan, at, carried), seen)?;
+                    at -= plan.drop;
                 }
+                (level, components) = step.result(level, components);
+            }
+            Step::Reduction { plan, .. } => {
+                components = if plan.relinearize { 2 } else { components };
+                reduction(bench, backend, program, params, (*plan, level, components), seen)?;
+                level -= plan.drop;
             }
         }
     }
     Ok(())
+}
+
+/// What is planned after a product at a level, and the components that it leaves.
+fn reduction<B: Measured>(
+    bench: &mut Bench<'_>,
+    backend: &B,
+    program: &Program,
+    params: &Params,
+    (plan, level, components): (ProductPlan, usize, usize),
+    seen: &mut HashSet<String>,
+) -> Result<()> {
+    let key = program.content.relin.filter(|_| plan.relinearize);
+    let ring = (params.n(), params.basis().modulus(0).bits());
+    if !seen.insert(format!("{key:?} {ring:?} {level} {} {components}", plan.drop)) {
+        return Ok(());
+    }
+    match key {
+        Some(layout) => relinearize(bench, backend, params, (layout, level, plan.drop)),
+        None if plan.drop > 0 => rescale(bench, backend, params, (level, plan.drop, components)),
+        None => Ok(()),
+    }
 }
 
 /// Seconds of one launch, by the host's clock, the second of two.
