@@ -5,6 +5,8 @@
 //! chosen at run time. All return the same bits; the conformance suite of `cryptodl-core` says so.
 #![deny(unsafe_code)]
 
+mod ceilings;
+mod ciphertext;
 mod cpu;
 mod kernels;
 mod machine;
@@ -12,6 +14,7 @@ mod reference;
 mod simd;
 mod tensor;
 
+pub use ceilings::{Ceilings, ceilings};
 pub use cpu::Cpu;
 pub use reference::Reference;
 pub use simd::Kernels;
