@@ -5,7 +5,8 @@ use std::hint::black_box;
 use std::sync::Arc;
 use std::time::Instant;
 
-use cryptodl_core::backend::{Backend, Horner, LinearMap, Shape, SlotwiseOp, slotwise_shape};
+use cryptodl_core::backend::{Backend, Horner, KeySwitch, LinearMap, ProductPlan, Shape, SlotwiseOp, slotwise_shape};
+use cryptodl_core::ckks::RelinLayout;
 use cryptodl_core::ring::{RnsBasis, ntt_primes};
 use cryptodl_cpu::{Cpu, Kernels};
 
@@ -44,7 +45,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 }
 
 fn run(kernels: Kernels, n: usize, bits: u32, limbs: usize) -> Result<(), Box<dyn std::error::Error>> {
-    let basis = Arc::new(RnsBasis::new(n, &ntt_primes(n, bits, limbs)?)?);
+    let basis = Arc::new(RnsBasis::new(n, &ntt_primes(n, bits, 6)?)?);
     let cpu = Cpu::with_kernels(basis.clone(), kernels);
     let name = |what: &str| format!("{} {n} {limbs}x{bits} {what}", kernels.name());
 
@@ -83,11 +84,21 @@ fn run(kernels: Kernels, n: usize, bits: u32, limbs: usize) -> Result<(), Box<dy
     best(&name("unpack 784 x 3"), 1e3, "ms", || drop(black_box(cpu.unpack(&packed, &mut unpacked, 0))));
 
     if limbs >= 4 {
-        let part =
-            cpu.upload(Shape { limbs: vec![0, 1, 2, 3], values: 100, components: 2, lanes: n }, &residues[..800 * n])?;
+        let shape = Shape { limbs: vec![0, 1, 2, 3], values: 100, components: 2, lanes: n };
+        let part = cpu.upload(shape, &residues[..800 * n])?;
         best(&name("rescale 100 x 2, 4 limbs"), 1e3, "ms", || drop(black_box(cpu.mod_down(&part, &[3]))));
         best(&name("divide 100 x 2 by two limbs"), 1e3, "ms", || drop(black_box(cpu.mod_down(&part, &[2, 3]))));
         best(&name("multiply 100 x 4 limbs"), 1e3, "ms", || drop(black_box(cpu.multiply(&part, &part))));
+        // As CNN Model 1 layer by layer: four limbs, two products, digits of two primes, two special primes.
+        let special = [4, 5];
+        let shape = Shape { limbs: (0..6).collect(), values: 2, components: 2, lanes: n };
+        let rows = cpu.upload(shape, &residues[..24 * n])?;
+        let layout = RelinLayout { level: 4, digit_primes: 2 };
+        let key = KeySwitch { rows: &rows, layout, special: &special };
+        let plan = ProductPlan { relinearize: true, drop: 1 };
+        best(&name("activation 100"), 1e3, "ms", || {
+            drop(black_box(cpu.activation(&cubic, &[plan, plan], Some(&key), &part)))
+        });
     }
     Ok(())
 }

@@ -4,13 +4,15 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use cryptodl_core::backend::{
-    Backend, LinearMap, Result, Shape, SlotwiseOp, Window, packed_len, packed_row, slotwise_shape,
+    Backend, Horner, KeySwitch, LinearMap, ProductPlan, Result, Shape, SlotwiseOp, Window, packed_len, packed_row,
+    slotwise_shape,
 };
 use cryptodl_core::ckks::UniformSource;
 use cryptodl_core::ring::{Modulus, RnsBasis, Twiddle, pack_row, unpack_row};
 use rayon::prelude::*;
 
-use crate::kernels::convert::{Convert, Converter};
+use crate::ciphertext::{Activation, Division, Relinearization, Ring, Scratch};
+use crate::kernels::convert::Converter;
 use crate::kernels::elementwise::{Add, AddConstant, AddProduct, Multiply, Scale, SubtractScale};
 use crate::kernels::ntt::{ForwardNtt, InverseNtt, Tables};
 use crate::kernels::slotwise;
@@ -37,6 +39,15 @@ impl Cpu {
     pub fn with_kernels(basis: Arc<RnsBasis>, kernels: Kernels) -> Self {
         let tables = (0..basis.len()).map(|limb| Tables::new(basis.table(limb))).collect();
         Cpu { basis, tables, kernels }
+    }
+
+    fn ring(&self) -> Ring<'_> {
+        Ring { basis: &self.basis, tables: &self.tables }
+    }
+
+    /// The chosen kernels.
+    pub(crate) fn simd(&self) -> Kernels {
+        self.kernels
     }
 
     fn modulus(&self, x: &Shape, place: Place) -> Modulus {
@@ -219,17 +230,23 @@ impl Backend for Cpu {
     }
 
     fn convert_centred(&self, x: &CpuTensor, limbs: &[usize]) -> Result<CpuTensor> {
-        let from = x.shape();
+        let (from, n) = (x.shape(), x.shape().lanes);
         let mut out = CpuTensor::zeros(Shape { limbs: limbs.to_vec(), ..from.clone() })?;
         let converter = Converter::new(&self.basis, &from.limbs, limbs);
-        with_simd!(self.kernels, s => {
-            out.polynomials_mut().into_par_iter().enumerate().for_each(|(index, mut targets)| {
-                let (value, component) = (index / from.components, index % from.components);
-                let source = |limb| x.row(Place { limb, value, component });
-                let sources: Vec<&[u32]> = (0..converter.sources()).map(source).collect();
-                s.run(Convert { converter: &converter, sources: &sources, targets: &mut targets });
-            })
-        });
+        let values = out.values_mut().into_par_iter().enumerate();
+        with_simd!(self.kernels, s => values.for_each_init(Vec::new, |rows: &mut Vec<u32>, (value, mut out)| {
+            let value = x.value(value);
+            for component in 0..from.components {
+                rows.clear();
+                value.iter().for_each(|block| rows.extend_from_slice(&block[component * n..][..n]));
+                let mut digits: Vec<&mut [u32]> = rows.chunks_exact_mut(n).collect();
+                converter.digits(s, &mut digits);
+                let digits: Vec<&[u32]> = digits.into_iter().map(|digit| &*digit).collect();
+                for (target, out) in out.iter_mut().enumerate() {
+                    converter.residues(s, &digits, target, &mut out[component * n..][..n]);
+                }
+            }
+        }));
         Ok(out)
     }
 
@@ -241,4 +258,61 @@ impl Backend for Cpu {
         with_simd!(self.kernels, s => slotwise::run(s, &self.basis, ops, x, lanes, out));
         Ok(())
     }
+
+    fn mod_down(&self, x: &CpuTensor, dropped: &[usize]) -> Result<CpuTensor> {
+        let shape = x.shape();
+        let kept = shape.limbs.len() - dropped.len();
+        assert_eq!(&shape.limbs[kept..], dropped, "the dropped limbs are the last ones");
+        let division = Division::new(self.ring(), &shape.limbs, kept);
+        let result = Shape { limbs: shape.limbs[..kept].to_vec(), ..shape.clone() };
+        with_simd!(self.kernels, s => each_value(x, result, |x, scratch| {
+            x.iter().for_each(|block| scratch.x.extend_from_slice(block));
+            scratch.divide(s, &division, shape.components);
+        }))
+    }
+
+    fn relinearize(&self, x: &CpuTensor, key: &KeySwitch<'_, CpuTensor>, drop: usize) -> Result<CpuTensor> {
+        let shape = x.shape();
+        let level = shape.limbs.len();
+        assert_eq!(shape.components, 3, "relinearisation takes three components");
+        assert!(shape.limbs.iter().copied().eq(0..level), "a ciphertext of the chain");
+        let relinearization = Relinearization::new(self.ring(), key, level, drop);
+        let result = Shape { limbs: (0..level - drop).collect(), components: 2, ..shape.clone() };
+        with_simd!(self.kernels, s => each_value(x, result, |x, scratch| {
+            x.iter().for_each(|block| scratch.x.extend_from_slice(block));
+            relinearization.apply(s, scratch);
+        }))
+    }
+
+    fn activation(
+        &self,
+        polynomial: &Horner,
+        products: &[ProductPlan],
+        key: Option<&KeySwitch<'_, CpuTensor>>,
+        z: &CpuTensor,
+    ) -> Result<CpuTensor> {
+        let shape = z.shape();
+        let activation = Activation::new(self.ring(), polynomial, products, key, (&shape.limbs, shape.components));
+        let (level, components) = activation.result(shape.limbs.len());
+        let result = Shape { limbs: shape.limbs[..level].to_vec(), components, ..shape.clone() };
+        with_simd!(self.kernels, s => each_value(z, result, |z, scratch| {
+            activation.apply(s, &shape.limbs, z, scratch);
+        }))
+    }
+}
+
+/// Applies `f` to every value of `x`; what it leaves in its scratch's `x` is that value of a tensor of shape `result`.
+fn each_value(x: &CpuTensor, result: Shape, f: impl Fn(&[&[u32]], &mut Scratch) + Sync) -> Result<CpuTensor> {
+    let mut out = CpuTensor::zeros(result)?;
+    let values = out.values_mut().into_par_iter().enumerate();
+    values.for_each_init(Scratch::default, |scratch, (value, out)| {
+        scratch.x.clear();
+        f(&x.value(value), scratch);
+        let mut rest = &scratch.x[..];
+        for block in out {
+            let result = rest.split_off(..block.len()).expect("a value of the result's shape");
+            block.copy_from_slice(result);
+        }
+    });
+    Ok(out)
 }

@@ -6,6 +6,7 @@
 #![deny(unsafe_code)]
 
 mod ceilings;
+mod ciphertext;
 mod cpu;
 mod kernels;
 mod machine;

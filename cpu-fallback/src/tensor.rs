@@ -105,16 +105,22 @@ impl CpuTensor {
         rows.map(|(index, row)| (Place::of_row(shape, index), row))
     }
 
-    /// For every value and component, the polynomial's rows in all limbs.
-    pub(crate) fn polynomials_mut(&mut self) -> Vec<Vec<&mut [u32]>> {
+    /// For every value, its components in each limb, one after another.
+    pub(crate) fn values_mut(&mut self) -> Vec<Vec<&mut [u32]>> {
         let CpuTensor { shape, residues } = self;
-        let rows = shape.values * shape.components;
-        let mut polynomials: Vec<_> = (0..rows).map(|_| Vec::with_capacity(shape.limbs.len())).collect();
+        let mut values: Vec<_> = (0..shape.values).map(|_| Vec::with_capacity(shape.limbs.len())).collect();
         for block in residues.chunks_exact_mut(shape.limb_len().max(1)) {
-            let rows = block.chunks_exact_mut(shape.lanes);
-            polynomials.iter_mut().zip(rows).for_each(|(polynomial, row)| polynomial.push(row));
+            let blocks = block.chunks_exact_mut(shape.components * shape.lanes);
+            values.iter_mut().zip(blocks).for_each(|(value, block)| value.push(block));
         }
-        polynomials
+        values
+    }
+
+    /// The components of one value, in each limb.
+    pub(crate) fn value(&self, value: usize) -> Vec<&[u32]> {
+        let len = self.shape.components * self.shape.lanes;
+        let blocks = self.residues.chunks_exact(self.shape.limb_len().max(1));
+        blocks.map(|block| &block[value * len..][..len]).collect()
     }
 
     /// Copies window `from` of `self` over window `to` of `out`.

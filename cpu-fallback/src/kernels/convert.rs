@@ -47,9 +47,14 @@ impl Converter {
         Converter { digits: digits.collect(), targets: targets.collect() }
     }
 
-    /// Number of source limbs.
-    pub(crate) fn sources(&self) -> usize {
-        self.digits.len()
+    /// Replaces rows of residues, one for each source limb, by digits.
+    pub(crate) fn digits<S: Simd>(&self, s: S, rows: &mut [&mut [u32]]) {
+        s.run(Digits { converter: self, rows });
+    }
+
+    /// Writes what the digits `rows` stand for modulo the prime of target `target` to `out`, canonical.
+    pub(crate) fn residues<S: Simd>(&self, s: S, rows: &[&[u32]], target: usize, out: &mut [u32]) {
+        s.run(Residues { sum: &self.targets[target], rows, out });
     }
 }
 
@@ -76,34 +81,51 @@ impl Sum {
     }
 }
 
-/// Writes to every row of `targets` what the rows of `sources` stand for; canonical in and out. Rows are whole vectors.
-pub(crate) struct Convert<'a, 'r> {
-    pub(crate) converter: &'a Converter,
-    pub(crate) sources: &'a [&'r [u32]],
-    pub(crate) targets: &'a mut [&'r mut [u32]],
+struct Digits<'a, 'r> {
+    converter: &'a Converter,
+    rows: &'a mut [&'r mut [u32]],
 }
 
-impl<S: Simd> Kernel<S> for Convert<'_, '_> {
+impl<S: Simd> Kernel<S> for Digits<'_, '_> {
     type Output = ();
 
     #[inline(always)]
     fn compute(self, s: S) {
-        let Convert { converter, sources, targets } = self;
+        let Digits { converter, rows } = self;
         let mut digits = [s.splat(0); MAX_MODULI];
-        let vectors = targets.first().map_or(0, |row| row.len() / S::LANES);
-        for vector in 0..vectors {
-            for (i, digit) in converter.digits.iter().enumerate() {
+        for first in (0..rows[0].len()).step_by(S::LANES) {
+            for (i, (digit, row)) in converter.digits.iter().zip(rows.iter_mut()).enumerate() {
+                let row = &mut S::arrays_mut(&mut row[first..][..S::LANES]).0[0];
                 let prime = Prime::new(s, digit.lower.modulus);
-                let lower = digit.lower.of(s, prime, &digits[..i]);
-                let x = s.add(s.load(&S::arrays(sources[i]).0[vector]), lower);
+                let x = s.add(s.load(row), digit.lower.of(s, prime, &digits[..i]));
                 let x = prime.canonical(prime.mul_lazy(x, Factor::new(s, digit.inverse)));
                 digits[i] = prime.add(x, s.splat(digit.half));
+                s.store(digits[i], row);
             }
-            for (row, sum) in targets.iter_mut().zip(&converter.targets) {
-                let prime = Prime::new(s, sum.modulus);
-                let residue = prime.canonical(sum.of(s, prime, &digits[..converter.digits.len()]));
-                s.store(residue, &mut S::arrays_mut(row).0[vector]);
+        }
+    }
+}
+
+struct Residues<'a, 'r> {
+    sum: &'a Sum,
+    rows: &'a [&'r [u32]],
+    out: &'a mut [u32],
+}
+
+impl<S: Simd> Kernel<S> for Residues<'_, '_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn compute(self, s: S) {
+        let Residues { sum, rows, out } = self;
+        let prime = Prime::new(s, sum.modulus);
+        let mut digits = [s.splat(0); MAX_MODULI];
+        for (vector, out) in S::arrays_mut(out).0.iter_mut().enumerate() {
+            let first = vector * S::LANES;
+            for (digit, row) in digits.iter_mut().zip(rows) {
+                *digit = s.load(&S::arrays(&row[first..][..S::LANES]).0[0]);
             }
+            s.store(prime.canonical(sum.of(s, prime, &digits[..rows.len()])), out);
         }
     }
 }

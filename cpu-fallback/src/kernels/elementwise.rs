@@ -87,6 +87,10 @@ lane_by_lane! {
     Scale(x) { factor: Twiddle } |s, prime| => prime.canonical(prime.mul_lazy(x, factor))
 }
 lane_by_lane! {
+    /// `-x`.
+    Negate(x) {} |s, prime| => prime.negate(x)
+}
+lane_by_lane! {
     /// `x + y`.
     Add(x, y) {} |s, prime| => prime.add(x, y)
 }
@@ -98,6 +102,45 @@ lane_by_lane! {
 lane_by_lane! {
     /// `sums + a b`.
     AddProduct(sums, a, b) {} |s, prime| => prime.add(sums, prime.mul(a, b))
+}
+
+/// `out = sum_g digits[g] keys[g]`, plus `x factor` if there is a start; whole vectors.
+pub(crate) struct InnerProduct<'a, 'r> {
+    pub(crate) modulus: Modulus,
+    pub(crate) start: Option<(&'a [u32], Twiddle)>,
+    pub(crate) digits: &'a [&'r [u32]],
+    pub(crate) keys: &'a [&'r [u32]],
+    pub(crate) out: &'a mut [u32],
+}
+
+/// Products of residues below `2^30` whose sum stays below `2^64`.
+const MAX_PRODUCTS: usize = 16;
+
+impl<S: Simd> Kernel<S> for InnerProduct<'_, '_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn compute(self, s: S) {
+        let InnerProduct { modulus: m, start, digits, keys, out } = self;
+        let prime = Prime::new(s, m);
+        let word = Factor::new(s, Twiddle::new(m, m.reduce(1 << 32)));
+        for (vector, out) in S::arrays_mut(out).0.iter_mut().enumerate() {
+            let first = vector * S::LANES;
+            let mut sum = match start {
+                Some((x, factor)) => prime.canonical(prime.mul_lazy(load(s, &x[first..]), Factor::new(s, factor))),
+                None => s.splat(0),
+            };
+            for (digits, keys) in digits.chunks(MAX_PRODUCTS).zip(keys.chunks(MAX_PRODUCTS)) {
+                let mut products = s.mul_wide(s.splat(0), s.splat(0));
+                for (digit, key) in digits.iter().zip(keys) {
+                    let product = s.mul_wide(load(s, &digit[first..]), load(s, &key[first..]));
+                    products = s.add_wide(products, product);
+                }
+                sum = prime.add(sum, prime.residue_of_any(products, word));
+            }
+            s.store(sum, out);
+        }
+    }
 }
 
 /// A product of ciphertexts: `a` and `b` hold components of `lanes` residues; component `t` of `out`, which has room for all,

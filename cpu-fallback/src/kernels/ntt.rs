@@ -51,10 +51,7 @@ impl Tables {
             forward: Roots::new(table.forward_twiddles()),
             inverse: Roots::new(table.inverse_twiddles()),
             scale,
-            unfold: [
-                halved(m.add(by_2n.factor, iota_by_2n.factor)),
-                halved(m.sub(by_2n.factor, iota_by_2n.factor)),
-            ],
+            unfold: [halved(m.add(by_2n.factor, iota_by_2n.factor)), halved(m.sub(by_2n.factor, iota_by_2n.factor))],
         }
     }
 }
@@ -299,25 +296,51 @@ fn layer<S: Simd, D: Direction<S>, const VECTORS: usize, const HALF: usize>(
 /// The last layers, within pairs of vectors, and the reduction to canonical values. `root` is the first pair's root.
 #[inline(always)]
 fn forward_pairs<S: Simd, const LAZY: bool>(s: S, d: Forward<S, LAZY>, roots: &Roots, block: &mut [u32], root: usize) {
-    let last = S::LANES.ilog2();
-    let (pairs, _) = S::arrays_mut(block).0.as_chunks_mut::<2>();
-    for (pair, root) in pairs.iter_mut().zip(root..) {
-        let (mut a, mut b) = (s.load(&pair[0]), s.load(&pair[1]));
-        (a, b) = d.butterfly(a, b, roots.one(s, root));
-        // Bit `bit` of the index moves to the choice of vector; the roots of neighbouring blocks are neighbours.
-        macro_rules! within {
-            ($($bit:literal)*) => {
-                $(if $bit < last {
-                    (a, b) = s.swap_bit(a, b, $bit);
-                    (a, b) = d.butterfly(a, b, roots.several(s, root << (last - $bit), $bit));
-                })*
-            };
-        }
-        within!(3 2 1 0);
-        let (a, b) = s.zip(d.canonical(a), d.canonical(b));
-        s.store(a, &mut pair[0]);
-        s.store(b, &mut pair[1]);
+    let (groups, rest) = S::arrays_mut(block).0.as_chunks_mut::<GROUP>();
+    let after = root + groups.len() * GROUP / 2;
+    for (group, vectors) in groups.iter_mut().enumerate() {
+        forward_group(s, d, roots, vectors, root + group * GROUP / 2);
     }
+    for (pair, vectors) in rest.as_chunks_mut::<2>().0.iter_mut().enumerate() {
+        forward_group(s, d, roots, vectors, after + pair);
+    }
+}
+
+/// Vectors of several pairs that are computed side by side, so that none waits for its own last layer.
+const GROUP: usize = 4;
+
+#[inline(always)]
+fn forward_group<S: Simd, const LAZY: bool, const VECTORS: usize>(
+    s: S,
+    d: Forward<S, LAZY>,
+    roots: &Roots,
+    vectors: &mut [S::Array; VECTORS],
+    root: usize,
+) {
+    let last = S::LANES.ilog2();
+    let mut v = [s.splat(0); VECTORS];
+    unrolled!(k < VECTORS => { v[k] = s.load(&vectors[k]); });
+    unrolled!(pair < VECTORS / 2 => {
+        (v[2 * pair], v[2 * pair + 1]) = d.butterfly(v[2 * pair], v[2 * pair + 1], roots.one(s, root + pair));
+    });
+    // Bit `bit` of the index moves to the choice of vector; the roots of neighbouring blocks are neighbours.
+    macro_rules! within {
+        ($($bit:literal)*) => {
+            $(if $bit < last {
+                unrolled!(pair < VECTORS / 2 => {
+                    let (a, b) = s.swap_bit(v[2 * pair], v[2 * pair + 1], $bit);
+                    let w = roots.several(s, (root + pair) << (last - $bit), $bit);
+                    (v[2 * pair], v[2 * pair + 1]) = d.butterfly(a, b, w);
+                });
+            })*
+        };
+    }
+    within!(3 2 1 0);
+    unrolled!(pair < VECTORS / 2 => {
+        let (a, b) = s.zip(d.canonical(v[2 * pair]), d.canonical(v[2 * pair + 1]));
+        s.store(a, &mut vectors[2 * pair]);
+        s.store(b, &mut vectors[2 * pair + 1]);
+    });
 }
 
 impl<S: Simd, const LAZY: bool> Forward<S, LAZY> {
@@ -331,23 +354,46 @@ impl<S: Simd, const LAZY: bool> Forward<S, LAZY> {
 /// The inverse of [`forward_pairs`], up to the factor and reductions.
 #[inline(always)]
 fn inverse_pairs<S: Simd>(s: S, d: Inverse<S>, roots: &Roots, block: &mut [u32], root: usize) {
-    let last = S::LANES.ilog2();
-    let (pairs, _) = S::arrays_mut(block).0.as_chunks_mut::<2>();
-    for (pair, root) in pairs.iter_mut().zip(root..) {
-        let (mut a, mut b) = s.unzip(s.load(&pair[0]), s.load(&pair[1]));
-        macro_rules! within {
-            ($($bit:literal)*) => {
-                $(if $bit < last {
-                    (a, b) = d.butterfly(a, b, roots.several(s, root << (last - $bit), $bit));
-                    (a, b) = s.swap_bit(a, b, $bit);
-                })*
-            };
-        }
-        within!(0 1 2 3);
-        (a, b) = d.butterfly(a, b, roots.one(s, root));
-        s.store(a, &mut pair[0]);
-        s.store(b, &mut pair[1]);
+    let (groups, rest) = S::arrays_mut(block).0.as_chunks_mut::<GROUP>();
+    let after = root + groups.len() * GROUP / 2;
+    for (group, vectors) in groups.iter_mut().enumerate() {
+        inverse_group(s, d, roots, vectors, root + group * GROUP / 2);
     }
+    for (pair, vectors) in rest.as_chunks_mut::<2>().0.iter_mut().enumerate() {
+        inverse_group(s, d, roots, vectors, after + pair);
+    }
+}
+
+#[inline(always)]
+fn inverse_group<S: Simd, const VECTORS: usize>(
+    s: S,
+    d: Inverse<S>,
+    roots: &Roots,
+    vectors: &mut [S::Array; VECTORS],
+    root: usize,
+) {
+    let last = S::LANES.ilog2();
+    let mut v = [s.splat(0); VECTORS];
+    unrolled!(pair < VECTORS / 2 => {
+        (v[2 * pair], v[2 * pair + 1]) = s.unzip(s.load(&vectors[2 * pair]), s.load(&vectors[2 * pair + 1]));
+    });
+    macro_rules! within {
+        ($($bit:literal)*) => {
+            $(if $bit < last {
+                unrolled!(pair < VECTORS / 2 => {
+                    let w = roots.several(s, (root + pair) << (last - $bit), $bit);
+                    let (a, b) = d.butterfly(v[2 * pair], v[2 * pair + 1], w);
+                    (v[2 * pair], v[2 * pair + 1]) = s.swap_bit(a, b, $bit);
+                });
+            })*
+        };
+    }
+    within!(0 1 2 3);
+    unrolled!(pair < VECTORS / 2 => {
+        let (a, b) = d.butterfly(v[2 * pair], v[2 * pair + 1], roots.one(s, root + pair));
+        s.store(a, &mut vectors[2 * pair]);
+        s.store(b, &mut vectors[2 * pair + 1]);
+    });
 }
 
 /// What a layer of mirrored pairs does to `a_j` and `a_(N-j)`.

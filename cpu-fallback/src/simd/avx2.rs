@@ -114,10 +114,7 @@ impl Simd for Avx2 {
     fn mul_wide(self, a: __m256i, b: __m256i) -> (__m256i, __m256i) {
         intrinsics!(
             self,
-            (
-                _mm256_mul_epu32(a, b),
-                _mm256_mul_epu32(_mm256_srli_epi64::<32>(a), _mm256_srli_epi64::<32>(b)),
-            )
+            (_mm256_mul_epu32(a, b), _mm256_mul_epu32(_mm256_srli_epi64::<32>(a), _mm256_srli_epi64::<32>(b)),)
         )
     }
     #[inline(always)]

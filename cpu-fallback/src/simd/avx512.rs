@@ -120,10 +120,7 @@ impl Simd for Avx512 {
     fn mul_wide(self, a: __m512i, b: __m512i) -> (__m512i, __m512i) {
         intrinsics!(
             self,
-            (
-                _mm512_mul_epu32(a, b),
-                _mm512_mul_epu32(_mm512_srli_epi64::<32>(a), _mm512_srli_epi64::<32>(b)),
-            )
+            (_mm512_mul_epu32(a, b), _mm512_mul_epu32(_mm512_srli_epi64::<32>(a), _mm512_srli_epi64::<32>(b)),)
         )
     }
     #[inline(always)]
@@ -148,10 +145,8 @@ impl Simd for Avx512 {
         intrinsics!(
             self,
             match bit {
-                0 => (
-                    _mm512_mask_shuffle_epi32::<0xa0>(a, 0xaaaa, b),
-                    _mm512_mask_shuffle_epi32::<0xf5>(b, 0x5555, a),
-                ),
+                0 =>
+                    (_mm512_mask_shuffle_epi32::<0xa0>(a, 0xaaaa, b), _mm512_mask_shuffle_epi32::<0xf5>(b, 0x5555, a),),
                 1 => (_mm512_unpacklo_epi64(a, b), _mm512_unpackhi_epi64(a, b)),
                 2 => (
                     _mm512_permutex2var_epi64(a, _mm512_setr_epi64(0, 1, 8, 9, 4, 5, 12, 13), b),

@@ -2,10 +2,10 @@
 
 use super::portable::Portable;
 
-#[cfg(target_arch = "x86_64")]
-use super::{avx2::Avx2, avx512::Avx512};
 #[cfg(target_arch = "aarch64")]
 use super::neon::Neon;
+#[cfg(target_arch = "x86_64")]
+use super::{avx2::Avx2, avx512::Avx512};
 
 /// A family of kernels that this machine can run. All return the same bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -15,7 +15,6 @@ pub(crate) mod portable;
 pub use family::Kernels;
 pub(crate) use family::with_simd;
 
-
 use crate::kernels::reduce::SumReducer;
 
 /// Vectors of `u32` lanes. Arithmetic is modulo `2^32` unless it says otherwise.
@@ -124,12 +123,7 @@ pub(crate) trait Dot: Simd {
     /// `sum + x w`.
     fn dot(self, sum: Self::Sum, x: Self::V, weight: Self::Weight) -> Self::Sum;
     /// The canonical residue of `sum_p sums[p] 2^(p DIGIT_BITS) + c`, where `offset` is [`SumReducer::offset`] of `c`.
-    fn residue<const PLANES: usize>(
-        self,
-        reducer: &SumReducer,
-        sums: [Self::Sum; PLANES],
-        offset: Self::V,
-    ) -> Self::V;
+    fn residue<const PLANES: usize>(self, reducer: &SumReducer, sums: [Self::Sum; PLANES], offset: Self::V) -> Self::V;
 }
 
 /// Signed bytes as one word, the first in the low bits.

@@ -40,21 +40,24 @@ pub fn pack_row(residues: &[u32], bits: u32, packed: &mut [u8]) {
 /// If `bits` is not 1 to 32 or `packed` does not have [`packed_row_len`] bytes.
 pub fn unpack_row(packed: &[u8], bits: u32, residues: &mut [u32]) {
     check(residues.len(), bits, packed.len());
-    let mask = u32::MAX >> (32 - bits);
-    let mut words = packed.chunks(4).map(|bytes| {
-        let mut word = [0; 4];
-        word[..bytes.len()].copy_from_slice(bytes);
-        u32::from_le_bytes(word)
-    });
-    let (mut window, mut waiting) = (0u64, 0);
-    for residue in residues {
-        if waiting < bits {
-            window |= u64::from(words.next().expect("the length was checked")) << waiting;
-            waiting += 32;
+    let (mask, len) = (u64::from(u32::MAX >> (32 - bits)), bits as usize);
+    // Eight residues take `bits` bytes, at places that are the same for every eight. Reading eight bytes for each goes beyond
+    // them, so the last ones are copied to where there are bytes beyond.
+    let places: [(usize, usize); 8] = std::array::from_fn(|i| (i * len / 8, i * len % 8));
+    let eight = |bytes: &[u8], i: usize| {
+        let (first, shift) = places[i];
+        let word = bytes[first..].first_chunk().expect("eight bytes beyond");
+        (u64::from_le_bytes(*word) >> shift & mask) as u32
+    };
+    for (index, group) in residues.chunks_mut(8).enumerate() {
+        match packed[index * len..].get(..len + 8) {
+            Some(bytes) => group.iter_mut().enumerate().for_each(|(i, residue)| *residue = eight(bytes, i)),
+            None => {
+                let (mut bytes, rest) = ([0; 48], &packed[index * len..]);
+                bytes[..rest.len()].copy_from_slice(rest);
+                group.iter_mut().enumerate().for_each(|(i, residue)| *residue = eight(&bytes, i));
+            }
         }
-        *residue = window as u32 & mask;
-        window >>= bits;
-        waiting -= bits;
     }
 }
 
