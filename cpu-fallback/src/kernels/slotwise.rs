@@ -18,6 +18,7 @@ const TASKS_PER_THREAD: usize = 16;
 /// Lines of a task at most.
 const MAX_LINES: usize = 32;
 
+#[allow(clippy::large_enum_variant, reason = "a handful per call")]
 enum Step<'a, D: Dot> {
     Linear(PreparedMap<'a, D>),
     Polynomial(&'a Horner),

@@ -65,7 +65,7 @@ impl SquareForm {
         let degree = monic.len() + 1;
         let steps = degree.div_ceil(2) - 1;
         // For even degrees this shift takes the term of degree d - 1, so that u starts as w + c without a multiple of z.
-        let shift = if degree % 2 == 0 { monic[degree - 2] / (degree / 2) as f64 } else { 0.0 };
+        let shift = if degree.is_multiple_of(2) { monic[degree - 2] / (degree / 2) as f64 } else { 0.0 };
         let mut quotient: Vec<f64> = std::iter::once(0.0).chain(monic.iter().copied()).chain([1.0]).collect();
         let (mut constants, mut multiples) = (vec![last], Vec::new());
         for step in 0..steps {

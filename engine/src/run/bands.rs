@@ -195,7 +195,7 @@ mod tests {
             layers.push(next);
             side = out;
         }
-        layers.push(Layer { needs: vec![0..side * side], result_bytes: 10, working_bytes: 20 });
+        layers.push(Layer { needs: std::iter::once(0..side * side).collect(), result_bytes: 10, working_bytes: 20 });
         layers
     }
 

@@ -153,7 +153,7 @@ impl Layers {
         let mut before = None;
         let describe = |unit: &Unit| {
             let needs = match (&self.ops[unit.ops.start], unit.positions) {
-                (_, 1) => vec![0..before.unwrap_or(self.input_positions(unit))],
+                (_, 1) => std::iter::once(0..before.unwrap_or(self.input_positions(unit))).collect(),
                 (Op::Linear(map), _) => map.needed_positions(before.unwrap_or(self.input_positions(unit))),
                 (_, positions) => (0..positions).map(|p| p..p + 1).collect(),
             };

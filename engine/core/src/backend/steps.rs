@@ -192,7 +192,7 @@ pub(super) fn reduce<B: Backend + ?Sized>(
         return backend.relinearize(x, key.expect("a plan that relinearises comes with a key"), plan.drop);
     }
     let limbs = &backend.shape(x).limbs;
-    backend.mod_down(x, &limbs[limbs.len() - plan.drop..].to_vec())
+    backend.mod_down(x, &limbs[limbs.len() - plan.drop..])
 }
 
 /// [`Backend::reduce`] where anything is planned.
