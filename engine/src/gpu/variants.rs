@@ -56,7 +56,8 @@ pub(super) fn choose(device: &Arc<Device>, options: &GpuOptions) -> std::result:
             option: "multiply u64",
         });
     }
-    let key = (format!("{} {}", info.title(), info.driver), options.multiply, options.dot);
+    // Features are part of it: an adapter may be asked for with fewer.
+    let key = (format!("{} {} {}", info.title(), info.driver, info.features.int64), options.multiply, options.dot);
     let mut chosen = CHOSEN.lock().expect("no code panics while it chooses");
     if let Some(&variant) = chosen.get(&key) {
         return Ok(variant);

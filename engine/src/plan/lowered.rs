@@ -70,8 +70,7 @@ impl Lowered {
         Ok(Lowered {
             gains: Gains::measure(&stages),
             input_bound: network.input.range[0].abs().max(network.input.range[1].abs()),
-            allowed_noise: [ENCRYPTION_SHARE, TOTAL_SHARE]
-                .map(|share| largest_noise(margins, share * certainty(&stages))),
+            allowed_noise: [ENCRYPTION_SHARE, TOTAL_SHARE].map(|share| largest_noise(margins, share)),
             merged: stages.iter().map(|stage| merge_all(&stage.run)).collect(),
             stages,
         })
@@ -101,13 +100,6 @@ impl Lowered {
         }
         complete
     }
-}
-
-/// Every activation makes predictions less certain: noise is bent, and values that belong together err together. So the shares
-/// of labels that may change by prediction are those of a network with one activation times this.
-fn certainty(stages: &[Stage]) -> f64 {
-    let activations = stages.iter().filter(|stage| stage.activation.is_some()).count();
-    2.0 / (1 + activations.max(1)) as f64
 }
 
 fn merge_all(run: &[RealMap]) -> Vec<Vec<Option<Factor>>> {
