@@ -1,4 +1,7 @@
 //! Compiled kernels.
+//!
+//! They are not kept on disk: drivers do that themselves, where a cache of ours would gain nothing. Opening lavapipe and compiling
+//! all kernels takes 0.4 s with Mesa's cache and 1.0 s without; wgpu's pipeline cache would have to replace the difference.
 
 use std::borrow::Cow;
 use std::collections::HashMap;

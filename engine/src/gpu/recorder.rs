@@ -141,13 +141,15 @@ impl Recorder {
                 view.slice(start..start + part.len()).copy_from_slice(part);
                 start += part.len();
             }
+            let copying = started.elapsed();
             let mut state = self.lock();
-            // Writes overtake recorded commands, but not submitted ones.
+            // Writes overtake recorded commands, but not submitted ones. Some drivers compute while they accept those.
             state.submit(&self.device)?;
+            let started = Instant::now();
             drop(view);
             state.last = Some(queue.submit([]));
             state.transfers.uploaded_bytes += size.get();
-            state.transfers.upload_seconds += started.elapsed().as_secs_f64();
+            state.transfers.upload_seconds += (copying + started.elapsed()).as_secs_f64();
         }
         self.device.check()
     }

@@ -134,13 +134,10 @@ impl Device {
     }
 }
 
-/// `source`, or with the fault that the environment names (`tests/mutants.sh`).
+/// `source`, with the fault that the environment names (`tests/mutants.sh`) if it has its place.
 fn planted(source: &str) -> String {
     match (std::env::var("CRYPTODL_FAULT_FROM"), std::env::var("CRYPTODL_FAULT_TO")) {
-        (Ok(from), Ok(to)) => {
-            assert!(source.contains(&from), "this kernel has no `{from}`");
-            source.replacen(&from, &to, 1)
-        }
+        (Ok(from), Ok(to)) => source.replacen(&from, &to, 1),
         _ => source.to_owned(),
     }
 }
