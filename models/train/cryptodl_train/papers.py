@@ -36,13 +36,13 @@ TABLES = {
 
 
 def tables(results):
-    """The Markdown of every table; a network that has not been trained yet leaves its cell empty."""
+    """The Markdown of every table; a network without results has no row."""
     texts = {}
     for name, (heading, rows) in TABLES.items():
         lines = [f"| {heading} | paper | ours | network |", "|---|---|---|---|"]
         for row, paper, network in rows:
-            entry = results.get(network)
-            ours = f"{100 * entry['correct'] / entry['images']:.2f} %" if entry else ""
-            lines.append(f"| {row} | {paper} | {ours} | `{network}` |")
+            if network in results:
+                ours = 100 * results[network]["correct"] / results[network]["images"]
+                lines.append(f"| {row} | {paper} | {ours:.2f} % | `{network}` |")
         texts[name] = "\n".join(lines)
     return texts
