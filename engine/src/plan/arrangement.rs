@@ -1,5 +1,23 @@
 //! In which order the products of an activation are taken.
 
+use cryptodl_core::backend::ProductPlan;
+
+/// A product within an activation, before what is planned after it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Product {
+    /// Chain limbs: those of the operand that has fewer.
+    pub level: usize,
+    /// Components of the two operands.
+    pub operands: [usize; 2],
+}
+
+impl Product {
+    /// Components.
+    pub fn components(&self) -> usize {
+        self.operands[0] + self.operands[1] - 1
+    }
+}
+
 /// How a monic polynomial of degree `d` is computed from products of ciphertexts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Arrangement {
@@ -39,6 +57,24 @@ impl Arrangement {
                 (1..self.products(degree)).fold(start, |u, i| product(i, &u, &w))
             }
         }
+    }
+
+    /// All products on ciphertexts of `level` limbs and `components` components, one for each of `plans`, and limbs and components
+    /// of the result.
+    pub fn trace(
+        self,
+        degree: usize,
+        plans: &[ProductPlan],
+        level: usize,
+        components: usize,
+    ) -> (Vec<Product>, (usize, usize)) {
+        let mut products = Vec::with_capacity(plans.len());
+        let result = self.follow(degree, (level, components), |i, a: &(usize, usize), b: &(usize, usize)| {
+            let product = Product { level: a.0.min(b.0), operands: [a.1, b.1] };
+            products.push(product);
+            plans[i].result(product.level, product.components())
+        });
+        (products, result)
     }
 
     /// Whether a multiple of `z` is added to the i-th product.

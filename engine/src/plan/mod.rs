@@ -20,6 +20,7 @@ mod search;
 mod tolerance;
 mod work;
 
+pub use arrangement::Product;
 pub use error::PlanError;
 pub use geometry::Geometry;
 pub use map::RealMap;

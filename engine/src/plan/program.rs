@@ -8,7 +8,7 @@ use cryptodl_core::ring::RnsBasis;
 use serde::Serialize;
 
 use super::QuantisedMap;
-use super::arrangement::Arrangement;
+use super::arrangement::{Arrangement, Product};
 use super::normalise::Activation;
 
 /// A planned network: a pure function of the model file and the planning flags.
@@ -137,7 +137,7 @@ impl ActivationStep {
 
     /// Whether no product is relinearised or rescaled, in Horner's arrangement: then the step is slot-wise.
     pub fn is_lazy(&self) -> bool {
-        matches!(self.polynomial, Polynomial::Horner(_)) && self.products.iter().all(|p| *p == ProductPlan::default())
+        matches!(self.polynomial, Polynomial::Horner(_)) && !self.products.iter().any(|plan| plan.acts())
     }
 
     /// Degree.
@@ -148,13 +148,10 @@ impl ActivationStep {
         }
     }
 
-    /// Chain limbs and components of the result, from those of the operand.
-    pub fn result(&self, level: usize, components: usize) -> (usize, usize) {
+    /// The products on ciphertexts of `level` limbs and `components` components, and limbs and components of the result.
+    pub fn trace(&self, level: usize, components: usize) -> (Vec<Product>, (usize, usize)) {
         let arrangement = Arrangement::with_products(self.degree(), self.products.len());
-        arrangement.follow(self.degree(), (level, components), |i, a: &(usize, usize), b: &(usize, usize)| {
-            let plan = self.products[i];
-            (a.0.min(b.0) - plan.drop, if plan.relinearize { 2 } else { a.1 + b.1 - 1 })
-        })
+        arrangement.trace(self.degree(), &self.products, level, components)
     }
 
     /// Real value of the activation at `z`.

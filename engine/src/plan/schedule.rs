@@ -60,12 +60,11 @@ impl Operand {
             let log_digit = layout.digit_primes as f64 * f64::from(ring.prime_bits);
             let key = noise::relinearise(ring.n, layout.digits(self.level), log_digit, ring.log_p());
             entered = entered.plus(key.times(1.0 / divisor));
-            self.components = 2;
         }
-        if plan != ProductPlan::default() {
+        (self.level, self.components) = plan.result(self.level, self.components);
+        if plan.acts() {
             entered = entered.plus(noise::divide(ring.n, self.components));
         }
-        self.level -= plan.drop;
         entered
     }
 }

@@ -419,7 +419,7 @@ fn activation_plans(degree: usize) -> Vec<Vec<ProductPlan>> {
 type Choice = (Vec<ProductPlan>, bool);
 
 fn activation_choices(degree: usize) -> Vec<Choice> {
-    let acts = |plans: &Vec<ProductPlan>| plans.last().is_some_and(|plan| *plan != ProductPlan::default());
+    let acts = |plans: &Vec<ProductPlan>| plans.last().is_some_and(|plan| plan.acts());
     waits(activation_plans(degree).into_iter(), acts).collect()
 }
 
@@ -433,16 +433,14 @@ fn waits<P: Clone>(plans: impl Iterator<Item = P>, acts: impl Fn(&P) -> bool) ->
 
 /// Whether relinearisations take three components and no step carries too many.
 fn consistent(degrees: &[usize], structure: &Structure) -> bool {
-    let mut components = 2;
+    let (mut level, mut components) = (structure.drops() + 1, 2);
     degrees.iter().zip(&structure.products).all(|(&degree, plans)| {
-        let mut fits = true;
         let arrangement = Arrangement::with_products(degree, plans.len());
-        components = arrangement.follow(degree, components, |i, a: &usize, b: &usize| {
-            let product = a + b - 1;
-            fits &= product <= MAX_COMPONENTS && (!plans[i].relinearize || product == 3);
-            if plans[i].relinearize { 2 } else { product }
-        });
-        fits
+        let (products, result) = arrangement.trace(degree, plans, level, components);
+        (level, components) = result;
+        products.iter().zip(plans).all(|(product, plan)| {
+            product.components() <= MAX_COMPONENTS && (!plan.relinearize || product.components() == 3)
+        })
     })
 }
 
@@ -487,7 +485,7 @@ fn structures(network: &Lowered, kind: ScheduleKind) -> Vec<Structure> {
             products: uniform(plan),
             deferred: vec![deferred; degrees.len()],
         };
-        waits(product_plans().into_iter(), |plan| *plan != ProductPlan::default()).map(structure).collect()
+        waits(product_plans().into_iter(), |plan| plan.acts()).map(structure).collect()
     } else {
         let choices = combinations(degrees.iter().map(|&degree| activation_choices(degree)).collect());
         let factors = combinations(factorisations);

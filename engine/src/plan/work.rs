@@ -68,36 +68,26 @@ pub fn steps(network: &Lowered, structure: &Structure, ring: &Ring) -> Vec<Work>
         let values = network.stages[stage].run.last().map_or(0, |map| map.geometry.outputs());
         if let Some(plan) = waiting.take() {
             work.push(reduction(values, components, level, &plan, ring));
-            (level, components) = (level - plan.drop, if plan.relinearize { 2 } else { components });
+            (level, components) = plan.result(level, components);
         }
         if let Some(activation) = &network.stages[stage].activation {
             let (plans, later) = structure.plans(activations);
             activations += 1;
             waiting = later;
             let arrangement = Arrangement::with_products(activation.degree(), plans.len());
-            let mut sum = Work::default();
-            let z = Tally { level, components };
-            let result = arrangement.follow(activation.degree(), z, |i, a: &Tally, b: &Tally| {
-                let level = a.level.min(b.level);
-                let product = a.components + b.components - 1;
+            let (products, result) = arrangement.trace(activation.degree(), &plans, level, components);
+            let works = products.iter().zip(&plans).enumerate().map(|(i, (product, plan))| {
+                let [a, b] = product.operands;
                 let extra = if arrangement.adds_multiple(i) { components } else { 0 };
-                let multiplies = (values * (a.components * b.components + extra) * level * ring.n) as u64;
-                sum = sum.plus(Work { multiplies, ..Work::default() });
-                sum = sum.plus(reduction(values, product, level, &plans[i], ring));
-                Tally { level: level - plans[i].drop, components: if plans[i].relinearize { 2 } else { product } }
+                let multiplies = (values * (a * b + extra) * product.level * ring.n) as u64;
+                let after = reduction(values, product.components(), product.level, plan, ring);
+                after.plus(Work { multiplies, ..Work::default() })
             });
-            (level, components) = (result.level, result.components);
-            work.push(sum);
+            work.push(works.fold(Work::default(), Work::plus));
+            (level, components) = result;
         }
     }
     work
-}
-
-/// Limbs and components of a ciphertext.
-#[derive(Clone, Copy)]
-struct Tally {
-    level: usize,
-    components: usize,
 }
 
 /// What is planned after a product of `components` components at `level`.

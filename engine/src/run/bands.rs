@@ -58,16 +58,25 @@ pub enum Action {
     },
 }
 
+/// Actions in order, and what they take.
+#[derive(Clone, Debug, Default)]
+pub struct Schedule {
+    /// What the executor does.
+    pub actions: Vec<Action>,
+    /// The most bytes that are alive at a time.
+    pub peak: u64,
+}
+
 /// A schedule of the whole network within `budget` bytes, or the bytes that the thriftiest one takes. `input_bytes` is the size
 /// of the input.
-pub fn schedule(layers: &[Layer], input_bytes: u64, budget: u64) -> Result<Vec<Action>, u64> {
+pub fn schedule(layers: &[Layer], input_bytes: u64, budget: u64) -> Result<Schedule, u64> {
     let mut least = u64::MAX;
     // The same sizes whatever the budget, so that what is named as the least suffices.
     for target in (0..u64::BITS).rev().map(|bit| 1 << bit) {
         let actions = Scheduler::new(layers, target).run();
         let peak = peak(layers, input_bytes, &actions);
         if peak <= budget {
-            return Ok(actions);
+            return Ok(Schedule { actions, peak });
         }
         least = least.min(peak);
         if layers.iter().all(|layer| band(layer, target) == 1) {
@@ -136,7 +145,7 @@ impl<'a> Scheduler<'a> {
 }
 
 /// The most bytes that are alive at a time.
-pub fn peak(layers: &[Layer], input_bytes: u64, actions: &[Action]) -> u64 {
+fn peak(layers: &[Layer], input_bytes: u64, actions: &[Action]) -> u64 {
     let mut input = input_bytes;
     let mut windows = vec![0u64; layers.len()];
     let mut peak = input_bytes;
@@ -246,8 +255,8 @@ mod tests {
             let whole = peak(&layers, 100, &Scheduler::new(&layers, u64::MAX).run());
             let budget = (share * whole as f64) as u64;
             match schedule(&layers, 100, budget) {
-                Ok(actions) => {
-                    prop_assert!(peak(&layers, 100, &actions) <= budget);
+                Ok(Schedule { actions, peak }) => {
+                    prop_assert!(peak <= budget);
                     for counts in follow(&layers, &actions) {
                         // Strides above the kernel skip positions; sliding windows compute none twice.
                         prop_assert!(counts.iter().all(|&count| count <= 1));
@@ -261,7 +270,7 @@ mod tests {
     #[test]
     fn a_generous_budget_takes_every_layer_at_once() {
         let layers = network(&[(3, 1, 1), (2, 2, 0)], 8);
-        let actions = schedule(&layers, 100, 1 << 40).unwrap();
+        let Schedule { actions, .. } = schedule(&layers, 100, 1 << 40).unwrap();
         assert_eq!(actions.iter().filter(|action| matches!(action, Action::Replace { .. })).count(), 3);
         assert!(!actions.iter().any(|action| matches!(action, Action::Compute { .. })));
     }
@@ -270,6 +279,6 @@ mod tests {
     fn bands_take_a_fraction_of_the_whole() {
         let layers = network(&[(3, 1, 0), (3, 1, 0), (2, 2, 0), (3, 1, 0)], 28);
         let whole = peak(&layers, 100, &Scheduler::new(&layers, u64::MAX).run());
-        follow(&layers, &schedule(&layers, 100, whole / 4).unwrap());
+        follow(&layers, &schedule(&layers, 100, whole / 4).unwrap().actions);
     }
 }

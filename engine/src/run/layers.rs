@@ -4,11 +4,11 @@ use std::ops::Range;
 use std::time::Instant;
 
 use cryptodl_core::backend::{
-    Backend, BackendError, Horner, KeySwitch, LinearMap, ProductPlan, Shape, SlotwiseOp, slotwise_shape,
+    self, Backend, BackendError, Horner, KeySwitch, LinearMap, ProductPlan, Shape, SlotwiseOp, slotwise_shape,
 };
 use cryptodl_core::ckks::Params;
 
-use super::bands::{Action, Layer, peak, schedule};
+use super::bands::{Action, Layer, Schedule, schedule};
 use super::{ComputeReport, LayerTime, RunError};
 use crate::plan::{ActivationStep, PreparedPolynomial, Program, Step};
 
@@ -23,11 +23,9 @@ pub(super) struct Layers {
     ops: Vec<Op>,
     segments: Vec<Segment>,
     units: Vec<Unit>,
-    actions: Vec<Action>,
+    schedule: Schedule,
     /// Before every op, and after the last.
     shapes: Vec<Shape>,
-    /// The most bytes of operands and results at a time.
-    peak: u64,
     special_primes: u64,
     memory_budget: u64,
 }
@@ -85,12 +83,12 @@ impl Layers {
         for op in &ops {
             shape = match op {
                 Op::Switched(_, step) => {
-                    let (level, components) = step.result(shape.limbs.len(), shape.components);
+                    let (_, (level, components)) = step.trace(shape.limbs.len(), shape.components);
                     Shape { limbs: params.chain(level), components, ..shape }
                 }
                 Op::Reduction(plan) => {
-                    let components = if plan.relinearize { 2 } else { shape.components };
-                    Shape { limbs: params.chain(shape.limbs.len() - plan.drop), components, ..shape }
+                    let (level, components) = plan.result(shape.limbs.len(), shape.components);
+                    Shape { limbs: params.chain(level), components, ..shape }
                 }
                 op => slotwise_shape(&[op.slotwise()], &shape),
             };
@@ -105,9 +103,8 @@ impl Layers {
             segments: segments.collect(),
             ops,
             units: Vec::new(),
-            actions: Vec::new(),
+            schedule: Schedule::default(),
             shapes,
-            peak: 0,
             special_primes: params.special().len() as u64,
             memory_budget,
         };
@@ -124,9 +121,8 @@ impl Layers {
         for units in [whole, self.banded_units()] {
             let described = self.describe(&units);
             match schedule(&described, input_bytes, self.memory_budget) {
-                Ok(actions) => {
-                    self.peak = peak(&described, input_bytes, &actions);
-                    (self.units, self.actions) = (units, actions);
+                Ok(found) => {
+                    (self.units, self.schedule) = (units, found);
                     return Ok(());
                 }
                 Err(least) => needed = needed.min(least),
@@ -150,14 +146,12 @@ impl Layers {
 
     /// What the scheduler must know.
     fn describe(&self, units: &[Unit]) -> Vec<Layer> {
-        let mut before = None;
-        let describe = |unit: &Unit| {
+        let describe = |(i, unit): (usize, &Unit)| {
             let needs = match (&self.ops[unit.ops.start], unit.positions) {
-                (_, 1) => std::iter::once(0..before.unwrap_or(self.input_positions(unit))).collect(),
-                (Op::Linear(map), _) => map.needed_positions(before.unwrap_or(self.input_positions(unit))),
+                (_, 1) => std::iter::once(0..self.planes(units, i)).collect(),
+                (Op::Linear(map), _) => map.needed_positions(self.planes(units, i)),
                 (_, positions) => (0..positions).map(|p| p..p + 1).collect(),
             };
-            before = Some(unit.positions);
             let bytes = |op: usize| self.shapes[op + 1].bytes() / unit.positions as u64;
             let parts: Vec<u64> = self.parts(&unit.ops).iter().map(|part| bytes(part.end - 1)).collect();
             let pairs = parts.windows(2).map(|pair| pair[0] + pair[1]);
@@ -167,12 +161,7 @@ impl Layers {
                 working_bytes: pairs.chain([parts[0]]).max().unwrap_or(0),
             }
         };
-        units.iter().map(describe).collect()
-    }
-
-    /// Positions of the input image, when `unit` is the first: a plane of its first map's input.
-    fn input_positions(&self, unit: &Unit) -> usize {
-        if unit.positions == 1 { 1 } else { self.shapes[0].values }
+        units.iter().enumerate().map(describe).collect()
     }
 
     /// The parts of a run of ops that belong to different segments.
@@ -193,12 +182,12 @@ impl Layers {
 
     /// The most bytes of operands and results that are alive at a time.
     pub fn peak(&self) -> u64 {
-        self.peak
+        self.schedule.peak
     }
 
     /// Steps that [`Self::run`] tells of.
     pub fn steps(&self) -> usize {
-        self.actions.len()
+        self.schedule.actions.len()
     }
 
     /// All layers on one set. Tells how many steps are done.
@@ -210,9 +199,10 @@ impl Layers {
         report: &mut ComputeReport,
         progress: &dyn Fn(usize),
     ) -> Result<B::Tensor, RunError> {
-        let mut run = Run { layers: self, backend, key, report, windows: vec![Some((0..self.planes(0), x))] };
+        let mut run =
+            Run { layers: self, backend, key, report, windows: vec![Some((0..self.planes(&self.units, 0), x))] };
         run.windows.resize_with(self.units.len() + 1, || None);
-        for (done, action) in self.actions.iter().enumerate() {
+        for (done, action) in self.schedule.actions.iter().enumerate() {
             run.follow(action)?;
             progress(done + 1);
         }
@@ -220,11 +210,12 @@ impl Layers {
         Ok(result.expect("the schedule ends with the result").1)
     }
 
-    /// Positions of the operand of a unit.
-    fn planes(&self, unit: usize) -> usize {
+    /// Positions of the operand of a unit. The input's values are as many positions of one channel, or all at one.
+    fn planes(&self, units: &[Unit], unit: usize) -> usize {
         match unit.checked_sub(1) {
-            Some(before) => self.units[before].positions,
-            None => self.input_positions(&self.units[0]),
+            Some(before) => units[before].positions,
+            None if units[0].positions == 1 => 1,
+            None => self.shapes[0].values,
         }
     }
 
@@ -337,7 +328,7 @@ impl<B: Backend> Run<'_, B> {
     fn compute(&mut self, unit: usize, positions: &Range<usize>) -> Result<B::Tensor, RunError> {
         let layers = self.layers;
         let (window, x) = self.windows[unit].take().expect("the schedule has what a unit needs");
-        let planes = layers.planes(unit);
+        let planes = layers.planes(&layers.units, unit);
         let ops = &layers.units[unit].ops;
         let restricted = match &layers.ops[ops.start] {
             Op::Linear(map) if *positions != (0..layers.units[unit].positions) || window != (0..planes) => {
@@ -406,13 +397,13 @@ impl<B: Backend> Run<'_, B> {
         self.by_values(x, |z| match polynomial {
             PreparedPolynomial::Horner(p) => self.backend.activation(p, &step.products, self.key, z),
             PreparedPolynomial::PatersonStockmeyer(p) => {
-                self.backend.paterson_stockmeyer(p, &step.products, self.key, z)
+                backend::paterson_stockmeyer(self.backend, p, &step.products, self.key, z)
             }
         })
     }
 
     fn reduction(&self, plan: ProductPlan, x: &B::Tensor) -> Result<B::Tensor, BackendError> {
-        self.by_values(x, |x| self.backend.reduce(x, plan, self.key))
+        self.by_values(x, |x| backend::reduce(self.backend, x, plan, self.key))
     }
 
     /// An operation on every value by itself, a few values at a time where memory is short.

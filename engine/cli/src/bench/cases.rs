@@ -81,30 +81,26 @@ pub fn programs<B: Measured>(
                 }
             }
             Step::Activation(step) => {
-                let (mut at, mut carried) = (level, components);
-                for plan in &step.products {
-                    carried = if plan.relinearize { 2 } else { carried + components - 1 };
-                    reduction(bench, backend, program, params, (*plan, at, carried), seen)?;
-                    at -= plan.drop;
+                let (products, result) = step.trace(level, components);
+                for (product, plan) in products.iter().zip(&step.products) {
+                    reduction(bench, backend, shipped, (*plan, product.level, product.components()), seen)?;
                 }
-                (level, components) = step.result(level, components);
+                (level, components) = result;
             }
             Step::Reduction { plan, .. } => {
-                components = if plan.relinearize { 2 } else { components };
-                reduction(bench, backend, program, params, (*plan, level, components), seen)?;
-                level -= plan.drop;
+                reduction(bench, backend, shipped, (*plan, level, components), seen)?;
+                (level, components) = plan.result(level, components);
             }
         }
     }
     Ok(())
 }
 
-/// What is planned after a product at a level, and the components that it leaves.
+/// What is planned after a product of so many limbs and components.
 fn reduction<B: Measured>(
     bench: &mut Bench<'_>,
     backend: &B,
-    program: &Program,
-    params: &Params,
+    Shipped { program, params, .. }: &Shipped,
     (plan, level, components): (ProductPlan, usize, usize),
     seen: &mut HashSet<String>,
 ) -> Result<()> {

@@ -13,7 +13,7 @@ mod tensor;
 pub use linear::{LinearMap, LinearMapError, MAX_TAPS, MAX_WEIGHT, PADDING};
 pub use measured::{Ceiling, Ceilings, Effort, Measured, Timing, time};
 pub use polynomial::{Horner, PatersonStockmeyer};
-pub use steps::{KeySwitch, ProductPlan, SlotwiseOp, slotwise_shape};
+pub use steps::{KeySwitch, ProductPlan, SlotwiseOp, paterson_stockmeyer, reduce, slotwise_shape};
 pub use tensor::{Shape, Window};
 
 use std::ops::Range;
@@ -211,19 +211,6 @@ pub trait Backend: Send + Sync {
         steps::relinearize(self, x, key, drop)
     }
 
-    /// What is planned after a product: relinearisation, division by the last primes of the chain, or both at once.
-    ///
-    /// # Panics
-    /// If the plan does nothing, or relinearises without a key.
-    fn reduce(
-        &self,
-        x: &Self::Tensor,
-        plan: ProductPlan,
-        key: Option<&KeySwitch<'_, Self::Tensor>>,
-    ) -> Result<Self::Tensor> {
-        steps::reduce(self, x, plan, key)
-    }
-
     /// An activation on whole evaluation-domain ciphertexts, with relinearisation and rescaling after each product as planned.
     /// Values are independent, so a caller short of memory may pass a few at a time.
     fn activation(
@@ -234,17 +221,6 @@ pub trait Backend: Send + Sync {
         z: &Self::Tensor,
     ) -> Result<Self::Tensor> {
         steps::activation(self, polynomial, products, key, z)
-    }
-
-    /// [`Self::activation`] in the arrangement with fewer products.
-    fn paterson_stockmeyer(
-        &self,
-        polynomial: &PatersonStockmeyer,
-        products: &[ProductPlan],
-        key: Option<&KeySwitch<'_, Self::Tensor>>,
-        z: &Self::Tensor,
-    ) -> Result<Self::Tensor> {
-        steps::paterson_stockmeyer(self, polynomial, products, key, z)
     }
 }
 

@@ -90,11 +90,6 @@ impl PatersonStockmeyer {
         self.multiples.len() / self.limbs + 1
     }
 
-    /// Degree `d`.
-    pub fn degree(&self) -> usize {
-        2 * (self.products() - 1) + if self.odd { 1 } else { 2 }
-    }
-
     /// Whether `u` starts from `z` instead of `w`.
     pub fn is_odd(&self) -> bool {
         self.odd

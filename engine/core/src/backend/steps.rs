@@ -46,6 +46,18 @@ pub struct ProductPlan {
     pub drop: usize,
 }
 
+impl ProductPlan {
+    /// Whether anything follows.
+    pub fn acts(self) -> bool {
+        self != Self::default()
+    }
+
+    /// Chain limbs and components afterwards, from those of the product.
+    pub fn result(self, level: usize, components: usize) -> (usize, usize) {
+        (level - self.drop, if self.relinearize { 2 } else { components })
+    }
+}
+
 /// A relinearisation key in a backend's memory.
 #[derive(Clone, Copy, Debug)]
 pub struct KeySwitch<'a, T> {
@@ -128,7 +140,8 @@ pub(super) fn activation<B: Backend + ?Sized>(
     Ok(u)
 }
 
-pub(super) fn paterson_stockmeyer<B: Backend + ?Sized>(
+/// [`Backend::activation`] in the arrangement with fewer products.
+pub fn paterson_stockmeyer<B: Backend + ?Sized>(
     backend: &B,
     polynomial: &PatersonStockmeyer,
     products: &[ProductPlan],
@@ -181,13 +194,17 @@ fn product<B: Backend + ?Sized>(backend: &B, a: &B::Tensor, b: &B::Tensor) -> Re
     }
 }
 
-pub(super) fn reduce<B: Backend + ?Sized>(
+/// What is planned after a product: relinearisation, division by the last primes of the chain, or both at once.
+///
+/// # Panics
+/// If the plan does nothing, or relinearises without a key.
+pub fn reduce<B: Backend + ?Sized>(
     backend: &B,
     x: &B::Tensor,
     plan: ProductPlan,
     key: Option<&KeySwitch<'_, B::Tensor>>,
 ) -> Result<B::Tensor> {
-    assert_ne!(plan, ProductPlan::default(), "something to do");
+    assert!(plan.acts(), "something to do");
     if plan.relinearize {
         return backend.relinearize(x, key.expect("a plan that relinearises comes with a key"), plan.drop);
     }
@@ -195,14 +212,14 @@ pub(super) fn reduce<B: Backend + ?Sized>(
     backend.mod_down(x, &limbs[limbs.len() - plan.drop..])
 }
 
-/// [`Backend::reduce`] where anything is planned.
+/// [`reduce`] where anything is planned.
 fn reduced<B: Backend + ?Sized>(
     backend: &B,
     x: B::Tensor,
     plan: ProductPlan,
     key: Option<&KeySwitch<'_, B::Tensor>>,
 ) -> Result<B::Tensor> {
-    if plan == ProductPlan::default() { Ok(x) } else { backend.reduce(&x, plan, key) }
+    if plan.acts() { reduce(backend, &x, plan, key) } else { Ok(x) }
 }
 
 fn copy_of<B: Backend + ?Sized>(backend: &B, x: &B::Tensor) -> Result<B::Tensor> {
