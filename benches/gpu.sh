@@ -8,7 +8,7 @@
 # benches/results/ where OUT is not set. Environment:
 #
 #   IMAGES=8192 REPEAT=9             images per computation, computations per run (the median counts)
-#   MODELS="mnist-1 mnist-1-square"  these models only [default: all]
+#   MODELS="mnist-1 mnist-1-square"  these models only, benchmarks of kernels too [default: all]
 #   QUICK=1                          small benchmarks and one dimension to verify, to try the script itself
 #   ADAPTER=llvmpipe                 another adapter than the first hardware GPU, likewise
 set -euo pipefail
@@ -20,7 +20,7 @@ repeat=${REPEAT:-9}
 place=(--backend gpu)
 [ -z "${ADAPTER-}" ] || place+=(--adapter "$ADAPTER")
 verify=() bench=()
-[ -z "${QUICK-}" ] || { verify=(--n 1024) bench=(--quick --model mnist-1-square); }
+[ -z "${QUICK-}" ] || { verify=(--n 1024) bench=(--quick); }
 [ -x "$binary" ] || { echo "no binary $binary: cargo build --release, or name one" >&2; exit 2; }
 out=${OUT:-benches/results}/gpu-$(date -u +%Y-%m-%d-%H%M%S)
 mkdir -p "$out"
@@ -34,13 +34,19 @@ field() {
     sed -nE "s/^ *\"$2\": *\"?([^\"\[{]*[^\"\[{,])\"?,?\$/\1/p" "$1" | sed -n "${3:-1}p"
 }
 
+read -ra models <<<"${MODELS-}"
+for model in ${models[@]+"${models[@]}"}; do bench+=(--model "$model"); done
+if [ ${#models[@]} -eq 0 ]; then
+    listing=$("$binary" models --json -)
+    mapfile -t models < <(sed -nE 's/^ *"name": *"(.*)",?$/\1/p' <<<"$listing")
+fi
+
 echo "devices" >&2
 "$binary" devices --json "$parts/devices" >&2
 echo "verify" >&2
 "$binary" verify "${place[@]}" ${verify[@]+"${verify[@]}"} --json "$parts/verify" >&2
 echo "bench" >&2
 "$binary" bench "${place[@]}" ${bench[@]+"${bench[@]}"} --json "$parts/bench" --markdown "$parts/bench.md" >&2
-models=${MODELS:-$("$binary" models --json - | sed -nE 's/^ *"name": *"(.*)",?$/\1/p')}
 
 table=$out/table.md
 commit=$(git describe --always --dirty 2>/dev/null || echo unknown)
@@ -53,7 +59,7 @@ commit=$(git describe --always --dirty 2>/dev/null || echo unknown)
     echo "|---|---|---|---|---|---|---|"
 } >"$table"
 runs=()
-for model in $models; do
+for model in "${models[@]}"; do
     for schedule in auto layered; do
         run=$parts/$model-$schedule
         echo "run $model $schedule" >&2

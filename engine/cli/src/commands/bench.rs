@@ -34,9 +34,10 @@ Examples:
 pub struct BenchCommand {
     #[command(flatten)]
     place: Place,
-    /// The linear maps and rings of this model only, a shipped one or a .toml file [default: all shipped models]
-    #[arg(long)]
-    model: Option<String>,
+    /// The linear maps and rings of this model only, a shipped one or a .toml file; may be given more than once [default: all
+    /// shipped models]
+    #[arg(long = "model", value_name = "MODEL")]
+    models: Vec<String>,
     /// Small operands and few repetitions: whether it works, not how fast
     #[arg(long)]
     quick: bool,
@@ -105,7 +106,11 @@ impl BenchCommand {
 
     /// The models in both schedules, and those that the planner refuses.
     fn shipped(&self) -> Result<(Vec<Shipped>, Vec<String>)> {
-        let names: Vec<&str> = self.model.as_deref().map_or_else(|| zoo::names().to_vec(), |model| vec![model]);
+        let names = if self.models.is_empty() {
+            zoo::names().to_vec()
+        } else {
+            self.models.iter().map(String::as_str).collect()
+        };
         let (mut shipped, mut skipped) = (Vec::new(), Vec::new());
         for name in names {
             let network = zoo::load(name)?;
