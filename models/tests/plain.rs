@@ -5,7 +5,7 @@ mod common;
 use std::collections::HashMap;
 use std::path::Path;
 
-use common::{TOML, Tensors, noise, parse, tensors};
+use common::{TOML, noise, parse, random_tensors, tensors};
 use cryptodl_models::data::{self, FetchOptions, Split};
 use cryptodl_models::images::{Pixels, RawImages};
 use cryptodl_models::network::{Layer, LayerOp, Network, Shape};
@@ -124,18 +124,10 @@ counts = [0, 4]
     let last = "[[layer]]\nname = \"last\"\nkind = \"dense\"\nout_features = 2\n";
     let eighth = "[0.1, 0.5, 0.2, 0.05, -0.03, 0.02, 0.01, -0.003, 0.001]";
     let toml = [HEAD, &hidden(1, "[0.0, 0.5, 0.25]"), &hidden(2, eighth), last, TAIL].concat();
-    let mut tensors = Tensors::new();
-    let shapes = [("fc1.weight", vec![5, 12]), ("fc2.weight", vec![5, 5]), ("last.weight", vec![2, 5])];
-    let vectors = ["bn1", "bn2"]
-        .into_iter()
-        .flat_map(|bn| ["weight", "bias", "running_mean", "running_var"].map(|part| (format!("{bn}.{part}"), vec![5])));
-    for (seed, (name, shape)) in
-        shapes.into_iter().map(|(name, shape)| (name.to_owned(), shape)).chain(vectors).enumerate()
-    {
-        let positive = name.ends_with("running_var");
-        let values = noise(seed as u64 + 1).map(|v| if positive { v.abs() + 0.5 } else { v });
-        tensors.insert(name, (shape.clone(), values.take(shape.iter().product()).collect()));
-    }
+    let vectors = ["weight", "bias", "running_mean", "running_var"];
+    let norms: Vec<String> = ["bn1", "bn2"].iter().flat_map(|bn| vectors.map(|part| format!("{bn}.{part}"))).collect();
+    let weights = [("fc1.weight", [5, 12].as_slice()), ("fc2.weight", &[5, 5]), ("last.weight", &[2, 5])];
+    let tensors = random_tensors(weights.into_iter().chain(norms.iter().map(|name| (name.as_str(), [5].as_slice()))));
     let net = parse(&toml, &tensors).unwrap();
     let images = Array4::from_shape_vec((40, 1, 3, 4), noise(7).take(40 * 12).collect()).unwrap();
     assert_agrees_with_definition(&net, &images);

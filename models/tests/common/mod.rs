@@ -105,8 +105,8 @@ pub fn noise(seed: u64) -> impl Iterator<Item = f32> {
 }
 
 pub fn tensors() -> Tensors {
-    let shapes: [(&str, &[usize]); 9] = [
-        ("conv.weight", &[3, 2, 3, 2]),
+    random_tensors([
+        ("conv.weight", [3, 2, 3, 2].as_slice()),
         ("conv.bias", &[3]),
         ("bn.weight", &[3]),
         ("bn.bias", &[3]),
@@ -115,16 +115,17 @@ pub fn tensors() -> Tensors {
         ("conv2.weight", &[4, 3, 2, 2]),
         ("fc.weight", &[3, 16]),
         ("fc.bias", &[3]),
-    ];
-    let mut tensors = Tensors::new();
-    for (seed, (name, shape)) in shapes.into_iter().enumerate() {
-        let mut values: Vec<f32> = noise(seed as u64 + 1).take(shape.iter().product()).collect();
-        if name == "bn.running_var" {
-            values.iter_mut().for_each(|value| *value = value.abs() + 0.5);
-        }
-        tensors.insert(name.into(), (shape.to_vec(), values));
-    }
-    tensors
+    ])
+}
+
+/// Tensors of these names and shapes, in [-1, 1); variances in [0.5, 1.5).
+pub fn random_tensors<'a>(shapes: impl IntoIterator<Item = (&'a str, &'a [usize])>) -> Tensors {
+    let named = shapes.into_iter().zip(1..).map(|((name, shape), seed)| {
+        let variance = name.ends_with("running_var");
+        let values = noise(seed).map(|value| if variance { value.abs() + 0.5 } else { value });
+        (name.to_owned(), (shape.to_vec(), values.take(shape.iter().product()).collect()))
+    });
+    named.collect()
 }
 
 pub fn serialize(tensors: &Tensors) -> Vec<u8> {
