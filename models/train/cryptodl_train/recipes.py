@@ -94,9 +94,11 @@ RECIPES = {
     ),
     "mnist-2-sigmoid": Recipe(
         title="CNN Model 2 of CryptoDL, degree-3 polynomial of Sigmoid",
-        activation=approximation("sigmoid", 3),
+        activation=(0.0, *approximation("sigmoid", 3)[1:]),  # less 1/2: see README
         learned=False,
-        epochs=10,
+        epochs=12,
+        margin_deformation=0.3,
+        weight_bits=4.5,
         **DEEP,
     ),
     "mnist-2-tanh": Recipe(
