@@ -75,7 +75,7 @@ pub struct Execution {
     /// kernels are chosen by measuring them
     #[arg(long, default_value = "auto", value_parser = one_of(KERNELS))]
     pub kernels: Kernels,
-    /// Memory for ciphertexts on the backend, as 2GiB, 512MiB or bytes [default: half of the free memory;
+    /// Memory for ciphertexts on the backend, as 2GiB, 512MiB or bytes [default: two thirds of the free memory;
     /// three quarters of a graphics card's memory]
     #[arg(long, value_name = "SIZE", value_parser = memory::parse_size)]
     pub memory_budget: Option<u64>,

@@ -3,9 +3,9 @@
 /// What a computation may take where the system does not tell what is free.
 const BLIND_BUDGET: u64 = 3 << 30;
 
-/// Half of the memory that is free.
+/// Two thirds of the memory that is free.
 pub fn default_budget() -> u64 {
-    kibibytes("/proc/meminfo", "MemAvailable:").map_or(BLIND_BUDGET, |free| free / 2)
+    kibibytes("/proc/meminfo", "MemAvailable:").map_or(BLIND_BUDGET, |free| free / 3 * 2)
 }
 
 /// Most memory that this process has held so far, where the system tells.
