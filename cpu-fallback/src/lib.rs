@@ -11,6 +11,7 @@ mod ciphertext;
 mod cpu;
 mod kernels;
 mod machine;
+mod memory;
 mod reference;
 mod simd;
 mod tensor;
