@@ -25,8 +25,8 @@ enum Store {
     Pages(MmapMut),
 }
 
-/// Bytes from which memory comes in pages of its own: two huge pages of the usual 2 MiB.
-const PAGES_FROM: usize = 4 << 20;
+/// Bytes from which memory comes in pages of its own.
+const PAGES_FROM: usize = 1 << 20;
 
 /// Bytes of a line of the cache.
 const LINE: usize = 64;
@@ -50,7 +50,8 @@ impl Pool {
         Some(memory)
     }
 
-    /// The best of the pages that wait. If none will do, all go back to the system, so that what waits never adds to a peak.
+    /// The best of the pages that wait. If none will do, as many bytes go back to the system as are about to come from it, so
+    /// that what waits never adds to a peak.
     fn pages(&self, bytes: usize) -> Option<MmapMut> {
         if bytes < PAGES_FROM {
             return None;
@@ -59,7 +60,12 @@ impl Pool {
         let fits = |pages: &MmapMut| (bytes..=bytes.saturating_mul(MAX_EXCESS)).contains(&pages.len());
         let best = (0..waiting.len()).filter(|&i| fits(&waiting[i])).min_by_key(|&i| waiting[i].len());
         if best.is_none() {
-            waiting.clear();
+            let mut returned = 0;
+            while returned < bytes
+                && let Some(pages) = waiting.pop()
+            {
+                returned += pages.len();
+            }
         }
         best.map(|index| waiting.swap_remove(index))
     }
@@ -80,7 +86,9 @@ impl Memory {
             let start = words.as_ptr().align_offset(LINE);
             return Some(Memory { store: Store::Heap(words, start), len, pool: None });
         }
-        let pages = MmapMut::map_anon(bytes).ok()?;
+        // Up to a quarter more, which is not touched and so takes no memory until a window that grows a little finds room in it.
+        let step = bytes.checked_next_power_of_two()? / 8;
+        let pages = MmapMut::map_anon(bytes.checked_next_multiple_of(step)?).ok()?;
         // A wish: without huge pages everything works, more slowly.
         #[cfg(target_os = "linux")]
         let _ = pages.advise(memmap2::Advice::HugePage);

@@ -88,6 +88,14 @@ impl<'a, D: Dot> PreparedMap<'a, D> {
         self.map.outputs()
     }
 
+    /// For every input value, whether the map reads it. A map for one band of positions reads few.
+    pub(crate) fn reads(&self) -> Vec<bool> {
+        let mut reads = vec![false; self.map.inputs()];
+        let words = self.chunks.iter().flat_map(|chunk| &chunk.words).flatten();
+        words.filter(|&&value| value != PADDING).for_each(|&value| reads[value as usize] = true);
+        reads
+    }
+
     /// Applies the map to a line `x`, `[value][component][lane]`. Writes every output of `out`, in the same order, canonical.
     #[inline(always)]
     pub(crate) fn apply(

@@ -67,11 +67,15 @@ pub(crate) fn run<D: Dot>(
             SlotwiseOp::Polynomial(polynomial) => Step::Polynomial(polynomial),
         })
         .collect();
+    let reads = match steps.first() {
+        Some(Step::Linear(map)) => map.reads(),
+        _ => vec![true; x.shape().values],
+    };
     let lines = (lanes.len() * limbs.len()).div_ceil(LINE);
     let width = LINE * (lines / (TASKS_PER_THREAD * rayon::current_num_threads())).clamp(1, MAX_LINES);
     tiles(out, lanes, width).into_par_iter().for_each_init(Scratch::default, |scratch, tile| {
         let limb = limbs[tile.limb];
-        s.run(RunTile { steps: &steps, prime: (limb, basis.modulus(limb)), x, tile, scratch });
+        s.run(RunTile { steps: &steps, prime: (limb, basis.modulus(limb)), x, reads: &reads, tile, scratch });
     });
 }
 
@@ -100,6 +104,8 @@ struct RunTile<'a, D: Dot> {
     steps: &'a [Step<'a, D>],
     prime: (usize, Modulus),
     x: &'a CpuTensor,
+    /// Which values of `x` the first step reads.
+    reads: &'a [bool],
     tile: Tile<'a>,
     scratch: &'a mut Scratch,
 }
@@ -109,14 +115,14 @@ impl<D: Dot> Kernel<D> for RunTile<'_, D> {
 
     #[inline(always)]
     fn compute(self, s: D) {
-        let RunTile { steps, prime, x, mut tile, scratch } = self;
+        let RunTile { steps, prime, x, reads, mut tile, scratch } = self;
         let shape = x.shape();
         let len = shape.values * shape.components * LINE;
         let together = (INPUT_BYTES / (size_of::<u32>() * len.max(1))).clamp(1, MAX_INPUT_LINES) * LINE;
         let (start, end) = (tile.lanes.start, tile.lanes.end);
         for first in tile.lanes.clone().step_by(together) {
             let lanes = first..(first + together).min(end);
-            load_lines(x, tile.limb, lanes.clone(), &mut scratch.input);
+            load_lines(x, reads, tile.limb, lanes.clone(), &mut scratch.input);
             for (line, lane) in lanes.step_by(LINE).enumerate() {
                 let Scratch { input, x, y, factor, panel } = scratch;
                 let input = &input[line * len..][..len];
@@ -164,14 +170,15 @@ const INPUT_BYTES: usize = 512 << 10;
 /// time come much faster; where they stood, powers of two apart, they would not stay in the cache either.
 const MAX_INPUT_LINES: usize = 4;
 
-/// Copies lanes to `[line][row][lane]`, padded with zeros.
-fn load_lines(x: &CpuTensor, limb: usize, lanes: Range<usize>, to: &mut Memory) {
+/// Copies lanes of the values that are read to `[line][row][lane]`, padded with zeros; other rows are any.
+fn load_lines(x: &CpuTensor, reads: &[bool], limb: usize, lanes: Range<usize>, to: &mut Memory) {
     let shape = x.shape();
     let rows = shape.values * shape.components;
     to.set_len(lanes.len().div_ceil(LINE) * rows * LINE);
     let (to, _) = to.as_chunks_mut::<LINE>();
     let residues = &x.residues()[limb * shape.limb_len()..][..shape.limb_len()];
-    for (index, row) in residues.chunks_exact(shape.lanes).enumerate() {
+    let all = residues.chunks_exact(shape.lanes).enumerate();
+    for (index, row) in all.filter(|(index, _)| reads[index / shape.components]) {
         let (whole, rest) = row[lanes.clone()].as_chunks::<LINE>();
         for (line, from) in whole.iter().enumerate() {
             to[line * rows + index] = *from;
