@@ -17,14 +17,12 @@ type Error = Box<dyn std::error::Error>;
 
 fn main() -> Result<(), Error> {
     let mut criterion = Criterion::default().sample_size(10).configure_from_args();
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build()?;
-    pool.install(|| {
-        for kernels in Kernels::available() {
-            all(&mut criterion, kernels.name(), &|basis| Cpu::with_kernels(basis, kernels))?;
-        }
-        criterion.final_summary();
-        Ok(())
-    })
+    rayon::ThreadPoolBuilder::new().num_threads(1).build_global()?;
+    for kernels in Kernels::available() {
+        all(&mut criterion, kernels.name(), &|basis| Cpu::with_kernels(basis, kernels))?;
+    }
+    criterion.final_summary();
+    Ok(())
 }
 
 /// All measurements on backends that `open` makes.
