@@ -9,6 +9,7 @@ use cryptodl_core::ring::{RnsBasis, Twiddle};
 use crate::kernels::convert::Converter;
 use crate::kernels::elementwise::{AddConstant, InnerProduct, Multiply, Negate, SubtractScale};
 use crate::kernels::ntt::{ForwardNtt, InverseNtt, Tables};
+use crate::memory::Memory;
 use crate::simd::Simd;
 use crate::tensor::{CpuTensor, Place};
 
@@ -49,9 +50,9 @@ impl<'a> Division<'a> {
     }
 
     /// Divides `x` in place; limbs that are not kept go.
-    fn apply<S: Simd>(&self, s: S, components: usize, x: &mut Vec<u32>, row: &mut Vec<u32>) {
+    fn apply<S: Simd>(&self, s: S, components: usize, x: &mut Memory, row: &mut Memory) {
         let n = self.ring.basis.n();
-        row.resize(n, 0);
+        row.set_len(n);
         let (stay, dropped) = x.split_at_mut(self.kept * components * n);
         for (block, &limb) in dropped.chunks_exact_mut(components * n).zip(&self.limbs[self.kept..]) {
             block.chunks_exact_mut(n).for_each(|row| s.run(InverseNtt(&self.ring.tables[limb], row)));
@@ -68,7 +69,7 @@ impl<'a> Division<'a> {
                 s.run(SubtractScale { modulus: self.ring.basis.modulus(limb), x, y: row, factor });
             }
         }
-        x.truncate(self.kept * components * n);
+        x.set_len(self.kept * components * n);
     }
 }
 
@@ -92,16 +93,21 @@ pub(crate) struct Relinearization<'a> {
 #[derive(Default)]
 pub(crate) struct Scratch {
     /// The ciphertext on which a step works.
-    pub(crate) x: Vec<u32>,
-    next: Vec<u32>,
+    pub(crate) x: Memory,
+    next: Memory,
     /// The third component in coefficient domain, then its digits.
-    top: Vec<u32>,
+    top: Memory,
     /// Digits modulo one prime, evaluation domain.
-    digits: Vec<u32>,
-    row: Vec<u32>,
+    digits: Memory,
+    row: Memory,
 }
 
 impl Scratch {
+    /// Takes a ciphertext, one block of components for each limb.
+    pub(crate) fn load(&mut self, blocks: &[&[u32]]) {
+        self.x.set_parts(blocks.iter().map(|block| block.len()).sum(), blocks.iter().copied());
+    }
+
     /// Divides the ciphertext in place.
     pub(crate) fn divide<S: Simd>(&mut self, s: S, division: &Division<'_>, components: usize) {
         division.apply(s, components, &mut self.x, &mut self.row);
@@ -137,17 +143,16 @@ impl<'a> Relinearization<'a> {
     pub(crate) fn apply<S: Simd>(&self, s: S, scratch: &mut Scratch) {
         let n = self.ring.basis.n();
         let Scratch { x, next, top, digits, row } = scratch;
-        top.clear();
-        for (limb, x) in x.chunks_exact(3 * n).enumerate() {
-            top.extend_from_slice(&x[2 * n..]);
-            s.run(InverseNtt(&self.ring.tables[limb], &mut top[limb * n..]));
+        top.set_parts(self.level * n, x.chunks_exact(3 * n).map(|x| &x[2 * n..]));
+        for (limb, top) in top.chunks_exact_mut(n).enumerate() {
+            s.run(InverseNtt(&self.ring.tables[limb], top));
         }
         for (converter, limbs) in self.converters.iter().zip(&self.digits) {
             let mut rows: Vec<&mut [u32]> = top[limbs.start * n..limbs.end * n].chunks_exact_mut(n).collect();
             converter.digits(s, &mut rows);
         }
-        digits.resize(self.digits.len() * n, 0);
-        next.resize(self.limbs.len() * 2 * n, 0);
+        digits.set_len(self.digits.len() * n);
+        next.set_len(self.limbs.len() * 2 * n);
         for (target, (sums, &(limb, in_key))) in next.chunks_exact_mut(2 * n).zip(&self.limbs).enumerate() {
             for (g, digit) in digits.chunks_exact_mut(n).enumerate() {
                 if !self.digits[g].contains(&target) {
@@ -244,12 +249,11 @@ impl<'a> Activation<'a> {
     pub(crate) fn apply<S: Simd>(&self, s: S, limbs: &[usize], z: &[&[u32]], scratch: &mut Scratch) {
         let n = self.ring.basis.n();
         let mut held = self.components;
-        scratch.x.clear();
-        z.iter().for_each(|block| scratch.x.extend_from_slice(block));
+        scratch.load(z);
         self.add_constant(s, 0, limbs, held, &mut scratch.x);
         for (step, product) in self.products.iter().enumerate() {
             let (before, after) = (held, held + self.components - 1);
-            scratch.next.resize(product.level * after * n, 0);
+            scratch.next.set_len(product.level * after * n);
             let blocks = scratch.next.chunks_exact_mut(after * n).zip(scratch.x.chunks_exact(before * n));
             for ((out, a), (b, &limb)) in blocks.zip(z.iter().zip(limbs)) {
                 s.run(Multiply { modulus: self.ring.basis.modulus(limb), lanes: n, a, b, out });

@@ -14,9 +14,11 @@ use rayon::prelude::*;
 use crate::ciphertext::{Activation, Division, Relinearization, Ring, Scratch};
 use crate::kernels::convert::Converter;
 use crate::kernels::elementwise::{Add, AddConstant, AddProduct, Multiply, Scale, SubtractScale};
+use crate::kernels::expand::Expand;
 use crate::kernels::ntt::{ForwardNtt, InverseNtt, Tables};
 use crate::kernels::slotwise;
 use crate::machine::processor;
+use crate::memory::Pool;
 use crate::simd::{Kernels, Simd, with_simd};
 use crate::tensor::{CpuTensor, Place};
 
@@ -27,6 +29,7 @@ pub struct Cpu {
     /// By limb.
     tables: Arc<[Tables]>,
     kernels: Kernels,
+    pool: Arc<Pool>,
 }
 
 impl Cpu {
@@ -38,7 +41,7 @@ impl Cpu {
     /// A backend over `basis` with the given kernels.
     pub fn with_kernels(basis: Arc<RnsBasis>, kernels: Kernels) -> Self {
         let tables = (0..basis.len()).map(|limb| Tables::new(basis.table(limb))).collect();
-        Cpu { basis, tables, kernels }
+        Cpu { basis, tables, kernels, pool: Arc::default() }
     }
 
     fn ring(&self) -> Ring<'_> {
@@ -85,11 +88,19 @@ impl Backend for Cpu {
     }
 
     fn zeros(&self, shape: Shape) -> Result<CpuTensor> {
-        CpuTensor::zeros(shape)
+        let mut x = self.any(shape)?;
+        x.par_rows_mut().for_each(|(_, row)| row.fill(0));
+        Ok(x)
+    }
+
+    fn any(&self, shape: Shape) -> Result<CpuTensor> {
+        CpuTensor::any(shape, &self.pool)
     }
 
     fn upload(&self, shape: Shape, residues: &[u32]) -> Result<CpuTensor> {
-        CpuTensor::from_residues(shape, residues)
+        let mut x = self.any(shape)?;
+        x.residues_mut().copy_from_slice(residues);
+        Ok(x)
     }
 
     fn download(&self, x: &CpuTensor) -> Result<Vec<u32>> {
@@ -135,17 +146,19 @@ impl Backend for Cpu {
 
     fn expand(&self, source: &UniformSource, first_object: u32, out: &mut CpuTensor, component: usize) -> Result<()> {
         let limbs = out.shape().limbs.clone();
-        self.each_row(out, |m, place, row| {
+        let key = source.key();
+        with_simd!(self.kernels, s => self.each_row(out, |modulus, place, row| {
             if place.component == component {
-                source.fill(first_object + place.value as u32, limbs[place.limb] as u32, m, 0, row);
+                let (object, limb) = (first_object + place.value as u32, limbs[place.limb] as u32);
+                s.run(Expand { key, object, limb, modulus, out: row });
             }
-        });
+        }));
         Ok(())
     }
 
     fn linear(&self, map: &LinearMap, x: &CpuTensor) -> Result<CpuTensor> {
         let ops = [SlotwiseOp::Linear(map)];
-        let mut out = CpuTensor::zeros(slotwise_shape(&ops, x.shape()))?;
+        let mut out = self.any(slotwise_shape(&ops, x.shape()))?;
         self.slotwise(&ops, x, 0..x.shape().lanes, &mut out)?;
         Ok(out)
     }
@@ -154,7 +167,7 @@ impl Backend for Cpu {
         let (left, right) = (a.shape(), b.shape());
         assert_eq!(left, &Shape { components: left.components, ..right.clone() }, "factors");
         let components = left.components + right.components - 1;
-        let mut out = CpuTensor::zeros(Shape { components, ..left.clone() })?;
+        let mut out = self.any(Shape { components, ..left.clone() })?;
         let of = |x: &Shape| x.components * x.lanes;
         let factors = a.residues().par_chunks_exact(of(left)).zip(b.residues().par_chunks_exact(of(right)));
         let products = out.residues_mut().par_chunks_exact_mut(components * left.lanes);
@@ -231,7 +244,7 @@ impl Backend for Cpu {
 
     fn convert_centred(&self, x: &CpuTensor, limbs: &[usize]) -> Result<CpuTensor> {
         let (from, n) = (x.shape(), x.shape().lanes);
-        let mut out = CpuTensor::zeros(Shape { limbs: limbs.to_vec(), ..from.clone() })?;
+        let mut out = self.any(Shape { limbs: limbs.to_vec(), ..from.clone() })?;
         let converter = Converter::new(&self.basis, &from.limbs, limbs);
         let values = out.values_mut().into_par_iter().enumerate();
         with_simd!(self.kernels, s => values.for_each_init(Vec::new, |rows: &mut Vec<u32>, (value, mut out)| {
@@ -265,8 +278,8 @@ impl Backend for Cpu {
         assert_eq!(&shape.limbs[kept..], dropped, "the dropped limbs are the last ones");
         let division = Division::new(self.ring(), &shape.limbs, kept);
         let result = Shape { limbs: shape.limbs[..kept].to_vec(), ..shape.clone() };
-        with_simd!(self.kernels, s => each_value(x, result, |x, scratch| {
-            x.iter().for_each(|block| scratch.x.extend_from_slice(block));
+        with_simd!(self.kernels, s => each_value(x, self.any(result)?, |x, scratch| {
+            scratch.load(x);
             scratch.divide(s, &division, shape.components);
         }))
     }
@@ -278,8 +291,8 @@ impl Backend for Cpu {
         assert!(shape.limbs.iter().copied().eq(0..level), "a ciphertext of the chain");
         let relinearization = Relinearization::new(self.ring(), key, level, drop);
         let result = Shape { limbs: (0..level - drop).collect(), components: 2, ..shape.clone() };
-        with_simd!(self.kernels, s => each_value(x, result, |x, scratch| {
-            x.iter().for_each(|block| scratch.x.extend_from_slice(block));
+        with_simd!(self.kernels, s => each_value(x, self.any(result)?, |x, scratch| {
+            scratch.load(x);
             relinearization.apply(s, scratch);
         }))
     }
@@ -295,18 +308,16 @@ impl Backend for Cpu {
         let activation = Activation::new(self.ring(), polynomial, products, key, (&shape.limbs, shape.components));
         let (level, components) = activation.result(shape.limbs.len());
         let result = Shape { limbs: shape.limbs[..level].to_vec(), components, ..shape.clone() };
-        with_simd!(self.kernels, s => each_value(z, result, |z, scratch| {
+        with_simd!(self.kernels, s => each_value(z, self.any(result)?, |z, scratch| {
             activation.apply(s, &shape.limbs, z, scratch);
         }))
     }
 }
 
-/// Applies `f` to every value of `x`; what it leaves in its scratch's `x` is that value of a tensor of shape `result`.
-fn each_value(x: &CpuTensor, result: Shape, f: impl Fn(&[&[u32]], &mut Scratch) + Sync) -> Result<CpuTensor> {
-    let mut out = CpuTensor::zeros(result)?;
+/// Applies `f` to every value of `x`; what it leaves in its scratch's `x` is that value of `out`.
+fn each_value(x: &CpuTensor, mut out: CpuTensor, f: impl Fn(&[&[u32]], &mut Scratch) + Sync) -> Result<CpuTensor> {
     let values = out.values_mut().into_par_iter().enumerate();
     values.for_each_init(Scratch::default, |scratch, (value, out)| {
-        scratch.x.clear();
         f(&x.value(value), scratch);
         let mut rest = &scratch.x[..];
         for block in out {

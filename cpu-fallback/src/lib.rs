@@ -4,13 +4,18 @@
 //! kernels, written once over vectors and compiled for several instruction sets ([`Kernels`]), of which the machine's best is
 //! chosen at run time. All return the same bits; the conformance suite of `cryptodl-core` says so.
 #![deny(unsafe_code)]
-#![allow(clippy::out_of_bounds_indexing, reason = "`unrolled!` writes out steps that its condition then leaves out")]
+#![allow(
+    clippy::absurd_extreme_comparisons,
+    clippy::out_of_bounds_indexing,
+    reason = "`unrolled!` writes out steps with constant indices, and those that its condition then leaves out"
+)]
 
 mod ceilings;
 mod ciphertext;
 mod cpu;
 mod kernels;
 mod machine;
+mod memory;
 mod reference;
 mod simd;
 mod tensor;

@@ -1,14 +1,32 @@
 //! The tensor of both CPU backends: a shape and its residues in main memory.
 
+use std::sync::Arc;
+
 use cryptodl_core::backend::{BackendError, Result, Shape, Window};
 use rayon::prelude::*;
 
+use crate::memory::{Memory, Pool};
+
 /// Residues in main memory, `[limb][value][component][lane]`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct CpuTensor {
     shape: Shape,
-    residues: Vec<u32>,
+    residues: Memory,
 }
+
+impl Clone for CpuTensor {
+    fn clone(&self) -> Self {
+        Self::from_residues(self.shape.clone(), &self.residues).expect("memory for a copy")
+    }
+}
+
+impl PartialEq for CpuTensor {
+    fn eq(&self, other: &Self) -> bool {
+        self.shape == other.shape && self.residues[..] == other.residues[..]
+    }
+}
+
+impl Eq for CpuTensor {}
 
 /// Which polynomial of a tensor; `limb` counts positions in [`Shape::limbs`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,14 +63,15 @@ impl CpuTensor {
     /// Zeros.
     ///
     /// # Errors
-    /// [`BackendError::OutOfMemory`] if the allocator refuses.
+    /// [`BackendError::OutOfMemory`] if the system refuses.
     pub fn zeros(shape: Shape) -> Result<Self> {
-        // The allocator is asked first, since `vec!` would abort the process; `vec!` then takes pages that the system zeroes
-        // when they are first touched.
-        Vec::<u32>::new()
-            .try_reserve_exact(shape.len())
-            .map_err(|_| BackendError::OutOfMemory { device: "main memory".into(), bytes: shape.bytes() })?;
-        let residues = vec![0; shape.len()];
+        let residues = Memory::zeros(shape.len()).ok_or_else(|| out_of_memory(&shape))?;
+        Ok(CpuTensor { shape, residues })
+    }
+
+    /// Any residues, to be written before they are read, in memory of `pool`.
+    pub(crate) fn any(shape: Shape, pool: &Arc<Pool>) -> Result<Self> {
+        let residues = pool.take(shape.len()).ok_or_else(|| out_of_memory(&shape))?;
         Ok(CpuTensor { shape, residues })
     }
 
@@ -136,6 +155,10 @@ impl CpuTensor {
             }
         });
     }
+}
+
+fn out_of_memory(shape: &Shape) -> BackendError {
+    BackendError::OutOfMemory { device: "main memory".into(), bytes: shape.bytes() }
 }
 
 fn contains(shape: &Shape, window: &Window) -> bool {

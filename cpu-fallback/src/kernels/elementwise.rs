@@ -6,7 +6,7 @@ use cryptodl_core::backend::Horner;
 use cryptodl_core::ring::{Modulus, Twiddle};
 
 use super::reduce::{Factor, Prime};
-use crate::simd::{Kernel, Simd};
+use crate::simd::{Kernel, Simd, unrolled};
 
 /// A copy of fewer than `LANES` residues as one vector, padded with zeros.
 fn padded<S: Simd>(x: &[u32]) -> S::Array {
@@ -160,21 +160,83 @@ impl<S: Simd> Kernel<S> for Multiply<'_> {
     fn compute(self, s: S) {
         let Multiply { modulus: m, lanes, a, b, out } = self;
         let prime = Prime::new(s, m);
-        let (left, right) = (a.len() / lanes, b.len() / lanes);
-        for (t, out) in out.chunks_exact_mut(lanes).enumerate() {
-            let terms = (t + 1).saturating_sub(right)..(t + 1).min(left);
-            let (whole, rest) = S::arrays_mut(out);
-            for (index, out) in whole.iter_mut().enumerate() {
-                let first = index * S::LANES;
-                s.store(sum_of_products(s, prime, (&a[first..], &b[first..]), lanes, t, terms.clone()), out);
-            }
-            let first = lanes - rest.len();
-            for (lane, out) in rest.iter_mut().enumerate() {
-                let product = |i: usize| m.mul(a[i * lanes + first + lane], b[(t - i) * lanes + first + lane]);
-                *out = terms.clone().fold(0, |sum, i| m.add(sum, product(i)));
+        let components = (a.len() / lanes, b.len() / lanes);
+        let whole = lanes / S::LANES * S::LANES;
+        for first in (0..whole).step_by(S::LANES) {
+            product(s, prime, components, lanes, &a[first..], &b[first..], &mut out[first..]);
+        }
+        for lane in whole..lanes {
+            for t in 0..components.0 + components.1 - 1 {
+                let terms = (t + 1).saturating_sub(components.1)..(t + 1).min(components.0);
+                let product = |i: usize| m.mul(a[i * lanes + lane], b[(t - i) * lanes + lane]);
+                out[t * lanes + lane] = terms.fold(0, |sum, i| m.add(sum, product(i)));
             }
         }
     }
+}
+
+/// The product of ciphertexts on the first vector of lanes of each component; component `i` is `i * stride` residues further
+/// on.
+#[inline(always)]
+fn product<S: Simd>(
+    s: S,
+    prime: Prime<S>,
+    components: (usize, usize),
+    stride: usize,
+    a: &[u32],
+    b: &[u32],
+    out: &mut [u32],
+) {
+    macro_rules! by_size {
+        ($(($left:literal, $right:literal))*) => {
+            match components {
+                $(($left, $right) => product_in_registers::<S, $left, $right>(s, prime, stride, a, b, out),)*
+                (left, right) => {
+                    for t in 0..left + right - 1 {
+                        let terms = (t + 1).saturating_sub(right)..(t + 1).min(left);
+                        store(s, sum_of_products(s, prime, (a, b), stride, t, terms), &mut out[t * stride..]);
+                    }
+                }
+            }
+        };
+    }
+    by_size! { (2, 2) (3, 2) (4, 2) (5, 2) }
+}
+
+#[inline(always)]
+fn product_in_registers<S: Simd, const LEFT: usize, const RIGHT: usize>(
+    s: S,
+    prime: Prime<S>,
+    stride: usize,
+    a: &[u32],
+    b: &[u32],
+    out: &mut [u32],
+) {
+    let (mut x, mut y) = ([s.splat(0); LEFT], [s.splat(0); RIGHT]);
+    unrolled!(i < LEFT => { x[i] = load(s, &a[i * stride..]); });
+    unrolled!(i < RIGHT => { y[i] = load(s, &b[i * stride..]); });
+    unrolled!(t < LEFT + RIGHT - 1 => {
+        // Pairs of products are reduced together.
+        let mut sum = s.splat(0);
+        let mut waiting = s.mul_wide(sum, sum);
+        let mut count = 0;
+        unrolled!(i < LEFT => {
+            if i <= t && t - i < RIGHT {
+                let next = s.mul_wide(x[i], y[t - i]);
+                waiting = if count % 2 == 0 { next } else { s.add_wide(waiting, next) };
+                count += 1;
+                if count % 2 == 0 {
+                    let residue = prime.residue(waiting);
+                    sum = if count == 2 { residue } else { prime.add(sum, residue) };
+                }
+            }
+        });
+        if count % 2 == 1 {
+            let residue = prime.residue(waiting);
+            sum = if count == 1 { residue } else { prime.add(sum, residue) };
+        }
+        store(s, sum, &mut out[t * stride..]);
+    });
 }
 
 /// The vector at the start of `x`.
@@ -210,7 +272,7 @@ fn sum_of_products<S: Simd>(
 }
 
 /// An activation on the first vector of lanes of each component: component `i` of `z` and of the result `out` is `i * stride`
-/// residues further on.
+/// residues further on. `factor` has room for the result.
 #[inline(always)]
 pub(crate) fn evaluate<S: Simd>(
     s: S,
@@ -218,31 +280,72 @@ pub(crate) fn evaluate<S: Simd>(
     (polynomial, limb): (&Horner, usize),
     stride: usize,
     z: &[u32],
+    factor: &mut [u32],
     out: &mut [u32],
 ) {
     let components = z.len().div_ceil(stride);
+    match (components, polynomial.degree()) {
+        (2, 2) => return evaluate_in_registers::<S, 2>(s, prime, (polynomial, limb), stride, z, out),
+        (2, 3) => return evaluate_in_registers::<S, 3>(s, prime, (polynomial, limb), stride, z, out),
+        (2, 4) => return evaluate_in_registers::<S, 4>(s, prime, (polynomial, limb), stride, z, out),
+        _ => (),
+    }
     for i in 0..components {
         store(s, load(s, &z[i * stride..]), &mut out[i * stride..]);
     }
     let mut held = components;
-    for product in 0..polynomial.degree() {
-        if product > 0 {
-            // From the highest component down, so that none is overwritten before its last use.
-            for t in (0..held + components - 1).rev() {
-                let terms = (t + 1).saturating_sub(components)..(t + 1).min(held);
-                let sum = sum_of_products(s, prime, (out, z), stride, t, terms);
-                store(s, sum, &mut out[t * stride..]);
+    for step in 0..polynomial.degree() {
+        if step > 0 {
+            for i in 0..held {
+                store(s, load(s, &out[i * stride..]), &mut factor[i * stride..]);
             }
+            product(s, prime, (held, components), stride, factor, z, out);
             held += components - 1;
         }
-        if polynomial.negates() && product + 1 == polynomial.degree() {
+        if polynomial.negates() && step + 1 == polynomial.degree() {
             for i in 0..held {
                 store(s, prime.negate(load(s, &out[i * stride..])), &mut out[i * stride..]);
             }
         }
-        let constant = s.splat(polynomial.constant(product, limb));
+        let constant = s.splat(polynomial.constant(step, limb));
         store(s, prime.add(load(s, out), constant), out);
     }
+}
+
+/// [`evaluate`] of fresh ciphertexts, of two components: the product with `(z_0, z_1)` adds one component at a time.
+#[inline(always)]
+fn evaluate_in_registers<S: Simd, const DEGREE: usize>(
+    s: S,
+    prime: Prime<S>,
+    (polynomial, limb): (&Horner, usize),
+    stride: usize,
+    z: &[u32],
+    out: &mut [u32],
+) {
+    let z = [load(s, z), load(s, &z[stride..])];
+    let mut u = [s.splat(0); 17];
+    (u[0], u[1]) = (prime.add(z[0], s.splat(polynomial.constant(0, limb))), z[1]);
+    unrolled!(step < DEGREE => {
+        if step > 0 {
+            // From the highest component down, so that none is overwritten before its last use.
+            unrolled!(down < step + 2 => {
+                let t = step + 1 - down;
+                let products = if t == 0 {
+                    s.mul_wide(u[0], z[0])
+                } else if t == step + 1 {
+                    s.mul_wide(u[t - 1], z[1])
+                } else {
+                    s.add_wide(s.mul_wide(u[t], z[0]), s.mul_wide(u[t - 1], z[1]))
+                };
+                u[t] = prime.residue(products);
+            });
+            if polynomial.negates() && step + 1 == DEGREE {
+                unrolled!(t < DEGREE + 1 => { u[t] = prime.negate(u[t]); });
+            }
+            u[0] = prime.add(u[0], s.splat(polynomial.constant(step, limb)));
+        }
+    });
+    unrolled!(t < DEGREE + 1 => { store(s, u[t], &mut out[t * stride..]); });
 }
 
 /// Writes the vector at the start of `to`.

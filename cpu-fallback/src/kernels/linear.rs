@@ -10,6 +10,7 @@ use cryptodl_core::backend::{LinearMap, PADDING};
 use cryptodl_core::ring::Modulus;
 
 use super::reduce::{Prime, SumReducer};
+use crate::memory::Memory;
 use crate::simd::{Dot, Kernel, unrolled};
 
 /// Lanes that go through a run of operations together: one line of the cache.
@@ -87,6 +88,14 @@ impl<'a, D: Dot> PreparedMap<'a, D> {
         self.map.outputs()
     }
 
+    /// For every input value, whether the map reads it. A map for one band of positions reads few.
+    pub(crate) fn reads(&self) -> Vec<bool> {
+        let mut reads = vec![false; self.map.inputs()];
+        let words = self.chunks.iter().flat_map(|chunk| &chunk.words).flatten();
+        words.filter(|&&value| value != PADDING).for_each(|&value| reads[value as usize] = true);
+        reads
+    }
+
     /// Applies the map to a line `x`, `[value][component][lane]`. Writes every output of `out`, in the same order, canonical.
     #[inline(always)]
     pub(crate) fn apply(
@@ -96,7 +105,7 @@ impl<'a, D: Dot> PreparedMap<'a, D> {
         components: usize,
         x: &[u32],
         out: &mut [u32],
-        panel: &mut Vec<D::Array>,
+        panel: &mut Memory,
     ) {
         let planes = D::planes(modulus.bits());
         let weights = self.weights[planes - 1].as_ref().expect("the map is prepared for this size of primes");
@@ -108,8 +117,9 @@ impl<'a, D: Dot> PreparedMap<'a, D> {
             for vector in 0..vectors {
                 let place = |value: usize| (value * components + component) * vectors + vector;
                 for chunk in &self.chunks {
-                    panel.resize(panel.len().max(chunk.words.len() * planes), D::Array::default());
-                    pack(s, &chunk.words, planes, |value| &x[place(value)], panel);
+                    panel.set_len(chunk.words.len() * planes * D::LANES);
+                    pack(s, &chunk.words, planes, |value| &x[place(value)], D::arrays_mut(panel).0);
+                    let panel = D::arrays(panel).0;
                     for column in &chunk.columns {
                         let rows = column.group * self.map.rows_per_group();
                         for &(first, count, start) in &weights.blocks {

@@ -2,6 +2,7 @@
 
 pub(crate) mod convert;
 pub(crate) mod elementwise;
+pub(crate) mod expand;
 pub(crate) mod linear;
 pub(crate) mod ntt;
 pub(crate) mod reduce;

@@ -66,7 +66,7 @@ impl Roots {
     /// Root `index` in every lane.
     #[inline(always)]
     fn one<S: Simd>(&self, s: S, index: usize) -> Factor<S> {
-        Factor { factor: s.splat(self.factors[index]), companion: s.splat(self.companions[index]) }
+        Factor::in_pairs(s.splat(self.factors[index]), s.splat(self.companions[index]))
     }
 
     /// Root `first + (j >> bits)` in lane `j`.
@@ -74,7 +74,10 @@ impl Roots {
     fn several<S: Simd>(&self, s: S, first: usize, bits: u32) -> Factor<S> {
         let factor = s.load(&S::arrays(&self.factors[first..][..S::LANES]).0[0]);
         let companion = s.load(&S::arrays(&self.companions[first..][..S::LANES]).0[0]);
-        Factor { factor: s.repeat(factor, bits), companion: s.repeat(companion, bits) }
+        match bits {
+            0 => Factor::by_lane(s, factor, companion),
+            _ => Factor::in_pairs(s.repeat(factor, bits), s.repeat(companion, bits)),
+        }
     }
 }
 

@@ -21,14 +21,28 @@ pub(crate) struct Prime<S: Simd> {
 /// A constant factor and its Shoup companion in registers.
 #[derive(Clone, Copy)]
 pub(crate) struct Factor<S: Simd> {
-    pub(crate) factor: S::V,
-    pub(crate) companion: S::V,
+    factor: S::V,
+    companion: S::V,
+    /// The companions of odd lanes, in even ones.
+    odd: S::V,
 }
 
 impl<S: Simd> Factor<S> {
     #[inline(always)]
     pub(crate) fn new(s: S, twiddle: Twiddle) -> Self {
-        Factor { factor: s.splat(twiddle.factor), companion: s.splat(twiddle.companion) }
+        Self::in_pairs(s.splat(twiddle.factor), s.splat(twiddle.companion))
+    }
+
+    /// One factor for each pair of neighbouring lanes.
+    #[inline(always)]
+    pub(crate) fn in_pairs(factor: S::V, companion: S::V) -> Self {
+        Factor { factor, companion, odd: companion }
+    }
+
+    /// One factor for each lane.
+    #[inline(always)]
+    pub(crate) fn by_lane(s: S, factor: S::V, companion: S::V) -> Self {
+        Factor { factor, companion, odd: s.odd(companion) }
     }
 }
 
@@ -74,7 +88,7 @@ impl<S: Simd> Prime<S> {
     #[inline(always)]
     pub(crate) fn mul_lazy(self, x: S::V, by: Factor<S>) -> S::V {
         let s = self.s;
-        let estimate = s.mul_high(x, by.companion);
+        let estimate = s.mul_high(x, by.companion, by.odd);
         s.sub(s.mul_low(x, by.factor), s.mul_low(estimate, self.q))
     }
 
@@ -82,7 +96,7 @@ impl<S: Simd> Prime<S> {
     #[inline(always)]
     pub(crate) fn reduce_lazy(self, x: S::V) -> S::V {
         let s = self.s;
-        s.sub(x, s.mul_low(s.mul_high(x, self.inverse), self.q))
+        s.sub(x, s.mul_low(s.mul_high(x, self.inverse, self.inverse), self.q))
     }
 
     /// The canonical residue of `x <= 2 (q - 1)^2`.
@@ -92,7 +106,7 @@ impl<S: Simd> Prime<S> {
     #[inline(always)]
     pub(crate) fn residue(self, x: S::Wide) -> S::V {
         let s = self.s;
-        let estimate = s.mul_high(s.narrow(x, self.shift), self.factor);
+        let estimate = s.mul_high(s.narrow(x, self.shift), self.factor, self.factor);
         self.canonical(self.halve(s.sub(s.low(x), s.mul_low(estimate, self.q))))
     }
 

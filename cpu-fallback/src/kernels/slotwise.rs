@@ -9,6 +9,7 @@ use rayon::prelude::*;
 use super::elementwise::evaluate;
 use super::linear::{LINE, PreparedMap};
 use super::reduce::Prime;
+use crate::memory::Memory;
 use crate::simd::{Dot, Kernel};
 use crate::tensor::CpuTensor;
 
@@ -35,10 +36,16 @@ struct Tile<'a> {
 }
 
 /// Buffers that live as long as a worker's run of tiles.
-struct Scratch<D: Dot> {
-    x: Vec<u32>,
-    y: Vec<u32>,
-    panel: Vec<D::Array>,
+#[derive(Default)]
+struct Scratch {
+    /// Lines of the operand.
+    input: Memory,
+    x: Memory,
+    y: Memory,
+    /// One value, in a product of ciphertexts.
+    factor: Memory,
+    /// Packed inputs of a linear map.
+    panel: Memory,
 }
 
 /// The run `ops` on lanes `lanes` of `x`, written to the same lanes of `out`, canonical.
@@ -60,12 +67,15 @@ pub(crate) fn run<D: Dot>(
             SlotwiseOp::Polynomial(polynomial) => Step::Polynomial(polynomial),
         })
         .collect();
+    let reads = match steps.first() {
+        Some(Step::Linear(map)) => map.reads(),
+        _ => vec![true; x.shape().values],
+    };
     let lines = (lanes.len() * limbs.len()).div_ceil(LINE);
     let width = LINE * (lines / (TASKS_PER_THREAD * rayon::current_num_threads())).clamp(1, MAX_LINES);
-    let scratch = || Scratch::<D> { x: Vec::new(), y: Vec::new(), panel: Vec::new() };
-    tiles(out, lanes, width).into_par_iter().for_each_init(scratch, |scratch, tile| {
+    tiles(out, lanes, width).into_par_iter().for_each_init(Scratch::default, |scratch, tile| {
         let limb = limbs[tile.limb];
-        s.run(RunTile { steps: &steps, prime: (limb, basis.modulus(limb)), x, tile, scratch });
+        s.run(RunTile { steps: &steps, prime: (limb, basis.modulus(limb)), x, reads: &reads, tile, scratch });
     });
 }
 
@@ -94,8 +104,10 @@ struct RunTile<'a, D: Dot> {
     steps: &'a [Step<'a, D>],
     prime: (usize, Modulus),
     x: &'a CpuTensor,
+    /// Which values of `x` the first step reads.
+    reads: &'a [bool],
     tile: Tile<'a>,
-    scratch: &'a mut Scratch<D>,
+    scratch: &'a mut Scratch,
 }
 
 impl<D: Dot> Kernel<D> for RunTile<'_, D> {
@@ -103,51 +115,78 @@ impl<D: Dot> Kernel<D> for RunTile<'_, D> {
 
     #[inline(always)]
     fn compute(self, s: D) {
-        let RunTile { steps, prime, x, mut tile, scratch } = self;
+        let RunTile { steps, prime, x, reads, mut tile, scratch } = self;
         let shape = x.shape();
-        let rows = &x.residues()[tile.limb * shape.limb_len()..][..shape.limb_len()];
-        for (line, first) in tile.lanes.clone().step_by(LINE).enumerate() {
-            let lanes = first..(first + LINE).min(tile.lanes.end);
-            let (mut values, mut components) = (shape.values, shape.components);
-            scratch.x.resize(values * components * LINE, 0);
-            for (to, row) in scratch.x.as_chunks_mut::<LINE>().0.iter_mut().zip(rows.chunks_exact(shape.lanes)) {
-                // The next line of a row is on the way while this one is computed.
-                s.prefetch(&row[(lanes.start + LINE).min(shape.lanes - 1)]);
-                match row[lanes.clone()].first_chunk() {
-                    Some(whole) => *to = *whole,
-                    None => {
-                        *to = [0; LINE];
-                        to[..lanes.len()].copy_from_slice(&row[lanes.clone()]);
-                    }
-                }
-            }
-            for step in steps {
-                match step {
-                    Step::Linear(map) => {
-                        values = map.outputs();
-                        scratch.y.resize(values * components * LINE, 0);
-                        map.apply(s, prime, components, &scratch.x, &mut scratch.y, &mut scratch.panel);
-                    }
-                    Step::Polynomial(polynomial) => {
-                        let result = polynomial.degree() * (components - 1) + 1;
-                        scratch.y.resize(values * result * LINE, 0);
-                        let modulus = Prime::new(s, prime.1);
-                        let operands = scratch.x.chunks_exact(components * LINE);
-                        for (z, out) in operands.zip(scratch.y.chunks_exact_mut(result * LINE)) {
-                            for first in (0..LINE).step_by(D::LANES) {
-                                evaluate(s, modulus, (polynomial, prime.0), LINE, &z[first..], &mut out[first..]);
-                            }
+        let len = shape.values * shape.components * LINE;
+        let together = (INPUT_BYTES / (size_of::<u32>() * len.max(1))).clamp(1, MAX_INPUT_LINES) * LINE;
+        let (start, end) = (tile.lanes.start, tile.lanes.end);
+        for first in tile.lanes.clone().step_by(together) {
+            let lanes = first..(first + together).min(end);
+            load_lines(x, reads, tile.limb, lanes.clone(), &mut scratch.input);
+            for (line, lane) in lanes.step_by(LINE).enumerate() {
+                let Scratch { input, x, y, factor, panel } = scratch;
+                let input = &input[line * len..][..len];
+                let (mut values, mut components) = (shape.values, shape.components);
+                for (index, step) in steps.iter().enumerate() {
+                    let from = if index == 0 { input } else { &x[..] };
+                    match step {
+                        Step::Linear(map) => {
+                            values = map.outputs();
+                            y.set_len(values * components * LINE);
+                            map.apply(s, prime, components, from, y, panel);
                         }
-                        components = result;
+                        Step::Polynomial(polynomial) => {
+                            let result = polynomial.degree() * (components - 1) + 1;
+                            y.set_len(values * result * LINE);
+                            factor.set_len(result * LINE);
+                            let modulus = Prime::new(s, prime.1);
+                            let operands = from.chunks_exact(components * LINE);
+                            for (z, out) in operands.zip(y.chunks_exact_mut(result * LINE)) {
+                                for vector in (0..LINE).step_by(D::LANES) {
+                                    let (z, out) = (&z[vector..], &mut out[vector..]);
+                                    evaluate(s, modulus, (polynomial, prime.0), LINE, z, factor, out);
+                                }
+                            }
+                            components = result;
+                        }
                     }
+                    std::mem::swap(x, y);
                 }
-                std::mem::swap(&mut scratch.x, &mut scratch.y);
+                let result = if steps.is_empty() { input } else { &x[..] };
+                for (to, row) in tile.out.iter_mut().zip(result.as_chunks::<LINE>().0) {
+                    let to = &mut to[lane - start..];
+                    let len = to.len().min(LINE);
+                    to[..len].copy_from_slice(&row[..len]);
+                }
             }
-            for (to, row) in tile.out.iter_mut().zip(scratch.x.as_chunks::<LINE>().0) {
-                let to = &mut to[line * LINE..];
-                let len = to.len().min(LINE);
-                to[..len].copy_from_slice(&row[..len]);
-            }
+        }
+    }
+}
+
+/// Bytes of lines that are read together.
+const INPUT_BYTES: usize = 512 << 10;
+
+/// Lines that are read together at most. Lanes of different rows are far apart in memory, so several lines of each row at a
+/// time come much faster; where they stood, powers of two apart, they would not stay in the cache either.
+const MAX_INPUT_LINES: usize = 4;
+
+/// Copies lanes of the values that are read to `[line][row][lane]`, padded with zeros; other rows are any.
+fn load_lines(x: &CpuTensor, reads: &[bool], limb: usize, lanes: Range<usize>, to: &mut Memory) {
+    let shape = x.shape();
+    let rows = shape.values * shape.components;
+    to.set_len(lanes.len().div_ceil(LINE) * rows * LINE);
+    let (to, _) = to.as_chunks_mut::<LINE>();
+    let residues = &x.residues()[limb * shape.limb_len()..][..shape.limb_len()];
+    let all = residues.chunks_exact(shape.lanes).enumerate();
+    for (index, row) in all.filter(|(index, _)| reads[index / shape.components]) {
+        let (whole, rest) = row[lanes.clone()].as_chunks::<LINE>();
+        for (line, from) in whole.iter().enumerate() {
+            to[line * rows + index] = *from;
+        }
+        if !rest.is_empty() {
+            let to = &mut to[whole.len() * rows + index];
+            *to = [0; LINE];
+            to[..rest.len()].copy_from_slice(rest);
         }
     }
 }

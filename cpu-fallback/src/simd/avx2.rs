@@ -52,12 +52,6 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
-    fn prefetch(self, x: &u32) {
-        // SAFETY: every x86-64 machine has the instruction, which only hints.
-        unsafe { _mm_prefetch::<_MM_HINT_T1>(std::ptr::from_ref(x).cast()) }
-    }
-
-    #[inline(always)]
     fn splat(self, x: u32) -> __m256i {
         intrinsics!(self, _mm256_set1_epi32(x.cast_signed()))
     }
@@ -97,6 +91,13 @@ impl Simd for Avx2 {
         intrinsics!(self, _mm256_sll_epi32(a, _mm_cvtsi32_si128(bits.cast_signed())))
     }
     #[inline(always)]
+    fn rotate_left(self, a: __m256i, bits: u32) -> __m256i {
+        intrinsics!(self, {
+            let right = _mm256_srl_epi32(a, _mm_cvtsi32_si128(32 - bits.cast_signed()));
+            _mm256_or_si256(self.shift_left(a, bits), right)
+        })
+    }
+    #[inline(always)]
     fn shift_right_signed(self, a: __m256i, bits: u32) -> __m256i {
         intrinsics!(self, _mm256_sra_epi32(a, _mm_cvtsi32_si128(bits.cast_signed())))
     }
@@ -105,9 +106,15 @@ impl Simd for Avx2 {
         intrinsics!(self, _mm256_mullo_epi32(a, b))
     }
     #[inline(always)]
-    fn mul_high(self, a: __m256i, b: __m256i) -> __m256i {
-        let (even, odd) = self.mul_wide(a, b);
-        intrinsics!(self, _mm256_blend_epi32::<0xaa>(_mm256_srli_epi64::<32>(even), odd))
+    fn mul_high(self, a: __m256i, even: __m256i, odd: __m256i) -> __m256i {
+        intrinsics!(self, {
+            let (even, odd) = (_mm256_mul_epu32(a, even), _mm256_mul_epu32(_mm256_srli_epi64::<32>(a), odd));
+            _mm256_blend_epi32::<0xaa>(_mm256_srli_epi64::<32>(even), odd)
+        })
+    }
+    #[inline(always)]
+    fn odd(self, a: __m256i) -> __m256i {
+        intrinsics!(self, _mm256_srli_epi64::<32>(a))
     }
 
     #[inline(always)]

@@ -1,6 +1,7 @@
 //! AVX-512 with byte dot products (VNNI): sixteen lanes; digits are bytes, four inputs to a word.
 #![allow(unsafe_code)]
 
+use std::arch::asm;
 use std::arch::x86_64::*;
 
 use super::{Dot, Kernel, Simd};
@@ -57,12 +58,6 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
-    fn prefetch(self, x: &u32) {
-        // SAFETY: every x86-64 machine has the instruction, which only hints.
-        unsafe { _mm_prefetch::<_MM_HINT_T1>(std::ptr::from_ref(x).cast()) }
-    }
-
-    #[inline(always)]
     fn splat(self, x: u32) -> __m512i {
         intrinsics!(self, _mm512_set1_epi32(x.cast_signed()))
     }
@@ -102,6 +97,10 @@ impl Simd for Avx512 {
         intrinsics!(self, _mm512_sll_epi32(a, _mm_cvtsi32_si128(bits.cast_signed())))
     }
     #[inline(always)]
+    fn rotate_left(self, a: __m512i, bits: u32) -> __m512i {
+        intrinsics!(self, _mm512_rolv_epi32(a, _mm512_set1_epi32(bits.cast_signed())))
+    }
+    #[inline(always)]
     fn shift_right_signed(self, a: __m512i, bits: u32) -> __m512i {
         intrinsics!(self, _mm512_sra_epi32(a, _mm_cvtsi32_si128(bits.cast_signed())))
     }
@@ -110,10 +109,12 @@ impl Simd for Avx512 {
         intrinsics!(self, _mm512_mullo_epi32(a, b))
     }
     #[inline(always)]
-    fn mul_high(self, a: __m512i, b: __m512i) -> __m512i {
-        let (even, odd) = self.mul_wide(a, b);
-        // The high halves: odd lanes of `odd` stay, those of `even` move down.
-        intrinsics!(self, _mm512_mask_shuffle_epi32::<0xf5>(odd, 0x5555, even))
+    fn mul_high(self, a: __m512i, even: __m512i, odd: __m512i) -> __m512i {
+        intrinsics!(self, high_halves(_mm512_mul_epu32(a, even), _mm512_mul_epu32(_mm512_srli_epi64::<32>(a), odd)))
+    }
+    #[inline(always)]
+    fn odd(self, a: __m512i) -> __m512i {
+        intrinsics!(self, _mm512_srli_epi64::<32>(a))
     }
 
     #[inline(always)]
@@ -192,6 +193,25 @@ impl Simd for Avx512 {
             _mm512_permutexvar_epi32(index, a)
         })
     }
+}
+
+/// The high halves of products of even and odd lanes.
+///
+/// As one instruction: compilers make a permutation of two vectors of the intrinsic, which takes twice as long.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn high_halves(even: __m512i, mut odd: __m512i) -> __m512i {
+    // SAFETY: the instruction belongs to AVX-512 F, and changes nothing but its first operand.
+    unsafe {
+        asm!(
+            "vmovshdup {odd}{{{mask}}}, {even}",
+            odd = inout(zmm_reg) odd,
+            even = in(zmm_reg) even,
+            mask = in(kreg) 0x5555_u16,
+            options(pure, nomem, nostack, preserves_flags),
+        );
+    }
+    odd
 }
 
 impl Dot for Avx512 {

@@ -11,6 +11,8 @@ pub(crate) mod family;
 #[cfg(target_arch = "aarch64")]
 pub(crate) mod neon;
 pub(crate) mod portable;
+#[cfg(test)]
+mod tests;
 
 pub use family::Kernels;
 pub(crate) use family::with_simd;
@@ -38,9 +40,6 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     /// Whole vectors of `x`, and the rest.
     fn arrays_mut(x: &mut [u32]) -> (&mut [Self::Array], &mut [u32]);
 
-    /// Asks for the line of the cache that holds `x`, where the machine can.
-    fn prefetch(self, x: &u32);
-
     fn splat(self, x: u32) -> Self::V;
     fn load(self, x: &Self::Array) -> Self::V;
     fn store(self, x: Self::V, to: &mut Self::Array);
@@ -52,12 +51,15 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     fn and(self, a: Self::V, b: Self::V) -> Self::V;
     fn xor(self, a: Self::V, b: Self::V) -> Self::V;
     fn shift_left(self, a: Self::V, bits: u32) -> Self::V;
+    fn rotate_left(self, a: Self::V, bits: u32) -> Self::V;
     /// With copies of the sign.
     fn shift_right_signed(self, a: Self::V, bits: u32) -> Self::V;
     /// Low halves of the products.
     fn mul_low(self, a: Self::V, b: Self::V) -> Self::V;
-    /// High halves of the unsigned products.
-    fn mul_high(self, a: Self::V, b: Self::V) -> Self::V;
+    /// High halves of the unsigned products of even lanes with those of `even` and of odd lanes with the even lanes of `odd`.
+    fn mul_high(self, a: Self::V, even: Self::V, odd: Self::V) -> Self::V;
+    /// Odd lanes moved to even places; what comes to odd places is unspecified.
+    fn odd(self, a: Self::V) -> Self::V;
 
     /// Unsigned products.
     fn mul_wide(self, a: Self::V, b: Self::V) -> Self::Wide;

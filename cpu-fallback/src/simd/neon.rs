@@ -56,9 +56,6 @@ impl Simd for Neon {
     }
 
     #[inline(always)]
-    fn prefetch(self, _: &u32) {}
-
-    #[inline(always)]
     fn splat(self, x: u32) -> uint32x4_t {
         intrinsics!(self, vdupq_n_u32(x))
     }
@@ -98,6 +95,12 @@ impl Simd for Neon {
         intrinsics!(self, vshlq_u32(a, vdupq_n_s32(bits.cast_signed())))
     }
     #[inline(always)]
+    fn rotate_left(self, a: uint32x4_t, bits: u32) -> uint32x4_t {
+        // A shift to the left by a negative count.
+        let right = intrinsics!(self, vshlq_u32(a, vdupq_n_s32(bits.cast_signed() - 32)));
+        intrinsics!(self, vorrq_u32(self.shift_left(a, bits), right))
+    }
+    #[inline(always)]
     fn shift_right_signed(self, a: uint32x4_t, bits: u32) -> uint32x4_t {
         // A shift to the left by a negative count.
         intrinsics!(self, vreinterpretq_u32_s32(vshlq_s32(vreinterpretq_s32_u32(a), vdupq_n_s32(-bits.cast_signed()))))
@@ -107,9 +110,13 @@ impl Simd for Neon {
         intrinsics!(self, vmulq_u32(a, b))
     }
     #[inline(always)]
-    fn mul_high(self, a: uint32x4_t, b: uint32x4_t) -> uint32x4_t {
-        let (low, high) = self.mul_wide(a, b);
+    fn mul_high(self, a: uint32x4_t, even: uint32x4_t, odd: uint32x4_t) -> uint32x4_t {
+        let (low, high) = self.mul_wide(a, intrinsics!(self, vtrn1q_u32(even, odd)));
         intrinsics!(self, vuzp2q_u32(vreinterpretq_u32_u64(low), vreinterpretq_u32_u64(high)))
+    }
+    #[inline(always)]
+    fn odd(self, a: uint32x4_t) -> uint32x4_t {
+        intrinsics!(self, vrev64q_u32(a))
     }
 
     #[inline(always)]

@@ -44,9 +44,6 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
-    fn prefetch(self, _: &u32) {}
-
-    #[inline(always)]
     fn splat(self, x: u32) -> V {
         [x; LANES]
     }
@@ -84,6 +81,10 @@ impl Simd for Portable {
         lanes(|i| a[i] << bits)
     }
     #[inline(always)]
+    fn rotate_left(self, a: V, bits: u32) -> V {
+        lanes(|i| a[i].rotate_left(bits))
+    }
+    #[inline(always)]
     fn shift_right_signed(self, a: V, bits: u32) -> V {
         lanes(|i| (a[i].cast_signed() >> bits).cast_unsigned())
     }
@@ -93,8 +94,13 @@ impl Simd for Portable {
         lanes(|i| (u64::from(a[i]) * u64::from(b[i])) as u32)
     }
     #[inline(always)]
-    fn mul_high(self, a: V, b: V) -> V {
-        lanes(|i| ((u64::from(a[i]) * u64::from(b[i])) >> 32) as u32)
+    fn mul_high(self, a: V, even: V, odd: V) -> V {
+        let factors = [even[0], odd[0], even[2], odd[2]];
+        lanes(|i| ((u64::from(a[i]) * u64::from(factors[i])) >> 32) as u32)
+    }
+    #[inline(always)]
+    fn odd(self, a: V) -> V {
+        [a[1], a[1], a[3], a[3]]
     }
 
     #[inline(always)]

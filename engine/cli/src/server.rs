@@ -65,6 +65,9 @@ impl Machine {
     }
 }
 
+/// Why `--kernels` and a GPU do not go together.
+pub const CPU_KERNELS_ONLY: &str = "--kernels names kernels of the CPU: leave it out, or use --backend cpu";
+
 /// `wanted`, or `cpu` with one line that says why.
 fn or_cpu<T>(wanted: Result<T>, cpu: impl FnOnce() -> Result<T>, say: &mut dyn Write) -> Result<T> {
     wanted.or_else(|error| {
@@ -82,7 +85,7 @@ impl Execution {
                 let adapter = gpu::Choice::new(self.place.adapter.as_deref())?;
                 adapter.server(program, params, self.memory_budget)
             }
-            (Backend::Gpu, _) => bail!("--kernels names kernels of the CPU: leave it out, or use --backend cpu"),
+            (Backend::Gpu, _) => bail!("{CPU_KERNELS_ONLY}"),
             // Kernels of the CPU were named.
             (Backend::Cpu, _) | (Backend::Auto, Kernels::Reference | Kernels::Named(_)) => cpu(),
             (Backend::Auto, Kernels::Auto) => match gpu::Choice::automatic() {

@@ -222,7 +222,7 @@ impl<B: Backend> Executor<B> {
 
     fn load(&self, input: &Ciphertexts, set: usize) -> Result<Loaded<B::Tensor>, RunError> {
         let started = Instant::now();
-        let mut x = self.backend.zeros(self.layers.input().clone())?;
+        let mut x = self.backend.any(self.layers.input().clone())?;
         let packed = input.sets[set].chunks_exact(input.component_bytes(&self.params));
         for (component, packed) in packed.enumerate() {
             if !self.backend.unpack(packed, &mut x, component)? {

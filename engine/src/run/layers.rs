@@ -281,7 +281,7 @@ impl<B: Backend> Run<'_, B> {
                 let unit = &self.layers.units[*layer];
                 let whole = &self.layers.shapes[unit.ops.end];
                 let channels = whole.values / unit.positions;
-                let mut new = self.backend.zeros(Shape { values: channels * window.len(), ..whole.clone() })?;
+                let mut new = self.backend.any(Shape { values: channels * window.len(), ..whole.clone() })?;
                 if let Some((range, old)) = old {
                     let kept = window.start..range.end.min(window.end);
                     self.copy_positions(channels, &kept, (&range, &old), (window, &mut new))?;
@@ -372,7 +372,7 @@ impl<B: Backend> Run<'_, B> {
             ops[0] = SlotwiseOp::Linear(map);
         }
         let shape = self.backend.shape(x).clone();
-        let mut out = self.backend.zeros(slotwise_shape(&ops, &shape))?;
+        let mut out = self.backend.any(slotwise_shape(&ops, &shape))?;
         let lanes = self.layers.lanes_per_slice(&ops, &shape);
         for first in (0..shape.lanes).step_by(lanes) {
             self.backend.slotwise(&ops, x, first..(first + lanes).min(shape.lanes), &mut out)?;
@@ -420,14 +420,14 @@ impl<B: Backend> Run<'_, B> {
         let mut out: Option<B::Tensor> = None;
         for first in (0..shape.values).step_by(count) {
             let values = first..(first + count).min(shape.values);
-            let mut z = self.backend.zeros(Shape { values: values.len(), ..shape.clone() })?;
+            let mut z = self.backend.any(Shape { values: values.len(), ..shape.clone() })?;
             let whole = self.backend.shape(&z).window();
             self.backend.copy(x, &shape.window().with_values(values.clone()), &mut z, &whole)?;
             let y = operation(&z)?;
             let band = self.backend.shape(&y).clone();
             let out = match &mut out {
                 Some(out) => out,
-                none => none.insert(self.backend.zeros(Shape { values: shape.values, ..band.clone() })?),
+                none => none.insert(self.backend.any(Shape { values: shape.values, ..band.clone() })?),
             };
             let to = Shape { values: shape.values, ..band.clone() }.window().with_values(values);
             self.backend.copy(&y, &band.window(), out, &to)?;

@@ -3,22 +3,22 @@
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use clap::Args;
 use cryptodl_core::backend::conformance::params_for_tests;
 use cryptodl_core::backend::{Effort, Measured};
 use cryptodl_core::ckks::Params;
-use cryptodl_cpu::Cpu;
+use cryptodl_cpu::{Cpu, Kernels};
 use cryptodl_engine::plan::{PlanError, PlanOptions, ScheduleKind, plan};
 use cryptodl_models::zoo;
 
 use crate::bench::{Bench, Report, Shipped, programs, transforms};
 use crate::files::{self, Access, Output};
-use crate::flags::{Backend, Place};
+use crate::flags::{Backend, Place, one_of};
 use crate::gpu::Choice;
 use crate::json::Json;
 use crate::progress::Bar;
-use crate::server::Machine;
+use crate::server::{CPU_KERNELS_ONLY, Machine, cpu_kernels};
 
 /// Measure the kernels against what the machine allows
 ///
@@ -30,10 +30,14 @@ use crate::server::Machine;
 Examples:
   cryptodl bench
   cryptodl bench --backend cpu --threads 1 --model mnist-1
+  cryptodl bench --kernels avx2 --model mnist-1
   cryptodl bench --adapter llvmpipe --quick --json bench.json --markdown bench.md")]
 pub struct BenchCommand {
     #[command(flatten)]
     place: Place,
+    /// Which CPU kernels to measure [default: the fastest that the machine has]
+    #[arg(long, value_parser = one_of(Kernels::NAMES.map(|name| (name, name))))]
+    kernels: Option<&'static str>,
     /// The linear maps and rings of this model only, a shipped one or a .toml file; may be given more than once [default: all
     /// shipped models]
     #[arg(long = "model", value_name = "MODEL")]
@@ -58,16 +62,18 @@ impl BenchCommand {
     pub fn run(self) -> Result<()> {
         let outputs: Vec<&Path> = self.markdown.iter().map(PathBuf::as_path).chain(self.json.path()).collect();
         files::distinct(&outputs, &[])?;
-        let choice = match self.place.backend()? {
-            Backend::Cpu => None,
-            Backend::Gpu => Some(Choice::new(self.place.adapter.as_deref())?),
-            Backend::Auto => Choice::automatic().transpose()?,
+        let choice = match (self.place.backend()?, self.kernels) {
+            (Backend::Gpu, Some(_)) => bail!("{CPU_KERNELS_ONLY}"),
+            (Backend::Cpu, _) | (Backend::Auto, Some(_)) => None,
+            (Backend::Gpu, None) => Some(Choice::new(self.place.adapter.as_deref())?),
+            (Backend::Auto, None) => Choice::automatic().transpose()?,
         };
+        let kernels = self.kernels.map_or_else(|| Ok(Kernels::best()), cpu_kernels)?;
         let markdown = self.markdown.as_ref().map(|path| Output::create(path, Access::Everybody)).transpose()?;
         let json = self.json.create()?;
         let report = match &choice {
             Some(choice) => self.measure(|params| choice.timed(params))?,
-            None => self.measure(|params| Ok(Cpu::new(params.basis().clone())))?,
+            None => self.measure(|params| Ok(Cpu::with_kernels(params.basis().clone(), kernels)))?,
         };
         if let Some(file) = markdown {
             file.write(|file| file.write_all(report.text().as_bytes()))?;

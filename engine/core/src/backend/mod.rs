@@ -116,6 +116,11 @@ pub trait Backend: Send + Sync {
     /// A tensor of zeros.
     fn zeros(&self, shape: Shape) -> Result<Self::Tensor>;
 
+    /// A tensor of any residues, to be written before they are read: where zeroing memory costs time.
+    fn any(&self, shape: Shape) -> Result<Self::Tensor> {
+        self.zeros(shape)
+    }
+
     /// Host residues (canonical, `shape.len()` of them, in tensor order) to a tensor.
     fn upload(&self, shape: Shape, residues: &[u32]) -> Result<Self::Tensor>;
 

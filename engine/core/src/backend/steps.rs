@@ -77,7 +77,7 @@ pub(super) fn slotwise<B: Backend + ?Sized>(
     out: &mut B::Tensor,
 ) -> Result<()> {
     let shape = backend.shape(x).clone();
-    let mut part = backend.zeros(Shape { lanes: lanes.len(), ..shape.clone() })?;
+    let mut part = backend.any(Shape { lanes: lanes.len(), ..shape.clone() })?;
     let whole = backend.shape(&part).window();
     backend.copy(x, &shape.window().with_lanes(lanes.clone()), &mut part, &whole)?;
     for op in ops {
@@ -225,7 +225,7 @@ fn reduced<B: Backend + ?Sized>(
 fn copy_of<B: Backend + ?Sized>(backend: &B, x: &B::Tensor) -> Result<B::Tensor> {
     let shape = backend.shape(x).clone();
     let window = shape.window();
-    let mut out = backend.zeros(shape)?;
+    let mut out = backend.any(shape)?;
     backend.copy(x, &window, &mut out, &window)?;
     Ok(out)
 }
@@ -240,7 +240,7 @@ fn part<B: Backend + ?Sized>(
     let shape = backend.shape(x).clone();
     let from = shape.window().with_limbs(positions.clone()).with_components(components.clone());
     let mut out =
-        backend.zeros(Shape { limbs: shape.limbs[positions].to_vec(), components: components.len(), ..shape })?;
+        backend.any(Shape { limbs: shape.limbs[positions].to_vec(), components: components.len(), ..shape })?;
     let to = backend.shape(&out).window();
     backend.copy(x, &from, &mut out, &to)?;
     Ok(out)

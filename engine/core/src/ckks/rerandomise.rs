@@ -28,19 +28,26 @@ pub fn rerandomise(
     assert_eq!(key.b.len(), params.basis().len() * n, "residues of the public key");
     let a = key.expand_a(params);
     let streams = rng.streams();
-    residues.par_chunks_exact_mut(components * n).enumerate().for_each(|(row, ciphertext)| {
-        let (limb, value) = (row / values, row % values);
-        let table = params.basis().table(limb);
-        let modulus = table.modulus();
-        let key_rows = [&key.b, &a].map(|key| &key[limb * n..][..n]);
-        // Every limb replays its value's stream, so that all limbs of a ciphertext get the same u, e and e'.
+    // For every ciphertext, its components in each limb.
+    let mut ciphertexts: Vec<Vec<&mut [u32]>> = (0..values).map(|_| Vec::with_capacity(level)).collect();
+    for block in residues.chunks_exact_mut((values * components * n).max(1)) {
+        let rows = block.chunks_exact_mut(components * n);
+        ciphertexts.iter_mut().zip(rows).for_each(|(ciphertext, row)| ciphertext.push(row));
+    }
+    ciphertexts.into_par_iter().enumerate().for_each(|(value, mut ciphertext)| {
         let mut stream = streams.stream(value as u64);
         for t in 0..components - 1 {
-            let u = SmallPolynomial::ternary(n, &mut stream).transform(table);
-            for (component, key) in ciphertext[t * n..].chunks_exact_mut(n).zip(key_rows) {
-                let error = SmallPolynomial::error(n, &mut stream).transform(table);
-                for (((c, &e), &k), &u) in component.iter_mut().zip(&*error).zip(key).zip(&*u) {
-                    *c = modulus.add(*c, modulus.add(e, modulus.mul(k, u)));
+            let u = SmallPolynomial::ternary(n, &mut stream);
+            let errors = [(); 2].map(|()| SmallPolynomial::error(n, &mut stream));
+            for (limb, ciphertext) in ciphertext.iter_mut().enumerate() {
+                let table = params.basis().table(limb);
+                let (modulus, u) = (table.modulus(), u.transform(table));
+                for ((component, key), error) in ciphertext[t * n..].chunks_exact_mut(n).zip([&key.b, &a]).zip(&errors)
+                {
+                    let (key, error) = (&key[limb * n..][..n], error.transform(table));
+                    for (((c, &e), &k), &u) in component.iter_mut().zip(&*error).zip(key).zip(&*u) {
+                        *c = modulus.add(*c, modulus.add(e, modulus.mul(k, u)));
+                    }
                 }
             }
         }
