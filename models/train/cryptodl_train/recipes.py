@@ -105,7 +105,8 @@ RECIPES = {
         title="CNN Model 2 of CryptoDL, degree-3 polynomial of Tanh",
         activation=approximation("tanh", 3),
         learned=False,
-        epochs=10,
+        epochs=12,
+        weight_bits=4.5,
         **DEEP,
     ),
     "mnist-best": Recipe(
