@@ -39,6 +39,8 @@ impl Search {
                 let found = Extremum { x, value: curve(x) };
                 let bracket = [if i == 0 { low } else { grid[i - 1] }, grid.get(i + 1).copied().unwrap_or(high)];
                 match runs.last_mut() {
+                    // A break point, seen from its other side: the extremum may lie on either.
+                    Some((run, place)) if run.x == x => place[1] = bracket[1],
                     Some((run, place)) if run.value * found.value >= 0.0 => {
                         if run.value.abs() < found.value.abs() {
                             (*run, *place) = (found, bracket);

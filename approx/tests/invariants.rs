@@ -125,3 +125,16 @@ proptest! {
         }
     }
 }
+
+/// The largest error lies just beside 0, which the grid meets as a break point.
+#[test]
+fn a_break_where_the_function_is_smooth_changes_nothing() {
+    let interval = Interval::new(-3.933628843020688, 8.04751467289852).expect("proper");
+    let plain = Function::new("plain", |x| Activation::Swish.value(x));
+    let broken = Function::new("broken", |x| Activation::Swish.value(x)).with_breaks(&[0.0]);
+    let upper = |function: &Function| {
+        let found = Approximation::new(function, interval, Method::Minimax, 2).expect("proper");
+        found.alternation.expect("of minimax").upper
+    };
+    assert!((upper(&plain) - upper(&broken)).abs() < 1e-12, "{:e} {:e}", upper(&plain), upper(&broken));
+}
