@@ -11,23 +11,16 @@
 #   FLAGS="--schedule layered"       further flags of `cryptodl run`
 set -euo pipefail
 cd "$(dirname "$0")/.."
+. benches/common.sh
 
 binary=${BINARY:-target/release/cryptodl}
 images=${IMAGES:-10000}
 read -ra flags <<<"${FLAGS-}"
 [ -x "$binary" ] || { echo "no binary $binary: cargo build --release, or name one in BINARY" >&2; exit 2; }
 models=("$@")
-if [ ${#models[@]} -eq 0 ]; then
-    listing=$("$binary" models --json -)
-    mapfile -t models < <(sed -nE 's/^ *"name": *"(.*)",?$/\1/p' <<<"$listing")
-fi
+[ ${#models[@]} -gt 0 ] || all_models "$binary"
 out=${OUT:-benches/results}/accuracy-$(date -u +%Y-%m-%d-%H%M%S)
 mkdir -p "$out"
-
-# The value of a key in a pretty-printed JSON file: FILE, KEY, which of several.
-field() {
-    sed -nE "s/^ *\"$2\": *\"?([^\"\[{]*[^\"\[{,])\"?,?\$/\1/p" "$1" | sed -n "${3:-1}p"
-}
 
 row() {
     # accuracy: of the encrypted labels, of the plaintext network, of the network with integer weights.

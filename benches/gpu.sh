@@ -13,6 +13,7 @@
 #   ADAPTER=llvmpipe                 another adapter than the first hardware GPU, likewise
 set -euo pipefail
 cd "$(dirname "$0")/.."
+. benches/common.sh
 
 binary=${1:-target/release/cryptodl}
 images=${IMAGES:-8192}
@@ -29,17 +30,9 @@ parts=$(mktemp -d)
 export XDG_RUNTIME_DIR=${XDG_RUNTIME_DIR:-$parts}
 trap 'rm -rf "$parts"' EXIT
 
-# The value of a key in a pretty-printed JSON file: FILE, KEY, which of several.
-field() {
-    sed -nE "s/^ *\"$2\": *\"?([^\"\[{]*[^\"\[{,])\"?,?\$/\1/p" "$1" | sed -n "${3:-1}p"
-}
-
 read -ra models <<<"${MODELS-}"
 for model in ${models[@]+"${models[@]}"}; do bench+=(--model "$model"); done
-if [ ${#models[@]} -eq 0 ]; then
-    listing=$("$binary" models --json -)
-    mapfile -t models < <(sed -nE 's/^ *"name": *"(.*)",?$/\1/p' <<<"$listing")
-fi
+[ ${#models[@]} -gt 0 ] || all_models "$binary"
 
 echo "devices" >&2
 "$binary" devices --json "$parts/devices" >&2

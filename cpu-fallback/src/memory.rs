@@ -171,10 +171,10 @@ mod tests {
     fn pages_are_used_again_where_they_fit() {
         let pool = Arc::new(Pool::default());
         let at = |memory: &Memory| memory.as_ptr();
-        let memory = pool.take(PAGES_FROM).expect("16 MiB");
+        let memory = pool.take(PAGES_FROM).expect("4 MiB");
         let first = at(&memory);
         drop(memory);
-        let (again, other) = (pool.take(PAGES_FROM / 2).expect("8 MiB"), pool.take(PAGES_FROM / 2).expect("8 MiB"));
+        let (again, other) = (pool.take(PAGES_FROM / 2).expect("2 MiB"), pool.take(PAGES_FROM / 2).expect("2 MiB"));
         assert_eq!(at(&again), first);
         assert_eq!(again.len(), PAGES_FROM / 2);
         drop((again, other));

@@ -126,13 +126,7 @@ impl CpuTensor {
 
     /// For every value, its components in each limb, one after another.
     pub(crate) fn values_mut(&mut self) -> Vec<Vec<&mut [u32]>> {
-        let CpuTensor { shape, residues } = self;
-        let mut values: Vec<_> = (0..shape.values).map(|_| Vec::with_capacity(shape.limbs.len())).collect();
-        for block in residues.chunks_exact_mut(shape.limb_len().max(1)) {
-            let blocks = block.chunks_exact_mut(shape.components * shape.lanes);
-            values.iter_mut().zip(blocks).for_each(|(value, block)| value.push(block));
-        }
-        values
+        self.shape.values_mut(&mut self.residues)
     }
 
     /// The components of one value, in each limb.

@@ -31,6 +31,16 @@ impl Shape {
         self.values * self.components * self.lanes
     }
 
+    /// For every value, its components in each limb, one after another: parts of `residues`, in tensor order.
+    pub fn values_mut<'a>(&self, residues: &'a mut [u32]) -> Vec<Vec<&'a mut [u32]>> {
+        let mut values: Vec<_> = (0..self.values).map(|_| Vec::with_capacity(self.limbs.len())).collect();
+        for block in residues.chunks_exact_mut(self.limb_len().max(1)) {
+            let blocks = block.chunks_exact_mut(self.components * self.lanes);
+            values.iter_mut().zip(blocks).for_each(|(value, block)| value.push(block));
+        }
+        values
+    }
+
     /// Bytes in memory.
     pub fn bytes(&self) -> u64 {
         4 * self.len() as u64

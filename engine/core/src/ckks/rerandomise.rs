@@ -4,6 +4,7 @@ use rayon::prelude::*;
 
 use super::sampling::SmallPolynomial;
 use super::{Params, PublicKey, Randomness};
+use crate::backend::Shape;
 
 /// Adds fresh encryptions of zero to `values` ciphertexts of `components` components (2 or more): `(b u_t + e, a u_t + e')` at
 /// components `t, t + 1` for `t = 0 .. components - 2`, with `(b, a)` the chain's part of the public key.
@@ -28,13 +29,8 @@ pub fn rerandomise(
     assert_eq!(key.b.len(), params.basis().len() * n, "residues of the public key");
     let a = key.expand_a(params);
     let streams = rng.streams();
-    // For every ciphertext, its components in each limb.
-    let mut ciphertexts: Vec<Vec<&mut [u32]>> = (0..values).map(|_| Vec::with_capacity(level)).collect();
-    for block in residues.chunks_exact_mut((values * components * n).max(1)) {
-        let rows = block.chunks_exact_mut(components * n);
-        ciphertexts.iter_mut().zip(rows).for_each(|(ciphertext, row)| ciphertext.push(row));
-    }
-    ciphertexts.into_par_iter().enumerate().for_each(|(value, mut ciphertext)| {
+    let shape = Shape { limbs: params.chain(level), values, components, lanes: n };
+    shape.values_mut(residues).into_par_iter().enumerate().for_each(|(value, mut ciphertext)| {
         let mut stream = streams.stream(value as u64);
         for t in 0..components - 1 {
             let u = SmallPolynomial::ternary(n, &mut stream);
