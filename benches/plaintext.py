@@ -1,21 +1,20 @@
 #!/usr/bin/env python3
-"""Plaintext PyTorch beside encrypted inference: the same network as published, images and threads, in one run.
+"""Plaintext PyTorch on the images that encrypted inference classifies: what `cryptodl bench` runs beside it.
 
-    python benches/plaintext.py mnist-1 [--images 8192] [--threads 2] [--binary target/release/cryptodl] [--json FILE]
+    python benches/plaintext.py MODEL --data FOLDER [--images 8192] [--threads 2]
 
-Needs the packages of models/train/requirements.txt, the data set in the cache (`cryptodl data fetch`) and a release build.
+Needs the packages of models/train/requirements.txt; FOLDER has the four files of the model's data set (`cryptodl data path`).
 PyTorch computes the layers one by one in fp32, eager mode, with the polynomial as the activation and, as a second peer, with
-ReLU in its place (its labels mean nothing then; only its time counts). Of several batch sizes the fastest counts. Plaintext
-and encrypted computations alternate, so that a noisy machine disturbs both alike; medians count. An encrypted computation is
-what the server does: from the uploaded file in memory to the result, `compute` of `cryptodl run`.
+ReLU in its place (its labels mean nothing then; only its time counts). Of several batch sizes the fastest counts.
+
+Speaks JSON, one object a line. First what is measured: {"torch": version, "threads": k, "peers": [{"name", "batch",
+"accuracy"}]}. Then, for every line on standard input, which holds a number of repetitions, {"seconds": [[...], ...]}: of each
+repetition, for each peer. It ends with its input, and computes nothing unasked: whoever asks can let others take turns.
 """
 
 import argparse
 import json
-import statistics
-import subprocess
 import sys
-import tempfile
 import time
 import tomllib
 from pathlib import Path
@@ -85,72 +84,44 @@ def classify(forward, images, batch):
     return time.perf_counter() - start, labels
 
 
-def encrypted(arguments, schedule):
-    """The report of one `cryptodl run`."""
-    with tempfile.TemporaryDirectory() as folder:
-        report = Path(folder) / "report.json"
-        command = [arguments.binary, "run", "--model", arguments.model, "--schedule", schedule, "--images", str(arguments.images),
-                   "--threads", str(arguments.threads), "--repeat", str(arguments.repeat), "--backend", "cpu",
-                   "--json", report]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-        return json.loads(report.read_text())
+def say(record):
+    print(json.dumps(record), flush=True)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", help="a shipped model, for example mnist-1")
+    parser.add_argument("model", help="a shipped model, for example mnist-1, or a .toml file")
+    parser.add_argument("--data", required=True, metavar="FOLDER", help="where the files of the data set are")
     parser.add_argument("--images", type=int, default=8192, help="the first images of the test set [default: 8192]")
-    parser.add_argument("--threads", type=int, default=2, help="of PyTorch and of cryptodl [default: 2]")
-    parser.add_argument("--rounds", type=int, default=5, help="alternations of plaintext and encrypted runs [default: 5]")
-    parser.add_argument("--repeat", type=int, default=3, help="computations in each of them [default: 3]")
-    parser.add_argument("--schedule", nargs="+", default=["auto", "layered"], choices=["auto", "layered"])
-    parser.add_argument("--binary", default=str(ROOT / "target/release/cryptodl"))
-    parser.add_argument("--json", metavar="FILE", help="write every measurement as JSON")
+    parser.add_argument("--threads", type=int, default=2, help="[default: 2]")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
 
-    zoo = ROOT / "models/zoo"
-    description = tomllib.loads((zoo / f"{arguments.model}.toml").read_text())
-    tensors = load_file(zoo / description["weights"])
-    test = data.load(description["dataset"])[1]
+    shipped = ROOT / "models/zoo" / f"{arguments.model}.toml"
+    path = Path(arguments.model) if arguments.model.endswith(".toml") else shipped
+    description = tomllib.loads(path.read_text())
+    tensors = load_file(path.parent / description["weights"])
+    test = data.load(description["dataset"], Path(arguments.data))[1]
     low, high = description["input"]["range"]
     images = (low + (high - low) * test.images)[: arguments.images].contiguous()
     truth = test.labels[: arguments.images]
 
-    peers = {"fp32 eager": network(description, tensors, False), "fp32 eager, ReLU": network(description, tensors, True)}
-    seconds, labels, batches = {}, {}, {}
-    for peer, forward in peers.items():
-        trials = {batch: min(classify(forward, images, batch)[0] for _ in range(2)) for batch in BATCHES}
-        batches[peer] = min(trials, key=trials.get)
-        seconds[peer] = []
-    ours = {schedule: [] for schedule in arguments.schedule}
-    reports = {}
-    for _ in range(arguments.rounds):
-        for peer, forward in peers.items():
-            for _ in range(arguments.repeat):
-                elapsed, labels[peer] = classify(forward, images, batches[peer])
-                seconds[peer].append(elapsed)
-        for schedule in arguments.schedule:
-            reports[schedule] = encrypted(arguments, schedule)
-            ours[schedule] += reports[schedule]["compute_repetitions"]
-
-    plain = statistics.median(seconds["fp32 eager"])
-    print(f"{arguments.model}, {len(images)} images, {arguments.threads} threads; medians of {arguments.rounds * arguments.repeat}\n")
-    print("| what | seconds | of PyTorch's time | images/s | accuracy |")
-    print("|---|---|---|---|---|")
-    for peer, measured in seconds.items():
-        median = statistics.median(measured)
-        accuracy = "" if "ReLU" in peer else f"{(labels[peer] == truth).double().mean().item():.2%}"
-        print(f"| PyTorch {torch.__version__} {peer}, batches of {batches[peer]} | {median:.3f} | {median / plain:.2f} "
-              f"| {len(images) / median:.0f} | {accuracy} |")
-    for schedule, measured in ours.items():
-        median = statistics.median(measured)
-        print(f"| encrypted, {schedule} | {median:.3f} | {median / plain:.2f} | {len(images) / median:.0f} "
-              f"| {reports[schedule]['encrypted']['accuracy']:.2%} |")
-    if arguments.json:
-        record = {"model": arguments.model, "images": len(images), "threads": arguments.threads, "torch": torch.__version__,
-                  "batches": batches, "plaintext_seconds": seconds, "encrypted_seconds": ours, "reports": reports}
-        Path(arguments.json).write_text(json.dumps(record, indent=1))
+    peers, networks = [], []
+    for name, relu in (("fp32 eager", False), ("fp32 eager, ReLU", True)):
+        forward = network(description, tensors, relu)
+        # Larger batches than there are images are all the same.
+        batches = {min(batch, len(images)) for batch in BATCHES}
+        trials = {batch: min(classify(forward, images, batch)[0] for _ in range(2)) for batch in batches}
+        batch = min(trials, key=trials.get)
+        labels = classify(forward, images, batch)[1]
+        accuracy = None if relu else (labels == truth).double().mean().item()
+        peers.append({"name": name, "batch": batch, "accuracy": accuracy})
+        networks.append(forward)
+    say({"torch": torch.__version__, "threads": torch.get_num_threads(), "peers": peers})
+    for line in sys.stdin:
+        repetitions = range(int(line))
+        say({"seconds": [[classify(forward, images, peer["batch"])[0] for _ in repetitions]
+                         for peer, forward in zip(peers, networks)]})
 
 
 if __name__ == "__main__":

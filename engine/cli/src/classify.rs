@@ -5,10 +5,8 @@ use std::num::NonZeroUsize;
 use std::time::Instant;
 
 use anyhow::Result;
-use cryptodl_client::{
-    Decrypted, EncryptionKey, SecretKey, decrypt, decrypt_slots_raw_do_not_return_to_server, encrypt,
-};
-use cryptodl_core::ckks::{Ciphertexts, EncryptionKind};
+use cryptodl_client::{Decrypted, SecretKey, decrypt, decrypt_slots_raw_do_not_return_to_server, encrypt};
+use cryptodl_core::ckks::{Ciphertexts, Randomness};
 use cryptodl_core::wire::{CiphertextLayout, write_ciphertexts, write_eval_key, write_public_key};
 use cryptodl_engine::plan::BytesReport;
 use cryptodl_engine::run::{ComputeReport, Masks, plain};
@@ -42,54 +40,82 @@ pub struct Outcome {
 
 /// Classifies `samples` under encryption, computing `repeat` times, and compares.
 pub fn classify(prepared: &Prepared, samples: &Samples, seed: &TestSeed, repeat: NonZeroUsize) -> Result<Outcome> {
-    let (spec, params) = (&prepared.spec, &prepared.params);
-    let mut stages = Stages { prepare: prepared.seconds, ..Stages::default() };
+    let mut session = Session::start(prepared, samples, seed)?;
+    (0..repeat.get()).try_for_each(|_| session.compute())?;
+    session.finish()
+}
 
-    let keys = timed(&mut stages.keygen, || Keys::generate(spec, params, &mut seed.randomness("keygen")?))?;
+/// Images that are encrypted once and classified any number of times.
+pub struct Session<'a> {
+    prepared: &'a Prepared,
+    samples: &'a Samples,
+    stages: Stages,
+    keys: Keys,
+    uploaded: Ciphertexts,
+    masks: Randomness,
+    /// Of the last computation.
+    result: Option<Ciphertexts>,
+    /// Of each computation.
+    reports: Vec<ComputeReport>,
+}
 
-    let uploaded = timed(&mut stages.encrypt, || {
-        let key = match spec.encryption {
-            EncryptionKind::Secret => EncryptionKey::Secret(&keys.secret),
-            EncryptionKind::Public => EncryptionKey::Public(&keys.public),
-        };
-        let (bar, mut rng) = (Bar::new("encrypt"), seed.randomness("encrypt")?);
-        let progress = |done: usize, total: usize| bar.show(done as u64, total as u64);
-        Ok(encrypt(spec, params, key, samples.pixels(), samples.count(), &mut rng, &progress)?)
-    })?;
-
-    let (bar, mut rng) = (Bar::new("compute"), seed.randomness("masks")?);
-    let mut compute = || {
-        prepared.server.compute(&uploaded, keys.relin.as_ref(), Masks::Fresh(&keys.public, &mut rng), &|progress| {
-            bar.show(progress.done as u64, progress.total as u64);
-        })
-    };
-    let (mut result, report) = compute()?;
-    let mut reports = vec![report];
-    for _ in 1..repeat.get() {
-        let report;
-        (result, report) = compute()?;
-        reports.push(report);
+impl<'a> Session<'a> {
+    /// Makes keys and encrypts.
+    pub fn start(prepared: &'a Prepared, samples: &'a Samples, seed: &TestSeed) -> Result<Self> {
+        let (spec, params) = (&prepared.spec, &prepared.params);
+        let mut stages = Stages { prepare: prepared.seconds, ..Stages::default() };
+        let keys = timed(&mut stages.keygen, || Keys::generate(spec, params, &mut seed.randomness("keygen")?))?;
+        let uploaded = timed(&mut stages.encrypt, || {
+            let (bar, mut rng) = (Bar::new("encrypt"), seed.randomness("encrypt")?);
+            let progress = |done: usize, total: usize| bar.show(done as u64, total as u64);
+            let (pixels, count) = (samples.pixels(), samples.count());
+            Ok(encrypt(spec, params, keys.encryption(spec.encryption), pixels, count, &mut rng, &progress)?)
+        })?;
+        let masks = seed.randomness("masks")?;
+        Ok(Session { prepared, samples, stages, keys, uploaded, masks, result: None, reports: Vec::new() })
     }
-    let repetitions: Vec<f64> = reports.iter().map(|report| report.seconds).collect();
-    reports.sort_by(|a, b| a.seconds.total_cmp(&b.seconds));
-    let compute = reports.swap_remove((reports.len() - 1) / 2);
-    stages.compute = compute.seconds;
-    drop(bar);
 
-    let decrypted = timed(&mut stages.decrypt, || Ok(decrypt(spec, params, &keys.secret, &result)?))?;
+    /// Computes once.
+    pub fn compute(&mut self) -> Result<()> {
+        let Session { prepared, keys, uploaded, masks, .. } = self;
+        let bar = Bar::new("compute");
+        let masks = Masks::Fresh(&keys.public, masks);
+        let (result, report) = prepared.server.compute(uploaded, keys.relin.as_ref(), masks, &|progress| {
+            bar.show(progress.done as u64, progress.total as u64);
+        })?;
+        self.result = Some(result);
+        self.reports.push(report);
+        Ok(())
+    }
 
-    let scores = plain(&prepared.plan.program, samples.rows());
-    Ok(Outcome {
-        plaintext: largest(&logits(&prepared.network, samples.values.view()).mapv(f64::from)),
-        quantised: largest(&scores),
-        noise_bits: noise_bits(prepared, &keys.secret, &result, &scores)?,
-        bytes: sizes(prepared, &keys, &uploaded, &result)?,
-        sets: result.sets.len(),
-        stages,
-        compute,
-        repetitions,
-        decrypted,
-    })
+    /// Decrypts the last result and compares.
+    ///
+    /// # Panics
+    /// If nothing was computed.
+    pub fn finish(self) -> Result<Outcome> {
+        let Session { prepared, samples, mut stages, keys, uploaded, result, mut reports, .. } = self;
+        let (spec, params) = (&prepared.spec, &prepared.params);
+        let result = result.expect("a computation");
+        let repetitions: Vec<f64> = reports.iter().map(|report| report.seconds).collect();
+        reports.sort_by(|a, b| a.seconds.total_cmp(&b.seconds));
+        let compute = reports.swap_remove((reports.len() - 1) / 2);
+        stages.compute = compute.seconds;
+
+        let decrypted = timed(&mut stages.decrypt, || Ok(decrypt(spec, params, &keys.secret, &result)?))?;
+
+        let scores = plain(&prepared.plan.program, samples.rows());
+        Ok(Outcome {
+            plaintext: largest(&logits(&prepared.network, samples.values.view()).mapv(f64::from)),
+            quantised: largest(&scores),
+            noise_bits: noise_bits(prepared, &keys.secret, &result, &scores)?,
+            bytes: sizes(prepared, &keys, &uploaded, &result)?,
+            sets: result.sets.len(),
+            stages,
+            compute,
+            repetitions,
+            decrypted,
+        })
+    }
 }
 
 fn timed<T>(seconds: &mut f64, work: impl FnOnce() -> Result<T>) -> Result<T> {

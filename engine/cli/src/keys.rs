@@ -1,8 +1,8 @@
 //! A client's keys.
 
 use anyhow::Result;
-use cryptodl_client::SecretKey;
-use cryptodl_core::ckks::{ClientSpec, Params, PublicKey, Randomness, RelinKey};
+use cryptodl_client::{EncryptionKey, SecretKey};
+use cryptodl_core::ckks::{ClientSpec, EncryptionKind, Params, PublicKey, Randomness, RelinKey};
 
 /// All keys that a Program needs.
 pub struct Keys {
@@ -20,5 +20,12 @@ impl Keys {
         let public = secret.public_key(rng)?;
         let relin = spec.relin.map(|layout| secret.relin_key(layout, rng)).transpose()?;
         Ok(Keys { secret, public, relin })
+    }
+    /// The one that encrypts images.
+    pub fn encryption(&self, kind: EncryptionKind) -> EncryptionKey<'_> {
+        match kind {
+            EncryptionKind::Secret => EncryptionKey::Secret(&self.secret),
+            EncryptionKind::Public => EncryptionKey::Public(&self.public),
+        }
     }
 }

@@ -4,6 +4,7 @@
 mod bench;
 mod classify;
 mod commands;
+mod drawing;
 mod files;
 mod flags;
 #[cfg_attr(not(feature = "gpu"), path = "no_gpu.rs")]

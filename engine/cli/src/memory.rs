@@ -8,9 +8,15 @@ pub fn default_budget() -> u64 {
     kibibytes("/proc/meminfo", "MemAvailable:").map_or(BLIND_BUDGET, |free| free / 3 * 2)
 }
 
-/// Most memory that this process has held so far, where the system tells.
+/// Most memory that this process has held since it started or [`forget_peak`], where the system tells.
 pub fn peak_rss() -> Option<u64> {
     kibibytes("/proc/self/status", "VmHWM:")
+}
+
+/// Lets [`peak_rss`] begin again with what is held now. Only where the system can (Linux): elsewhere it does not tell the peak.
+pub fn forget_peak() {
+    // Failing, as in a sandbox, it leaves the peak of the whole process.
+    let _ = std::fs::write("/proc/self/clear_refs", "5");
 }
 
 fn kibibytes(file: &str, field: &str) -> Option<u64> {
@@ -61,5 +67,16 @@ mod tests {
     fn this_process_holds_memory() {
         assert!(peak_rss().is_some_and(|bytes| bytes > 1 << 20));
         assert!(default_budget() > 1 << 20);
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn a_peak_is_forgotten() {
+        const LARGE: usize = 256 << 20;
+        drop(std::hint::black_box(vec![1u8; LARGE]));
+        let before = peak_rss().expect("a peak");
+        forget_peak();
+        let after = peak_rss().expect("a peak");
+        assert!(before > LARGE as u64 && after < before - LARGE as u64 / 2, "{before}, then {after}");
     }
 }

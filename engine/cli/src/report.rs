@@ -16,41 +16,41 @@ use crate::server::Machine;
 /// What `run --json` writes.
 #[derive(Serialize)]
 pub struct RunReport {
-    model: String,
+    pub model: String,
     dataset: String,
     #[serde(flatten)]
     machine: Machine,
     program: String,
     encryption: String,
     params: ParamsReport,
-    images: usize,
+    pub images: usize,
     batches: usize,
     slots: usize,
-    encrypted: Score,
-    plaintext: Score,
+    pub encrypted: Score,
+    pub plaintext: Score,
     quantised: Score,
     /// Share of labels that are those of `plaintext`.
-    agreement: f64,
+    pub agreement: f64,
     agreement_quantised: f64,
     /// Images with a score far outside the calibrated range.
     out_of_range: usize,
-    seconds: Seconds,
+    pub seconds: Seconds,
     /// `compute` of each repetition; `seconds` and what follows are of the median one.
     compute_repetitions: Vec<f64>,
     compute_parts: ComputeParts,
-    images_per_second: f64,
+    pub images_per_second: f64,
     images_per_hour: f64,
     layers: Vec<Layer>,
     noise: Noise,
-    bytes: BytesReport,
-    peak_rss_bytes: Option<u64>,
+    pub bytes: BytesReport,
+    pub peak_rss_bytes: Option<u64>,
 }
 
 /// Correct labels; nothing where the true ones are not known.
 #[derive(Serialize)]
-struct Score {
+pub struct Score {
     correct: Option<usize>,
-    accuracy: Option<f64>,
+    pub accuracy: Option<f64>,
 }
 
 /// Seconds of each stage.
@@ -72,18 +72,18 @@ impl Stages {
 }
 
 #[derive(Serialize)]
-struct Seconds {
+pub struct Seconds {
     #[serde(flatten)]
-    stages: Stages,
+    pub stages: Stages,
     total: f64,
 }
 
 /// A segment: as planned, with limbs, components and multiply-adds as executed.
 #[derive(Serialize)]
 pub struct Layer {
-    seconds: f64,
+    pub seconds: f64,
     #[serde(flatten)]
-    report: LayerReport,
+    pub report: LayerReport,
 }
 
 impl Layer {

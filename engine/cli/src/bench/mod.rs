@@ -1,10 +1,16 @@
-//! Kernels against what the machine allows, measured in one run, for every backend alike.
+//! Kernels and whole models against what the machine allows, measured in one run, for every backend alike.
 //!
 //! Each kernel is timed on operands that repeat a small one, so that its result can be checked against the reference's on the
-//! small one: what computes something else is an error, not a time.
+//! small one: what computes something else is an error, not a time. Models are timed as `run` does it, with their accuracy, and
+//! in turns with plaintext PyTorch where that is at hand.
 
 mod cases;
+mod client;
+mod models;
 mod operands;
+mod plots;
+mod published;
+mod pytorch;
 mod report;
 
 use anyhow::{Result, ensure};
@@ -12,6 +18,10 @@ use cryptodl_core::backend::{Backend, Ceilings, Effort, Measured, Shape, Timing,
 use serde::Serialize;
 
 pub use cases::{Shipped, programs, transforms};
+pub use client::client;
+pub use models::{EndToEnd, Limits, end_to_end};
+pub use plots::draw;
+pub use pytorch::Peer;
 pub use report::Report;
 
 use operands::repeated;
@@ -40,6 +50,8 @@ pub struct Row {
     /// Multiply-adds of a weight with a residue; linear maps only.
     pub multiply_adds: Option<u64>,
     pub multiply_adds_per_second: Option<f64>,
+    /// Operations of that ceiling in a launch.
+    pub operations: Option<u64>,
     /// Share of the ceiling of linear maps of the same run.
     pub arithmetic_share: Option<f64>,
 }
@@ -99,6 +111,7 @@ impl<'a> Bench<'a> {
             copy_share: bytes_per_second / self.ceilings.copy.per_second,
             multiply_adds: arithmetic.map(|(multiply_adds, _)| multiply_adds),
             multiply_adds_per_second: arithmetic.map(|(multiply_adds, _)| multiply_adds as f64 / seconds),
+            operations: arithmetic.map(|(_, operations)| operations),
             arithmetic_share: arithmetic
                 .map(|(_, operations)| operations as f64 / seconds / self.ceilings.linear.per_second),
         });

@@ -1,59 +1,100 @@
 //! `cryptodl bench`.
 
 use std::collections::HashSet;
+use std::fs;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use clap::Args;
 use cryptodl_core::backend::conformance::params_for_tests;
-use cryptodl_core::backend::{Effort, Measured};
+use cryptodl_core::backend::{Ceilings, Effort, Measured};
 use cryptodl_core::ckks::Params;
-use cryptodl_cpu::{Cpu, Kernels};
-use cryptodl_engine::plan::{PlanError, PlanOptions, ScheduleKind, plan};
-use cryptodl_models::zoo;
+use cryptodl_cpu::Cpu;
+use cryptodl_engine::plan::{DEFAULT_BATCH, PlanError, PlanOptions, ScheduleKind, plan};
+use cryptodl_models::data::dataset_dir;
+use cryptodl_models::{Network, zoo};
 
-use crate::bench::{Bench, Report, Shipped, programs, transforms};
+use crate::bench::{Bench, EndToEnd, Limits, Peer, Report, Shipped, client, draw, end_to_end, programs, transforms};
 use crate::files::{self, Access, Output};
-use crate::flags::{Backend, Place, one_of};
+use crate::flags::{Backend, Execution, Kernels, one_of};
 use crate::gpu::Choice;
 use crate::json::Json;
+use crate::prepared::Prepared;
 use crate::progress::Bar;
+use crate::samples::Samples;
 use crate::server::{CPU_KERNELS_ONLY, Machine, cpu_kernels};
+use crate::{explain, memory};
 
-/// Measure the kernels against what the machine allows
+/// Measure kernels and whole models against what the machine allows: the standard report
 ///
-/// Times transforms, the linear maps of the shipped models, key switching, rescaling, unpacking and seed expansion, and
-/// compares them with the bandwidth of a copy and with loops of multiply-adds that are measured in the same run. Every
-/// kernel's result is checked against the reference. For whole models see `run`.
+/// Kernels: times transforms, the linear maps of the shipped models, key switching, rescaling, unpacking, seed expansion, encryption
+/// and decryption, and compares them with the bandwidth of a copy and with loops of multiply-adds that are measured in the
+/// same run. Every result is checked, on the server's side against the reference.
+///
+/// Models: classifies test images under encryption in both schedules, with the accuracy, and compares every part of the
+/// computation with the time that the ceilings allow. Where there is a Python with PyTorch, the same network in plaintext takes
+/// turns with the encrypted one on the same images and threads (run from the root of the repository). What papers report stands
+/// beside it.
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
   cryptodl bench
-  cryptodl bench --backend cpu --threads 1 --model mnist-1
+  cryptodl bench --only models --model mnist-1 --json bench.json --plots plots
+  cryptodl bench --only kernels --backend cpu --threads 1 --model mnist-1
   cryptodl bench --kernels avx2 --model mnist-1
-  cryptodl bench --adapter llvmpipe --quick --json bench.json --markdown bench.md")]
+  cryptodl bench --adapter llvmpipe --quick --markdown bench.md")]
 pub struct BenchCommand {
-    #[command(flatten)]
-    place: Place,
-    /// Which CPU kernels to measure [default: the fastest that the machine has]
-    #[arg(long, value_parser = one_of(Kernels::NAMES.map(|name| (name, name))))]
-    kernels: Option<&'static str>,
-    /// The linear maps and rings of this model only, a shipped one or a .toml file; may be given more than once [default: all
-    /// shipped models]
+    /// Measure this model, a shipped one or a .toml file; may be given more than once [default: the kernels of all shipped models,
+    /// and mnist-1 as a whole]
     #[arg(long = "model", value_name = "MODEL")]
     models: Vec<String>,
-    /// Small operands and few repetitions: whether it works, not how fast
+    /// Measure nothing else
+    #[arg(long, value_parser = one_of(PARTS))]
+    only: Option<Part>,
+    /// Classify the first K test images [default: 8192]
+    #[arg(long, value_name = "K")]
+    images: Option<usize>,
+    /// Compute every model K times; the median counts [default: 9]
+    #[arg(long, value_name = "K")]
+    repeat: Option<NonZeroUsize>,
+    /// The Python with PyTorch
+    #[arg(long, value_name = "PROGRAM", default_value = "python3")]
+    python: String,
+    /// Small operands, few repetitions and images: whether it works, not how fast
     #[arg(long)]
     quick: bool,
-    /// Write the table to a file
+    /// Write the tables to a file
     #[arg(long, value_name = "FILE")]
     markdown: Option<PathBuf>,
+    /// Draw a roofline of the kernels and the parts of every model, as SVG files in this folder
+    #[arg(long, value_name = "DIR")]
+    plots: Option<PathBuf>,
     #[command(flatten)]
     json: Json,
+    #[command(flatten)]
+    execution: Execution,
 }
+
+#[derive(Clone, Copy, PartialEq)]
+enum Part {
+    Kernels,
+    Models,
+}
+
+const PARTS: [(&str, Part); 2] = [("kernels", Part::Kernels), ("models", Part::Models)];
 
 const FULL: Effort = Effort { repetitions: 9, seconds: 0.02, bytes: 128 << 20 };
 const QUICK: Effort = Effort { repetitions: 3, seconds: 0.002, bytes: 4 << 20 };
+
+/// Images with `--quick`, and how often they are classified.
+const QUICK_IMAGES: usize = 64;
+const QUICK_REPEAT: usize = 1;
+
+/// What is measured as a whole where no model is named.
+const DEFAULT_MODEL: &str = "mnist-1";
+
+const SCHEDULES: [(ScheduleKind, &str); 2] = [(ScheduleKind::Auto, "auto"), (ScheduleKind::Layered, "layered")];
 
 /// Dimensions of the transforms.
 const DIMENSIONS: std::ops::RangeInclusive<u32> = 12..=16;
@@ -62,15 +103,24 @@ impl BenchCommand {
     pub fn run(self) -> Result<()> {
         let outputs: Vec<&Path> = self.markdown.iter().map(PathBuf::as_path).chain(self.json.path()).collect();
         files::distinct(&outputs, &[])?;
-        let choice = match (self.place.backend()?, self.kernels) {
-            (Backend::Gpu, Some(_)) => bail!("{CPU_KERNELS_ONLY}"),
-            (Backend::Cpu, _) | (Backend::Auto, Some(_)) => None,
-            (Backend::Gpu, None) => Some(Choice::new(self.place.adapter.as_deref())?),
-            (Backend::Auto, None) => Choice::automatic().transpose()?,
+        let choice = match (self.execution.place.backend()?, self.execution.kernels) {
+            (_, Kernels::Reference) => {
+                bail!("--kernels reference: the reference is what results are compared with; name other kernels")
+            }
+            (Backend::Gpu, Kernels::Named(_)) => bail!("{CPU_KERNELS_ONLY}"),
+            (Backend::Cpu, _) | (Backend::Auto, Kernels::Named(_)) => None,
+            (Backend::Gpu, Kernels::Auto) => Some(Choice::new(self.execution.place.adapter.as_deref())?),
+            (Backend::Auto, Kernels::Auto) => Choice::automatic().transpose()?,
         };
-        let kernels = self.kernels.map_or_else(|| Ok(Kernels::best()), cpu_kernels)?;
+        let kernels = match self.execution.kernels {
+            Kernels::Named(name) => cpu_kernels(name)?,
+            Kernels::Auto | Kernels::Reference => cryptodl_cpu::Kernels::best(),
+        };
         let markdown = self.markdown.as_ref().map(|path| Output::create(path, Access::Everybody)).transpose()?;
         let json = self.json.create()?;
+        if let Some(folder) = &self.plots {
+            fs::create_dir_all(folder).with_context(|| format!("cannot make the folder {}", folder.display()))?;
+        }
         let report = match &choice {
             Some(choice) => self.measure(|params| choice.timed(params))?,
             None => self.measure(|params| Ok(Cpu::with_kernels(params.basis().clone(), kernels)))?,
@@ -78,57 +128,141 @@ impl BenchCommand {
         if let Some(file) = markdown {
             file.write(|file| file.write_all(report.text().as_bytes()))?;
         }
+        if let Some(folder) = &self.plots {
+            for (name, drawing) in draw(&report)? {
+                let file = Output::create(&folder.join(name), Access::Everybody)?;
+                file.write(|file| file.write_all(drawing.as_bytes()))?;
+            }
+        }
         json.show(&report, || report.text())
     }
 
     fn measure<B: Measured>(&self, open: impl Fn(&Params) -> Result<B>) -> Result<Report> {
         let effort = if self.quick { QUICK } else { FULL };
-        let (shipped, skipped) = self.shipped()?;
         let bar = Bar::new("bench");
-        let total = (DIMENSIONS.count() + shipped.len() + 1) as u64;
         let first = open(&params_for_tests(1 << DIMENSIONS.start())?)?;
         let mut bench = Bench::new(&first, effort, &bar)?;
+        let (mut models, mut skipped) = (Vec::new(), Vec::new());
+        // Models come first: kernels leave memory behind, which would count as theirs.
+        if self.only != Some(Part::Kernels) {
+            let names = if self.models.is_empty() { vec![DEFAULT_MODEL.to_owned()] } else { self.models.clone() };
+            for name in names {
+                bar.say(format!("{name}, end to end"));
+                models.extend(self.end_to_end(&name, &first, bench.ceilings(), &mut skipped)?);
+            }
+        }
+        if self.only != Some(Part::Models) {
+            self.kernels(&mut bench, open, &bar, &mut skipped)?;
+        }
+        let clock = if first.kernel_seconds().is_some() { "device" } else { "host" };
+        let ceilings = bench.ceilings().clone();
+        Ok(Report::new((Machine::of(&first), clock, ceilings), bench.rows, models, skipped))
+    }
+
+    fn kernels<B: Measured>(
+        &self,
+        bench: &mut Bench<'_>,
+        open: impl Fn(&Params) -> Result<B>,
+        bar: &Bar,
+        skipped: &mut Vec<String>,
+    ) -> Result<()> {
+        let shipped = self.shipped(skipped)?;
+        let total = (DIMENSIONS.count() + shipped.len() + 1) as u64;
         for (done, log_n) in (1..).zip(DIMENSIONS) {
             bar.show(done, total);
             let params = params_for_tests(1 << log_n)?;
-            transforms(&mut bench, &open(&params)?, &params)?;
+            transforms(bench, &open(&params)?, &params)?;
         }
         let mut seen = HashSet::new();
         for (done, shipped) in (1 + DIMENSIONS.count() as u64..).zip(&shipped) {
             bar.show(done, total);
-            programs(&mut bench, &open(&shipped.params)?, shipped, &mut seen)?;
+            let backend = open(&shipped.params)?;
+            programs(bench, &backend, shipped, &mut seen)?;
+            client(bench, &backend, shipped, &mut seen)?;
         }
-        let clock = if first.kernel_seconds().is_some() { "device" } else { "host" };
-        let ceilings = bench.ceilings().clone();
-        Ok(Report {
-            version: env!("CARGO_PKG_VERSION"),
-            machine: Machine::of(&first),
-            clock,
-            ceilings,
-            rows: bench.rows,
-            skipped,
-        })
+        Ok(())
     }
 
-    /// The models in both schedules, and those that the planner refuses.
-    fn shipped(&self) -> Result<(Vec<Shipped>, Vec<String>)> {
+    /// The model `name` in both schedules, of which one that the planner refuses is skipped.
+    fn end_to_end<B: Measured>(
+        &self,
+        name: &str,
+        backend: &B,
+        ceilings: &Ceilings,
+        skipped: &mut Vec<String>,
+    ) -> Result<Vec<EndToEnd>> {
+        let network = zoo::load(name)?;
+        let Some(dataset) = network.dataset else {
+            skipped.push(format!("{name}, end to end: it names no data set; see `cryptodl run --data`"));
+            return Ok(Vec::new());
+        };
+        let mut samples = Samples::load(&network, None, None)?;
+        let default = if self.quick { QUICK_IMAGES } else { DEFAULT_BATCH };
+        samples.truncate(self.images.unwrap_or(default))?;
+        let repeat = if self.quick { QUICK_REPEAT } else { FULL.repetitions };
+        let repeat = self.repeat.map_or(repeat, NonZeroUsize::get);
+
+        // One line is enough, whatever the model.
+        let mut lost = |error: anyhow::Error| {
+            let line = format!("plaintext PyTorch: {}", explain(&error));
+            if !skipped.contains(&line) {
+                skipped.push(line);
+            }
+        };
+        let mut peer =
+            Peer::start(&self.python, name, &dataset_dir(dataset, None)?, samples.count()).map_err(&mut lost).ok();
+        let mut measured = Vec::new();
+        let mut refused = Vec::new();
+        for (schedule, label) in SCHEDULES {
+            memory::forget_peak();
+            let options = PlanOptions { schedule, ..PlanOptions::default() };
+            let Some(prepared) = planned(name, label, Prepared::new(name, &options, &self.execution), &mut refused)?
+            else {
+                continue;
+            };
+            let operations = backend.linear_operations(prepared.params.basis().modulus(0).bits());
+            let limits = Limits { ceilings, operations };
+            measured.push(end_to_end(&prepared, (&samples, repeat, label), &limits, &mut peer, &mut lost)?);
+        }
+        skipped.extend(refused);
+        Ok(measured)
+    }
+
+    /// The models in both schedules, but those that the planner refuses.
+    fn shipped(&self, skipped: &mut Vec<String>) -> Result<Vec<Shipped>> {
         let names = if self.models.is_empty() {
             zoo::names().to_vec()
         } else {
             self.models.iter().map(String::as_str).collect()
         };
-        let (mut shipped, mut skipped) = (Vec::new(), Vec::new());
+        let mut shipped = Vec::new();
         for name in names {
-            let network = zoo::load(name)?;
-            for (schedule, label) in [(ScheduleKind::Auto, "auto"), (ScheduleKind::Layered, "layered")] {
-                let name = format!("{name} {label}");
-                match plan(&network, &PlanOptions { schedule, ..PlanOptions::default() }) {
-                    Ok(plan) => shipped.push(Shipped { params: plan.program.params()?, program: plan.program, name }),
-                    Err(refused @ PlanError::DoesNotFit { .. }) => skipped.push(format!("{name}: {refused}")),
-                    Err(error) => return Err(error.into()),
+            let network: Network = zoo::load(name)?;
+            for (schedule, label) in SCHEDULES {
+                let found = plan(&network, &PlanOptions { schedule, ..PlanOptions::default() });
+                if let Some(plan) = planned(name, label, found.map_err(Into::into), skipped)? {
+                    let params = plan.program.params()?;
+                    shipped.push(Shipped { name: format!("{name} {label}"), program: plan.program, params });
                 }
             }
         }
-        Ok((shipped, skipped))
+        Ok(shipped)
+    }
+}
+
+/// What was `found`, or nothing where the planner refuses, which `skipped` then says.
+fn planned<T>(model: &str, schedule: &str, found: Result<T>, skipped: &mut Vec<String>) -> Result<Option<T>> {
+    match found {
+        Ok(found) => Ok(Some(found)),
+        Err(error) => match error.downcast_ref::<PlanError>() {
+            Some(refused @ PlanError::DoesNotFit { .. }) => {
+                let line = format!("{model} {schedule}: {refused}");
+                if !skipped.contains(&line) {
+                    skipped.push(line);
+                }
+                Ok(None)
+            }
+            _ => Err(error),
+        },
     }
 }

@@ -137,7 +137,7 @@ fn verify(adapter: &Value) {
 /// Works, says what was measured, and gives shares that are none of nothing; not how fast.
 fn bench(adapter: &Value) {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let arguments = format!("bench {} --quick --model {SMALL} --markdown table.md", flag(adapter));
+    let arguments = format!("bench {} --quick --images 20 --model {SMALL} --markdown table.md", flag(adapter));
     let report = json(folder.path(), &arguments);
     assert_eq!(report["backend"], "gpu");
     for ceiling in ["copy", "multiply_add", "linear"] {
@@ -145,12 +145,17 @@ fn bench(adapter: &Value) {
     }
     let rows = report["rows"].as_array().expect("rows");
     let table = std::fs::read_to_string(folder.path().join("table.md")).expect("written");
-    for kernel in ["forward_ntt", "inverse_ntt", "linear", "relinearize", "unpack", "expand"] {
+    for kernel in ["forward_ntt", "inverse_ntt", "linear", "relinearize", "unpack", "expand", "encrypt", "decrypt"] {
         let row = rows.iter().find(|row| row["kernel"] == kernel).unwrap_or_else(|| panic!("no {kernel}"));
         assert!(row["seconds"].as_f64().is_some_and(|seconds| seconds > 0.0), "{row}");
         assert!(row["copy_share"].as_f64().is_some_and(|share| share > 0.0), "{row}");
         assert_eq!(row["arithmetic_share"].is_null(), kernel != "linear", "{row}");
         assert!(table.contains(&format!("| {kernel} | ")), "{table}");
+    }
+    for (model, schedule) in report["models"].as_array().expect("models").iter().zip(["auto", "layered"]) {
+        assert_eq!((&model["schedule"], &model["run"]["backend"]), (&schedule.into(), &"gpu".into()));
+        assert!(model["run"]["encrypted"]["accuracy"].as_f64().is_some_and(|accuracy| accuracy >= 0.95), "{model}");
+        assert!(model["roofline"].as_f64().is_some_and(|share| share > 0.0), "{model}");
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod approx;
 mod bad_input;
+mod bench;
 mod images;
 mod listings;
 mod run;

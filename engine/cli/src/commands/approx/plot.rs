@@ -1,39 +1,22 @@
 //! The function and its approximations, drawn as in CryptoDL's Figure 2.
 
-use anyhow::{Result, anyhow};
+use anyhow::Result;
 use cryptodl_approx::Function;
 use plotters::prelude::*;
 
 use super::report::Report;
+use crate::drawing::{Area, COLOURS, Drawn, FONT, SIZE, svg};
 
-/// Coordinates are whole numbers, so small drawings have jagged curves.
-const SIZE: (u32, u32) = (1800, 1200);
-const FONT: &str = "sans-serif";
 /// Points of a curve.
 const STEPS: usize = 800;
 /// Room above and below the function, as a share of its range, for approximations that leave it.
 const ROOM: f64 = 0.35;
-/// Okabe and Ito's colours, which colour-blind readers can tell apart.
-const COLOURS: [RGBColor; 8] = [
-    RGBColor(0, 114, 178),
-    RGBColor(213, 94, 0),
-    RGBColor(0, 158, 115),
-    RGBColor(204, 121, 167),
-    RGBColor(230, 159, 0),
-    RGBColor(86, 180, 233),
-    RGBColor(148, 103, 50),
-    RGBColor(120, 120, 120),
-];
-
 /// The drawing as SVG.
 pub fn draw(report: &Report, function: &Function) -> Result<String> {
-    let mut svg = String::new();
-    // plotters' error is not Send, so it cannot be a cause.
-    render(report, function, &mut svg).map_err(|error| anyhow!("cannot draw: {error}"))?;
-    Ok(svg)
+    svg(SIZE, |area| render(report, function, area))
 }
 
-fn render(report: &Report, function: &Function, svg: &mut String) -> Result<(), Box<dyn std::error::Error>> {
+fn render(report: &Report, function: &Function, area: &Area<'_>) -> Drawn {
     let interval = report.interval;
     let xs: Vec<f64> = (0..=STEPS).map(|i| interval.from_unit(2.0 * i as f64 / STEPS as f64 - 1.0)).collect();
     let values = || xs.iter().map(|&x| function.value(x));
@@ -41,10 +24,8 @@ fn render(report: &Report, function: &Function, svg: &mut String) -> Result<(), 
     let room = ROOM * if high > low { high - low } else { 1.0 };
     let (low, high) = (low - room, high + room);
 
-    let area = SVGBackend::with_string(svg, SIZE).into_drawing_area();
-    area.fill(&WHITE)?;
     let title = format!("{} on [{}, {}]", report.function, interval.low(), interval.high());
-    let mut chart = ChartBuilder::on(&area)
+    let mut chart = ChartBuilder::on(area)
         .caption(title, (FONT, 48))
         .margin(32)
         .x_label_area_size(88)
@@ -53,16 +34,15 @@ fn render(report: &Report, function: &Function, svg: &mut String) -> Result<(), 
     let text = (FONT, 30);
     chart.configure_mesh().x_desc("x").y_desc("value").label_style(text).max_light_lines(1).draw()?;
 
-    let mut curve =
-        |name: String, style: ShapeStyle, points: Vec<(f64, f64)>| -> Result<(), Box<dyn std::error::Error>> {
-            for (index, piece) in clip(&points, low, high).into_iter().enumerate() {
-                let drawn = chart.draw_series(LineSeries::new(piece, style))?;
-                if index == 0 {
-                    drawn.label(&name).legend(move |(x, y)| PathElement::new([(x, y), (x + 48, y)], style));
-                }
+    let mut curve = |name: String, style: ShapeStyle, points: Vec<(f64, f64)>| -> Drawn {
+        for (index, piece) in clip(&points, low, high).into_iter().enumerate() {
+            let drawn = chart.draw_series(LineSeries::new(piece, style))?;
+            if index == 0 {
+                drawn.label(&name).legend(move |(x, y)| PathElement::new([(x, y), (x + 48, y)], style));
             }
-            Ok(())
-        };
+        }
+        Ok(())
+    };
     curve(report.function.clone(), BLACK.stroke_width(6), xs.iter().copied().zip(values()).collect())?;
     for (row, colour) in report.approximations.iter().zip(COLOURS.iter().cycle()) {
         let points = xs.iter().map(|&x| (x, row.monomial.value(x))).collect();
@@ -77,7 +57,6 @@ fn render(report: &Report, function: &Function, svg: &mut String) -> Result<(), 
         .background_style(WHITE.mix(0.85))
         .border_style(BLACK.mix(0.4))
         .draw()?;
-    area.present()?;
     Ok(())
 }
 

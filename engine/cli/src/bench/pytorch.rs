@@ -1,0 +1,156 @@
+//! Plaintext PyTorch on the same images: a process that classifies them whenever it is asked, so that its computations and
+//! encrypted ones can take turns on a noisy machine.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::path::Path;
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+
+use anyhow::{Context, Result, bail, ensure};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+/// The script, from the root of the repository.
+const SCRIPT: &str = "benches/plaintext.py";
+
+/// What to do where PyTorch is missing.
+const ADVICE: &str = "name a Python that has models/train/requirements.txt with --python";
+
+/// A running PyTorch, its model loaded and warmed up.
+pub struct Peer {
+    process: Child,
+    /// None once it is to end.
+    questions: Option<ChildStdin>,
+    answers: BufReader<ChildStdout>,
+    ready: Ready,
+    /// Of each peer.
+    seconds: Vec<Vec<f64>>,
+}
+
+/// What the script says when it is ready.
+#[derive(Deserialize)]
+struct Ready {
+    torch: String,
+    threads: usize,
+    peers: Vec<Description>,
+}
+
+/// A way to compute the network.
+#[derive(Clone, Deserialize, Serialize)]
+struct Description {
+    /// The first is the network as published.
+    name: String,
+    /// The batch size that was fastest.
+    batch: usize,
+    /// Share of right labels, where they mean something.
+    accuracy: Option<f64>,
+}
+
+/// What the script says to each request: seconds of each classification, for each peer.
+#[derive(Deserialize)]
+struct Answer {
+    seconds: Vec<Vec<f64>>,
+}
+
+/// What PyTorch took.
+#[derive(Serialize)]
+pub struct Plaintext {
+    pub torch: String,
+    pub threads: usize,
+    pub peers: Vec<Measured>,
+}
+
+#[derive(Serialize)]
+pub struct Measured {
+    #[serde(flatten)]
+    description: Description,
+    /// Median of `repetitions`.
+    pub seconds: f64,
+    repetitions: Vec<f64>,
+}
+
+impl Measured {
+    /// The peer in words.
+    pub fn name(&self) -> String {
+        format!("{}, batches of {}", self.description.name, self.description.batch)
+    }
+
+    pub fn accuracy(&self) -> Option<f64> {
+        self.description.accuracy
+    }
+}
+
+impl Peer {
+    /// Starts `python` for the first `images` test images of a model's data set, whose files are in `data`.
+    ///
+    /// # Errors
+    /// No script, no Python, or no PyTorch, with what to do.
+    pub fn start(python: &str, model: &str, data: &Path, images: usize) -> Result<Self> {
+        ensure!(Path::new(SCRIPT).is_file(), "there is no {SCRIPT} here: run from the root of the repository");
+        let threads = rayon::current_num_threads().to_string();
+        let mut process = Command::new(python)
+            .args([SCRIPT, model, "--images", &images.to_string(), "--threads", &threads, "--data"])
+            .arg(data)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .with_context(|| format!("cannot start {python}: {ADVICE}"))?;
+        let questions = process.stdin.take();
+        let mut answers = BufReader::new(process.stdout.take().expect("a pipe"));
+        match answer::<Ready>(&mut answers) {
+            Ok(ready) if !ready.peers.is_empty() => {
+                let seconds = vec![Vec::new(); ready.peers.len()];
+                Ok(Peer { process, questions, answers, ready, seconds })
+            }
+            Ok(_) => bail!("{SCRIPT} measures nothing"),
+            Err(_) => {
+                drop(questions);
+                let mut said = String::new();
+                process.stderr.take().expect("a pipe").read_to_string(&mut said).ok();
+                process.wait()?;
+                bail!("{python} {SCRIPT}: {}; {ADVICE}", said.trim().lines().last().unwrap_or("it said nothing"))
+            }
+        }
+    }
+
+    /// Classifies all images `times` times.
+    ///
+    /// # Errors
+    /// The process is gone.
+    pub fn classify(&mut self, times: usize) -> Result<()> {
+        let questions = self.questions.as_mut().expect("the process is to go on");
+        writeln!(questions, "{times}").and_then(|()| questions.flush()).context("PyTorch has ended")?;
+        let Answer { seconds } = answer(&mut self.answers)?;
+        ensure!(seconds.len() == self.seconds.len(), "{SCRIPT} measured {} peers", seconds.len());
+        self.seconds.iter_mut().zip(seconds).for_each(|(all, new)| all.extend(new));
+        Ok(())
+    }
+
+    /// What it took since the last time.
+    pub fn take(&mut self) -> Option<Plaintext> {
+        let measured = self.ready.peers.iter().zip(&mut self.seconds).map(|(description, seconds)| {
+            let repetitions = std::mem::take(seconds);
+            let mut sorted = repetitions.clone();
+            sorted.sort_by(f64::total_cmp);
+            let seconds = *sorted.get(sorted.len().checked_sub(1)? / 2)?;
+            Some(Measured { description: description.clone(), seconds, repetitions })
+        });
+        let peers = measured.collect::<Option<Vec<_>>>()?;
+        Some(Plaintext { torch: self.ready.torch.clone(), threads: self.ready.threads, peers })
+    }
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        // It ends with its input.
+        self.questions = None;
+        self.process.wait().ok();
+    }
+}
+
+/// The next line, which is JSON.
+fn answer<T: DeserializeOwned>(answers: &mut impl BufRead) -> Result<T> {
+    let mut line = String::new();
+    answers.read_line(&mut line)?;
+    serde_json::from_str(&line).context("PyTorch has ended, or said something that is no measurement")
+}
