@@ -34,9 +34,9 @@ pub struct Planning {
     /// Pin the size of the primes
     #[arg(long, value_name = "BITS")]
     prime_bits: Option<u32>,
-    /// Pin the size of the integer weights
-    #[arg(long, value_name = "BITS")]
-    weight_bits: Option<u32>,
+    /// Pin the size of the integer weights, in steps of half a bit
+    #[arg(long = "weight-bits", value_name = "BITS", value_parser = half_bits)]
+    weight_half_bits: Option<u32>,
     /// Pin the scale of the input, in steps of half a bit
     #[arg(long = "input-scale-bits", value_name = "BITS", value_parser = half_bits)]
     input_half_bits: Option<u32>,
@@ -59,7 +59,7 @@ impl Planning {
             n: self.n,
             limbs: self.limbs,
             prime_bits: self.prime_bits,
-            weight_bits: self.weight_bits,
+            weight_half_bits: self.weight_half_bits,
             input_half_bits: self.input_half_bits,
         }
     }

@@ -1,22 +1,48 @@
 //! The fixed cost table: what an operation costs on the machine that the planner has in mind.
-//!
-//! One core with 512-bit byte dot products, nanoseconds (design: kernels.md). The table ships with the planner so that a Program
-//! never depends on the machine that plans it; only the ratios matter.
 
-/// One byte plane of one residue times one weight.
-pub const MULTIPLY_ADD_PLANE: f64 = 0.0025;
-/// Unpacking or packing one residue.
-pub const PACK: f64 = 0.15;
-/// Expanding one uniform residue.
-pub const EXPAND: f64 = 0.4;
-/// One product of residues, modular.
-pub const MULTIPLY: f64 = 0.25;
-/// One coefficient in one layer of a transform: 5 us for N = 8192.
-pub const NTT_LAYER: f64 = 0.047;
-/// One residue converted from one prime to another.
-pub const CONVERT: f64 = 0.4;
-/// One byte sent or received, which also stands for the client's work on it.
-pub const BYTE: f64 = 0.25;
+use serde::Serialize;
+
+/// Costs of operations in nanoseconds of one core.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct CostTable {
+    /// One byte plane of one residue times one weight.
+    pub multiply_add_plane: f64,
+    /// One residue read by a linear map: loaded, cut into digits and packed.
+    pub map_read: f64,
+    /// One residue written by a linear map: its sums reduced and stored.
+    pub map_write: f64,
+    /// Unpacking or packing one residue.
+    pub pack: f64,
+    /// Expanding one uniform residue.
+    pub expand: f64,
+    /// One product of residues, modular.
+    pub multiply: f64,
+    /// One coefficient in one layer of a transform.
+    pub ntt_layer: f64,
+    /// One residue converted from one prime to another.
+    pub convert: f64,
+    /// One byte sent or received, which also stands for the client's work on it. Not a measure of a machine: how much of the
+    /// server's time a smaller upload is worth.
+    pub byte: f64,
+}
+
+impl CostTable {
+    /// The table that ships. Programs never depend on the machine that plans them; only the ratios matter.
+    ///
+    /// Measured by `cryptodl bench --calibrate` on one core with 512-bit byte dot products (AMD EPYC, Zen 5), rounded:
+    /// `benches/results/README.md`.
+    pub const SHIPPED: CostTable = CostTable {
+        multiply_add_plane: 0.0023,
+        map_read: 0.5,
+        map_write: 0.95,
+        pack: 0.15,
+        expand: 0.4,
+        multiply: 0.25,
+        ntt_layer: 0.047,
+        convert: 0.4,
+        byte: 0.25,
+    };
+}
 
 /// Bytes that a residue of `prime_bits` bits takes in the byte kernels.
 pub fn planes(prime_bits: u32) -> f64 {

@@ -5,7 +5,7 @@ use cryptodl_models::network::Network;
 
 use super::gains::Gains;
 use super::normalise::{Stage, normalise};
-use super::quantise::{WEIGHT_BITS, rounding_gain, weight_scale};
+use super::quantise::{WEIGHT_HALF_BITS, rounding_gain, weight_scale};
 use super::tolerance::{ENCRYPTION_SHARE, TOTAL_SHARE, largest_noise};
 use super::{PlanError, RealMap, fold::fold};
 
@@ -32,22 +32,22 @@ pub struct Lowered {
 pub struct Factor {
     /// The map.
     pub map: RealMap,
-    /// Per entry of [`WEIGHT_BITS`]: weight scale, and output variance per unit mean square of the input from rounding.
+    /// Per entry of [`WEIGHT_HALF_BITS`]: weight scale, and output variance per unit mean square of the input from rounding.
     precisions: Vec<(f64, f64)>,
 }
 
 impl Factor {
     fn new(map: RealMap) -> Self {
-        let precision = |bits| {
-            let scale = weight_scale(&map, bits);
+        let precision = |half_bits| {
+            let scale = weight_scale(&map, half_bits);
             (scale, rounding_gain(&map, scale))
         };
-        Factor { precisions: WEIGHT_BITS.map(precision).collect(), map }
+        Factor { precisions: WEIGHT_HALF_BITS.map(precision).collect(), map }
     }
 
-    /// Weight scale and rounding gain at `bits` bits.
-    pub fn precision(&self, bits: u32) -> (f64, f64) {
-        self.precisions[(bits - WEIGHT_BITS.start()) as usize]
+    /// Weight scale and rounding gain at `half_bits / 2` bits.
+    pub fn precision(&self, half_bits: u32) -> (f64, f64) {
+        self.precisions[(half_bits - WEIGHT_HALF_BITS.start()) as usize]
     }
 }
 

@@ -21,6 +21,7 @@ mod tolerance;
 mod work;
 
 pub use arrangement::Product;
+pub use cost::CostTable;
 pub use error::PlanError;
 pub use geometry::Geometry;
 pub use map::RealMap;
@@ -50,8 +51,20 @@ pub struct Plan {
 /// [`PlanError`]: bad pins, missing calibrations, or a budget that does not fit, with what would help.
 pub fn plan(network: &Network, options: &PlanOptions) -> Result<Plan, PlanError> {
     let lowered = lowered::Lowered::new(network)?;
-    let (found, runners_up) = search::search(&network.name, &lowered, options)?;
-    report::finish(network, &lowered, options, found, runners_up)
+    let outcome = search::search(&network.name, &lowered, options)?;
+    report::finish(network, &lowered, options, &outcome.best, report::not_chosen(&lowered, &outcome))
+}
+
+/// The plan of `network`, and after it those of the runners-up that fit, in the order of their predicted time: for measuring
+/// whether the chosen one is indeed the fastest.
+///
+/// # Errors
+/// As [`plan`].
+pub fn alternatives(network: &Network, options: &PlanOptions) -> Result<Vec<Plan>, PlanError> {
+    let lowered = lowered::Lowered::new(network)?;
+    let outcome = search::search(&network.name, &lowered, options)?;
+    let all = std::iter::once(&outcome.best).chain(&outcome.runners_up);
+    all.map(|found| report::finish(network, &lowered, options, found, Vec::new())).collect()
 }
 
 #[cfg(test)]

@@ -1,10 +1,12 @@
 //! What a caller may ask of the planner.
 
+use std::ops::RangeInclusive;
+
 use cryptodl_core::ckks::{EncryptionKind, SecurityLevel};
 use cryptodl_core::ring::{MAX_DIMENSION, MAX_MODULUS_BITS};
 
 use super::PlanError;
-use super::quantise::WEIGHT_BITS;
+use super::quantise::WEIGHT_HALF_BITS;
 
 /// How much the planner may rearrange.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -33,8 +35,8 @@ pub struct PlanOptions {
     pub limbs: Option<usize>,
     /// Pinned size of the primes in bits.
     pub prime_bits: Option<u32>,
-    /// Pinned size of all weights in bits.
-    pub weight_bits: Option<u32>,
+    /// Pinned size of all weights in half bits.
+    pub weight_half_bits: Option<u32>,
     /// Pinned `2 log2` of the input scale.
     pub input_half_bits: Option<u32>,
 }
@@ -43,13 +45,13 @@ pub struct PlanOptions {
 pub const DEFAULT_BATCH: usize = 8192;
 
 /// Prime sizes that the search considers.
-pub const PRIME_BITS: std::ops::RangeInclusive<u32> = 20..=MAX_MODULUS_BITS;
+pub const PRIME_BITS: RangeInclusive<u32> = 20..=MAX_MODULUS_BITS;
 
 /// Chain lengths that the search considers.
-pub const LIMBS: std::ops::RangeInclusive<usize> = 1..=40;
+pub const LIMBS: RangeInclusive<usize> = 1..=40;
 
 /// Input scales that the search considers, as `2 log2`.
-pub const INPUT_HALF_BITS: std::ops::RangeInclusive<u32> = 16..=60;
+pub const INPUT_HALF_BITS: RangeInclusive<u32> = 16..=60;
 
 impl Default for PlanOptions {
     fn default() -> Self {
@@ -61,7 +63,7 @@ impl Default for PlanOptions {
             n: None,
             limbs: None,
             prime_bits: None,
-            weight_bits: None,
+            weight_half_bits: None,
             input_half_bits: None,
         }
     }
@@ -73,15 +75,14 @@ impl PlanOptions {
     /// # Errors
     /// [`PlanError::Pin`] names the first that is out of range.
     pub fn check(&self) -> Result<(), PlanError> {
-        let pin = |what, value: Option<usize>, range: std::ops::RangeInclusive<usize>| match value {
+        let pin = |what, value: Option<usize>, range: RangeInclusive<usize>| match value {
             Some(value) if !range.contains(&value) => {
                 let allowed = format!("{} to {}", range.start(), range.end());
                 Err(PlanError::Pin { what, value: value.to_string(), allowed })
             }
             _ => Ok(()),
         };
-        let range =
-            |r: &std::ops::RangeInclusive<u32>| std::ops::RangeInclusive::new(*r.start() as usize, *r.end() as usize);
+        let range = |r: &RangeInclusive<u32>| RangeInclusive::new(*r.start() as usize, *r.end() as usize);
         pin("--batch", Some(self.batch), 1..=1 << 24)?;
         pin("--n", self.n, 2048..=MAX_DIMENSION)?;
         if let Some(n) = self.n.filter(|n| !n.is_power_of_two()) {
@@ -90,14 +91,17 @@ impl PlanOptions {
         }
         pin("--limbs", self.limbs, LIMBS)?;
         pin("--prime-bits", self.prime_bits.map(|b| b as usize), range(&PRIME_BITS))?;
-        pin("--weight-bits", self.weight_bits.map(|b| b as usize), range(&WEIGHT_BITS))?;
-        match self.input_half_bits.filter(|half_bits| !INPUT_HALF_BITS.contains(half_bits)) {
-            Some(half_bits) => {
-                let bits = |half_bits: u32| f64::from(half_bits) / 2.0;
-                let allowed = format!("{} to {}", bits(*INPUT_HALF_BITS.start()), bits(*INPUT_HALF_BITS.end()));
-                Err(PlanError::Pin { what: "--input-scale-bits", value: bits(half_bits).to_string(), allowed })
+        let half_bits = |what, pin: Option<u32>, range: RangeInclusive<u32>| {
+            let bits = |half_bits: u32| f64::from(half_bits) / 2.0;
+            match pin.filter(|half_bits| !range.contains(half_bits)) {
+                Some(half_bits) => {
+                    let allowed = format!("{} to {}", bits(*range.start()), bits(*range.end()));
+                    Err(PlanError::Pin { what, value: bits(half_bits).to_string(), allowed })
+                }
+                None => Ok(()),
             }
-            None => Ok(()),
-        }
+        };
+        half_bits("--weight-bits", self.weight_half_bits, WEIGHT_HALF_BITS)?;
+        half_bits("--input-scale-bits", self.input_half_bits, INPUT_HALF_BITS)
     }
 }

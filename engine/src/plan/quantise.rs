@@ -7,9 +7,9 @@ use serde::Serialize;
 
 use super::{Geometry, RealMap};
 
-/// Weight sizes that the planner considers, in bits with sign. Below four, rounding is no longer like independent noise, and
-/// predictions fail.
-pub const WEIGHT_BITS: std::ops::RangeInclusive<u32> = 4..=8;
+/// Weight sizes that the planner considers, in half bits with sign. Below four bits, rounding is no longer like independent
+/// noise, and predictions fail.
+pub const WEIGHT_HALF_BITS: std::ops::RangeInclusive<u32> = 8..=16;
 
 /// An integer linear map of a Program.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -24,15 +24,15 @@ pub struct QuantisedMap {
     pub constants: Vec<f64>,
 }
 
-/// Largest integer of `bits` bits with sign.
-pub fn max_integer(bits: u32) -> f64 {
-    f64::from((1u32 << (bits - 1)) - 1)
+/// Largest integer of `half_bits / 2` bits with sign: `2^(half_bits / 2 - 1) - 1`, rounded.
+pub fn max_integer(half_bits: u32) -> f64 {
+    libm::rint(libm::exp2(f64::from(half_bits) / 2.0 - 1.0)) - 1.0
 }
 
-/// The scale at which the largest weight becomes the largest integer of `bits` bits.
-pub fn weight_scale(map: &RealMap, bits: u32) -> f64 {
+/// The scale at which the largest weight becomes the largest integer of `half_bits / 2` bits.
+pub fn weight_scale(map: &RealMap, half_bits: u32) -> f64 {
     let max = map.max_weight();
-    if max > 0.0 { max_integer(bits) / max } else { 1.0 }
+    if max > 0.0 { max_integer(half_bits) / max } else { 1.0 }
 }
 
 /// Mean over output channels of the squared rounding errors of a channel's weights: the output variance per unit mean square of

@@ -10,8 +10,8 @@ use serde::Serialize;
 
 use super::lowered::Lowered;
 use super::program::{ActivationStep, Content, Program, Step};
-use super::schedule::{StepKind, WalkStep};
-use super::search::{Found, RunnerUp};
+use super::schedule::{Ring, StepKind, Structure, WalkStep};
+use super::search::{Found, Outcome};
 use super::work::{self, Work};
 use super::{Plan, PlanError, PlanOptions, QuantisedMap, changed_share};
 
@@ -22,6 +22,8 @@ pub struct PlanReport {
     pub model: String,
     /// Digest of the Program.
     pub program: String,
+    /// The schedule: ring, how each linear run is factored, and what follows each product.
+    pub schedule: String,
     /// Ring and chain.
     pub params: ParamsReport,
     /// Images that the schedule was optimised for.
@@ -177,16 +179,30 @@ impl ParamsReport {
     }
 }
 
-/// Quantises along the chosen schedule and reports it.
+/// What the search came to, for a report on the best: what nearly fits, then what fits and costs more.
+pub(super) fn not_chosen(lowered: &Lowered, outcome: &Outcome) -> Vec<RunnerUpReport> {
+    let beside_best = |price: f64| format!("{:+.0} % predicted time", 100.0 * (price / outcome.best.price - 1.0));
+    let misses = outcome.misses.iter().map(|miss| RunnerUpReport {
+        schedule: describe(lowered, &miss.structure, miss.ring),
+        reason: format!("{}, but {}", beside_best(miss.price), miss.reason),
+    });
+    let fitting = outcome
+        .runners_up
+        .iter()
+        .map(|found| RunnerUpReport { schedule: found.describe(lowered), reason: beside_best(found.price) });
+    misses.chain(fitting).collect()
+}
+
+/// Quantises along a schedule and reports it.
 pub(super) fn finish(
     network: &Network,
     lowered: &Lowered,
     options: &PlanOptions,
-    found: Found,
-    runners_up: Vec<RunnerUp>,
+    found: &Found,
+    runners_up: Vec<RunnerUpReport>,
 ) -> Result<Plan, PlanError> {
     let (walk, ring) = (&found.walk, &found.ring);
-    let program = build(network, lowered, options, &found);
+    let program = build(network, lowered, options, found);
     let params = program.params()?;
     for (step, name) in program.content.steps.iter().zip(&program.names) {
         if let Step::Linear { map, .. } = step {
@@ -216,6 +232,7 @@ pub(super) fn finish(
     let report = PlanReport {
         model: network.name.clone(),
         program: program.digest().to_string(),
+        schedule: found.describe(lowered),
         params: ParamsReport::of(&params),
         batch: options.batch,
         slots: ring.n,
@@ -226,7 +243,7 @@ pub(super) fn finish(
         bytes: BytesReport::of(&program, &params, options.batch),
         predicted_seconds: found.price * 1e-9,
         peak_bytes: sizes.windows(2).map(|pair| pair[0] + pair[1]).max().unwrap_or(input_bytes),
-        runners_up: runners_up.iter().map(|runner| describe(lowered, runner)).collect(),
+        runners_up,
         notes: notes(lowered),
     };
     Ok(Plan { program, report })
@@ -353,15 +370,21 @@ fn plan_name(plan: &ProductPlan) -> &'static str {
     }
 }
 
-fn describe(lowered: &Lowered, runner: &RunnerUp) -> RunnerUpReport {
-    let [n, bits, limbs, special] = runner.ring;
+impl Found {
+    fn describe(&self, lowered: &Lowered) -> String {
+        let Ring { n, prime_bits, primes, special, .. } = &self.ring;
+        describe(lowered, &self.structure, [*n, *prime_bits as usize, primes.len(), special.len()])
+    }
+}
+
+fn describe(lowered: &Lowered, structure: &Structure, [n, bits, limbs, special]: [usize; 4]) -> String {
     let mut schedule = format!("N = {n}, {limbs} x {bits} bits");
     if special > 0 {
         let _ = write!(schedule, " + {special} special");
     }
-    let mut products = runner.structure.products.iter();
-    let mut deferred = runner.structure.deferred.iter();
-    for (stage, counts) in runner.structure.factors.iter().enumerate() {
+    let mut products = structure.products.iter();
+    let mut deferred = structure.deferred.iter();
+    for (stage, counts) in structure.factors.iter().enumerate() {
         let _ = write!(schedule, "; {counts:?}");
         if lowered.stages[stage].activation.is_some() {
             let plans = products.next().map_or(&[][..], Vec::as_slice);
@@ -372,7 +395,7 @@ fn describe(lowered: &Lowered, runner: &RunnerUp) -> RunnerUpReport {
             }
         }
     }
-    RunnerUpReport { schedule, reason: runner.reason.clone() }
+    schedule
 }
 
 impl std::fmt::Display for PlanReport {

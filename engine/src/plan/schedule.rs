@@ -147,8 +147,8 @@ impl Ring {
 pub struct Settings {
     /// `2 log2` of the input scale.
     pub input_half_bits: u32,
-    /// Bits of each factor's weights, in order.
-    pub weight_bits: Vec<u32>,
+    /// Half bits of each factor's weights, in order.
+    pub weight_half_bits: Vec<u32>,
 }
 
 /// State of the ciphertexts after a step.
@@ -296,7 +296,7 @@ pub fn walk(
     let input = state.clone();
     let mut steps = Vec::new();
     let mut rounding = 0.0f64;
-    let mut bits = settings.weight_bits.iter();
+    let mut half_bits = settings.weight_half_bits.iter();
     let last_stage = network.stages.len() - 1;
     let mut activations = 0;
     let mut waiting: Option<ProductPlan> = None;
@@ -305,8 +305,8 @@ pub fn walk(
         for &count in counts {
             let factor = network.factor(stage, first, count).expect("structures use factors that exist");
             let is_last = stage == last_stage && first + count == network.stages[stage].run.len();
-            let bits = *bits.next().expect("bits for every factor");
-            let (weight_scale, rounding_gain, scale) = factor_scale(factor, bits, state.scale, is_last);
+            let half_bits = *half_bits.next().expect("bits for every factor");
+            let (weight_scale, rounding_gain, scale) = factor_scale(factor, half_bits, state.scale, is_last);
             let place = network.gains.after_map(stage, first + count);
             let rms = calibrated(factor, factor.map.input_rms, "input_rms")?;
             let gain = rms * network.gains.between(place, network.gains.output());
@@ -351,8 +351,8 @@ fn calibrated<T>(factor: &Factor, value: Option<T>, field: &'static str) -> Resu
 
 /// Weight scale, rounding gain and output scale of a factor. The network's last factor lowers its weight scale so that the
 /// output scale is an exact power of two: it then tells the client nothing of the largest weight.
-fn factor_scale(factor: &Factor, bits: u32, input: Scale, is_last: bool) -> (f64, f64, Scale) {
-    let (weight_scale, rounding_gain) = factor.precision(bits);
+fn factor_scale(factor: &Factor, half_bits: u32, input: Scale, is_last: bool) -> (f64, f64, Scale) {
+    let (weight_scale, rounding_gain) = factor.precision(half_bits);
     let output = input.times(weight_scale);
     if !is_last {
         return (weight_scale, rounding_gain, output);

@@ -14,7 +14,7 @@ use rayon::prelude::*;
 use super::arrangement::Arrangement;
 use super::lowered::Lowered;
 use super::options::{INPUT_HALF_BITS, LIMBS, PRIME_BITS, PlanOptions, ScheduleKind};
-use super::quantise::WEIGHT_BITS;
+use super::quantise::WEIGHT_HALF_BITS;
 use super::schedule::{Ring, Settings, Structure, Walk, walk};
 use super::{PlanError, work};
 
@@ -40,17 +40,28 @@ pub struct Found {
     pub price: f64,
 }
 
-/// A schedule that was not chosen.
+/// A schedule that does not fit.
 #[derive(Clone, Debug)]
-pub struct RunnerUp {
+pub struct Miss {
     /// Discrete shape.
     pub structure: Structure,
     /// Ring dimension, prime size, limbs, special primes.
     pub ring: [usize; 4],
     /// Predicted price.
     pub price: f64,
-    /// Why it lost.
+    /// What it lacks.
     pub reason: String,
+}
+
+/// What a search comes to.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// The cheapest schedule that fits.
+    pub best: Found,
+    /// The next ones, each of another structure.
+    pub runners_up: Vec<Found>,
+    /// Those predicted to be cheaper, or as cheap, that nearly fit.
+    pub misses: Vec<Miss>,
 }
 
 /// A candidate before it is tried.
@@ -76,20 +87,20 @@ impl Candidate {
     }
 }
 
-/// Finds the cheapest feasible schedule, and the runners-up.
+/// Finds the cheapest feasible schedule, and what else there is.
 ///
 /// # Errors
 /// Bad pins, missing calibrations, or [`PlanError::DoesNotFit`] with what would help.
-pub fn search(model: &str, network: &Lowered, options: &PlanOptions) -> Result<(Found, Vec<RunnerUp>), PlanError> {
+pub fn search(model: &str, network: &Lowered, options: &PlanOptions) -> Result<Outcome, PlanError> {
     options.check()?;
     let mut all = structures(network, options.schedule);
     if options.schedule == ScheduleKind::Auto && too_many(network) {
         // Too many combinations to price: improve one or two neighbouring stages at a time from the best uniform schedule.
-        let (mut best, _) = search_among(model, network, options, &all, Effort::Best)?;
+        let mut best = search_among(model, network, options, &all, Effort::Best)?.best;
         loop {
             all = neighbours(network, &best.structure);
             match search_among(model, network, options, &all, Effort::Below(best.price)) {
-                Ok((next, _)) => best = next,
+                Ok(next) => best = next.best,
                 Err(_) => break,
             }
         }
@@ -114,7 +125,7 @@ fn search_among(
     options: &PlanOptions,
     structures: &[Structure],
     effort: Effort,
-) -> Result<(Found, Vec<RunnerUp>), PlanError> {
+) -> Result<Outcome, PlanError> {
     let mut rings: BTreeMap<(usize, u32, usize, usize), Option<Ring>> = BTreeMap::new();
     let mut candidates = Vec::new();
     for (index, structure) in structures.iter().enumerate() {
@@ -124,9 +135,8 @@ fn search_among(
         candidates.retain(|candidate| candidate.price < price);
     }
     candidates.sort_by(|a, b| a.price.total_cmp(&b.price).then(a.n.cmp(&b.n)));
-    let mut best: Option<Found> = None;
-    let mut runners: Vec<RunnerUp> = Vec::new();
-    let mut cheaper: BTreeMap<usize, (f64, RunnerUp)> = BTreeMap::new();
+    let mut found: Vec<Found> = Vec::new();
+    let mut cheaper: BTreeMap<usize, (f64, Miss)> = BTreeMap::new();
     let mut nearest: Option<(f64, String)> = None;
     // The largest primes of each structure and length: where they fail, smaller ones need not be tried.
     let mut roomiest: BTreeMap<[usize; 3], &Candidate> = BTreeMap::new();
@@ -144,8 +154,7 @@ fn search_among(
     };
     for candidate in &candidates {
         let structure = &structures[candidate.structure];
-        let seen = best.as_ref().is_some_and(|found| found.structure == *structure)
-            || runners.iter().any(|runner| runner.structure == *structure);
+        let seen = found.iter().any(|found| found.structure == *structure);
         if seen || hopeless.get(&candidate.shape()) == Some(&true) {
             continue;
         }
@@ -161,56 +170,40 @@ fn search_among(
             }
         }
         let result = result.map_or_else(|| attempt(tried), Ok)?;
-        let runner = |reason: String| RunnerUp {
-            structure: structure.clone(),
-            ring: [tried.n, tried.prime_bits as usize, tried.limbs, tried.special],
-            price: tried.price,
-            reason,
-        };
-        match (result, &best) {
-            (Attempt::Fits(walk), None) => {
+        match result {
+            Attempt::Fits(walk) => {
                 let ring = rings[&tried.ring()].clone().expect("candidates have rings");
-                best = Some(Found { structure: structure.clone(), ring, walk: *walk, price: tried.price });
+                found.push(Found { structure: structure.clone(), ring, walk: *walk, price: tried.price });
             }
-            (Attempt::Fits(..), Some(found)) => {
-                runners.push(runner(format!("{:+.0} % predicted time", 100.0 * (tried.price / found.price - 1.0))));
-            }
-            (Attempt::Fails { shortage, reason }, None) => {
+            Attempt::Fails { shortage, reason } if found.is_empty() => {
+                let ring = [tried.n, tried.prime_bits as usize, tried.limbs, tried.special];
+                let miss = |reason| Miss { structure: structure.clone(), ring, price: tried.price, reason };
                 if nearest.as_ref().is_none_or(|(least, _)| shortage < *least) {
                     nearest = Some((shortage, describe_ring(tried) + &reason));
                 }
-                let miss = cheaper.entry(tried.structure).or_insert_with(|| (f64::INFINITY, runner(String::new())));
-                if shortage < miss.0 {
-                    *miss = (shortage, runner(reason));
+                let least = cheaper.entry(tried.structure).or_insert_with(|| (f64::INFINITY, miss(String::new())));
+                if shortage < least.0 {
+                    *least = (shortage, miss(reason));
                 }
             }
-            (Attempt::Fails { .. }, Some(_)) => {}
+            Attempt::Fails { .. } => {}
         }
-        if effort != Effort::RunnersUp && best.is_some() {
+        if effort != Effort::RunnersUp && !found.is_empty() {
             break;
         }
-        attempts_after_best += usize::from(best.is_some());
-        if runners.len() == RUNNERS_UP || attempts_after_best > RUNNER_UP_ATTEMPTS {
+        attempts_after_best += usize::from(!found.is_empty());
+        if found.len() == 1 + RUNNERS_UP || attempts_after_best > RUNNER_UP_ATTEMPTS {
             break;
         }
     }
-    match best {
-        Some(found) => {
-            let mut misses: Vec<(f64, RunnerUp)> = cheaper.into_values().collect();
-            misses.sort_by(|a, b| a.0.total_cmp(&b.0));
-            let misses = misses.into_iter().take(RUNNERS_UP).map(|(_, runner)| RunnerUp {
-                reason: format!(
-                    "{:+.0} % predicted time, but {}",
-                    100.0 * (runner.price / found.price - 1.0),
-                    runner.reason
-                ),
-                ..runner
-            });
-            let all = misses.chain(runners).collect();
-            Ok((found, all))
-        }
-        None => Err(does_not_fit(model, options, nearest.map(|(_, text)| text))),
+    if found.is_empty() {
+        return Err(does_not_fit(model, options, nearest.map(|(_, text)| text)));
     }
+    let best = found.remove(0);
+    let mut misses: Vec<(f64, Miss)> = cheaper.into_values().collect();
+    misses.sort_by(|a, b| a.0.total_cmp(&b.0));
+    let misses = misses.into_iter().take(RUNNERS_UP).map(|(_, miss)| miss).collect();
+    Ok(Outcome { best, runners_up: found, misses })
 }
 
 fn describe_ring(candidate: &Candidate) -> String {
@@ -220,7 +213,7 @@ fn describe_ring(candidate: &Candidate) -> String {
 
 fn does_not_fit(model: &str, options: &PlanOptions, nearest: Option<String>) -> PlanError {
     let pinned = [options.n.is_some(), options.limbs.is_some(), options.prime_bits.is_some()].contains(&true)
-        || options.weight_bits.is_some()
+        || options.weight_half_bits.is_some()
         || options.input_half_bits.is_some();
     let mut help = Vec::new();
     if pinned {
@@ -307,42 +300,46 @@ fn try_settings(
     ring: &Ring,
 ) -> Result<Attempt, PlanError> {
     let factors: usize = structure.factors.iter().map(Vec::len).sum();
-    let uniform = |input_half_bits: u32, bits: u32| {
-        let mut weight_bits = vec![options.weight_bits.unwrap_or(bits); factors];
+    let uniform = |input_half_bits: u32, half_bits: u32| {
+        let mut weight_half_bits = vec![options.weight_half_bits.unwrap_or(half_bits); factors];
         // The last factor gives up to one bit away, so that the output scale becomes a power of two.
-        if let (None, Some(last)) = (options.weight_bits, weight_bits.last_mut()) {
-            *last = (bits + 1).min(*WEIGHT_BITS.end());
+        if let (None, Some(last)) = (options.weight_half_bits, weight_half_bits.last_mut()) {
+            *last = (half_bits + 2).min(*WEIGHT_HALF_BITS.end());
         }
-        Settings { input_half_bits, weight_bits }
+        Settings { input_half_bits, weight_half_bits }
     };
     let follow = |settings: &Settings| walk(network, structure, ring, settings, options.encryption);
     let strain = |walk: &Walk| walk.strain(network.allowed_noise);
-    let climb = |input_half_bits: u32| {
+    let climb = |(input_half_bits, mut stride): (u32, u32)| {
         // The finest weights bound the noise from below, the coarsest bound the headroom from above.
-        let mut settings = uniform(input_half_bits, *WEIGHT_BITS.start());
+        let mut settings = uniform(input_half_bits, *WEIGHT_HALF_BITS.start());
         let mut current = follow(&settings)?;
         if current.headroom < 0.0 {
             return Ok(Climb::Lacks(-current.headroom));
         }
-        let least = strain(&follow(&uniform(input_half_bits, *WEIGHT_BITS.end()))?);
+        let least = strain(&follow(&uniform(input_half_bits, *WEIGHT_HALF_BITS.end()))?);
         if least > 1.0 {
             return Ok(Climb::Strained(least));
         }
         let mut best = (strain(&current), current.clone());
         loop {
             let mut step: Option<(f64, Settings, Walk)> = None;
-            for i in (0..factors).filter(|_| options.weight_bits.is_none()) {
-                if settings.weight_bits[i] == *WEIGHT_BITS.end() {
+            for i in (0..factors).filter(|_| options.weight_half_bits.is_none()) {
+                let mut finer = settings.clone();
+                finer.weight_half_bits[i] += stride;
+                if finer.weight_half_bits[i] > *WEIGHT_HALF_BITS.end() {
                     continue;
                 }
-                let mut finer = settings.clone();
-                finer.weight_bits[i] += 1;
                 let walk = follow(&finer)?;
                 if walk.headroom >= 0.0 && step.as_ref().is_none_or(|(least, ..)| strain(&walk) < *least) {
                     step = Some((strain(&walk), finer, walk));
                 }
             }
             let Some((strain, finer, walk)) = step else {
+                if stride > 1 {
+                    stride -= 1;
+                    continue;
+                }
                 return Ok(Climb::Reached(best.0, Box::new(best.1)));
             };
             (settings, current) = (finer, walk);
@@ -352,7 +349,9 @@ fn try_settings(
         }
     };
     let scales = options.input_half_bits.map_or(INPUT_HALF_BITS, |pinned| pinned..=pinned);
-    let climbs: Vec<Climb> = scales.into_par_iter().map(climb).collect::<Result<_, PlanError>>()?;
+    // By half bits only, and by whole bits as long as the headroom bears it: neither is always the better way up.
+    let ways: Vec<(u32, u32)> = scales.flat_map(|scale| [(scale, 1), (scale, 2)]).collect();
+    let climbs: Vec<Climb> = ways.into_par_iter().map(climb).collect::<Result<_, PlanError>>()?;
     let mut lacking = 0.0;
     let mut least_strain = f64::INFINITY;
     let mut best: Option<(f64, Box<Walk>)> = None;

@@ -202,7 +202,7 @@ fn quantised_weights_are_nearest_and_constants_exact() {
         output_range: None,
         published: 3,
     };
-    let scale = quantise::weight_scale(&map, 4);
+    let scale = quantise::weight_scale(&map, 8);
     assert_eq!(scale, 7.0);
     let quantised = QuantisedMap::new(&map, scale, cryptodl_core::ckks::Scale::from_half_bits(20));
     assert_eq!(quantised.weights, [7, -4, 2]);
@@ -287,7 +287,7 @@ fn flags_change_the_program_and_equal_flags_do_not() {
     let pinned = PlanOptions { n: Some(8192), limbs: Some(3), prime_bits: Some(30), ..PlanOptions::default() };
     let pinned = planned("mnist-1", pinned).report.params;
     assert_eq!((pinned.n, pinned.limbs, pinned.log_q.ceil()), (8192, 3, 90.0));
-    let bits = PlanOptions { weight_bits: Some(5), ..PlanOptions::default() };
+    let bits = PlanOptions { weight_half_bits: Some(10), ..PlanOptions::default() };
     let bits = planned("mnist-1-square", bits);
     for step in &bits.program.content.steps {
         if let Step::Linear { map, .. } = step {
@@ -304,7 +304,7 @@ fn what_does_not_fit_says_what_would_help() {
     assert!(message.contains("What would help: fewer pinned choices"), "{message}");
     let message = refuse(PlanOptions { n: Some(3000), ..PlanOptions::default() });
     assert!(message.contains("--n = 3000"), "{message}");
-    let message = refuse(PlanOptions { weight_bits: Some(9), ..PlanOptions::default() });
+    let message = refuse(PlanOptions { weight_half_bits: Some(18), ..PlanOptions::default() });
     assert!(message.contains("--weight-bits = 9 is not allowed: 4 to 8"), "{message}");
     let message = refuse(PlanOptions { limbs: Some(41), ..PlanOptions::default() });
     assert!(message.contains("--limbs = 41 is not allowed: 1 to 40"), "{message}");
@@ -313,7 +313,7 @@ fn what_does_not_fit_says_what_would_help() {
 #[test]
 fn plain_mode_follows_the_float_network_and_simulation_adds_the_predicted_noise() {
     let net = zoo::load("mnist-1").unwrap();
-    let plan = planned("mnist-1", PlanOptions { weight_bits: Some(8), n: Some(8192), ..PlanOptions::default() });
+    let plan = planned("mnist-1", PlanOptions { weight_half_bits: Some(16), n: Some(8192), ..PlanOptions::default() });
     let images = images(64, net.input.shape, 9);
     let float = plain::logits(&net, images.view());
     let quantised = run::plain(&plan.program, rows(&images));

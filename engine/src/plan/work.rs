@@ -3,9 +3,11 @@
 use cryptodl_core::backend::ProductPlan;
 
 use super::arrangement::Arrangement;
-use super::cost;
+use super::cost::{self, CostTable};
 use super::lowered::Lowered;
 use super::schedule::{Ring, Structure};
+
+const COST: CostTable = CostTable::SHIPPED;
 
 /// Operations of one step on one ciphertext set.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -16,6 +18,10 @@ pub struct Work {
     pub published: u64,
     /// Multiply-adds of a weight with a residue: the above times components, limbs and N.
     pub residue_multiply_adds: u64,
+    /// Residues that linear maps read.
+    pub map_reads: u64,
+    /// Residues that linear maps write.
+    pub map_writes: u64,
     /// Products of residues.
     pub multiplies: u64,
     /// Transforms of one polynomial modulo one prime.
@@ -31,6 +37,8 @@ impl Work {
             multiply_adds: self.multiply_adds + other.multiply_adds,
             published: self.published + other.published,
             residue_multiply_adds: self.residue_multiply_adds + other.residue_multiply_adds,
+            map_reads: self.map_reads + other.map_reads,
+            map_writes: self.map_writes + other.map_writes,
             multiplies: self.multiplies + other.multiplies,
             ntts: self.ntts + other.ntts,
             conversions: self.conversions + other.conversions,
@@ -39,10 +47,12 @@ impl Work {
 
     fn price(&self, ring: &Ring) -> f64 {
         let n = ring.n as f64;
-        self.residue_multiply_adds as f64 * cost::planes(ring.prime_bits) * cost::MULTIPLY_ADD_PLANE
-            + self.multiplies as f64 * cost::MULTIPLY
-            + self.ntts as f64 * n * libm::log2(n) * cost::NTT_LAYER
-            + self.conversions as f64 * cost::CONVERT
+        self.residue_multiply_adds as f64 * cost::planes(ring.prime_bits) * COST.multiply_add_plane
+            + self.map_reads as f64 * COST.map_read
+            + self.map_writes as f64 * COST.map_write
+            + self.multiplies as f64 * COST.multiply
+            + self.ntts as f64 * n * libm::log2(n) * COST.ntt_layer
+            + self.conversions as f64 * COST.convert
     }
 }
 
@@ -57,10 +67,13 @@ pub fn steps(network: &Lowered, structure: &Structure, ring: &Ring) -> Vec<Work>
         for &count in counts {
             let map = &network.factor(stage, first, count).expect("structures use factors that exist").map;
             let multiply_adds = map.geometry.multiply_adds();
+            let residues = (components * level * ring.n) as u64;
             work.push(Work {
                 multiply_adds,
                 published: map.published,
-                residue_multiply_adds: multiply_adds * (components * level * ring.n) as u64,
+                residue_multiply_adds: multiply_adds * residues,
+                map_reads: map.geometry.inputs() as u64 * residues,
+                map_writes: map.geometry.outputs() as u64 * residues,
                 ..Work::default()
             });
             first += count;
@@ -123,7 +136,7 @@ pub fn price(network: &Lowered, structure: &Structure, ring: &Ring, public: bool
     let inputs = network.stages[0].run[0].geometry.inputs();
     let residues = (inputs * ring.primes.len() * ring.n) as f64;
     let stored = if public { 2.0 } else { 1.0 };
-    let input = residues * (2.0 * cost::PACK + if public { 0.0 } else { cost::EXPAND });
+    let input = residues * (2.0 * COST.pack + if public { 0.0 } else { COST.expand });
     let bytes = residues * stored * f64::from(ring.prime_bits) / 8.0;
-    batch.div_ceil(ring.n) as f64 * (per_set + input + bytes * cost::BYTE)
+    batch.div_ceil(ring.n) as f64 * (per_set + input + bytes * COST.byte)
 }
