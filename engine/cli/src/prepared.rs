@@ -26,6 +26,13 @@ impl Prepared {
     pub fn new(model: &str, options: &PlanOptions, execution: &Execution) -> Result<Self> {
         let start = Instant::now();
         let (network, plan) = load_and_plan(model, options)?;
+        let prepared = Prepared::with_plan(network, plan, execution)?;
+        Ok(Prepared { seconds: start.elapsed().as_secs_f64(), ..prepared })
+    }
+
+    /// With a plan that is there already.
+    pub fn with_plan(network: Network, plan: Plan, execution: &Execution) -> Result<Self> {
+        let start = Instant::now();
         let params = plan.program.params()?;
         let server = execution.server(&plan.program, &params)?;
         let spec = plan.program.client_spec();

@@ -19,7 +19,7 @@ pub struct RunReport {
     pub model: String,
     dataset: String,
     #[serde(flatten)]
-    machine: Machine,
+    pub machine: Machine,
     program: String,
     encryption: String,
     params: ParamsReport,

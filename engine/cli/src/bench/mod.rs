@@ -4,6 +4,8 @@
 //! small one: what computes something else is an error, not a time. Models are timed as `run` does it, with their accuracy, and
 //! in turns with plaintext PyTorch where that is at hand.
 
+mod alternatives;
+mod calibrate;
 mod cases;
 mod client;
 mod models;
@@ -17,6 +19,8 @@ use anyhow::{Result, ensure};
 use cryptodl_core::backend::{Backend, Ceilings, Effort, Measured, Shape, Timing, time};
 use serde::Serialize;
 
+pub use alternatives::Alternatives;
+pub use calibrate::Calibration;
 pub use cases::{Shipped, programs, transforms};
 pub use client::client;
 pub use models::{EndToEnd, Limits, end_to_end};

@@ -188,7 +188,7 @@ impl Report {
 }
 
 /// A table with these columns.
-fn table(header: &str, rows: impl IntoIterator<Item = Vec<String>>) -> String {
+pub(super) fn table(header: &str, rows: impl IntoIterator<Item = Vec<String>>) -> String {
     let columns = header.split('|').count();
     let mut text = format!("| {header} |\n|{}\n", "---|".repeat(columns));
     for row in rows {

@@ -4,18 +4,23 @@ use std::collections::HashSet;
 use std::fs;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use cryptodl_core::backend::conformance::params_for_tests;
 use cryptodl_core::backend::{Ceilings, Effort, Measured};
 use cryptodl_core::ckks::Params;
+use cryptodl_core::ring::RnsBasis;
 use cryptodl_cpu::Cpu;
 use cryptodl_engine::plan::{DEFAULT_BATCH, PlanError, PlanOptions, ScheduleKind, plan};
 use cryptodl_models::data::dataset_dir;
 use cryptodl_models::{Network, zoo};
 
-use crate::bench::{Bench, EndToEnd, Limits, Peer, Report, Shipped, client, draw, end_to_end, programs, transforms};
+use crate::bench::{
+    Alternatives, Bench, Calibration, EndToEnd, Limits, Peer, Report, Shipped, client, draw, end_to_end, programs,
+    transforms,
+};
 use crate::files::{self, Access, Output};
 use crate::flags::{Backend, Execution, Kernels, one_of};
 use crate::gpu::Choice;
@@ -43,6 +48,8 @@ Examples:
   cryptodl bench --only models --model mnist-1 --json bench.json --plots plots
   cryptodl bench --only kernels --backend cpu --threads 1 --model mnist-1
   cryptodl bench --kernels avx2 --model mnist-1
+  cryptodl bench --calibrate
+  cryptodl bench --alternatives --model mnist-1 --model mnist-1-square
   cryptodl bench --adapter llvmpipe --quick --markdown bench.md")]
 pub struct BenchCommand {
     /// Measure this model, a shipped one or a .toml file; may be given more than once [default: the kernels of all shipped models,
@@ -61,6 +68,12 @@ pub struct BenchCommand {
     /// The Python with PyTorch
     #[arg(long, value_name = "PROGRAM", default_value = "python3")]
     python: String,
+    /// Measure instead what the planner's cost table would be on this machine, on one core
+    #[arg(long, conflicts_with_all = ["models", "only", "images", "repeat", "python", "plots", "adapter", "memory_budget"])]
+    calibrate: bool,
+    /// Measure instead the schedules that the planner found to fit beside the one that it chose
+    #[arg(long, conflicts_with_all = ["calibrate", "only", "python", "plots"])]
+    alternatives: bool,
     /// Small operands, few repetitions and images: whether it works, not how fast
     #[arg(long)]
     quick: bool,
@@ -87,14 +100,20 @@ const PARTS: [(&str, Part); 2] = [("kernels", Part::Kernels), ("models", Part::M
 const FULL: Effort = Effort { repetitions: 9, seconds: 0.02, bytes: 128 << 20 };
 const QUICK: Effort = Effort { repetitions: 3, seconds: 0.002, bytes: 4 << 20 };
 
-/// Images with `--quick`, and how often they are classified.
+/// Images with `--quick`.
 const QUICK_IMAGES: usize = 64;
-const QUICK_REPEAT: usize = 1;
+
+/// How often images are classified.
+const FULL_REPEAT: NonZeroUsize = NonZeroUsize::new(9).expect("not zero");
+const QUICK_REPEAT: NonZeroUsize = NonZeroUsize::new(1).expect("not zero");
 
 /// What is measured as a whole where no model is named.
 const DEFAULT_MODEL: &str = "mnist-1";
 
 const SCHEDULES: [(ScheduleKind, &str); 2] = [(ScheduleKind::Auto, "auto"), (ScheduleKind::Layered, "layered")];
+
+const CORE_ONLY: &str =
+    "--calibrate measures one core of the CPU, which is what the planner's table is of: leave out --backend gpu";
 
 /// Dimensions of the transforms.
 const DIMENSIONS: std::ops::RangeInclusive<u32> = 12..=16;
@@ -108,6 +127,8 @@ impl BenchCommand {
                 bail!("--kernels reference: the reference is what results are compared with; name other kernels")
             }
             (Backend::Gpu, Kernels::Named(_)) => bail!("{CPU_KERNELS_ONLY}"),
+            (Backend::Gpu, _) if self.calibrate => bail!("{CORE_ONLY}"),
+            _ if self.calibrate => None,
             (Backend::Cpu, _) | (Backend::Auto, Kernels::Named(_)) => None,
             (Backend::Gpu, Kernels::Auto) => Some(Choice::new(self.execution.place.adapter.as_deref())?),
             (Backend::Auto, Kernels::Auto) => Choice::automatic().transpose()?,
@@ -118,6 +139,19 @@ impl BenchCommand {
         };
         let markdown = self.markdown.as_ref().map(|path| Output::create(path, Access::Everybody)).transpose()?;
         let json = self.json.create()?;
+        let write = |text: String| markdown.map_or(Ok(()), |file| file.write(|file| file.write_all(text.as_bytes())));
+        if self.calibrate {
+            let open = |basis: &Arc<RnsBasis>| Cpu::with_kernels(basis.clone(), kernels);
+            let calibration = Calibration::measure(open, self.effort())?;
+            write(calibration.text())?;
+            return json.show(&calibration, || calibration.text());
+        }
+        if self.alternatives {
+            let (models, repeat) = (self.whole_models(), self.repetitions());
+            let alternatives = Alternatives::measure(&models, (self.image_count(), repeat), &self.execution)?;
+            write(alternatives.text())?;
+            return json.show(&alternatives, || alternatives.text());
+        }
         if let Some(folder) = &self.plots {
             fs::create_dir_all(folder).with_context(|| format!("cannot make the folder {}", folder.display()))?;
         }
@@ -125,9 +159,7 @@ impl BenchCommand {
             Some(choice) => self.measure(|params| choice.timed(params))?,
             None => self.measure(|params| Ok(Cpu::with_kernels(params.basis().clone(), kernels)))?,
         };
-        if let Some(file) = markdown {
-            file.write(|file| file.write_all(report.text().as_bytes()))?;
-        }
+        write(report.text())?;
         if let Some(folder) = &self.plots {
             for (name, drawing) in draw(&report)? {
                 let file = Output::create(&folder.join(name), Access::Everybody)?;
@@ -138,15 +170,13 @@ impl BenchCommand {
     }
 
     fn measure<B: Measured>(&self, open: impl Fn(&Params) -> Result<B>) -> Result<Report> {
-        let effort = if self.quick { QUICK } else { FULL };
         let bar = Bar::new("bench");
         let first = open(&params_for_tests(1 << DIMENSIONS.start())?)?;
-        let mut bench = Bench::new(&first, effort, &bar)?;
+        let mut bench = Bench::new(&first, self.effort(), &bar)?;
         let (mut models, mut skipped) = (Vec::new(), Vec::new());
         // Models come first: kernels leave memory behind, which would count as theirs.
         if self.only != Some(Part::Kernels) {
-            let names = if self.models.is_empty() { vec![DEFAULT_MODEL.to_owned()] } else { self.models.clone() };
-            for name in names {
+            for name in self.whole_models() {
                 bar.say(format!("{name}, end to end"));
                 models.extend(self.end_to_end(&name, &first, bench.ceilings(), &mut skipped)?);
             }
@@ -157,6 +187,24 @@ impl BenchCommand {
         let clock = if first.kernel_seconds().is_some() { "device" } else { "host" };
         let ceilings = bench.ceilings().clone();
         Ok(Report::new((Machine::of(&first), clock, ceilings), bench.rows, models, skipped))
+    }
+
+    fn effort(&self) -> Effort {
+        if self.quick { QUICK } else { FULL }
+    }
+
+    /// The models that are measured as a whole.
+    fn whole_models(&self) -> Vec<String> {
+        if self.models.is_empty() { vec![DEFAULT_MODEL.to_owned()] } else { self.models.clone() }
+    }
+
+    fn image_count(&self) -> usize {
+        self.images.unwrap_or(if self.quick { QUICK_IMAGES } else { DEFAULT_BATCH })
+    }
+
+    /// Computations of every model.
+    fn repetitions(&self) -> NonZeroUsize {
+        self.repeat.unwrap_or(if self.quick { QUICK_REPEAT } else { FULL_REPEAT })
     }
 
     fn kernels<B: Measured>(
@@ -197,10 +245,8 @@ impl BenchCommand {
             return Ok(Vec::new());
         };
         let mut samples = Samples::load(&network, None, None)?;
-        let default = if self.quick { QUICK_IMAGES } else { DEFAULT_BATCH };
-        samples.truncate(self.images.unwrap_or(default))?;
-        let repeat = if self.quick { QUICK_REPEAT } else { FULL.repetitions };
-        let repeat = self.repeat.map_or(repeat, NonZeroUsize::get);
+        samples.truncate(self.image_count())?;
+        let repeat = self.repetitions().get();
 
         // One line is enough, whatever the model.
         let mut lost = |error: anyhow::Error| {

@@ -150,3 +150,41 @@ fn what_cannot_be_measured_is_said() {
     }
     assert!(fail(here, "bench --only everything", 2).contains("kernels, models"));
 }
+
+#[test]
+fn a_calibration_prices_every_operation() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let report = json(folder.path(), "bench --calibrate --quick --markdown table.md");
+    let table = fs::read_to_string(folder.path().join("table.md")).expect("written");
+    assert!(fail(folder.path(), "bench --calibrate --backend gpu", 1).contains("one core of the CPU"));
+    for operation in
+        ["multiply_add_plane", "map_read", "map_write", "pack", "expand", "multiply", "ntt_layer", "convert"]
+    {
+        assert!(positive(&report["measured"][operation]), "{operation}: {report}");
+        assert!(positive(&report["shipped"][operation]), "{operation}: {report}");
+    }
+    assert_eq!((&report["threads"], &report["measured"]["byte"]), (&1.into(), &report["shipped"]["byte"]));
+    assert_eq!(table.matches("\n| ").count(), 9, "{table}");
+}
+
+#[test]
+fn alternatives_are_predicted_and_measured_the_chosen_one_first() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let here = folder.path();
+    let report = json(here, &format!("bench --alternatives --quick --backend cpu --model {SMALL} --markdown table.md"));
+    let plan = json(here, &format!("plan --model {SMALL}"));
+    let model = &report["models"][0];
+    let schedules = model["schedules"].as_array().expect("schedules");
+    assert!(schedules.len() > 1, "{model}");
+    assert_eq!((&schedules[0]["run"]["program"], &schedules[0]["schedule"]), (&plan["program"], &plan["schedule"]));
+    assert!(model["chosen_by_fastest"].as_f64().is_some_and(|ratio| ratio >= 1.0), "{model}");
+    let predicted = |i: usize| schedules[i]["predicted_seconds"].as_f64().expect("seconds");
+    let table = fs::read_to_string(here.join("table.md")).expect("written");
+    for (i, schedule) in schedules.iter().enumerate() {
+        assert!(predicted(i) >= predicted(0), "{model}");
+        assert!(schedule["run"]["encrypted"]["accuracy"].as_f64().is_some_and(|a| a >= 0.95), "{schedule}");
+        assert!(table.contains(schedule["schedule"].as_str().expect("text")), "{table}");
+        assert!(schedules[..i].iter().all(|other| other["run"]["program"] != schedule["run"]["program"]), "{model}");
+    }
+    assert!(fail(here, "bench --alternatives --calibrate", 2).contains("cannot be used with"));
+}
