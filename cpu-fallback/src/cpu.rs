@@ -83,6 +83,10 @@ impl Backend for Cpu {
         &self.basis
     }
 
+    fn is_fused(&self) -> bool {
+        true
+    }
+
     fn shape<'a>(&self, x: &'a CpuTensor) -> &'a Shape {
         x.shape()
     }

@@ -46,16 +46,13 @@ impl Place {
         Place { limb: rest / shape.values, value: rest % shape.values, component }
     }
 
-    /// The place relative to `from` moved to be relative to `to`, or `None` outside `from`.
-    fn moved(self, from: &Window, to: &Window) -> Option<Self> {
-        let inside = from.limbs.contains(&self.limb)
-            && from.values.contains(&self.value)
-            && from.components.contains(&self.component);
-        inside.then(|| Place {
+    /// The place in window `from` moved to window `to`.
+    fn moved(self, from: &Window, to: &Window) -> Self {
+        Place {
             limb: self.limb - from.limbs.start + to.limbs.start,
             value: self.value - from.values.start + to.values.start,
             component: self.component - from.components.start + to.components.start,
-        })
+        }
     }
 }
 
@@ -143,11 +140,28 @@ impl CpuTensor {
     pub fn copy(&self, from: &Window, out: &mut CpuTensor, to: &Window) {
         assert_eq!(from.extents(), to.extents(), "windows of a copy");
         assert!(contains(&self.shape, from) && contains(&out.shape, to), "window {from:?} or {to:?} leaves its tensor");
-        out.par_rows_mut().for_each(|(place, row)| {
-            if let Some(source) = place.moved(to, from) {
-                row[to.lanes.clone()].copy_from_slice(&self.row(source)[from.lanes.clone()]);
-            }
+        out.window_rows_mut(to).into_par_iter().for_each(|(place, row)| {
+            row.copy_from_slice(&self.row(place.moved(to, from))[from.lanes.clone()]);
         });
+    }
+
+    /// The lanes of every polynomial in a window, with its place.
+    fn window_rows_mut(&mut self, window: &Window) -> Vec<(Place, &mut [u32])> {
+        let Shape { components, lanes, .. } = self.shape;
+        let limb_len = self.shape.limb_len();
+        let mut rows = Vec::with_capacity(window.limbs.len() * window.values.len() * window.components.len());
+        let blocks = self.residues.chunks_exact_mut(limb_len.max(1)).enumerate();
+        for (limb, block) in blocks.skip(window.limbs.start).take(window.limbs.len()) {
+            let values = block.chunks_exact_mut((components * lanes).max(1)).enumerate();
+            for (value, block) in values.skip(window.values.start).take(window.values.len()) {
+                let all = block.chunks_exact_mut(lanes.max(1)).enumerate();
+                let kept = all.skip(window.components.start).take(window.components.len());
+                rows.extend(
+                    kept.map(|(component, row)| (Place { limb, value, component }, &mut row[window.lanes.clone()])),
+                );
+            }
+        }
+        rows
     }
 }
 

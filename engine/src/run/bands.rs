@@ -1,8 +1,8 @@
 //! In which order the parts of the layers are computed, so that what is alive at a time fits a memory budget.
 //!
 //! A layer's values are channels times positions (pixels). A convolution needs only some rows of the layer before it, so a
-//! network can run band by band: each layer keeps a window of positions that slides along as the next one asks for more.
-//! Nothing is computed twice.
+//! network can run band by band: each layer keeps a window of positions that moves along as the next one asks for more. A window is
+//! a circular buffer, so that nothing is copied when it moves; and nothing is computed twice.
 
 use std::ops::Range;
 
@@ -37,14 +37,7 @@ pub enum Action {
         /// Positions.
         positions: Range<usize>,
     },
-    /// Makes `window` the positions that are kept of `layer`; those that were kept before and are not in it are forgotten.
-    Slide {
-        /// Layer.
-        layer: usize,
-        /// Positions.
-        window: Range<usize>,
-    },
-    /// Computes `positions` of `layer` into its window, from the window of the layer before.
+    /// Computes `positions` of `layer` into its window, from the window of the layer before. What is kept for longest makes room.
     Compute {
         /// Layer.
         layer: usize,
@@ -63,6 +56,8 @@ pub enum Action {
 pub struct Schedule {
     /// What the executor does.
     pub actions: Vec<Action>,
+    /// For each layer, how many positions its window has room for from the first [`Action::Compute`] on.
+    pub rooms: Vec<usize>,
     /// The most bytes that are alive at a time.
     pub peak: u64,
 }
@@ -73,12 +68,11 @@ pub fn schedule(layers: &[Layer], input_bytes: u64, budget: u64) -> Result<Sched
     let mut least = u64::MAX;
     // The same sizes whatever the budget, so that what is named as the least suffices.
     for target in (0..u64::BITS).rev().map(|bit| 1 << bit) {
-        let actions = Scheduler::new(layers, target).run();
-        let peak = peak(layers, input_bytes, &actions);
-        if peak <= budget {
-            return Ok(Schedule { actions, peak });
+        let found = Scheduler::new(layers, target).run(input_bytes);
+        if found.peak <= budget {
+            return Ok(found);
         }
-        least = least.min(peak);
+        least = least.min(found.peak);
         if layers.iter().all(|layer| band(layer, target) == 1) {
             break;
         }
@@ -95,19 +89,40 @@ struct Scheduler<'a> {
     layers: &'a [Layer],
     target: u64,
     windows: Vec<Range<usize>>,
+    /// The longest of each layer's windows.
+    rooms: Vec<usize>,
+    /// Whether each of a layer's windows was computed at once and shares nothing with the one before.
+    replaced: Vec<bool>,
     actions: Vec<Action>,
 }
 
 impl<'a> Scheduler<'a> {
     fn new(layers: &'a [Layer], target: u64) -> Self {
-        Scheduler { layers, target, windows: vec![0..0; layers.len()], actions: Vec::new() }
+        let count = layers.len();
+        Scheduler {
+            layers,
+            target,
+            windows: vec![0..0; count],
+            rooms: vec![0; count],
+            replaced: vec![true; count],
+            actions: Vec::new(),
+        }
     }
 
-    fn run(mut self) -> Vec<Action> {
+    fn run(mut self, input_bytes: u64) -> Schedule {
         if let Some(last) = self.layers.len().checked_sub(1) {
             self.ask(last, 0..self.layers[last].needs.len());
         }
-        self.actions
+        let Scheduler { layers, rooms, replaced, mut actions, .. } = self;
+        for action in &mut actions {
+            if let Action::Compute { layer, positions } = action
+                && replaced[*layer]
+            {
+                *action = Action::Replace { layer: *layer, positions: positions.clone() };
+            }
+        }
+        let peak = peak(layers, input_bytes, &actions, &rooms);
+        Schedule { actions, rooms, peak }
     }
 
     /// Has `wanted` of a layer in its window.
@@ -116,15 +131,13 @@ impl<'a> Scheduler<'a> {
         if have.start <= wanted.start && wanted.end <= have.end {
             return;
         }
-        debug_assert!(have.start <= wanted.start, "windows only slide forward");
+        debug_assert!(have.start <= wanted.start, "windows only move forward");
         let kept = wanted.start..have.end.max(wanted.start);
         self.windows[layer] = wanted.clone();
+        self.rooms[layer] = self.rooms[layer].max(wanted.len());
         let positions = self.layers[layer].needs.len();
         let step = band(&self.layers[layer], self.target);
-        let at_once = kept.is_empty() && wanted.len() <= step;
-        if !at_once {
-            self.actions.push(Action::Slide { layer, window: wanted.clone() });
-        }
+        self.replaced[layer] &= kept.is_empty() && wanted.len() <= step;
         let mut start = kept.end;
         while start < wanted.end {
             let band = start..(start + step).min(wanted.end);
@@ -132,10 +145,7 @@ impl<'a> Scheduler<'a> {
                 self.ask(before, self.layers[layer].needs(&band));
             }
             start = band.end;
-            self.actions.push(match at_once {
-                true => Action::Replace { layer, positions: band },
-                false => Action::Compute { layer, positions: band },
-            });
+            self.actions.push(Action::Compute { layer, positions: band });
         }
         if wanted.end == positions {
             self.actions.push(Action::Release { layer });
@@ -145,27 +155,21 @@ impl<'a> Scheduler<'a> {
 }
 
 /// The most bytes that are alive at a time.
-fn peak(layers: &[Layer], input_bytes: u64, actions: &[Action]) -> u64 {
+fn peak(layers: &[Layer], input_bytes: u64, actions: &[Action], rooms: &[usize]) -> u64 {
     let mut input = input_bytes;
     let mut windows = vec![0u64; layers.len()];
     let mut peak = input_bytes;
     for action in actions {
-        if let Action::Replace { layer, .. } = action {
-            windows[*layer] = 0;
-        }
-        let alive = input + windows.iter().sum::<u64>();
         match action {
             Action::Replace { layer, positions } => {
+                windows[*layer] = 0;
+                let alive = input + windows.iter().sum::<u64>();
                 peak = peak.max(alive + positions.len() as u64 * layers[*layer].working_bytes);
                 windows[*layer] = positions.len() as u64 * layers[*layer].result_bytes;
             }
-            Action::Slide { layer, window } => {
-                // The old and the new window are there together while the overlap is copied.
-                let bytes = window.len() as u64 * layers[*layer].result_bytes;
-                peak = peak.max(alive + bytes);
-                windows[*layer] = bytes;
-            }
             Action::Compute { layer, positions } => {
+                windows[*layer] = rooms[*layer] as u64 * layers[*layer].result_bytes;
+                let alive = input + windows.iter().sum::<u64>();
                 peak = peak.max(alive + positions.len() as u64 * layers[*layer].working_bytes);
             }
             Action::Release { layer } => {
@@ -179,6 +183,7 @@ fn peak(layers: &[Layer], input_bytes: u64, actions: &[Action]) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use cryptodl_core::backend::Positions;
     use proptest::prelude::*;
 
     use super::*;
@@ -209,40 +214,38 @@ mod tests {
     }
 
     /// Follows the actions and checks that everything needed is there.
-    fn follow(layers: &[Layer], actions: &[Action]) -> Vec<Vec<usize>> {
-        let mut windows: Vec<Range<usize>> = vec![0..0; layers.len()];
-        let mut ready: Vec<Vec<bool>> = layers.iter().map(|layer| vec![false; layer.needs.len()]).collect();
+    fn follow(layers: &[Layer], Schedule { actions, rooms, .. }: &Schedule) -> Vec<Vec<usize>> {
+        let mut windows: Vec<Option<Positions>> = vec![None; layers.len()];
         let mut computed: Vec<Vec<usize>> = layers.iter().map(|layer| vec![0; layer.needs.len()]).collect();
         let mut released = 0;
         for action in actions {
-            if let Action::Replace { layer, positions } = action {
-                windows[*layer] = positions.clone();
-                ready[*layer].fill(false);
-            }
             match action {
-                Action::Slide { layer, window } => {
-                    let outside = ready[*layer].iter_mut().enumerate().filter(|(p, _)| !window.contains(p));
-                    outside.for_each(|(_, ready)| *ready = false);
-                    windows[*layer] = window.clone();
-                }
                 Action::Compute { layer, positions } | Action::Replace { layer, positions } => {
+                    assert!(*layer >= released);
                     for p in positions.clone() {
-                        assert!(windows[*layer].contains(&p));
-                        assert!(*layer >= released);
-                        if *layer > 0 {
-                            assert!(layers[*layer].needs[p].clone().all(|q| ready[*layer - 1][q]), "{action:?}");
+                        if let Some(before) = layer.checked_sub(1) {
+                            let before = windows[before].as_ref().expect("the layer before has a window");
+                            layers[*layer].needs[p].clone().for_each(|q| _ = before.place(q));
                         }
-                        ready[*layer][p] = true;
                         computed[*layer][p] += 1;
+                    }
+                    if matches!(action, Action::Replace { .. }) {
+                        windows[*layer] = Some(Positions::of(positions.clone()));
+                    } else {
+                        windows[*layer].get_or_insert_with(|| Positions::with_room(rooms[*layer])).push(positions);
                     }
                 }
                 Action::Release { layer } => {
                     released = released.max(*layer);
-                    ready[..*layer].iter_mut().for_each(|ready| ready.fill(false));
+                    windows[..*layer].fill(None);
                 }
             }
         }
-        assert!(ready.last().unwrap().iter().all(|&ready| ready), "the result is complete");
+        let last = windows.last().unwrap().as_ref().expect("the result");
+        assert!(
+            (0..layers.last().unwrap().needs.len()).all(|p| last.place(p) == p),
+            "the result is complete and in order"
+        );
         computed
     }
 
@@ -252,12 +255,12 @@ mod tests {
             shapes in prop::collection::vec((1usize..4, 1usize..3, 0usize..2), 1..5), side in 6usize..14, share in 0.0..1.2f64,
         ) {
             let layers = network(&shapes, side);
-            let whole = peak(&layers, 100, &Scheduler::new(&layers, u64::MAX).run());
+            let whole = Scheduler::new(&layers, u64::MAX).run(100).peak;
             let budget = (share * whole as f64) as u64;
             match schedule(&layers, 100, budget) {
-                Ok(Schedule { actions, peak }) => {
-                    prop_assert!(peak <= budget);
-                    for counts in follow(&layers, &actions) {
+                Ok(found) => {
+                    prop_assert!(found.peak <= budget);
+                    for counts in follow(&layers, &found) {
                         // Strides above the kernel skip positions; sliding windows compute none twice.
                         prop_assert!(counts.iter().all(|&count| count <= 1));
                     }
@@ -278,7 +281,7 @@ mod tests {
     #[test]
     fn bands_take_a_fraction_of_the_whole() {
         let layers = network(&[(3, 1, 0), (3, 1, 0), (2, 2, 0), (3, 1, 0)], 28);
-        let whole = peak(&layers, 100, &Scheduler::new(&layers, u64::MAX).run());
-        follow(&layers, &schedule(&layers, 100, whole / 4).unwrap().actions);
+        let whole = Scheduler::new(&layers, u64::MAX).run(100).peak;
+        follow(&layers, &schedule(&layers, 100, whole / 4).unwrap());
     }
 }

@@ -4,7 +4,8 @@ use std::ops::Range;
 use std::time::Instant;
 
 use cryptodl_core::backend::{
-    self, Backend, BackendError, Horner, KeySwitch, LinearMap, ProductPlan, Shape, SlotwiseOp, slotwise_shape,
+    self, Backend, BackendError, Horner, KeySwitch, LinearMap, Positions, ProductPlan, Shape, SlotwiseOp,
+    slotwise_shape,
 };
 use cryptodl_core::ckks::Params;
 
@@ -199,15 +200,15 @@ impl Layers {
         report: &mut ComputeReport,
         progress: &dyn Fn(usize),
     ) -> Result<B::Tensor, RunError> {
-        let mut run =
-            Run { layers: self, backend, key, report, windows: vec![Some((0..self.planes(&self.units, 0), x))] };
+        let input = Window { positions: Positions::of(0..self.planes(&self.units, 0)), x };
+        let mut run = Run { layers: self, backend, key, report, windows: vec![Some(input)], last: Instant::now() };
         run.windows.resize_with(self.units.len() + 1, || None);
         for (done, action) in self.schedule.actions.iter().enumerate() {
             run.follow(action)?;
             progress(done + 1);
         }
         let result = run.windows.pop().flatten();
-        Ok(result.expect("the schedule ends with the result").1)
+        Ok(result.expect("the schedule ends with the result").x)
     }
 
     /// Positions of the operand of a unit. The input's values are as many positions of one channel, or all at one.
@@ -255,8 +256,11 @@ impl Op {
     }
 }
 
-/// The positions that are kept of a unit's result, and their values: channels times positions.
-type Window<T> = (Range<usize>, T);
+/// What is kept of a unit's result: some positions of every channel.
+struct Window<T> {
+    positions: Positions,
+    x: T,
+}
 
 /// One set on its way through the layers.
 struct Run<'a, B: Backend> {
@@ -266,6 +270,8 @@ struct Run<'a, B: Backend> {
     report: &'a mut ComputeReport,
     /// The input's, then every unit's.
     windows: Vec<Option<Window<B::Tensor>>>,
+    /// When the time that is in the report ended.
+    last: Instant,
 }
 
 impl<B: Backend> Run<'_, B> {
@@ -273,53 +279,50 @@ impl<B: Backend> Run<'_, B> {
         match action {
             Action::Replace { layer, positions } => {
                 self.windows[layer + 1] = None;
-                let result = self.compute(*layer, positions)?;
-                self.windows[layer + 1] = Some((positions.clone(), result));
-            }
-            Action::Slide { layer, window } => {
-                let old = self.windows[layer + 1].take();
-                let unit = &self.layers.units[*layer];
-                let whole = &self.layers.shapes[unit.ops.end];
-                let channels = whole.values / unit.positions;
-                let mut new = self.backend.any(Shape { values: channels * window.len(), ..whole.clone() })?;
-                if let Some((range, old)) = old {
-                    let kept = window.start..range.end.min(window.end);
-                    self.copy_positions(channels, &kept, (&range, &old), (window, &mut new))?;
-                }
-                self.windows[layer + 1] = Some((window.clone(), new));
+                let x = self.compute(*layer, positions)?;
+                self.windows[layer + 1] = Some(Window { positions: Positions::of(positions.clone()), x });
             }
             Action::Compute { layer, positions } => {
+                let mut window = match self.windows[layer + 1].take() {
+                    Some(window) => window,
+                    None => self.window(*layer)?,
+                };
                 let result = self.compute(*layer, positions)?;
-                let (window, mut kept) = self.windows[layer + 1].take().expect("a window is made before it is filled");
-                let channels = self.backend.shape(&result).values / positions.len();
-                self.copy_positions(channels, positions, (positions, &result), (&window, &mut kept))?;
-                self.windows[layer + 1] = Some((window, kept));
+                self.keep(&result, positions, &mut window)?;
+                self.windows[layer + 1] = Some(window);
+                self.account_time(self.layers.units[*layer].ops.end - 1);
             }
             Action::Release { layer } => self.windows[..=*layer].fill_with(|| None),
         }
         Ok(())
     }
 
-    /// Copies `positions` of every channel from one window to another.
-    fn copy_positions(
-        &self,
-        channels: usize,
+    /// An empty window for a unit's result.
+    fn window(&self, unit: usize) -> Result<Window<B::Tensor>, BackendError> {
+        let room = self.layers.schedule.rooms[unit];
+        let unit = &self.layers.units[unit];
+        let whole = &self.layers.shapes[unit.ops.end];
+        let x = self.backend.any(Shape { values: whole.values / unit.positions * room, ..whole.clone() })?;
+        Ok(Window { positions: Positions::with_room(room), x })
+    }
+
+    /// Copies `positions` of a unit's result, which are all of `result`, to its window.
+    fn keep(
+        &mut self,
+        result: &B::Tensor,
         positions: &Range<usize>,
-        (from, x): (&Range<usize>, &B::Tensor),
-        (to, out): (&Range<usize>, &mut B::Tensor),
+        window: &mut Window<B::Tensor>,
     ) -> Result<(), BackendError> {
-        if positions.is_empty() {
-            return Ok(());
-        }
-        let values = |window: &Range<usize>, channel: usize| {
-            let start = channel * window.len() + positions.start - window.start;
-            start..start + positions.len()
-        };
-        let (source, target) = (self.backend.shape(x).window(), self.backend.shape(out).window());
-        for channel in 0..channels {
-            let (source, target) = (source.clone(), target.clone());
-            let (source, target) = (source.with_values(values(from, channel)), target.with_values(values(to, channel)));
-            self.backend.copy(x, &source, out, &target)?;
+        window.positions.push(positions);
+        let (source, target) = (self.backend.shape(result).window(), self.backend.shape(&window.x).window());
+        let room = window.positions.room();
+        for channel in 0..source.values.len() / positions.len() {
+            for (run, place) in window.positions.runs(positions.clone()) {
+                let values = |first: usize| first..first + run.len();
+                let from = source.clone().with_values(values(channel * positions.len() + run.start - positions.start));
+                let to = target.clone().with_values(values(channel * room + place));
+                self.backend.copy(result, &from, &mut window.x, &to)?;
+            }
         }
         Ok(())
     }
@@ -327,19 +330,23 @@ impl<B: Backend> Run<'_, B> {
     /// `positions` of a unit's result, from the window of the unit before.
     fn compute(&mut self, unit: usize, positions: &Range<usize>) -> Result<B::Tensor, RunError> {
         let layers = self.layers;
-        let (window, x) = self.windows[unit].take().expect("the schedule has what a unit needs");
+        let Window { positions: held, x } = self.windows[unit].take().expect("the schedule has what a unit needs");
         let planes = layers.planes(&layers.units, unit);
         let ops = &layers.units[unit].ops;
         let restricted = match &layers.ops[ops.start] {
-            Op::Linear(map) if *positions != (0..layers.units[unit].positions) || window != (0..planes) => {
-                Some(map.restrict(positions.clone(), planes, window.clone()))
+            Op::Linear(map) if *positions != (0..layers.units[unit].positions) || held != Positions::of(0..planes) => {
+                Some(map.restrict(positions.clone(), planes, &held))
             }
             _ => None,
         };
-        let mut result: Option<B::Tensor> = None;
+        let mut result = match &layers.ops[ops.start] {
+            Op::Linear(_) => None,
+            // Only the input comes before an activation, one channel of positions.
+            _ if positions.len() < layers.units[unit].positions => Some(self.values(&x, positions.clone())?),
+            _ => None,
+        };
         for part in layers.parts(ops) {
             let head = restricted.as_ref().filter(|_| part.start == ops.start);
-            let started = Instant::now();
             let operand = result.as_ref().unwrap_or(&x);
             let (y, residue_multiply_adds) = match &layers.ops[part.start] {
                 Op::Switched(polynomial, step) => (self.activation(polynomial, step, operand)?, 0),
@@ -347,15 +354,10 @@ impl<B: Backend> Run<'_, B> {
                 _ => self.slotwise(&part, head, operand)?,
             };
             self.backend.synchronise()?;
-            self.account(
-                &part,
-                started.elapsed().as_secs_f64(),
-                &self.backend.shape(&y).clone(),
-                residue_multiply_adds,
-            );
+            self.account(&part, &self.backend.shape(&y).clone(), residue_multiply_adds);
             result = Some(y);
         }
-        self.windows[unit] = Some((window, x));
+        self.windows[unit] = Some(Window { positions: held, x });
         Ok(result.expect("a unit has steps"))
     }
 
@@ -373,7 +375,7 @@ impl<B: Backend> Run<'_, B> {
         }
         let shape = self.backend.shape(x).clone();
         let mut out = self.backend.any(slotwise_shape(&ops, &shape))?;
-        let lanes = self.layers.lanes_per_slice(&ops, &shape);
+        let lanes = if self.backend.is_fused() { shape.lanes } else { self.layers.lanes_per_slice(&ops, &shape) };
         for first in (0..shape.lanes).step_by(lanes) {
             self.backend.slotwise(&ops, x, first..(first + lanes).min(shape.lanes), &mut out)?;
         }
@@ -394,36 +396,36 @@ impl<B: Backend> Run<'_, B> {
         step: &ActivationStep,
         x: &B::Tensor,
     ) -> Result<B::Tensor, BackendError> {
-        self.by_values(x, |z| match polynomial {
-            PreparedPolynomial::Horner(p) => self.backend.activation(p, &step.products, self.key, z),
-            PreparedPolynomial::PatersonStockmeyer(p) => {
-                backend::paterson_stockmeyer(self.backend, p, &step.products, self.key, z)
+        match polynomial {
+            PreparedPolynomial::Horner(p) => {
+                self.by_values(x, self.backend.is_fused(), |z| self.backend.activation(p, &step.products, self.key, z))
             }
-        })
+            PreparedPolynomial::PatersonStockmeyer(p) => {
+                self.by_values(x, false, |z| backend::paterson_stockmeyer(self.backend, p, &step.products, self.key, z))
+            }
+        }
     }
 
     fn reduction(&self, plan: ProductPlan, x: &B::Tensor) -> Result<B::Tensor, BackendError> {
-        self.by_values(x, |x| backend::reduce(self.backend, x, plan, self.key))
+        self.by_values(x, self.backend.is_fused(), |x| backend::reduce(self.backend, x, plan, self.key))
     }
 
-    /// An operation on every value by itself, a few values at a time where memory is short.
+    /// An operation on every value by itself, a few values at a time where memory is short, unless the operation is fused.
     fn by_values(
         &self,
         x: &B::Tensor,
+        is_fused: bool,
         operation: impl Fn(&B::Tensor) -> Result<B::Tensor, BackendError>,
     ) -> Result<B::Tensor, BackendError> {
         let shape = self.backend.shape(x).clone();
         let count = self.layers.values_per_call(&shape);
-        if count == shape.values {
+        if is_fused || count == shape.values {
             return operation(x);
         }
         let mut out: Option<B::Tensor> = None;
         for first in (0..shape.values).step_by(count) {
             let values = first..(first + count).min(shape.values);
-            let mut z = self.backend.any(Shape { values: values.len(), ..shape.clone() })?;
-            let whole = self.backend.shape(&z).window();
-            self.backend.copy(x, &shape.window().with_values(values.clone()), &mut z, &whole)?;
-            let y = operation(&z)?;
+            let y = operation(&self.values(x, values.clone())?)?;
             let band = self.backend.shape(&y).clone();
             let out = match &mut out {
                 Some(out) => out,
@@ -435,8 +437,17 @@ impl<B: Backend> Run<'_, B> {
         Ok(out.expect("a ciphertext set has values"))
     }
 
-    /// Adds what was done for ops `part` to the report's entry of their segment.
-    fn account(&mut self, part: &Range<usize>, seconds: f64, after: &Shape, residue_multiply_adds: u64) {
+    /// A copy of some values.
+    fn values(&self, x: &B::Tensor, values: Range<usize>) -> Result<B::Tensor, BackendError> {
+        let shape = self.backend.shape(x).clone();
+        let mut out = self.backend.any(Shape { values: values.len(), ..shape.clone() })?;
+        let whole = self.backend.shape(&out).window();
+        self.backend.copy(x, &shape.window().with_values(values), &mut out, &whole)?;
+        Ok(out)
+    }
+
+    /// Adds what was done for ops `part` since the last account to the report's entry of their segment.
+    fn account(&mut self, part: &Range<usize>, after: &Shape, residue_multiply_adds: u64) {
         let segments = &self.layers.segments;
         if self.report.layers.is_empty() {
             let entry = |segment: &Segment| LayerTime {
@@ -449,12 +460,19 @@ impl<B: Backend> Run<'_, B> {
             };
             self.report.layers = segments.iter().map(entry).collect();
         }
-        let segment =
-            segments.iter().position(|segment| segment.ops.contains(&part.start)).expect("a part of a segment");
-        let layer = &mut self.report.layers[segment];
-        self.report.parts.layers += seconds;
-        layer.seconds += seconds;
+        let layer = self.account_time(part.start);
         (layer.limbs, layer.components) = (after.limbs.len(), after.components);
         layer.residue_multiply_adds += residue_multiply_adds;
+    }
+
+    /// Adds the time since the last account to the report's entry of an op's segment.
+    fn account_time(&mut self, op: usize) -> &mut LayerTime {
+        let now = Instant::now();
+        let seconds = now.duration_since(std::mem::replace(&mut self.last, now)).as_secs_f64();
+        let segment = self.layers.segments.iter().position(|segment| segment.ops.contains(&op));
+        let layer = &mut self.report.layers[segment.expect("every op is part of a segment")];
+        self.report.parts.layers += seconds;
+        layer.seconds += seconds;
+        layer
     }
 }

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use super::Positions;
 use crate::ring::{MAX_MODULUS_BITS, RnsBasis};
 
 /// A gather index that stands for a zero (padding of a convolution).
@@ -154,29 +155,29 @@ impl LinearMap {
         (0..self.positions()).map(|position| range(position).unwrap_or(0..1)).collect()
     }
 
-    /// The map restricted to some of its positions and to the input positions `window` of `input_positions`, which must hold all
-    /// that those need ([`Self::needed_positions`]).
+    /// The map restricted to some of its positions, on operands that hold only `held` of `input_positions`: all that those need
+    /// ([`Self::needed_positions`]).
     ///
     /// # Panics
     /// If they do not.
-    pub fn restrict(&self, positions: Range<usize>, input_positions: usize, window: Range<usize>) -> Self {
+    pub fn restrict(&self, positions: Range<usize>, input_positions: usize, held: &Positions) -> Self {
+        let room = held.room();
         let moved = |&index: &u32| {
             if index == PADDING {
                 return PADDING;
             }
-            let (channel, at) = (index as usize / input_positions, index as usize % input_positions);
-            assert!(window.contains(&at), "position {at} is not in the window {window:?}");
-            (channel * window.len() + at - window.start) as u32
+            let (channel, position) = (index as usize / input_positions, index as usize % input_positions);
+            (channel * room + held.place(position)) as u32
         };
-        let whole = window == (0..input_positions);
+        let whole = room == input_positions;
         let group_planes = self.group_stride as usize / input_positions;
         assert!(whole || group_planes * input_positions == self.group_stride as usize, "groups of whole planes");
         LinearMap {
-            inputs: self.inputs / input_positions * window.len(),
+            inputs: self.inputs / input_positions * room,
             rows: self.rows,
             taps: self.taps,
             groups: self.groups,
-            group_stride: if whole { self.group_stride } else { (group_planes * window.len()) as u32 },
+            group_stride: if whole { self.group_stride } else { (group_planes * room) as u32 },
             weights: self.weights.clone(),
             gather: self.gather[positions.start * self.taps..positions.end * self.taps].iter().map(moved).collect(),
             constants: self.constants.clone(),

@@ -7,12 +7,14 @@ pub mod conformance;
 mod linear;
 mod measured;
 mod polynomial;
+mod positions;
 mod steps;
 mod tensor;
 
 pub use linear::{LinearMap, LinearMapError, MAX_TAPS, MAX_WEIGHT, PADDING};
 pub use measured::{Ceiling, Ceilings, Effort, Measured, Timing, time};
 pub use polynomial::{Horner, PatersonStockmeyer};
+pub use positions::Positions;
 pub use steps::{KeySwitch, ProductPlan, SlotwiseOp, paterson_stockmeyer, reduce, slotwise_shape};
 pub use tensor::{Shape, Window};
 
@@ -106,6 +108,12 @@ pub trait Backend: Send + Sync {
     /// with the host's threads: nothing crosses, and nothing is gained by loading operands while it computes.
     fn transfers(&self) -> Option<Transfers> {
         None
+    }
+
+    /// Whether [`Self::slotwise`], [`Self::activation`], [`Self::relinearize`] and [`Self::mod_down`] take no memory worth counting
+    /// beside operands and result. A caller short of memory then gains nothing by passing a few lanes or values at a time.
+    fn is_fused(&self) -> bool {
+        false
     }
 
     /// Shape of a tensor.

@@ -1,0 +1,106 @@
+//! Which positions (pixels) of a layer's values a tensor holds.
+
+use std::iter;
+use std::ops::Range;
+
+/// The positions that a tensor holds of each of its channels, in a circular buffer: those that come after the last overwrite the
+/// first, and none ever moves. A value is `channel * room + place`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Positions {
+    held: Range<usize>,
+    /// The position at place 0, modulo `room`.
+    origin: usize,
+    room: usize,
+}
+
+impl Positions {
+    /// Exactly `held`, in order.
+    pub fn of(held: Range<usize>) -> Self {
+        Positions { origin: held.start, room: held.len(), held }
+    }
+
+    /// None yet, with room for `room`.
+    pub fn with_room(room: usize) -> Self {
+        Positions { held: 0..0, origin: 0, room }
+    }
+
+    /// How many there is room for.
+    pub fn room(&self) -> usize {
+        self.room
+    }
+
+    /// Makes room for `next`, which comes after all that are held: the first are forgotten as far as they stand in its way. Where
+    /// some between are skipped, all are forgotten.
+    ///
+    /// # Panics
+    /// If there is less room than `next` takes, or a position of `next` is held.
+    pub fn push(&mut self, next: &Range<usize>) {
+        assert!(next.len() <= self.room && next.start >= self.held.end, "{next:?} after {self:?}");
+        let first = if next.start > self.held.end { next.start } else { self.held.start };
+        self.held = first.max(next.end.saturating_sub(self.room))..next.end;
+    }
+
+    /// Where a position is.
+    ///
+    /// # Panics
+    /// If it is not held.
+    pub fn place(&self, position: usize) -> usize {
+        assert!(self.held.contains(&position), "position {position} is not in {self:?}");
+        (position - self.origin) % self.room
+    }
+
+    /// `positions` cut into runs whose places follow each other, each with its first place.
+    ///
+    /// # Panics
+    /// If one of them is not held.
+    pub fn runs(&self, positions: Range<usize>) -> impl Iterator<Item = (Range<usize>, usize)> {
+        let mut rest = positions;
+        iter::from_fn(move || {
+            let start = rest.start;
+            if rest.is_empty() {
+                return None;
+            }
+            let place = self.place(start);
+            let end = rest.end.min(start + self.room - place);
+            rest.start = end;
+            self.place(end - 1);
+            Some((start..end, place))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn positions_stay_where_they_are_until_they_are_overwritten() {
+        let mut positions = Positions::with_room(5);
+        positions.push(&(0..3));
+        assert_eq!((0..3).map(|p| positions.place(p)).collect::<Vec<_>>(), [0, 1, 2]);
+        positions.push(&(3..7));
+        assert_eq!((2..7).map(|p| positions.place(p)).collect::<Vec<_>>(), [2, 3, 4, 0, 1]);
+        assert_eq!(positions.runs(3..7).collect::<Vec<_>>(), [(3..5, 3), (5..7, 0)]);
+        positions.push(&(9..10));
+        assert_eq!(positions.runs(9..10).collect::<Vec<_>>(), [(9..10, 4)]);
+        assert_eq!(Positions::of(4..6).runs(4..6).collect::<Vec<_>>(), [(4..6, 0)]);
+    }
+
+    #[test]
+    #[should_panic(expected = "position 1 is not in")]
+    fn what_was_overwritten_is_gone() {
+        let mut positions = Positions::with_room(2);
+        positions.push(&(0..2));
+        positions.push(&(2..4));
+        positions.place(1);
+    }
+
+    #[test]
+    #[should_panic(expected = "position 8 is not in")]
+    fn skipped_positions_are_not_there() {
+        let mut positions = Positions::with_room(3);
+        positions.push(&(7..8));
+        positions.push(&(9..10));
+        positions.place(8);
+    }
+}
