@@ -67,10 +67,8 @@ pub(crate) fn run<D: Dot>(
             SlotwiseOp::Polynomial(polynomial) => Step::Polynomial(polynomial),
         })
         .collect();
-    let reads = match steps.first() {
-        Some(Step::Linear(map)) => map.reads(),
-        _ => vec![true; x.shape().values],
-    };
+    let first_map = steps.iter().find_map(|step| if let Step::Linear(map) = step { Some(map) } else { None });
+    let reads = first_map.map_or_else(|| vec![true; x.shape().values], PreparedMap::reads);
     let lines = (lanes.len() * limbs.len()).div_ceil(LINE);
     let width = LINE * (lines / (TASKS_PER_THREAD * rayon::current_num_threads())).clamp(1, MAX_LINES);
     tiles(out, lanes, width).into_par_iter().for_each_init(Scratch::default, |scratch, tile| {
@@ -104,7 +102,7 @@ struct RunTile<'a, D: Dot> {
     steps: &'a [Step<'a, D>],
     prime: (usize, Modulus),
     x: &'a CpuTensor,
-    /// Which values of `x` the first step reads.
+    /// Which values the first map reads: of `x`, and of the results of activations before it.
     reads: &'a [bool],
     tile: Tile<'a>,
     scratch: &'a mut Scratch,
@@ -127,6 +125,8 @@ impl<D: Dot> Kernel<D> for RunTile<'_, D> {
                 let Scratch { input, x, y, factor, panel } = scratch;
                 let input = &input[line * len..][..len];
                 let (mut values, mut components) = (shape.values, shape.components);
+                // After the first map every value counts.
+                let mut read = Some(reads);
                 for (index, step) in steps.iter().enumerate() {
                     let from = if index == 0 { input } else { &x[..] };
                     match step {
@@ -134,6 +134,7 @@ impl<D: Dot> Kernel<D> for RunTile<'_, D> {
                             values = map.outputs();
                             y.set_len(values * components * LINE);
                             map.apply(s, prime, components, from, y, panel);
+                            read = None;
                         }
                         Step::Polynomial(polynomial) => {
                             let result = polynomial.degree() * (components - 1) + 1;
@@ -141,7 +142,11 @@ impl<D: Dot> Kernel<D> for RunTile<'_, D> {
                             factor.set_len(result * LINE);
                             let modulus = Prime::new(s, prime.1);
                             let operands = from.chunks_exact(components * LINE);
-                            for (z, out) in operands.zip(y.chunks_exact_mut(result * LINE)) {
+                            let results = y.chunks_exact_mut(result * LINE);
+                            for (value, (z, out)) in operands.zip(results).enumerate() {
+                                if read.is_some_and(|read| !read[value]) {
+                                    continue;
+                                }
                                 for vector in (0..LINE).step_by(D::LANES) {
                                     let (z, out) = (&z[vector..], &mut out[vector..]);
                                     evaluate(s, modulus, (polynomial, prime.0), LINE, z, factor, out);

@@ -50,6 +50,7 @@ struct Segment {
 }
 
 /// What is computed for one band of positions at once.
+#[derive(Clone)]
 struct Unit {
     ops: Range<usize>,
     /// Positions of its result.
@@ -113,45 +114,69 @@ impl Layers {
         Ok(layers)
     }
 
-    /// Whole segments if they fit, else bands.
+    /// Whole segments if they fit, else bands: of fused runs of maps while little is computed twice, else of every map by itself.
     fn arrange(&mut self) -> Result<(), RunError> {
         let input_bytes = self.shapes[0].bytes();
         let whole: Vec<Unit> =
             self.segments.iter().map(|segment| Unit { ops: segment.ops.clone(), positions: 1 }).collect();
+        let has_map = |segment: &&Segment| !self.maps(&segment.ops).is_empty();
+        let runs = self.segments.iter().filter(has_map).map(|segment| segment.ops.start);
+        let fused = self.banded_units(runs.collect());
+        let single = self.banded_units((0..self.ops.len()).filter(|&op| self.ops[op].map().is_some()).collect());
+        let little = self.segments.iter().map(|segment| segment.multiply_adds).sum::<u64>() / 8;
         let mut needed = u64::MAX;
-        for units in [whole, self.banded_units()] {
-            let described = self.describe(&units);
-            match schedule(&described, input_bytes, self.memory_budget) {
-                Ok(found) => {
+        for (units, most_twice) in [(whole, 0), (fused.clone(), little), (single, 0), (fused, u64::MAX)] {
+            match schedule(&self.describe(&units), input_bytes, self.memory_budget) {
+                Ok(found) if self.multiply_adds_twice(&units, &found) <= most_twice => {
                     (self.units, self.schedule) = (units, found);
                     return Ok(());
                 }
+                Ok(_) => (),
                 Err(least) => needed = needed.min(least),
             }
         }
         Err(RunError::Budget { budget: self.memory_budget, needed })
     }
 
-    /// A unit from every linear map to the next: what lies between acts on each position by itself.
-    fn banded_units(&self) -> Vec<Unit> {
-        let mut units: Vec<Unit> = Vec::new();
-        for (i, op) in self.ops.iter().enumerate() {
-            match (op, units.last_mut()) {
-                (Op::Linear(map), _) => units.push(Unit { ops: i..i + 1, positions: map.positions() }),
-                (_, Some(unit)) => unit.ops.end = i + 1,
-                (_, None) => units.push(Unit { ops: 0..1, positions: self.shapes[0].values }),
-            }
+    /// A unit from every one of `starts` to the next. What lies between acts on each position by itself.
+    fn banded_units(&self, mut starts: Vec<usize>) -> Vec<Unit> {
+        if starts.first() != Some(&0) {
+            starts.insert(0, 0);
         }
-        units
+        let ends = starts.iter().copied().skip(1).chain([self.ops.len()]);
+        let unit = |(start, end)| {
+            let ops = start..end;
+            // Only the input comes before the first map.
+            let positions = self.maps(&ops).last().map_or(self.shapes[0].values, |map| map.positions());
+            Unit { ops, positions }
+        };
+        starts.iter().copied().zip(ends).map(unit).collect()
+    }
+
+    /// The linear maps among some ops.
+    fn maps(&self, ops: &Range<usize>) -> Vec<&LinearMap> {
+        self.ops[ops.clone()].iter().filter_map(Op::map).collect()
     }
 
     /// What the scheduler must know.
     fn describe(&self, units: &[Unit]) -> Vec<Layer> {
         let describe = |(i, unit): (usize, &Unit)| {
-            let needs = match (&self.ops[unit.ops.start], unit.positions) {
-                (_, 1) => std::iter::once(0..self.planes(units, i)).collect(),
-                (Op::Linear(map), _) => map.needed_positions(self.planes(units, i)),
-                (_, positions) => (0..positions).map(|p| p..p + 1).collect(),
+            let planes = self.planes(units, i);
+            let needs = match unit.positions {
+                1 => std::iter::once(0..planes).collect(),
+                positions => self
+                    .maps(&unit.ops)
+                    .iter()
+                    .fold(None, |before: Option<Vec<Range<usize>>>, map| {
+                        Some(match before {
+                            None => map.needed_positions(planes),
+                            Some(before) => {
+                                let inner = map.needed_positions(before.len()).into_iter();
+                                inner.map(|needed| hull(&before[needed])).collect()
+                            }
+                        })
+                    })
+                    .unwrap_or_else(|| (0..positions).map(|p| p..p + 1).collect()),
             };
             let bytes = |op: usize| self.shapes[op + 1].bytes() / unit.positions as u64;
             let parts: Vec<u64> = self.parts(&unit.ops).iter().map(|part| bytes(part.end - 1)).collect();
@@ -163,6 +188,34 @@ impl Layers {
             }
         };
         units.iter().enumerate().map(describe).collect()
+    }
+
+    /// For each map of a unit, the positions of its result that `positions` of the unit's take.
+    fn taken(&self, unit: &Unit, positions: &Range<usize>) -> Vec<Range<usize>> {
+        let maps = self.maps(&unit.ops);
+        let mut taken = vec![positions.clone(); maps.len()];
+        for i in (1..maps.len()).rev() {
+            taken[i - 1] = hull(&maps[i].needed_positions(maps[i - 1].positions())[taken[i].clone()]);
+        }
+        taken
+    }
+
+    /// Multiply-adds per image that a schedule takes on top of those of the network: bands of several maps overlap inside.
+    fn multiply_adds_twice(&self, units: &[Unit], schedule: &Schedule) -> u64 {
+        let mut executed = 0;
+        for action in &schedule.actions {
+            if let Action::Replace { layer, positions } | Action::Compute { layer, positions } = action
+                && units[*layer].positions > 1
+            {
+                let maps = self.maps(&units[*layer].ops).into_iter();
+                let parts = maps.zip(self.taken(&units[*layer], positions));
+                executed += parts
+                    .map(|(map, taken)| map.multiply_adds() / map.positions() as u64 * taken.len() as u64)
+                    .sum::<u64>();
+            }
+        }
+        let banded = units.iter().filter(|unit| unit.positions > 1).flat_map(|unit| self.maps(&unit.ops));
+        executed.saturating_sub(banded.map(LinearMap::multiply_adds).sum())
     }
 
     /// The parts of a run of ops that belong to different segments.
@@ -242,6 +295,13 @@ impl Layers {
     }
 }
 
+/// The smallest range that holds all of `ranges`, which are some.
+fn hull(ranges: &[Range<usize>]) -> Range<usize> {
+    let start = ranges.iter().map(|range| range.start).min();
+    let end = ranges.iter().map(|range| range.end).max();
+    start.zip(end).map(|(start, end)| start..end).expect("at least one range")
+}
+
 impl Op {
     fn slotwise(&self) -> SlotwiseOp<'_> {
         match self {
@@ -251,8 +311,12 @@ impl Op {
         }
     }
 
+    fn map(&self) -> Option<&LinearMap> {
+        if let Op::Linear(map) = self { Some(map) } else { None }
+    }
+
     fn multiply_adds(&self) -> u64 {
-        if let Op::Linear(map) = self { map.multiply_adds() } else { 0 }
+        self.map().map_or(0, LinearMap::multiply_adds)
     }
 }
 
@@ -333,25 +397,24 @@ impl<B: Backend> Run<'_, B> {
         let Window { positions: held, x } = self.windows[unit].take().expect("the schedule has what a unit needs");
         let planes = layers.planes(&layers.units, unit);
         let ops = &layers.units[unit].ops;
-        let restricted = match &layers.ops[ops.start] {
-            Op::Linear(map) if *positions != (0..layers.units[unit].positions) || held != Positions::of(0..planes) => {
-                Some(map.restrict(positions.clone(), planes, &held))
+        let maps = layers.maps(ops);
+        let whole = *positions == (0..layers.units[unit].positions) && held == Positions::of(0..planes);
+        let mut restricted = Vec::new();
+        if !whole {
+            let mut before = (planes, held.clone());
+            for (map, taken) in maps.iter().zip(layers.taken(&layers.units[unit], positions)) {
+                restricted.push(map.restrict(taken.clone(), before.0, &before.1));
+                before = (map.positions(), Positions::of(taken));
             }
-            _ => None,
-        };
-        let mut result = match &layers.ops[ops.start] {
-            Op::Linear(_) => None,
-            // Only the input comes before an activation, one channel of positions.
-            _ if positions.len() < layers.units[unit].positions => Some(self.values(&x, positions.clone())?),
-            _ => None,
-        };
+        }
+        // Only the input comes before the first map, one channel of positions.
+        let mut result = if maps.is_empty() && !whole { Some(self.values(&x, positions.clone())?) } else { None };
         for part in layers.parts(ops) {
-            let head = restricted.as_ref().filter(|_| part.start == ops.start);
             let operand = result.as_ref().unwrap_or(&x);
             let (y, residue_multiply_adds) = match &layers.ops[part.start] {
                 Op::Switched(polynomial, step) => (self.activation(polynomial, step, operand)?, 0),
                 Op::Reduction(plan) => (self.reduction(*plan, operand)?, 0),
-                _ => self.slotwise(&part, head, operand)?,
+                _ => self.slotwise(&part, &restricted, operand)?,
             };
             self.backend.synchronise()?;
             self.account(&part, &self.backend.shape(&y).clone(), residue_multiply_adds);
@@ -361,18 +424,17 @@ impl<B: Backend> Run<'_, B> {
         Ok(result.expect("a unit has steps"))
     }
 
-    /// A run of slot-wise ops, its first map replaced by `head` where given; with the multiply-adds of residues.
+    /// A run of slot-wise ops, its maps replaced by `restricted` where given; with the multiply-adds of residues.
     fn slotwise(
         &self,
         part: &Range<usize>,
-        head: Option<&LinearMap>,
+        restricted: &[LinearMap],
         x: &B::Tensor,
     ) -> Result<(B::Tensor, u64), BackendError> {
         let layers = self.layers;
         let mut ops: Vec<SlotwiseOp<'_>> = layers.ops[part.clone()].iter().map(Op::slotwise).collect();
-        if let Some(map) = head {
-            ops[0] = SlotwiseOp::Linear(map);
-        }
+        let maps = ops.iter_mut().filter(|op| matches!(op, SlotwiseOp::Linear(_)));
+        maps.zip(restricted).for_each(|(op, map)| *op = SlotwiseOp::Linear(map));
         let shape = self.backend.shape(x).clone();
         let mut out = self.backend.any(slotwise_shape(&ops, &shape))?;
         let lanes = if self.backend.is_fused() { shape.lanes } else { self.layers.lanes_per_slice(&ops, &shape) };

@@ -124,11 +124,9 @@ fn higher_degrees_take_fewer_products_where_keys_are_switched() {
     assert_eq!(products.collect::<Vec<_>>(), [(4, 2), (5, 3)]);
 }
 
-#[test]
-fn bands_give_the_same_bits_in_less_memory() {
-    let network = deep_image();
-    let program =
-        plan(&network, &PlanOptions { schedule: ScheduleKind::Layered, ..PlanOptions::default() }).unwrap().program;
+/// Runs `network` whole, in the least memory, and in twice that: always the same bits. The numbers of steps of the first two.
+fn check_bands(network: &Network, schedule: ScheduleKind) -> (usize, usize) {
+    let program = plan(network, &PlanOptions { schedule, ..PlanOptions::default() }).unwrap().program;
     let spec = program.client_spec();
     let params = spec.check().unwrap();
     let mut rng = Randomness::insecure_from_seed_for_tests(6, "bands");
@@ -146,11 +144,41 @@ fn bands_give_the_same_bits_in_less_memory() {
     };
     let Err(crate::run::RunError::Budget { needed: least, .. }) = run(1) else { panic!("a budget of one byte") };
     let (whole, few) = run(1 << 40).unwrap();
+    for budget in [5 * least / 4, 3 * least / 2, 2 * least] {
+        assert_eq!(whole, run(budget).unwrap().0);
+    }
     let (banded, many) = run(least).unwrap();
-    assert!(many > 4 * few, "{many} steps instead of {few}");
     assert_eq!(whole, banded);
-    let (between, _) = run(2 * least).unwrap();
-    assert_eq!(whole, between);
+    (few, many)
+}
+
+#[test]
+fn bands_give_the_same_bits_in_less_memory() {
+    let (few, many) = check_bands(&deep_image(), ScheduleKind::Layered);
+    assert!(many > 4 * few, "{many} steps instead of {few}");
+}
+
+#[test]
+fn bands_of_fused_maps_give_the_same_bits() {
+    let (few, many) = check_bands(&deep_image(), ScheduleKind::Auto);
+    assert!(many > 2 * few, "{many} steps instead of {few}");
+}
+
+#[test]
+fn bands_begin_with_an_activation_where_the_network_does() {
+    let mut g = SplitMix(5);
+    let ops = vec![
+        activation(2),
+        conv(&mut g, [4, 1, 3], 1, 1),
+        activation(3),
+        conv(&mut g, [2, 4, 3], 2, 0),
+        LayerOp::Flatten,
+        dense(&mut g, 3, 2 * 5 * 5),
+    ];
+    let network = network([1, 12, 12], ops);
+    for schedule in [ScheduleKind::Layered, ScheduleKind::Auto] {
+        check_bands(&network, schedule);
+    }
 }
 
 #[test]
