@@ -4,6 +4,7 @@
 //! network can run band by band: each layer keeps a window of positions that moves along as the next one asks for more. A window is
 //! a circular buffer, so that nothing is copied when it moves; and nothing is computed twice.
 
+use std::cmp::Reverse;
 use std::ops::Range;
 
 /// What the schedule must know of a layer.
@@ -24,6 +25,28 @@ impl Layer {
         let start = self.needs[positions.start..].iter().map(|range| range.start).min();
         let end = self.needs[positions.clone()].iter().map(|range| range.end).max();
         start.zip(end).map(|(start, end)| start..end).expect("bands are not empty")
+    }
+
+    /// Where a band from `start` on ends, of at most `most` positions and at `last` at the latest: where the next one shares least
+    /// of its needs, which is the end of a row, unless the band became much shorter.
+    fn cut(&self, start: usize, most: usize, last: usize) -> usize {
+        if last - start <= most {
+            return last;
+        }
+        let starts = self.needs[start + 1..].iter().rev().scan(usize::MAX, |least, range| {
+            *least = range.start.min(*least);
+            Some(*least)
+        });
+        // By position, the first that it or a later one needs.
+        let mut starts: Vec<usize> = starts.collect();
+        starts.reverse();
+        let mut reached = 0;
+        let cuts = (start + 1..=start + most).zip(starts).map(|(end, first)| {
+            reached = self.needs[end - 1].end.max(reached);
+            (reached.saturating_sub(first), end)
+        });
+        let cuts = cuts.filter(|&(_, end)| 2 * (end - start) > most);
+        cuts.min_by_key(|&(shared, end)| (shared, Reverse(end))).expect("a band has positions").1
     }
 }
 
@@ -140,7 +163,7 @@ impl<'a> Scheduler<'a> {
         self.replaced[layer] &= kept.is_empty() && wanted.len() <= step;
         let mut start = kept.end;
         while start < wanted.end {
-            let band = start..(start + step).min(wanted.end);
+            let band = start..self.layers[layer].cut(start, step, wanted.end);
             if let Some(before) = layer.checked_sub(1) {
                 self.ask(before, self.layers[layer].needs(&band));
             }
@@ -268,6 +291,14 @@ mod tests {
                 Err(least) => prop_assert!(least > budget),
             }
         }
+    }
+
+    #[test]
+    fn bands_end_with_a_row_where_they_can() {
+        let (layer, side) = layer(28, 5, 1, 0, 1);
+        assert_eq!(side, 24);
+        assert_eq!([24, 30, 47, 48, 71].map(|most| layer.cut(24, most, 24 * 24)), [48, 48, 48, 72, 72]);
+        assert_eq!((layer.cut(0, 5, 24 * 24), layer.cut(560, 50, 24 * 24)), (5, 24 * 24));
     }
 
     #[test]

@@ -47,10 +47,11 @@ impl<B: Backend> Executor<B> {
     /// # Errors
     /// Parameters or maps refused, or a budget below what one set needs.
     pub fn new(program: &Program, params: &Params, backend: B, memory_budget: u64) -> Result<Self, RunError> {
-        let layers = Layers::new(program, params, memory_budget)?;
+        let in_host_memory = backend.transfers().is_none();
+        let layers = Layers::new(program, params, memory_budget, in_host_memory)?;
         let room = memory_budget - layers.peak();
         Ok(Executor {
-            loads_ahead: backend.transfers().is_some() && layers.input().bytes() <= room,
+            loads_ahead: !in_host_memory && layers.input().bytes() <= room,
             layers,
             seeded: program.content.encryption == EncryptionKind::Secret,
             relin: program.content.relin,

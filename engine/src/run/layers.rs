@@ -16,6 +16,10 @@ use crate::plan::{ActivationStep, PreparedPolynomial, Program, Step};
 /// Most bytes of the intermediates of one call: more only costs memory.
 const WORKING_SET: u64 = 512 << 20;
 
+/// Bytes of operands and results of a large network: the system takes longer to hand out that many pages of memory than bands
+/// take on top, and bands use the same pages again and again.
+const LARGE: u64 = 1 << 30;
+
 /// Smallest slice of lanes that a slot-wise run is cut into.
 const MIN_LANES: usize = 256;
 
@@ -58,8 +62,9 @@ struct Unit {
 }
 
 impl Layers {
-    /// Prepares the steps and finds an order within `memory_budget`, in bytes.
-    pub fn new(program: &Program, params: &Params, memory_budget: u64) -> Result<Self, RunError> {
+    /// Prepares the steps and finds an order within `memory_budget`, in bytes, for a backend that computes in the host's memory or
+    /// in its own.
+    pub fn new(program: &Program, params: &Params, memory_budget: u64, in_host_memory: bool) -> Result<Self, RunError> {
         let content = &program.content;
         let basis = params.basis();
         let ops: Vec<Op> = content
@@ -110,12 +115,13 @@ impl Layers {
             special_primes: params.special().len() as u64,
             memory_budget,
         };
-        layers.arrange()?;
+        layers.arrange(in_host_memory)?;
         Ok(layers)
     }
 
     /// Whole segments if they fit, else bands: of fused runs of maps while little is computed twice, else of every map by itself.
-    fn arrange(&mut self) -> Result<(), RunError> {
+    /// In the host's memory, bands that halve what a large network takes come first.
+    fn arrange(&mut self, in_host_memory: bool) -> Result<(), RunError> {
         let input_bytes = self.shapes[0].bytes();
         let whole: Vec<Unit> =
             self.segments.iter().map(|segment| Unit { ops: segment.ops.clone(), positions: 1 }).collect();
@@ -124,18 +130,28 @@ impl Layers {
         let fused = self.banded_units(runs.collect());
         let single = self.banded_units((0..self.ops.len()).filter(|&op| self.ops[op].map().is_some()).collect());
         let little = self.segments.iter().map(|segment| segment.multiply_adds).sum::<u64>() / 8;
+        let budget = self.memory_budget;
+        let most = schedule(&self.describe(&whole), input_bytes, u64::MAX).map_or(u64::MAX, |found| found.peak);
+        let thrifty = if in_host_memory && most > LARGE { budget.min(most / 2) } else { 0 };
+        let arrangements = [
+            (&fused, thrifty, little),
+            (&whole, budget, 0),
+            (&fused, budget, little),
+            (&single, budget, 0),
+            (&fused, budget, u64::MAX),
+        ];
         let mut needed = u64::MAX;
-        for (units, most_twice) in [(whole, 0), (fused.clone(), little), (single, 0), (fused, u64::MAX)] {
-            match schedule(&self.describe(&units), input_bytes, self.memory_budget) {
-                Ok(found) if self.multiply_adds_twice(&units, &found) <= most_twice => {
-                    (self.units, self.schedule) = (units, found);
+        for (units, budget, most_twice) in arrangements {
+            match schedule(&self.describe(units), input_bytes, budget) {
+                Ok(found) if self.multiply_adds_twice(units, &found) <= most_twice => {
+                    (self.units, self.schedule) = (units.clone(), found);
                     return Ok(());
                 }
                 Ok(_) => (),
                 Err(least) => needed = needed.min(least),
             }
         }
-        Err(RunError::Budget { budget: self.memory_budget, needed })
+        Err(RunError::Budget { budget, needed })
     }
 
     /// A unit from every one of `starts` to the next. What lies between acts on each position by itself.
