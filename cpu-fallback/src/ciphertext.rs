@@ -90,7 +90,7 @@ pub(crate) struct Relinearization<'a> {
 }
 
 /// Memory of one thread.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub(crate) struct Scratch {
     /// The ciphertext on which a step works.
     pub(crate) x: Memory,

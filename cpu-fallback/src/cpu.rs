@@ -18,7 +18,7 @@ use crate::kernels::expand::Expand;
 use crate::kernels::ntt::{ForwardNtt, InverseNtt, Tables};
 use crate::kernels::slotwise;
 use crate::machine::processor;
-use crate::memory::Pool;
+use crate::memory::{Kept, Pool};
 use crate::simd::{Kernels, Simd, with_simd};
 use crate::tensor::{CpuTensor, Place};
 
@@ -30,6 +30,8 @@ pub struct Cpu {
     tables: Arc<[Tables]>,
     kernels: Kernels,
     pool: Arc<Pool>,
+    /// Of steps on ciphertexts, and of slot-wise runs.
+    scratch: Arc<(Kept<Scratch>, Kept<slotwise::Scratch>)>,
 }
 
 impl Cpu {
@@ -41,7 +43,7 @@ impl Cpu {
     /// A backend over `basis` with the given kernels.
     pub fn with_kernels(basis: Arc<RnsBasis>, kernels: Kernels) -> Self {
         let tables = (0..basis.len()).map(|limb| Tables::new(basis.table(limb))).collect();
-        Cpu { basis, tables, kernels, pool: Arc::default() }
+        Cpu { basis, tables, kernels, pool: Arc::default(), scratch: Arc::default() }
     }
 
     fn ring(&self) -> Ring<'_> {
@@ -272,7 +274,7 @@ impl Backend for Cpu {
     }
 
     fn slotwise(&self, ops: &[SlotwiseOp<'_>], x: &CpuTensor, lanes: Range<usize>, out: &mut CpuTensor) -> Result<()> {
-        with_simd!(self.kernels, s => slotwise::run(s, &self.basis, ops, x, lanes, out));
+        with_simd!(self.kernels, s => slotwise::run(s, (&self.basis, &self.scratch.1), ops, x, lanes, out));
         Ok(())
     }
 
@@ -282,7 +284,7 @@ impl Backend for Cpu {
         assert_eq!(&shape.limbs[kept..], dropped, "the dropped limbs are the last ones");
         let division = Division::new(self.ring(), &shape.limbs, kept);
         let result = Shape { limbs: shape.limbs[..kept].to_vec(), ..shape.clone() };
-        with_simd!(self.kernels, s => each_value(x, self.any(result)?, |x, scratch| {
+        with_simd!(self.kernels, s => each_value(&self.scratch.0, x, self.any(result)?, |x, scratch| {
             scratch.load(x);
             scratch.divide(s, &division, shape.components);
         }))
@@ -295,7 +297,7 @@ impl Backend for Cpu {
         assert!(shape.limbs.iter().copied().eq(0..level), "a ciphertext of the chain");
         let relinearization = Relinearization::new(self.ring(), key, level, drop);
         let result = Shape { limbs: (0..level - drop).collect(), components: 2, ..shape.clone() };
-        with_simd!(self.kernels, s => each_value(x, self.any(result)?, |x, scratch| {
+        with_simd!(self.kernels, s => each_value(&self.scratch.0, x, self.any(result)?, |x, scratch| {
             scratch.load(x);
             relinearization.apply(s, scratch);
         }))
@@ -312,22 +314,30 @@ impl Backend for Cpu {
         let activation = Activation::new(self.ring(), polynomial, products, key, (&shape.limbs, shape.components));
         let (level, components) = activation.result(shape.limbs.len());
         let result = Shape { limbs: shape.limbs[..level].to_vec(), components, ..shape.clone() };
-        with_simd!(self.kernels, s => each_value(z, self.any(result)?, |z, scratch| {
+        with_simd!(self.kernels, s => each_value(&self.scratch.0, z, self.any(result)?, |z, scratch| {
             activation.apply(s, &shape.limbs, z, scratch);
         }))
     }
 }
 
 /// Applies `f` to every value of `x`; what it leaves in its scratch's `x` is that value of `out`.
-fn each_value(x: &CpuTensor, mut out: CpuTensor, f: impl Fn(&[&[u32]], &mut Scratch) + Sync) -> Result<CpuTensor> {
+fn each_value(
+    kept: &Kept<Scratch>,
+    x: &CpuTensor,
+    mut out: CpuTensor,
+    f: impl Fn(&[&[u32]], &mut Scratch) + Sync,
+) -> Result<CpuTensor> {
     let values = out.values_mut().into_par_iter().enumerate();
-    values.for_each_init(Scratch::default, |scratch, (value, out)| {
-        f(&x.value(value), scratch);
-        let mut rest = &scratch.x[..];
-        for block in out {
-            let result = rest.split_off(..block.len()).expect("a value of the result's shape");
-            block.copy_from_slice(result);
-        }
-    });
+    values.for_each_init(
+        || kept.take(),
+        |scratch, (value, out)| {
+            f(&x.value(value), scratch);
+            let mut rest = &scratch.x[..];
+            for block in out {
+                let result = rest.split_off(..block.len()).expect("a value of the result's shape");
+                block.copy_from_slice(result);
+            }
+        },
+    );
     Ok(out)
 }

@@ -71,6 +71,45 @@ impl Pool {
     }
 }
 
+/// What every thread needs one of at a time, kept from call to call: at each size that a call asks for, its pages are touched once.
+#[derive(Debug, Default)]
+pub(crate) struct Kept<T>(Mutex<Vec<T>>);
+
+impl<T: Default> Kept<T> {
+    /// One that nobody has, or a new one.
+    pub(crate) fn take(&self) -> Lent<'_, T> {
+        let one = self.0.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        Lent { one: one.unwrap_or_default(), owner: self }
+    }
+}
+
+/// One of [`Kept`], which it returns to when dropped.
+pub(crate) struct Lent<'a, T: Default> {
+    one: T,
+    owner: &'a Kept<T>,
+}
+
+impl<T: Default> Deref for Lent<'_, T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.one
+    }
+}
+
+impl<T: Default> DerefMut for Lent<'_, T> {
+    fn deref_mut(&mut self) -> &mut T {
+        &mut self.one
+    }
+}
+
+impl<T: Default> Drop for Lent<'_, T> {
+    fn drop(&mut self) {
+        let one = std::mem::take(&mut self.one);
+        self.owner.0.lock().unwrap_or_else(PoisonError::into_inner).push(one);
+    }
+}
+
 impl Default for Store {
     fn default() -> Self {
         Store::Heap(Vec::new(), 0)
@@ -181,6 +220,15 @@ mod tests {
         assert_eq!(pool.0.lock().unwrap().len(), 2);
         assert!(pool.take(10 * PAGES_FROM).is_some_and(|memory| memory.iter().all(|&word| word == 0)));
         assert_eq!(pool.0.lock().unwrap().len(), 1, "those that were too small went back to the system");
+    }
+
+    #[test]
+    fn what_is_kept_is_lent_again() {
+        let kept: Kept<Vec<u32>> = Kept::default();
+        let (mut first, second) = (kept.take(), kept.take());
+        first.push(7);
+        drop((second, first));
+        assert_eq!((kept.take().len(), kept.0.lock().unwrap().len()), (1, 2));
     }
 
     #[test]

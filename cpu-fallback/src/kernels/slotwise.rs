@@ -9,7 +9,7 @@ use rayon::prelude::*;
 use super::elementwise::evaluate;
 use super::linear::{LINE, PreparedMap};
 use super::reduce::Prime;
-use crate::memory::Memory;
+use crate::memory::{Kept, Memory};
 use crate::simd::{Dot, Kernel};
 use crate::tensor::CpuTensor;
 
@@ -35,9 +35,9 @@ struct Tile<'a> {
     out: Vec<&'a mut [u32]>,
 }
 
-/// Buffers that live as long as a worker's run of tiles.
-#[derive(Default)]
-struct Scratch {
+/// Memory of one thread.
+#[derive(Debug, Default)]
+pub(crate) struct Scratch {
     /// Lines of the operand.
     input: Memory,
     x: Memory,
@@ -51,7 +51,7 @@ struct Scratch {
 /// The run `ops` on lanes `lanes` of `x`, written to the same lanes of `out`, canonical.
 pub(crate) fn run<D: Dot>(
     s: D,
-    basis: &RnsBasis,
+    (basis, kept): (&RnsBasis, &Kept<Scratch>),
     ops: &[SlotwiseOp<'_>],
     x: &CpuTensor,
     lanes: Range<usize>,
@@ -71,10 +71,13 @@ pub(crate) fn run<D: Dot>(
     let reads = first_map.map_or_else(|| vec![true; x.shape().values], PreparedMap::reads);
     let lines = (lanes.len() * limbs.len()).div_ceil(LINE);
     let width = LINE * (lines / (TASKS_PER_THREAD * rayon::current_num_threads())).clamp(1, MAX_LINES);
-    tiles(out, lanes, width).into_par_iter().for_each_init(Scratch::default, |scratch, tile| {
-        let limb = limbs[tile.limb];
-        s.run(RunTile { steps: &steps, prime: (limb, basis.modulus(limb)), x, reads: &reads, tile, scratch });
-    });
+    tiles(out, lanes, width).into_par_iter().for_each_init(
+        || kept.take(),
+        |scratch, tile| {
+            let limb = limbs[tile.limb];
+            s.run(RunTile { steps: &steps, prime: (limb, basis.modulus(limb)), x, reads: &reads, tile, scratch });
+        },
+    );
 }
 
 /// Cuts lanes `lanes` of `out` into tiles of `width` lanes (the last of a limb may be narrower).

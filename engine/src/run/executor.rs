@@ -160,8 +160,9 @@ impl<B: Backend> Executor<B> {
         let started = Instant::now();
         let packed: Result<Vec<_>, _> =
             (0..self.layers.output().components).map(|c| self.backend.pack(&x, c)).collect();
+        let packed = packed?.concat();
         report.parts.pack += started.elapsed().as_secs_f64();
-        Ok(packed?.concat())
+        Ok(packed)
     }
 
     fn check_input(&self, input: &Ciphertexts) -> Result<(), RunError> {
