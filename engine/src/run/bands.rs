@@ -2,7 +2,7 @@
 //!
 //! A layer's values are channels times positions (pixels). A convolution needs only some rows of the layer before it, so a
 //! network can run band by band: each layer keeps a window of positions that moves along as the next one asks for more. A window is
-//! a circular buffer, so that nothing is copied when it moves; and nothing is computed twice.
+//! a circular buffer, so that nothing is copied when it moves; and no layer's result is computed twice.
 
 use std::cmp::Reverse;
 use std::ops::Range;
