@@ -1,83 +1,114 @@
-//! The transform of the conjugate-invariant ring (see `cryptodl_core::ring::NttTable` for what it computes): several layers at
-//! a time in registers, the last ones within pairs of vectors.
+//! The transform of the conjugate-invariant ring (see `cryptodl_core::ring::NttTable` for what it computes) in few sweeps over
+//! the polynomial: folding with the first layer ([`Fold`]), several layers at a time in registers ([`pass`]), and the last ones
+//! of a block, also those within vectors, without leaving the registers ([`forward_block`]). The inverse goes the other way.
 //!
 //! Between layers the forward transform holds values in `[0, 4q)`, the inverse in `[0, 2q)`. Primes of at most 26 bits leave
-//! room for all layers of the forward transform to add up without any reduction: 16 layers and folding reach `35q < 2^32`.
+//! room for all layers of the forward transform after the first to add up without any reduction: each adds `2q` to the bound, so
+//! that 15 of them reach `34q < 2^32`.
 
 use cryptodl_core::ring::{Modulus, NttTable, Twiddle};
 
 use super::reduce::{Factor, Prime};
+use crate::memory::Memory;
 use crate::simd::{Kernel, Simd, unrolled};
 
 /// Tables of one prime in the order of use.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Tables {
-    /// For dimensions below [`MIN_N`].
+    /// For dimensions of less than two blocks of [`least_block`].
     scalar: NttTable,
     n: usize,
     modulus: Modulus,
+    forward: RootTable,
+    inverse: RootTable,
     iota: Twiddle,
-    forward: Roots,
-    inverse: Roots,
-    /// `1 / N`.
-    scale: Twiddle,
+    /// `w (1 - iota)`, with `w` the first layer's root: what folding and that layer make of `a_(N/2)`.
+    fold_centre: Twiddle,
     /// `(1 + iota) / 4N` and `(1 - iota) / 4N`.
     unfold: [Twiddle; 2],
+    /// `1 / N` and `1 / (N w (1 - iota))`, which give `a_0` and `a_(N/2)`.
+    unfold_ends: [Twiddle; 2],
 }
 
-/// Factors and companions apart, so that neighbouring roots load as vectors.
-#[derive(Clone, Debug)]
-struct Roots {
-    factors: Vec<u32>,
-    companions: Vec<u32>,
+/// Roots of one direction: `twiddles` of the same index, at the start of a line of the cache, so that those of neighbouring
+/// blocks load as vectors that never lie across two lines.
+#[derive(Debug)]
+struct RootTable {
+    factors: Memory,
+    companions: Memory,
+}
+
+/// A [`RootTable`] in use.
+#[derive(Clone, Copy)]
+struct Roots<'a> {
+    factors: &'a [u32],
+    companions: &'a [u32],
 }
 
 /// Largest prime that needs no reductions between layers.
 const LAZY_BITS: u32 = 26;
 
-/// The least dimension that fills a block for vectors of any length.
-const MIN_N: usize = 64;
-
 impl Tables {
     pub(crate) fn new(table: &NttTable) -> Self {
-        let (m, [scale, by_2n, iota_by_2n]) = (table.modulus(), table.inverse_scales());
-        let half = m.inv(2);
-        let halved = |x: u32| Twiddle::new(m, m.mul(x, half));
+        let (m, n, iota) = (table.modulus(), table.modulus().reduce(table.n() as u64), table.iota().factor);
+        let centre = m.mul(table.forward_twiddles()[1].factor, m.sub(1, iota));
+        let over = |x: u32, y: u32| Twiddle::new(m, m.mul(x, m.inv(m.mul(y, n))));
         Tables {
             scalar: table.clone(),
             n: table.n(),
             modulus: m,
+            forward: RootTable::new(table.forward_twiddles()),
+            inverse: RootTable::new(table.inverse_twiddles()),
             iota: table.iota(),
-            forward: Roots::new(table.forward_twiddles()),
-            inverse: Roots::new(table.inverse_twiddles()),
-            scale,
-            unfold: [halved(m.add(by_2n.factor, iota_by_2n.factor)), halved(m.sub(by_2n.factor, iota_by_2n.factor))],
+            fold_centre: Twiddle::new(m, centre),
+            unfold: [over(m.add(1, iota), 4), over(m.sub(1, iota), 4)],
+            unfold_ends: [over(1, 1), over(1, centre)],
         }
     }
 }
 
-impl Roots {
+impl RootTable {
     fn new(twiddles: &[Twiddle]) -> Self {
-        // A vector may start at the last root.
-        let padded = |f: fn(&Twiddle) -> u32| twiddles.iter().map(f).chain([0; 16]).collect();
-        Roots { factors: padded(|w| w.factor), companions: padded(|w| w.companion) }
+        let words = |f: fn(&Twiddle) -> u32| {
+            let mut words = Memory::zeros(twiddles.len()).expect("memory for the roots of one prime");
+            words.iter_mut().zip(twiddles).for_each(|(word, twiddle)| *word = f(twiddle));
+            words
+        };
+        RootTable { factors: words(|w| w.factor), companions: words(|w| w.companion) }
     }
 
-    /// Root `index` in every lane.
+    fn roots(&self) -> Roots<'_> {
+        Roots { factors: &self.factors, companions: &self.companions }
+    }
+}
+
+impl<'a> Roots<'a> {
+    /// `count` groups of `BLOCKS` roots, from group number `first` of the table on.
     #[inline(always)]
-    fn one<S: Simd>(&self, s: S, index: usize) -> Factor<S> {
-        Factor::in_pairs(s.splat(self.factors[index]), s.splat(self.companions[index]))
+    fn of<const BLOCKS: usize>(self, first: usize, count: usize) -> Blocks<'a, BLOCKS> {
+        let words = |words: &'a [u32]| words[first * BLOCKS..][..count * BLOCKS].as_chunks().0;
+        Blocks { factors: words(self.factors), companions: words(self.companions) }
+    }
+}
+
+/// Roots of one layer, in groups of `BLOCKS`.
+#[derive(Clone, Copy)]
+struct Blocks<'a, const BLOCKS: usize> {
+    factors: &'a [[u32; BLOCKS]],
+    companions: &'a [[u32; BLOCKS]],
+}
+
+impl<const BLOCKS: usize> Blocks<'_, BLOCKS> {
+    /// Root `block` of a group in every lane.
+    #[inline(always)]
+    fn one<S: Simd>(self, s: S, group: usize, block: usize) -> Factor<S> {
+        Factor::in_pairs(s.splat(self.factors[group][block]), s.splat(self.companions[group][block]))
     }
 
-    /// Root `first + (j >> bits)` in lane `j`.
+    /// Root `j % BLOCKS` of a group in lane `j`; `BLOCKS` is even.
     #[inline(always)]
-    fn several<S: Simd>(&self, s: S, first: usize, bits: u32) -> Factor<S> {
-        let factor = s.load(&S::arrays(&self.factors[first..][..S::LANES]).0[0]);
-        let companion = s.load(&S::arrays(&self.companions[first..][..S::LANES]).0[0]);
-        match bits {
-            0 => Factor::by_lane(s, factor, companion),
-            _ => Factor::in_pairs(s.repeat(factor, bits), s.repeat(companion, bits)),
-        }
+    fn cycle<S: Simd>(self, s: S, group: usize) -> Factor<S> {
+        Factor::by_lane(s, s.cycle(&self.factors[group]), s.cycle(&self.companions[group]))
     }
 }
 
@@ -151,7 +182,7 @@ impl<S: Simd> Kernel<S> for InverseNtt<'_> {
 #[inline(always)]
 fn forward<S: Simd>(s: S, t: &Tables, a: &mut [u32]) {
     assert_eq!(a.len(), t.n, "one polynomial of {} residues", t.n);
-    if t.n < MIN_N {
+    if t.n < 2 * least_block::<S>() {
         return t.scalar.forward(a);
     }
     fold(s, t, a);
@@ -165,46 +196,63 @@ fn forward<S: Simd>(s: S, t: &Tables, a: &mut [u32]) {
 #[inline(always)]
 fn inverse<S: Simd>(s: S, t: &Tables, a: &mut [u32]) {
     assert_eq!(a.len(), t.n, "one polynomial of {} residues", t.n);
-    if t.n < MIN_N {
+    if t.n < 2 * least_block::<S>() {
         return t.scalar.inverse(a);
     }
-    let direction = Inverse(s, Prime::new(s, t.modulus));
-    let passes = Passes::new::<S>(t.n);
-    let len = t.n >> passes.layers[0];
-    for (first, block) in a.chunks_exact_mut(len).enumerate() {
-        let mut size = 2 * S::LANES;
-        inverse_pairs(s, direction, &t.inverse, block, t.n / size + first * (len / size));
-        for &layers in passes.layers[1..passes.count].iter().rev() {
-            size <<= layers;
+    let (direction, roots) = (Inverse(s, Prime::new(s, t.modulus)), t.inverse.roots());
+    let (half, least, passes) = (t.n / 2, least_block::<S>(), Passes::new::<S>(t.n));
+    let (wide, deep) = passes.split();
+    let len = half >> wide;
+    for (i, a) in a.chunks_exact_mut(half).enumerate() {
+        for (start, block) in (t.n + i * half..).step_by(len).zip(a.chunks_exact_mut(len)) {
+            let mut size = least;
             for (i, part) in block.chunks_exact_mut(size).enumerate() {
-                up(s, direction, layers, &t.inverse, part, t.n / size + first * (len / size) + i);
+                inverse_block(s, direction, roots, part, start / size + i);
+            }
+            for &layers in deep.iter().rev() {
+                size <<= layers;
+                for (i, part) in block.chunks_exact_mut(size).enumerate() {
+                    up(s, direction, layers, roots, part, start / size + i);
+                }
             }
         }
+        up(s, direction, wide, roots, a, 2 + i);
     }
-    up(s, direction, passes.layers[0], &t.inverse, a, 1);
     unfold(s, t, a);
 }
 
+/// All layers but the first, which [`fold`] has computed.
 #[inline(always)]
 fn forward_layers<S: Simd, const LAZY: bool>(s: S, t: &Tables, a: &mut [u32]) {
-    let direction = Forward::<S, LAZY>(s, Prime::new(s, t.modulus));
-    let passes = Passes::new::<S>(t.n);
-    down(s, direction, passes.layers[0], &t.forward, a, 1);
-    // After the first pass, blocks are finished one by one, so that large transforms stay in the first-level cache.
-    let len = t.n >> passes.layers[0];
-    for (first, block) in a.chunks_exact_mut(len).enumerate() {
-        let mut size = len;
-        for &layers in &passes.layers[1..passes.count] {
-            for (i, part) in block.chunks_exact_mut(size).enumerate() {
-                down(s, direction, layers, &t.forward, part, t.n / size + first * (len / size) + i);
+    let (direction, roots) = (Forward::<S, LAZY>(s, Prime::new(s, t.modulus)), t.forward.roots());
+    let (half, least, passes) = (t.n / 2, least_block::<S>(), Passes::new::<S>(t.n));
+    let (wide, deep) = passes.split();
+    let len = half >> wide;
+    for (i, a) in a.chunks_exact_mut(half).enumerate() {
+        down(s, direction, wide, roots, a, 2 + i);
+        // Then blocks are finished one by one, so that large transforms stay in the first-level cache. The root of the block of
+        // `size` residues that starts at `at` is number `(N + at) / size`.
+        for (start, block) in (t.n + i * half..).step_by(len).zip(a.chunks_exact_mut(len)) {
+            let mut size = len;
+            for &layers in deep {
+                for (i, part) in block.chunks_exact_mut(size).enumerate() {
+                    down(s, direction, layers, roots, part, start / size + i);
+                }
+                size >>= layers;
             }
-            size >>= layers;
+            for (i, part) in block.chunks_exact_mut(least).enumerate() {
+                forward_block(s, direction, roots, part, start / least + i);
+            }
         }
-        forward_pairs(s, direction, &t.forward, block, t.n / size + first * (len / size));
     }
 }
 
-/// How the layers above pairs of vectors are cut into passes, the largest blocks first.
+/// Residues of the blocks whose layers are all computed in registers.
+const fn least_block<S: Simd>() -> usize {
+    S::LANES << S::LAST_LAYERS
+}
+
+/// How the layers between the first one and those in registers are cut into passes, the largest blocks first.
 struct Passes {
     layers: [u32; 8],
     count: usize,
@@ -213,7 +261,7 @@ struct Passes {
 impl Passes {
     #[inline(always)]
     fn new<S: Simd>(n: usize) -> Self {
-        let all = (n / (2 * S::LANES)).ilog2();
+        let all = (n / (2 * least_block::<S>())).ilog2();
         let count = all.div_ceil(S::LAYERS);
         let mut layers = [0; 8];
         for pass in 0..count {
@@ -221,12 +269,19 @@ impl Passes {
         }
         Passes { layers, count: count as usize }
     }
+
+    /// Layers of the first pass, none if there is none, and of the others.
+    #[inline(always)]
+    fn split(&self) -> (u32, &[u32]) {
+        (self.layers[0], &self.layers[self.count.min(1)..self.count])
+    }
 }
 
 /// `layers` layers of a block whose first root is `root`, from the widest.
 #[inline(always)]
-fn down<S: Simd>(s: S, d: impl Direction<S>, layers: u32, roots: &Roots, block: &mut [u32], root: usize) {
+fn down<S: Simd>(s: S, d: impl Direction<S>, layers: u32, roots: Roots<'_>, block: &mut [u32], root: usize) {
     match layers {
+        0 => {}
         1 => pass::<S, _, 2, true>(s, d, roots, block, root),
         2 => pass::<S, _, 4, true>(s, d, roots, block, root),
         3 => pass::<S, _, 8, true>(s, d, roots, block, root),
@@ -236,8 +291,9 @@ fn down<S: Simd>(s: S, d: impl Direction<S>, layers: u32, roots: &Roots, block: 
 
 /// [`down`], from the narrowest.
 #[inline(always)]
-fn up<S: Simd>(s: S, d: impl Direction<S>, layers: u32, roots: &Roots, block: &mut [u32], root: usize) {
+fn up<S: Simd>(s: S, d: impl Direction<S>, layers: u32, roots: Roots<'_>, block: &mut [u32], root: usize) {
     match layers {
+        0 => {}
         1 => pass::<S, _, 2, false>(s, d, roots, block, root),
         2 => pass::<S, _, 4, false>(s, d, roots, block, root),
         3 => pass::<S, _, 8, false>(s, d, roots, block, root),
@@ -250,99 +306,127 @@ fn up<S: Simd>(s: S, d: impl Direction<S>, layers: u32, roots: &Roots, block: &m
 fn pass<S: Simd, D: Direction<S>, const VECTORS: usize, const DOWN: bool>(
     s: S,
     d: D,
-    roots: &Roots,
+    roots: Roots<'_>,
     block: &mut [u32],
     root: usize,
 ) {
     let block = S::arrays_mut(block).0;
     let stripe = block.len() / VECTORS;
+    let roots = LayerRoots::new::<VECTORS>(roots, root);
     for column in 0..stripe {
         let mut v = [s.splat(0); VECTORS];
         unrolled!(k < VECTORS => { v[k] = s.load(&block[k * stripe + column]); });
         if DOWN {
-            layer::<S, D, VECTORS, 8>(s, d, roots, &mut v, root);
-            layer::<S, D, VECTORS, 4>(s, d, roots, &mut v, root);
-            layer::<S, D, VECTORS, 2>(s, d, roots, &mut v, root);
-            layer::<S, D, VECTORS, 1>(s, d, roots, &mut v, root);
+            roots.down(s, d, &mut v);
         } else {
-            layer::<S, D, VECTORS, 1>(s, d, roots, &mut v, root);
-            layer::<S, D, VECTORS, 2>(s, d, roots, &mut v, root);
-            layer::<S, D, VECTORS, 4>(s, d, roots, &mut v, root);
-            layer::<S, D, VECTORS, 8>(s, d, roots, &mut v, root);
+            roots.up(s, d, &mut v);
         }
         unrolled!(k < VECTORS => { s.store(v[k], &mut block[k * stripe + column]); });
     }
 }
 
-/// Butterflies of vectors at distance `HALF`, nothing if there are none.
+/// Roots of up to four layers, the widest first.
+#[derive(Clone, Copy)]
+struct LayerRoots<'a>(Blocks<'a, 1>, Blocks<'a, 2>, Blocks<'a, 4>, Blocks<'a, 8>);
+
+impl<'a> LayerRoots<'a> {
+    /// Those of a block of `VECTORS` vectors (or stripes) whose first root is `root`.
+    #[inline(always)]
+    fn new<const VECTORS: usize>(roots: Roots<'a>, root: usize) -> Self {
+        let groups = |blocks: usize| usize::from(2 * blocks <= VECTORS);
+        LayerRoots(
+            roots.of(root, groups(1)),
+            roots.of(root, groups(2)),
+            roots.of(root, groups(4)),
+            roots.of(root, groups(8)),
+        )
+    }
+
+    #[inline(always)]
+    fn down<S: Simd, D: Direction<S>, const VECTORS: usize>(self, s: S, d: D, v: &mut [S::V; VECTORS]) {
+        layer(s, d, self.0, v);
+        layer(s, d, self.1, v);
+        layer(s, d, self.2, v);
+        layer(s, d, self.3, v);
+    }
+
+    #[inline(always)]
+    fn up<S: Simd, D: Direction<S>, const VECTORS: usize>(self, s: S, d: D, v: &mut [S::V; VECTORS]) {
+        layer(s, d, self.3, v);
+        layer(s, d, self.2, v);
+        layer(s, d, self.1, v);
+        layer(s, d, self.0, v);
+    }
+}
+
+/// Butterflies between the halves of each of `BLOCKS` blocks of vectors, nothing if a block has no halves.
 #[inline(always)]
-fn layer<S: Simd, D: Direction<S>, const VECTORS: usize, const HALF: usize>(
+fn layer<S: Simd, D: Direction<S>, const VECTORS: usize, const BLOCKS: usize>(
     s: S,
     d: D,
-    roots: &Roots,
+    roots: Blocks<'_, BLOCKS>,
     v: &mut [S::V; VECTORS],
-    root: usize,
 ) {
-    if 2 * HALF > VECTORS {
+    if 2 * BLOCKS > VECTORS {
         return;
     }
-    let blocks = VECTORS / (2 * HALF);
-    unrolled!(block < VECTORS / (2 * HALF) => {
-        let w = roots.one(s, root * blocks + block);
-        unrolled!(k < HALF => {
-            let (x, y) = (2 * HALF * block + k, 2 * HALF * block + k + HALF);
-            (v[x], v[y]) = d.butterfly(v[x], v[y], w);
+    let half = VECTORS / (2 * BLOCKS);
+    unrolled!(block < BLOCKS => {
+        let w = roots.one(s, 0, block);
+        unrolled!(k < VECTORS / (2 * BLOCKS) => {
+            let x = 2 * half * block + k;
+            (v[x], v[x + half]) = d.butterfly(v[x], v[x + half], w);
         });
     });
 }
 
-/// The last layers, within pairs of vectors, and the reduction to canonical values. `root` is the first pair's root.
+/// The last layers of a block of [`least_block`] residues, and the reduction to canonical values.
 #[inline(always)]
-fn forward_pairs<S: Simd, const LAZY: bool>(s: S, d: Forward<S, LAZY>, roots: &Roots, block: &mut [u32], root: usize) {
-    let (groups, rest) = S::arrays_mut(block).0.as_chunks_mut::<GROUP>();
-    let after = root + groups.len() * GROUP / 2;
-    for (group, vectors) in groups.iter_mut().enumerate() {
-        forward_group(s, d, roots, vectors, root + group * GROUP / 2);
-    }
-    for (pair, vectors) in rest.as_chunks_mut::<2>().0.iter_mut().enumerate() {
-        forward_group(s, d, roots, vectors, after + pair);
+fn forward_block<S: Simd, const LAZY: bool>(
+    s: S,
+    d: Forward<S, LAZY>,
+    roots: Roots<'_>,
+    block: &mut [u32],
+    root: usize,
+) {
+    match S::LAST_LAYERS {
+        2 => forward_in_registers::<S, LAZY, 4>(s, d, roots, block, root),
+        _ => forward_in_registers::<S, LAZY, 16>(s, d, roots, block, root),
     }
 }
 
-/// Vectors of several pairs that are computed side by side, so that none waits for its own last layer.
-const GROUP: usize = 4;
-
 #[inline(always)]
-fn forward_group<S: Simd, const LAZY: bool, const VECTORS: usize>(
+fn forward_in_registers<S: Simd, const LAZY: bool, const VECTORS: usize>(
     s: S,
     d: Forward<S, LAZY>,
-    roots: &Roots,
-    vectors: &mut [S::Array; VECTORS],
+    roots: Roots<'_>,
+    block: &mut [u32],
     root: usize,
 ) {
-    let last = S::LANES.ilog2();
+    let block: &mut [S::Array; VECTORS] = S::arrays_mut(block).0.try_into().expect("a whole block");
+    let pairs = VECTORS / 2;
     let mut v = [s.splat(0); VECTORS];
-    unrolled!(k < VECTORS => { v[k] = s.load(&vectors[k]); });
-    unrolled!(pair < VECTORS / 2 => {
-        (v[2 * pair], v[2 * pair + 1]) = d.butterfly(v[2 * pair], v[2 * pair + 1], roots.one(s, root + pair));
-    });
-    // Bit `bit` of the index moves to the choice of vector; the roots of neighbouring blocks are neighbours.
+    unrolled!(k < VECTORS => { v[k] = s.load(&block[k]); });
+    LayerRoots::new::<VECTORS>(roots, root).down(s, d, &mut v);
+    // Zipping turns the bits of the index: the highest one of the lane goes to the choice of vector, and that which the
+    // butterflies have just used goes to the lowest place. So neighbouring lanes use neighbouring roots, again and again, and
+    // the zip after the last layer restores the order.
     macro_rules! within {
-        ($($bit:literal)*) => {
-            $(if $bit < last {
-                unrolled!(pair < VECTORS / 2 => {
-                    let (a, b) = s.swap_bit(v[2 * pair], v[2 * pair + 1], $bit);
-                    let w = roots.several(s, (root + pair) << (last - $bit), $bit);
-                    (v[2 * pair], v[2 * pair + 1]) = d.butterfly(a, b, w);
+        ($($blocks:literal)*) => {
+            $(if $blocks <= S::LANES {
+                let cycles = roots.of::<$blocks>(root * pairs, pairs);
+                unrolled!(i < VECTORS / 2 => {
+                    let (a, b) = s.zip(v[2 * i], v[2 * i + 1]);
+                    (v[2 * i], v[2 * i + 1]) = d.butterfly(a, b, cycles.cycle(s, i));
                 });
             })*
         };
     }
-    within!(3 2 1 0);
-    unrolled!(pair < VECTORS / 2 => {
-        let (a, b) = s.zip(d.canonical(v[2 * pair]), d.canonical(v[2 * pair + 1]));
-        s.store(a, &mut vectors[2 * pair]);
-        s.store(b, &mut vectors[2 * pair + 1]);
+    within!(2 4 8 16);
+    unrolled!(i < VECTORS / 2 => {
+        let (a, b) = s.zip(d.canonical(v[2 * i]), d.canonical(v[2 * i + 1]));
+        s.store(a, &mut block[2 * i]);
+        s.store(b, &mut block[2 * i + 1]);
     });
 }
 
@@ -354,117 +438,131 @@ impl<S: Simd, const LAZY: bool> Forward<S, LAZY> {
     }
 }
 
-/// The inverse of [`forward_pairs`], up to the factor and reductions.
+/// The inverse of [`forward_block`], up to the factor and reductions.
 #[inline(always)]
-fn inverse_pairs<S: Simd>(s: S, d: Inverse<S>, roots: &Roots, block: &mut [u32], root: usize) {
-    let (groups, rest) = S::arrays_mut(block).0.as_chunks_mut::<GROUP>();
-    let after = root + groups.len() * GROUP / 2;
-    for (group, vectors) in groups.iter_mut().enumerate() {
-        inverse_group(s, d, roots, vectors, root + group * GROUP / 2);
-    }
-    for (pair, vectors) in rest.as_chunks_mut::<2>().0.iter_mut().enumerate() {
-        inverse_group(s, d, roots, vectors, after + pair);
+fn inverse_block<S: Simd>(s: S, d: Inverse<S>, roots: Roots<'_>, block: &mut [u32], root: usize) {
+    match S::LAST_LAYERS {
+        2 => inverse_in_registers::<S, 4>(s, d, roots, block, root),
+        _ => inverse_in_registers::<S, 16>(s, d, roots, block, root),
     }
 }
 
 #[inline(always)]
-fn inverse_group<S: Simd, const VECTORS: usize>(
+fn inverse_in_registers<S: Simd, const VECTORS: usize>(
     s: S,
     d: Inverse<S>,
-    roots: &Roots,
-    vectors: &mut [S::Array; VECTORS],
+    roots: Roots<'_>,
+    block: &mut [u32],
     root: usize,
 ) {
-    let last = S::LANES.ilog2();
+    let block: &mut [S::Array; VECTORS] = S::arrays_mut(block).0.try_into().expect("a whole block");
+    let pairs = VECTORS / 2;
     let mut v = [s.splat(0); VECTORS];
-    unrolled!(pair < VECTORS / 2 => {
-        (v[2 * pair], v[2 * pair + 1]) = s.unzip(s.load(&vectors[2 * pair]), s.load(&vectors[2 * pair + 1]));
-    });
+    unrolled!(k < VECTORS => { v[k] = s.load(&block[k]); });
     macro_rules! within {
-        ($($bit:literal)*) => {
-            $(if $bit < last {
-                unrolled!(pair < VECTORS / 2 => {
-                    let w = roots.several(s, (root + pair) << (last - $bit), $bit);
-                    let (a, b) = d.butterfly(v[2 * pair], v[2 * pair + 1], w);
-                    (v[2 * pair], v[2 * pair + 1]) = s.swap_bit(a, b, $bit);
+        ($($blocks:literal)*) => {
+            $(if $blocks <= S::LANES {
+                let cycles = roots.of::<$blocks>(root * pairs, pairs);
+                unrolled!(i < VECTORS / 2 => {
+                    let (a, b) = s.unzip(v[2 * i], v[2 * i + 1]);
+                    (v[2 * i], v[2 * i + 1]) = d.butterfly(a, b, cycles.cycle(s, i));
                 });
             })*
         };
     }
-    within!(0 1 2 3);
-    unrolled!(pair < VECTORS / 2 => {
-        let (a, b) = d.butterfly(v[2 * pair], v[2 * pair + 1], roots.one(s, root + pair));
-        s.store(a, &mut vectors[2 * pair]);
-        s.store(b, &mut vectors[2 * pair + 1]);
-    });
+    within!(16 8 4 2);
+    unrolled!(i < VECTORS / 2 => { (v[2 * i], v[2 * i + 1]) = s.unzip(v[2 * i], v[2 * i + 1]); });
+    LayerRoots::new::<VECTORS>(roots, root).up(s, d, &mut v);
+    unrolled!(k < VECTORS => { s.store(v[k], &mut block[k]); });
 }
 
-/// What a layer of mirrored pairs does to `a_j` and `a_(N-j)`.
+/// What a layer does to `a_j`, `a_(N/2-j)`, `a_(N/2+j)` and `a_(N-j)`.
 trait Mirrored<S: Simd> {
-    fn scalar(&self, x: u32, y: u32) -> (u32, u32);
-    fn vector(&self, s: S, x: S::V, y: S::V) -> (S::V, S::V);
+    fn compute(&self, x: [S::V; 4]) -> [S::V; 4];
 }
 
-/// Applies `f` to `a[j]` and `a[N - j]` for `0 < j < N/2`.
+/// Applies `f` to all lanes, `0 < j <= N/4`.
 #[inline(always)]
 fn mirrored<S: Simd>(s: S, a: &mut [u32], f: impl Mirrored<S>) {
     let n = a.len();
+    // What mirrors the first vectors does not lie together.
+    let places = |j: usize| [j, n / 2 - j, n / 2 + j, n - j];
+    let mut lanes = [S::Array::default(); 4];
     for j in 1..S::LANES {
-        (a[j], a[n - j]) = f.scalar(a[j], a[n - j]);
+        (0..4).for_each(|k| lanes[k].as_mut()[j] = a[places(j)[k]]);
     }
+    // The least lane of the first vectors is free for the middle one.
+    (0..4).for_each(|k| lanes[k].as_mut()[0] = a[places(n / 4)[k]]);
+    let x = f.compute([s.load(&lanes[0]), s.load(&lanes[1]), s.load(&lanes[2]), s.load(&lanes[3])]);
+    unrolled!(k < 4 => { s.store(x[k], &mut lanes[k]); });
+    for j in 1..S::LANES {
+        (0..4).for_each(|k| a[places(j)[k]] = lanes[k].as_ref()[j]);
+    }
+    (0..4).for_each(|k| a[places(n / 4)[k]] = lanes[k].as_ref()[0]);
+
     let (low, high) = a.split_at_mut(n / 2);
-    // high[len - j] mirrors low[j]: vectors from LANES upwards mirror those that end at len - LANES.
-    let len = high.len();
-    let high = S::arrays_mut(&mut high[1..len - S::LANES + 1]).0;
-    for (x, y) in S::arrays_mut(&mut low[S::LANES..]).0.iter_mut().zip(high.iter_mut().rev()) {
-        let (u, v) = f.vector(s, s.load(x), s.reverse(s.load(y)));
-        s.store(u, x);
-        s.store(s.reverse(v), y);
+    let ((a, b), (c, d)) = (low.split_at_mut(n / 4), high.split_at_mut(n / 4));
+    // b[n/4 - j] mirrors a[j], as d does c: vectors from LANES upwards mirror those that end at n/4 - LANES.
+    let (a, c) = (S::arrays_mut(&mut a[S::LANES..]).0, S::arrays_mut(&mut c[S::LANES..]).0);
+    let end = n / 4 - S::LANES + 1;
+    let (b, d) = (S::arrays_mut(&mut b[1..end]).0, S::arrays_mut(&mut d[1..end]).0);
+    for ((a, b), (c, d)) in a.iter_mut().zip(b.iter_mut().rev()).zip(c.iter_mut().zip(d.iter_mut().rev())) {
+        let x = f.compute([s.load(a), s.reverse(s.load(b)), s.load(c), s.reverse(s.load(d))]);
+        s.store(x[0], a);
+        s.store(s.reverse(x[1]), b);
+        s.store(x[2], c);
+        s.store(s.reverse(x[3]), d);
     }
 }
 
-/// `g_j = a_j - iota a_(N-j)`: canonical in, below `3q` out.
-struct Fold<'a, S: Simd>(&'a Tables, Prime<S>, Factor<S>);
+/// Folding, `g_j = a_j - iota a_(N-j)`, and the first layer: canonical in, `[0, 4q)` out.
+struct Fold<S: Simd> {
+    first: Forward<S, false>,
+    root: Factor<S>,
+    iota: Factor<S>,
+}
 
-impl<S: Simd> Mirrored<S> for Fold<'_, S> {
+impl<S: Simd> Fold<S> {
+    /// `x - iota y`, below `3q`.
     #[inline(always)]
-    fn scalar(&self, x: u32, y: u32) -> (u32, u32) {
-        let (m, iota) = (self.0.modulus, self.0.iota);
-        (x + 2 * m.value() - iota.mul_lazy(m, y), y + 2 * m.value() - iota.mul_lazy(m, x))
+    fn fold(&self, x: S::V, y: S::V) -> S::V {
+        let Forward(s, prime) = self.first;
+        s.add(x, s.sub(prime.twice(), prime.mul_lazy(y, self.iota)))
     }
+}
 
+impl<S: Simd> Mirrored<S> for Fold<S> {
     #[inline(always)]
-    fn vector(&self, s: S, x: S::V, y: S::V) -> (S::V, S::V) {
-        let Fold(_, prime, iota) = *self;
-        let (u, v) = (prime.mul_lazy(y, iota), prime.mul_lazy(x, iota));
-        (s.add(x, s.sub(prime.twice(), u)), s.add(y, s.sub(prime.twice(), v)))
+    fn compute(&self, [a, b, c, d]: [S::V; 4]) -> [S::V; 4] {
+        let (x, z) = self.first.butterfly(self.fold(a, d), self.fold(c, b), self.root);
+        let (y, t) = self.first.butterfly(self.fold(b, c), self.fold(d, a), self.root);
+        [x, y, z, t]
     }
 }
 
 #[inline(always)]
 fn fold<S: Simd>(s: S, t: &Tables, a: &mut [u32]) {
-    let fold = Fold(t, Prime::new(s, t.modulus), Factor::new(s, t.iota));
-    a[t.n / 2] = fold.scalar(a[t.n / 2], a[t.n / 2]).0;
-    mirrored(s, a, fold);
+    let (m, prime) = (t.modulus, Prime::new(s, t.modulus));
+    let centre = t.fold_centre.mul_lazy(m, a[t.n / 2]);
+    (a[0], a[t.n / 2]) = (a[0] + centre, a[0] + 2 * m.value() - centre);
+    let root = t.forward.roots().of::<1>(1, 1).one(s, 0, 0);
+    mirrored(s, a, Fold { first: Forward(s, prime), root, iota: Factor::new(s, t.iota) });
 }
 
-/// `a_j = (g_j + iota g_(N-j)) / 2N`: `[0, 2q)` in, canonical out.
-///
-/// With `e, f = (1 +- iota) / 4N`: `a_j = e (g_j + g_(N-j)) + f (g_j - g_(N-j))`, and `a_(N-j)` is the difference.
-struct Unfold<'a, S: Simd>(&'a Tables, Prime<S>, [Factor<S>; 2]);
+/// The last layer and unfolding, `a_j = (g_j + iota g_(N-j)) / 2N`: `[0, 2q)` in, canonical out.
+struct Unfold<S: Simd> {
+    last: Inverse<S>,
+    root: Factor<S>,
+    factors: [Factor<S>; 2],
+}
 
-impl<S: Simd> Mirrored<S> for Unfold<'_, S> {
+impl<S: Simd> Unfold<S> {
+    /// `x + iota y` and `y + iota x`, divided by `2N`.
+    ///
+    /// With `e, f = (1 +- iota) / 4N` they are `e (x + y) +- f (x - y)`.
     #[inline(always)]
-    fn scalar(&self, x: u32, y: u32) -> (u32, u32) {
-        let (m, [e, f]) = (self.0.modulus, self.0.unfold);
-        let sum = m.reduce(e.mul_lazy(m, x + y).into());
-        let difference = m.reduce(f.mul_lazy(m, x + 2 * m.value() - y).into());
-        (m.add(sum, difference), m.sub(sum, difference))
-    }
-
-    #[inline(always)]
-    fn vector(&self, s: S, x: S::V, y: S::V) -> (S::V, S::V) {
-        let Unfold(_, prime, [e, f]) = *self;
+    fn unfold(&self, x: S::V, y: S::V) -> (S::V, S::V) {
+        let (Inverse(s, prime), [e, f]) = (self.last, self.factors);
         let sum = prime.mul_lazy(s.add(x, y), e);
         let difference = prime.mul_lazy(s.add(x, s.sub(prime.twice(), y)), f);
         let (u, v) = (s.add(sum, difference), s.add(sum, s.sub(prime.twice(), difference)));
@@ -472,11 +570,22 @@ impl<S: Simd> Mirrored<S> for Unfold<'_, S> {
     }
 }
 
+impl<S: Simd> Mirrored<S> for Unfold<S> {
+    #[inline(always)]
+    fn compute(&self, [a, b, c, d]: [S::V; 4]) -> [S::V; 4] {
+        let ((a, c), (b, d)) = (self.last.butterfly(a, c, self.root), self.last.butterfly(b, d, self.root));
+        let ((a, d), (b, c)) = (self.unfold(a, d), self.unfold(b, c));
+        [a, b, c, d]
+    }
+}
+
 #[inline(always)]
 fn unfold<S: Simd>(s: S, t: &Tables, a: &mut [u32]) {
-    let m = t.modulus;
-    let unfold = Unfold(t, Prime::new(s, m), [Factor::new(s, t.unfold[0]), Factor::new(s, t.unfold[1])]);
-    a[0] = m.reduce(t.scale.mul_lazy(m, a[0]).into());
-    a[t.n / 2] = unfold.scalar(a[t.n / 2], a[t.n / 2]).0;
-    mirrored(s, a, unfold);
+    let (m, prime) = (t.modulus, Prime::new(s, t.modulus));
+    let (x, y) = (a[0], a[t.n / 2]);
+    let ends = [t.unfold_ends[0].mul_lazy(m, x + y), t.unfold_ends[1].mul_lazy(m, x + 2 * m.value() - y)];
+    let root = t.inverse.roots().of::<1>(1, 1).one(s, 0, 0);
+    let factors = [Factor::new(s, t.unfold[0]), Factor::new(s, t.unfold[1])];
+    mirrored(s, a, Unfold { last: Inverse(s, prime), root, factors });
+    [a[0], a[t.n / 2]] = ends.map(|x| m.reduce(x.into()));
 }

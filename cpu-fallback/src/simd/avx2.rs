@@ -28,6 +28,7 @@ macro_rules! intrinsics {
 impl Simd for Avx2 {
     const LANES: usize = 8;
     const LAYERS: u32 = 3;
+    const LAST_LAYERS: u32 = 4;
     type Array = [u32; 8];
     type V = __m256i;
     type Wide = (__m256i, __m256i);
@@ -59,6 +60,20 @@ impl Simd for Avx2 {
     fn load(self, x: &[u32; 8]) -> __m256i {
         // SAFETY: the token proves that the machine has the instruction, which reads the 32 bytes of the array, unaligned.
         unsafe { _mm256_loadu_si256(x.as_ptr().cast()) }
+    }
+    #[inline(always)]
+    fn cycle<const PERIOD: usize>(self, words: &[u32; PERIOD]) -> __m256i {
+        let at = words.as_ptr();
+        // SAFETY: the token proves that the machine has the instructions; each arm reads the `4 PERIOD` bytes of the array,
+        // unaligned.
+        unsafe {
+            match PERIOD {
+                2 => _mm256_set1_epi64x(at.cast::<i64>().read_unaligned()),
+                4 => _mm256_broadcastsi128_si256(_mm_loadu_si128(at.cast())),
+                8 => _mm256_loadu_si256(at.cast()),
+                _ => unreachable!("a power of two from 2 to 8"),
+            }
+        }
     }
     #[inline(always)]
     fn store(self, x: __m256i, to: &mut [u32; 8]) {
@@ -142,20 +157,6 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
-    fn swap_bit(self, a: __m256i, b: __m256i, bit: u32) -> (__m256i, __m256i) {
-        intrinsics!(
-            self,
-            match bit {
-                0 => (
-                    _mm256_blend_epi32::<0xaa>(a, _mm256_slli_epi64::<32>(b)),
-                    _mm256_blend_epi32::<0xaa>(_mm256_srli_epi64::<32>(a), b),
-                ),
-                1 => (_mm256_unpacklo_epi64(a, b), _mm256_unpackhi_epi64(a, b)),
-                _ => (_mm256_permute2x128_si256::<0x20>(a, b), _mm256_permute2x128_si256::<0x31>(a, b)),
-            }
-        )
-    }
-    #[inline(always)]
     fn zip(self, a: __m256i, b: __m256i) -> (__m256i, __m256i) {
         intrinsics!(self, {
             let (low, high) = (_mm256_unpacklo_epi32(a, b), _mm256_unpackhi_epi32(a, b));
@@ -169,18 +170,6 @@ impl Simd for Avx2 {
             let even = _mm256_castps_si256(_mm256_shuffle_ps::<0x88>(a, b));
             let odd = _mm256_castps_si256(_mm256_shuffle_ps::<0xdd>(a, b));
             (_mm256_permute4x64_epi64::<0xd8>(even), _mm256_permute4x64_epi64::<0xd8>(odd))
-        })
-    }
-    #[inline(always)]
-    fn repeat(self, a: __m256i, bits: u32) -> __m256i {
-        intrinsics!(self, {
-            let index = match bits {
-                0 => return a,
-                1 => _mm256_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3),
-                2 => _mm256_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1),
-                _ => _mm256_setzero_si256(),
-            };
-            _mm256_permutevar8x32_epi32(a, index)
         })
     }
     #[inline(always)]

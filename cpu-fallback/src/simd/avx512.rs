@@ -34,6 +34,7 @@ macro_rules! intrinsics {
 impl Simd for Avx512 {
     const LANES: usize = 16;
     const LAYERS: u32 = 4;
+    const LAST_LAYERS: u32 = 4;
     type Array = [u32; 16];
     type V = __m512i;
     type Wide = (__m512i, __m512i);
@@ -65,6 +66,21 @@ impl Simd for Avx512 {
     fn load(self, x: &[u32; 16]) -> __m512i {
         // SAFETY: the token proves that the machine has the instruction, which reads the 64 bytes of the array, unaligned.
         unsafe { _mm512_loadu_si512(x.as_ptr().cast()) }
+    }
+    #[inline(always)]
+    fn cycle<const PERIOD: usize>(self, words: &[u32; PERIOD]) -> __m512i {
+        let at = words.as_ptr();
+        // SAFETY: the token proves that the machine has the instructions; each arm reads the `4 PERIOD` bytes of the array,
+        // unaligned.
+        unsafe {
+            match PERIOD {
+                2 => _mm512_set1_epi64(at.cast::<i64>().read_unaligned()),
+                4 => _mm512_broadcast_i32x4(_mm_loadu_si128(at.cast())),
+                8 => _mm512_broadcast_i64x4(_mm256_loadu_si256(at.cast())),
+                16 => _mm512_loadu_si512(at.cast()),
+                _ => unreachable!("a power of two from 2 to 16"),
+            }
+        }
     }
     #[inline(always)]
     fn store(self, x: __m512i, to: &mut [u32; 16]) {
@@ -110,19 +126,16 @@ impl Simd for Avx512 {
     }
     #[inline(always)]
     fn mul_high(self, a: __m512i, even: __m512i, odd: __m512i) -> __m512i {
-        intrinsics!(self, high_halves(_mm512_mul_epu32(a, even), _mm512_mul_epu32(_mm512_srli_epi64::<32>(a), odd)))
+        intrinsics!(self, high_halves(_mm512_mul_epu32(a, even), _mm512_mul_epu32(odd_lanes(a), odd)))
     }
     #[inline(always)]
     fn odd(self, a: __m512i) -> __m512i {
-        intrinsics!(self, _mm512_srli_epi64::<32>(a))
+        intrinsics!(self, odd_lanes(a))
     }
 
     #[inline(always)]
     fn mul_wide(self, a: __m512i, b: __m512i) -> (__m512i, __m512i) {
-        intrinsics!(
-            self,
-            (_mm512_mul_epu32(a, b), _mm512_mul_epu32(_mm512_srli_epi64::<32>(a), _mm512_srli_epi64::<32>(b)),)
-        )
+        intrinsics!(self, (_mm512_mul_epu32(a, b), _mm512_mul_epu32(odd_lanes(a), odd_lanes(b))))
     }
     #[inline(always)]
     fn add_wide(self, a: (__m512i, __m512i), b: (__m512i, __m512i)) -> (__m512i, __m512i) {
@@ -142,22 +155,6 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
-    fn swap_bit(self, a: __m512i, b: __m512i, bit: u32) -> (__m512i, __m512i) {
-        intrinsics!(
-            self,
-            match bit {
-                0 =>
-                    (_mm512_mask_shuffle_epi32::<0xa0>(a, 0xaaaa, b), _mm512_mask_shuffle_epi32::<0xf5>(b, 0x5555, a),),
-                1 => (_mm512_unpacklo_epi64(a, b), _mm512_unpackhi_epi64(a, b)),
-                2 => (
-                    _mm512_permutex2var_epi64(a, _mm512_setr_epi64(0, 1, 8, 9, 4, 5, 12, 13), b),
-                    _mm512_permutex2var_epi64(a, _mm512_setr_epi64(2, 3, 10, 11, 6, 7, 14, 15), b),
-                ),
-                _ => (_mm512_shuffle_i64x2::<0x44>(a, b), _mm512_shuffle_i64x2::<0xee>(a, b)),
-            }
-        )
-    }
-    #[inline(always)]
     fn zip(self, a: __m512i, b: __m512i) -> (__m512i, __m512i) {
         intrinsics!(self, {
             let first = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
@@ -174,25 +171,19 @@ impl Simd for Avx512 {
         })
     }
     #[inline(always)]
-    fn repeat(self, a: __m512i, bits: u32) -> __m512i {
-        intrinsics!(self, {
-            let index = match bits {
-                0 => return a,
-                1 => _mm512_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7),
-                2 => _mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3),
-                3 => _mm512_setr_epi32(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1),
-                _ => _mm512_setzero_si512(),
-            };
-            _mm512_permutexvar_epi32(index, a)
-        })
-    }
-    #[inline(always)]
     fn reverse(self, a: __m512i) -> __m512i {
         intrinsics!(self, {
             let index = _mm512_setr_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
             _mm512_permutexvar_epi32(index, a)
         })
     }
+}
+
+/// Odd lanes in even places: by a shuffle, of which a Zen 5 does four in a cycle, and of shifts two.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn odd_lanes(a: __m512i) -> __m512i {
+    _mm512_shuffle_epi32::<0xf5>(a)
 }
 
 /// The high halves of products of even and odd lanes.

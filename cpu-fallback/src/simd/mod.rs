@@ -25,6 +25,8 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     const LANES: usize;
     /// Layers of a transform whose operands fit the registers together.
     const LAYERS: u32;
+    /// Layers of whole vectors, 2 or 4, that are computed together with those within vectors.
+    const LAST_LAYERS: u32;
     /// A vector in memory: `[u32; LANES]`.
     type Array: Copy + Default + AsRef<[u32]> + AsMut<[u32]> + Send + Sync;
     /// A vector in a register.
@@ -42,6 +44,8 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
 
     fn splat(self, x: u32) -> Self::V;
     fn load(self, x: &Self::Array) -> Self::V;
+    /// Word `j % PERIOD` in lane `j`; `PERIOD` is a power of two from 2 to `LANES`.
+    fn cycle<const PERIOD: usize>(self, words: &[u32; PERIOD]) -> Self::V;
     fn store(self, x: Self::V, to: &mut Self::Array);
 
     fn add(self, a: Self::V, b: Self::V) -> Self::V;
@@ -69,15 +73,10 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     /// Bits `bits .. bits + 32`, for `bits` from 1 to 32.
     fn narrow(self, a: Self::Wide, bits: u32) -> Self::V;
 
-    /// Exchanges the choice of vector with bit `bit` of the lane's number: of the lanes of `(a, b)`, those with bit 0 go to the
-    /// first result, where what came from `b` gets the bit set; those with bit 1 go to the second.
-    fn swap_bit(self, a: Self::V, b: Self::V, bit: u32) -> (Self::V, Self::V);
     /// `a_0 b_0 a_1 b_1 ...` in two vectors.
     fn zip(self, a: Self::V, b: Self::V) -> (Self::V, Self::V);
     /// The inverse of [`Self::zip`].
     fn unzip(self, a: Self::V, b: Self::V) -> (Self::V, Self::V);
-    /// Lane `j` takes lane `j >> bits`.
-    fn repeat(self, a: Self::V, bits: u32) -> Self::V;
     /// The last lane first.
     fn reverse(self, a: Self::V) -> Self::V;
 }

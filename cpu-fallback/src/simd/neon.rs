@@ -31,6 +31,7 @@ macro_rules! intrinsics {
 impl Simd for Neon {
     const LANES: usize = 4;
     const LAYERS: u32 = 3;
+    const LAST_LAYERS: u32 = 4;
     type Array = [u32; 4];
     type V = uint32x4_t;
     /// Lanes 0 and 1, and 2 and 3.
@@ -63,6 +64,22 @@ impl Simd for Neon {
     fn load(self, x: &[u32; 4]) -> uint32x4_t {
         // SAFETY: the token proves that the machine has the instruction, which reads the 16 bytes of the array, unaligned.
         unsafe { vld1q_u32(x.as_ptr()) }
+    }
+    #[inline(always)]
+    fn cycle<const PERIOD: usize>(self, words: &[u32; PERIOD]) -> uint32x4_t {
+        let at = words.as_ptr();
+        // SAFETY: the token proves that the machine has the instructions; each arm reads the `4 PERIOD` bytes of the array,
+        // unaligned.
+        unsafe {
+            match PERIOD {
+                2 => {
+                    let two = vld1_u32(at);
+                    vcombine_u32(two, two)
+                }
+                4 => vld1q_u32(at),
+                _ => unreachable!("2 or 4"),
+            }
+        }
     }
     #[inline(always)]
     fn store(self, x: uint32x4_t, to: &mut [u32; 4]) {
@@ -142,36 +159,12 @@ impl Simd for Neon {
     }
 
     #[inline(always)]
-    fn swap_bit(self, a: uint32x4_t, b: uint32x4_t, bit: u32) -> (uint32x4_t, uint32x4_t) {
-        intrinsics!(
-            self,
-            match bit {
-                0 => (vtrn1q_u32(a, b), vtrn2q_u32(a, b)),
-                _ => {
-                    let (a, b) = (vreinterpretq_u64_u32(a), vreinterpretq_u64_u32(b));
-                    (vreinterpretq_u32_u64(vtrn1q_u64(a, b)), vreinterpretq_u32_u64(vtrn2q_u64(a, b)))
-                }
-            }
-        )
-    }
-    #[inline(always)]
     fn zip(self, a: uint32x4_t, b: uint32x4_t) -> (uint32x4_t, uint32x4_t) {
         intrinsics!(self, (vzip1q_u32(a, b), vzip2q_u32(a, b)))
     }
     #[inline(always)]
     fn unzip(self, a: uint32x4_t, b: uint32x4_t) -> (uint32x4_t, uint32x4_t) {
         intrinsics!(self, (vuzp1q_u32(a, b), vuzp2q_u32(a, b)))
-    }
-    #[inline(always)]
-    fn repeat(self, a: uint32x4_t, bits: u32) -> uint32x4_t {
-        intrinsics!(
-            self,
-            match bits {
-                0 => a,
-                1 => vzip1q_u32(a, a),
-                _ => vdupq_laneq_u32::<0>(a),
-            }
-        )
     }
     #[inline(always)]
     fn reverse(self, a: uint32x4_t) -> uint32x4_t {

@@ -24,6 +24,7 @@ fn lanes<T>(f: impl Fn(usize) -> T) -> [T; LANES] {
 impl Simd for Portable {
     const LANES: usize = LANES;
     const LAYERS: u32 = 2;
+    const LAST_LAYERS: u32 = 2;
     type Array = V;
     type V = V;
     type Wide = [u64; LANES];
@@ -50,6 +51,10 @@ impl Simd for Portable {
     #[inline(always)]
     fn load(self, x: &V) -> V {
         *x
+    }
+    #[inline(always)]
+    fn cycle<const PERIOD: usize>(self, words: &[u32; PERIOD]) -> V {
+        lanes(|i| words[i % PERIOD])
     }
     #[inline(always)]
     fn store(self, x: V, to: &mut V) {
@@ -121,24 +126,12 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
-    fn swap_bit(self, a: V, b: V, bit: u32) -> (V, V) {
-        let bit = 1 << bit;
-        (
-            lanes(|i| if i & bit == 0 { a[i] } else { b[i ^ bit] }),
-            lanes(|i| if i & bit == 0 { a[i ^ bit] } else { b[i] }),
-        )
-    }
-    #[inline(always)]
     fn zip(self, a: V, b: V) -> (V, V) {
         ([a[0], b[0], a[1], b[1]], [a[2], b[2], a[3], b[3]])
     }
     #[inline(always)]
     fn unzip(self, a: V, b: V) -> (V, V) {
         ([a[0], a[2], b[0], b[2]], [a[1], a[3], b[1], b[3]])
-    }
-    #[inline(always)]
-    fn repeat(self, a: V, bits: u32) -> V {
-        lanes(|i| a[i >> bits])
     }
     #[inline(always)]
     fn reverse(self, a: V) -> V {

@@ -63,15 +63,15 @@ fn arithmetic<S: Simd>(s: S, x: &[u32], y: &[u32]) {
 
 fn permutations<S: Simd>(s: S, x: &[u32], y: &[u32]) {
     let (a, b) = (vector(s, x), vector(s, y));
-    for bit in 0..S::LANES.ilog2() {
-        let (first, second) = s.swap_bit(a, b, bit);
-        let from = |i: usize, choice: usize| {
-            let lane = i & !(1 << bit) | choice << bit;
-            if i >> bit & 1 == 0 { x[lane] } else { y[lane] }
-        };
-        assert_eq!(lanes(s, first), expected(s, |i| from(i, 0)), "bit {bit}");
-        assert_eq!(lanes(s, second), expected(s, |i| from(i, 1)), "bit {bit}");
-        assert_eq!(lanes(s, s.repeat(a, bit)), expected(s, |i| x[i >> bit]));
+    assert_eq!(lanes(s, s.cycle(&[x[0], x[1]])), expected(s, |i| x[i % 2]));
+    assert_eq!(lanes(s, s.cycle(&[x[0], x[1], x[2], x[3]])), expected(s, |i| x[i % 4]));
+    if S::LANES >= 8 {
+        let words: &[u32; 8] = x.first_chunk().expect("16 words");
+        assert_eq!(lanes(s, s.cycle(words)), expected(s, |i| x[i % 8]));
+    }
+    if S::LANES >= 16 {
+        let words: &[u32; 16] = x.first_chunk().expect("16 words");
+        assert_eq!(lanes(s, s.cycle(words)), expected(s, |i| x[i]));
     }
     let (first, second) = s.zip(a, b);
     let zipped = |i: usize| if i.is_multiple_of(2) { x[i / 2] } else { y[i / 2] };
