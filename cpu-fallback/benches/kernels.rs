@@ -13,17 +13,27 @@ use cryptodl_core::ckks::{ParamsSpec, RelinLayout, SecurityLevel, UniformPurpose
 use cryptodl_core::ring::{RnsBasis, ntt_primes};
 use cryptodl_cpu::{Cpu, Kernels};
 
-type Error = Box<dyn std::error::Error>;
+type Error = Box<dyn std::error::Error + Send + Sync>;
 
+/// In the pool: a call from outside it would be measured with two changes of thread.
 fn main() -> Result<(), Error> {
+    rayon::ThreadPoolBuilder::new().num_threads(1).build()?.install(measure)
+}
+
+fn measure() -> Result<(), Error> {
     let mut criterion = Criterion::default().sample_size(10).configure_from_args();
-    rayon::ThreadPoolBuilder::new().num_threads(1).build_global()?;
     for kernels in Kernels::available() {
         all(&mut criterion, kernels.name(), &|basis| Cpu::with_kernels(basis, kernels))?;
+    }
+    for (n, bits) in TRANSFORMS {
+        tfhe_ntt(&mut criterion, n, bits)?;
     }
     criterion.final_summary();
     Ok(())
 }
+
+/// Dimensions, and bits of the prime.
+const TRANSFORMS: [(usize, u32); 6] = [(4096, 30), (8192, 25), (8192, 30), (16384, 30), (32768, 30), (65536, 30)];
 
 /// All measurements on backends that `open` makes.
 fn all<B: Measured>(criterion: &mut Criterion, name: &str, open: &dyn Fn(Arc<RnsBasis>) -> B) -> Result<(), Error> {
@@ -36,7 +46,7 @@ fn all<B: Measured>(criterion: &mut Criterion, name: &str, open: &dyn Fn(Arc<Rns
         ceilings.linear.per_second / 1e9,
         ceilings.copy.per_second / 1e9
     );
-    for (n, bits) in [(4096, 30), (8192, 25), (8192, 30), (16384, 30), (32768, 30), (65536, 30)] {
+    for (n, bits) in TRANSFORMS {
         transforms(criterion, name, &backend(n, bits, 1)?, bits)?;
     }
     for bits in [24, 30] {
@@ -60,6 +70,30 @@ fn transforms<B: Backend>(criterion: &mut Criterion, name: &str, backend: &B, bi
     group.throughput(Throughput::Elements(n as u64));
     group.bench_function("forward", |b| b.iter(|| backend.forward_ntt(black_box(&mut x))));
     group.bench_function("inverse", |b| b.iter(|| backend.inverse_ntt(black_box(&mut x))));
+    Ok(())
+}
+
+/// The crate `tfhe-ntt` beside ours, on the same primes and with the best instructions of its own that the machine has (AVX-512
+/// with IFMA, else AVX2, whatever the family of our kernels).
+///
+/// The same: dimension, prime, in place, one polynomial, coefficients in natural and values in bit-reversed order, canonical in
+/// and out, Shoup factors. Not the same: theirs is the negacyclic transform, modulo `X^N + 1`; ours, of the conjugate-invariant
+/// ring, also folds before the first layer and unfolds after the last (one more product for each residue), and its inverse
+/// divides by `N` on the way, which theirs leaves to `normalize`.
+fn tfhe_ntt(criterion: &mut Criterion, n: usize, bits: u32) -> Result<(), Error> {
+    let q = ntt_primes(n, bits, 1)?[0];
+    let plan = tfhe_ntt::prime32::Plan::try_new(n, q).ok_or("tfhe-ntt takes no such prime")?;
+    let mut x: Vec<u32> = (0..n as u32).map(|j| (j.wrapping_mul(0x9e37_79b9) >> 2) % q).collect();
+    let mut group = criterion.benchmark_group(format!("tfhe-ntt transform {n} x {bits} bits"));
+    group.throughput(Throughput::Elements(n as u64));
+    group.bench_function("forward", |b| b.iter(|| plan.fwd(black_box(&mut x))));
+    group.bench_function("inverse, not normalised", |b| b.iter(|| plan.inv(black_box(&mut x))));
+    group.bench_function("inverse", |b| {
+        b.iter(|| {
+            plan.inv(black_box(&mut x));
+            plan.normalize(&mut x);
+        });
+    });
     Ok(())
 }
 
