@@ -100,13 +100,12 @@ fn bars(model: &EndToEnd, area: &Area<'_>) -> Drawn {
         .label_style((FONT, 24))
         .axis_desc_style(TEXT)
         .draw()?;
-    let series: [(&str, fn(&super::models::Part) -> f64); 2] =
-        [("measured", |part| part.seconds), ("attainable", |part| part.attainable_seconds)];
-    for (index, ((label, seconds), colour)) in series.into_iter().zip(COLOURS).enumerate() {
+    for (index, (label, colour)) in ["measured", "attainable"].into_iter().zip(COLOURS).enumerate() {
+        let seconds = |row| [part(row).seconds, part(row).attainable_seconds][index];
         // The first of the two is the upper half of its row.
         let bar = |row: usize| {
             let mut bar = Rectangle::new(
-                [(0.0, SegmentValue::Exact(row)), (seconds(part(row)), SegmentValue::Exact(row + 1))],
+                [(0.0, SegmentValue::Exact(row)), (seconds(row), SegmentValue::Exact(row + 1))],
                 colour.filled(),
             );
             let (above, below) = if index == 0 { (6, ROW / 2 - 4) } else { (ROW / 2 - 4, 6) };
