@@ -82,7 +82,9 @@ def all_images(mnist, folder):
 
 def images(runner, small):
     counts = (1, 512, 2048) if small else (1, 64, 512, 2048, 4096, 8192, 16384, 32768, 65536)
-    return {schedule: [runner.point(k, "mnist-1", k, 3, "--schedule", schedule) for k in counts] for schedule in SCHEDULES}
+    # Several sets are a repetition of their own.
+    return {schedule: [runner.point(k, "mnist-1", k, 3 if k <= 8192 else 1, "--schedule", schedule) for k in counts]
+            for schedule in SCHEDULES}
 
 
 def threads(runner, small):
@@ -102,7 +104,7 @@ def dimension(runner, small):
 
 
 def limbs(runner, small):
-    counts = (4, 5) if small else range(3, 14)
+    counts = (4, 5) if small else (3, 4, 5, 6, 8, 10, 13)
     count = 512 if small else 16384
     return {schedule: [runner.point(k, "mnist-1", count, 1, "--schedule", schedule, "--n", 16384, "--limbs", k) for k in counts]
             for schedule in SCHEDULES}
@@ -115,9 +117,13 @@ def models(runner, small):
 
 
 def memory(runner, small):
-    sizes = (1024, 8192) if small else (256, 512, 1024, 1536, 2048, 3072, 4096, 6144, 8192)
-    model = "mnist-1" if small else "mnist-2"
-    return {model: [runner.point(mebibytes, model, 8192, 1, "--memory-budget", f"{mebibytes}MiB") for mebibytes in sizes]}
+    # What is less than a network needs is refused at once.
+    ladders = {"mnist-1": (128, 256, 384, 512, 768, 1024), "mnist-2": (512, 1024, 2048, 3072, 4096, 5120, 6144, 8192, 12288)}
+    if small:
+        ladders = {"mnist-1": (64, 256, 1024)}
+    return {f"{model}, {schedule}": [runner.point(mebibytes, model, 8192, 1, "--schedule", schedule, "--memory-budget", f"{mebibytes}MiB")
+                                     for mebibytes in ladders[model]]
+            for model, schedule in (("mnist-1", "layered"), ("mnist-2", "auto")) if model in ladders}
 
 
 SERIES = {"images": images, "threads": threads, "dimension": dimension, "limbs": limbs, "models": models, "memory": memory}
