@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use cryptodl_client::{decrypt, decrypt_slots_raw_do_not_return_to_server, encrypt};
 use cryptodl_core::backend::{Backend, Measured, Shape};
 use cryptodl_core::ckks::{
-    Ciphertexts, ClientSpec, EncryptionKind, Params, Randomness, UniformPurpose, UniformSource, noise,
+    Ciphertexts, ClientSpec, EncryptionKind, Params, Randomness, Scale, UniformPurpose, UniformSource, noise,
 };
 use cryptodl_core::wire::{Binding, CiphertextLayout, read_ciphertexts, write_ciphertexts};
 use cryptodl_cpu::Reference;
@@ -18,6 +18,9 @@ use crate::keys::Keys;
 /// Standard deviations within which the noise of every slot stays: the chance that one of 10^7 slots leaves them is about 10^-5.
 const DEVIATIONS: f64 = 7.0;
 
+/// The largest scale of an encrypted score here, `log2`: computed scores have larger ones, which encryption need not handle.
+const LOG_SCALE: i32 = 36;
+
 /// Encryption of a set as `shipped` takes it and decryption of one as it returns it, but nothing that is in `seen`.
 pub fn client<B: Measured>(
     bench: &mut Bench<'_>,
@@ -26,7 +29,7 @@ pub fn client<B: Measured>(
     seen: &mut HashSet<String>,
 ) -> Result<()> {
     let spec = program.client_spec();
-    let ring = format!("{} {:?}", params.n(), params.basis().primes());
+    let ring = format!("N = {}, {} bits", params.n(), params.basis().modulus(0).bits());
     let mut rng = Randomness::from_os()?;
     let keys = Keys::generate(&spec, params, &mut rng)?;
     let (input, output) = (&spec.input, &spec.output);
@@ -95,7 +98,10 @@ fn decryption<B: Measured>(
     keys: &Keys,
     rng: &mut Randomness,
 ) -> Result<()> {
-    let (n, output) = (params.n(), &spec.output);
+    let mut spec = spec.clone();
+    spec.output.scale =
+        Scale::new(spec.output.scale.value().min(2f64.powi(LOG_SCALE))).context("a scale that is not positive")?;
+    let (n, spec, output) = (params.n(), &spec, &spec.output);
     let scores = pattern(output.range, n * output.classes);
     let result = result(spec, params, keys, &scores, rng)?;
     let (binding, layout) = (Binding { program: spec.program, params }, CiphertextLayout::result(spec));
