@@ -18,6 +18,9 @@ use crate::keys::Keys;
 /// Standard deviations within which the noise of every slot stays: the chance that one of 10^7 slots leaves them is about 10^-5.
 const DEVIATIONS: f64 = 7.0;
 
+/// Values of a set that are encrypted at most: more take as long each. Whole sets are measured with whole models.
+const MOST_VALUES: usize = 256;
+
 /// The largest scale of an encrypted score here, `log2`: computed scores have larger ones, which encryption need not handle.
 const LOG_SCALE: i32 = 36;
 
@@ -53,8 +56,7 @@ fn encryption<B: Measured>(
 ) -> Result<()> {
     let n = params.n();
     let pixels: usize = spec.input.shape.iter().product();
-    // A whole set, or as many of its values as the effort allows.
-    let values = pixels.min((bench.effort.bytes / (4 * n as u64)).max(1) as usize);
+    let values = pixels.min(MOST_VALUES).min((bench.effort.bytes / (4 * n as u64)).max(1) as usize);
     let mut spec = spec.clone();
     spec.input.shape = [1, 1, values];
     let images = pattern(spec.input.range, n * values);
