@@ -32,7 +32,7 @@ pub struct EndToEnd {
     pub plaintext: Option<Plaintext>,
     /// Seconds of `compute` by those of PyTorch, both medians.
     pub of_plaintext: Option<f64>,
-    /// As `run --json` writes it; the peak of memory is of this model alone.
+    /// As `run --json` writes it; the peak of memory is of this model and what the process held before it, tens of megabytes.
     pub run: RunReport,
 }
 

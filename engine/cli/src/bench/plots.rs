@@ -62,7 +62,9 @@ fn roofline(report: &Report, area: &Area<'_>) -> Drawn {
     let mut kernels: Vec<&str> = report.rows.iter().map(|row| row.kernel).collect();
     kernels.sort_unstable();
     kernels.dedup();
-    for (kernel, colour) in kernels.into_iter().zip(COLOURS.iter().cycle().map(|colour| colour.mix(0.8).filled())) {
+    for (kernel, colour) in
+        kernels.into_iter().zip(COLOURS.iter().chain(std::iter::repeat(&BLACK)).map(|colour| colour.mix(0.8).filled()))
+    {
         let rows = report.rows.iter().filter(|row| row.kernel == kernel);
         chart
             .draw_series(rows.map(|row| Circle::new(point(row), 8, colour)))?
