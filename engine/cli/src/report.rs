@@ -36,7 +36,7 @@ pub struct RunReport {
     out_of_range: usize,
     pub seconds: Seconds,
     /// `compute` of each repetition; `seconds` and what follows are of the median one.
-    compute_repetitions: Vec<f64>,
+    pub compute_repetitions: Vec<f64>,
     compute_parts: ComputeParts,
     pub images_per_second: f64,
     images_per_hour: f64,

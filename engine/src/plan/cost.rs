@@ -7,7 +7,7 @@ use serde::Serialize;
 pub struct CostTable {
     /// One byte plane of one residue times one weight.
     pub multiply_add_plane: f64,
-    /// One residue read by a linear map: loaded, cut into digits and packed.
+    /// One residue that one position of a linear map takes: loaded, cut into digits and packed.
     pub map_read: f64,
     /// One residue written by a linear map: its sums reduced and stored.
     pub map_write: f64,
@@ -15,6 +15,8 @@ pub struct CostTable {
     pub pack: f64,
     /// Expanding one uniform residue.
     pub expand: f64,
+    /// One residue of a result masked by fresh encryptions of zero.
+    pub mask: f64,
     /// One product of residues, modular.
     pub multiply: f64,
     /// One coefficient in one layer of a transform.
@@ -32,14 +34,15 @@ impl CostTable {
     /// Measured by `cryptodl bench --calibrate` on one core with 512-bit byte dot products (AMD EPYC, Zen 5), rounded:
     /// `benches/results/README.md`.
     pub const SHIPPED: CostTable = CostTable {
-        multiply_add_plane: 0.0023,
-        map_read: 0.5,
-        map_write: 0.95,
-        pack: 0.15,
-        expand: 0.4,
-        multiply: 0.25,
-        ntt_layer: 0.047,
-        convert: 0.4,
+        multiply_add_plane: 0.0022,
+        map_read: 0.145,
+        map_write: 0.49,
+        pack: 1.2,
+        expand: 0.76,
+        mask: 19.0,
+        multiply: 0.095,
+        ntt_layer: 0.040,
+        convert: 0.19,
         byte: 0.25,
     };
 }

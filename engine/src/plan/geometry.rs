@@ -54,6 +54,11 @@ impl Geometry {
         self.group_channels() * self.kernel[0] * self.kernel[1]
     }
 
+    /// Input values that all positions of all groups take, counted as often as they are taken.
+    pub fn gathered(&self) -> usize {
+        self.groups * self.taps() * self.positions()
+    }
+
     /// Multiply-adds per image.
     pub fn multiply_adds(&self) -> u64 {
         self.outputs() as u64 * self.taps() as u64

@@ -18,7 +18,7 @@ pub struct Work {
     pub published: u64,
     /// Multiply-adds of a weight with a residue: the above times components, limbs and N.
     pub residue_multiply_adds: u64,
-    /// Residues that linear maps read.
+    /// Residues that linear maps gather: taps times positions, for every group.
     pub map_reads: u64,
     /// Residues that linear maps write.
     pub map_writes: u64,
@@ -58,6 +58,11 @@ impl Work {
 
 /// Work of every step of a schedule on one ciphertext set, in the order of the walk's steps.
 pub fn steps(network: &Lowered, structure: &Structure, ring: &Ring) -> Vec<Work> {
+    follow(network, structure, ring).0
+}
+
+/// [`steps`], and the limbs and components of the result.
+fn follow(network: &Lowered, structure: &Structure, ring: &Ring) -> (Vec<Work>, [usize; 2]) {
     let mut work = Vec::new();
     let (mut level, mut components) = (ring.primes.len(), 2);
     let mut activations = 0;
@@ -72,7 +77,7 @@ pub fn steps(network: &Lowered, structure: &Structure, ring: &Ring) -> Vec<Work>
                 multiply_adds,
                 published: map.published,
                 residue_multiply_adds: multiply_adds * residues,
-                map_reads: map.geometry.inputs() as u64 * residues,
+                map_reads: map.geometry.gathered() as u64 * residues,
                 map_writes: map.geometry.outputs() as u64 * residues,
                 ..Work::default()
             });
@@ -100,7 +105,7 @@ pub fn steps(network: &Lowered, structure: &Structure, ring: &Ring) -> Vec<Work>
             (level, components) = result;
         }
     }
-    work
+    (work, [level, components])
 }
 
 /// What is planned after a product of `components` components at `level`.
@@ -132,11 +137,13 @@ fn reduction(values: usize, components: usize, level: usize, plan: &ProductPlan,
 
 /// Price of the schedule for `batch` images, in the fixed table's nanoseconds.
 pub fn price(network: &Lowered, structure: &Structure, ring: &Ring, public: bool, batch: usize) -> f64 {
-    let per_set: f64 = steps(network, structure, ring).iter().map(|work| work.price(ring)).sum();
-    let inputs = network.stages[0].run[0].geometry.inputs();
-    let residues = (inputs * ring.primes.len() * ring.n) as f64;
-    let stored = if public { 2.0 } else { 1.0 };
-    let input = residues * (2.0 * COST.pack + if public { 0.0 } else { COST.expand });
-    let bytes = residues * stored * f64::from(ring.prime_bits) / 8.0;
-    batch.div_ceil(ring.n) as f64 * (per_set + input + bytes * COST.byte)
+    let (work, [level, components]) = follow(network, structure, ring);
+    let computation: f64 = work.iter().map(|work| work.price(ring)).sum();
+    // What crosses is packed on one side and unpacked on the other.
+    let crossing = 2.0 * COST.pack + f64::from(ring.prime_bits) / 8.0 * COST.byte;
+    let inputs = network.stages[0].run[0].geometry.inputs() * ring.primes.len() * ring.n;
+    let input = inputs as f64 * if public { 2.0 * crossing } else { crossing + COST.expand };
+    let classes = network.stages.last().and_then(|stage| stage.run.last()).map_or(0, |map| map.geometry.outputs());
+    let result = (classes * components * level * ring.n) as f64 * (COST.mask + crossing);
+    batch.div_ceil(ring.n) as f64 * (computation + input + result)
 }

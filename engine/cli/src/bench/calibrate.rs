@@ -4,8 +4,9 @@ use std::fmt::Write;
 use std::sync::Arc;
 
 use anyhow::{Result, ensure};
+use cryptodl_client::SecretKey;
 use cryptodl_core::backend::{Effort, LinearMap, Measured, Shape, SlotwiseOp, time};
-use cryptodl_core::ckks::{ParamsSpec, SecurityLevel, UniformPurpose, UniformSource};
+use cryptodl_core::ckks::{ParamsSpec, Randomness, SecurityLevel, UniformPurpose, UniformSource, rerandomise};
 use cryptodl_core::ring::{RnsBasis, ntt_primes};
 use cryptodl_engine::plan::CostTable;
 use serde::Serialize;
@@ -29,6 +30,9 @@ pub struct Calibration {
 const N: usize = 8192;
 const BITS: u32 = 30;
 const LIMBS: usize = 6;
+
+/// Values, components and limbs of a result that is masked.
+const MASKED: [usize; 3] = [10, 3, 2];
 
 /// Lanes of the linear maps.
 const LANES: usize = 4096;
@@ -60,6 +64,14 @@ impl Calibration {
         let packing = nanoseconds(&mut || backend.pack(&x, 0).map(drop))?;
         let source = UniformSource::new(UniformPurpose::Ciphertext, &params, &[7; 32]);
         let expansion = nanoseconds(&mut || backend.expand(&source, 0, &mut x, 1))?;
+        let mut rng = Randomness::from_os()?;
+        let key = SecretKey::generate(&params, &mut rng).public_key(&mut rng)?;
+        let [values, components, level] = MASKED;
+        let mut result = vec![0; values * components * level * N];
+        let masking = nanoseconds(&mut || {
+            rerandomise(&params, &key, &mut result, values, components, level, &mut rng);
+            Ok(())
+        })?;
         let [multiply_add_plane, map_read, map_write] = linear_maps(&backend, effort)?;
         let measured = CostTable {
             multiply_add_plane,
@@ -68,6 +80,7 @@ impl Calibration {
             // One component is packed or expanded at a time.
             pack: 0.5 * (packing + unpacking) / (0.5 * residues),
             expand: expansion / (0.5 * residues),
+            mask: masking / result.len() as f64,
             // Two ciphertexts of two components have four products.
             multiply: products / (2.0 * residues),
             ntt_layer: 0.5 * transforms / (residues * (N as f64).log2()),
@@ -89,10 +102,11 @@ impl Calibration {
             writeln!(text, "| {name} | {ours:.4} | {theirs:.4} | {:.2} |", ours / theirs).expect("strings grow");
         };
         row("multiply-add of a weight with one byte plane of a residue", |t| t.multiply_add_plane);
-        row("residue read by a linear map", |t| t.map_read);
+        row("residue that a position of a linear map takes", |t| t.map_read);
         row("residue written by a linear map", |t| t.map_write);
         row("residue packed or unpacked", |t| t.pack);
         row("residue expanded from a seed", |t| t.expand);
+        row("residue of a result masked", |t| t.mask);
         row("product of two residues", |t| t.multiply);
         row("coefficient in one layer of a transform", |t| t.ntt_layer);
         row("residue converted to another prime", |t| t.convert);
@@ -111,7 +125,7 @@ fn least<B: Measured>(backend: &B, effort: Effort, launch: &mut Launch<'_>) -> R
     times.collect::<Result<Vec<f64>>>().map(|times| times.into_iter().fold(f64::INFINITY, f64::min))
 }
 
-/// Costs of a multiply-add and plane, of a residue read and of one written, from three dense maps in which each of them
+/// Costs of a multiply-add and plane, of a residue taken and of one written, from three dense maps in which each of them
 /// dominates: `time = multiply-adds x planes x m + reads x r + writes x w`.
 fn linear_maps<B: Measured>(backend: &B, effort: Effort) -> Result<[f64; 3]> {
     let basis = backend.basis();
