@@ -1,13 +1,14 @@
-//! Every kernel of every family on one thread, for comparing one version with another: `cargo bench -p cryptodl-cpu [-- part of
-//! a name]`. The measurements are written once for all backends; `cryptodl bench` compares kernels with what the machine allows,
-//! and checks their results.
+//! Every kernel of every backend, for comparing one version with another: `cargo bench -p cryptodl-engine [-- part of a name]`. The
+//! measurements are written once for all backends: the CPU's kernels of every family, on one thread, and those of a GPU, the first
+//! hardware adapter or the one that `CRYPTODL_ADAPTER` names by a part of its name. `cryptodl bench` compares kernels with what the
+//! machine allows, and checks their results.
 
 use std::hint::black_box;
 use std::sync::Arc;
 
-use criterion::{Criterion, Throughput};
+use criterion::{Bencher, Criterion, Throughput};
 use cryptodl_core::backend::{
-    Backend, Effort, Horner, KeySwitch, LinearMap, Measured, ProductPlan, Shape, SlotwiseOp, slotwise_shape,
+    self, Backend, Effort, Horner, KeySwitch, LinearMap, Measured, ProductPlan, Shape, SlotwiseOp, slotwise_shape,
 };
 use cryptodl_core::ckks::{ParamsSpec, RelinLayout, SecurityLevel, UniformPurpose, UniformSource};
 use cryptodl_core::ring::{RnsBasis, ntt_primes};
@@ -23,11 +24,13 @@ fn main() -> Result<(), Error> {
 fn measure() -> Result<(), Error> {
     let mut criterion = Criterion::default().sample_size(10).configure_from_args();
     for kernels in Kernels::available() {
-        all(&mut criterion, kernels.name(), &|basis| Cpu::with_kernels(basis, kernels))?;
+        all(&mut criterion, kernels.name(), &|basis| Ok(Cpu::with_kernels(basis, kernels)))?;
     }
     for (n, bits) in TRANSFORMS {
         tfhe_ntt(&mut criterion, n, bits)?;
     }
+    #[cfg(feature = "gpu")]
+    gpu(&mut criterion)?;
     criterion.final_summary();
     Ok(())
 }
@@ -35,10 +38,29 @@ fn measure() -> Result<(), Error> {
 /// Dimensions, and bits of the prime.
 const TRANSFORMS: [(usize, u32); 6] = [(4096, 30), (8192, 25), (8192, 30), (16384, 30), (32768, 30), (65536, 30)];
 
+/// All measurements on a GPU, or one line that says why there are none.
+#[cfg(feature = "gpu")]
+fn gpu(criterion: &mut Criterion) -> Result<(), Error> {
+    use cryptodl_engine::gpu::{AdapterRequest, Gpu, GpuOptions, choose};
+
+    const MEMORY: u64 = 1 << 30;
+    let request = std::env::var("CRYPTODL_ADAPTER").map_or(AdapterRequest::HardwareOnly, AdapterRequest::Name);
+    match choose(&request) {
+        Ok(adapter) => all(criterion, "gpu", &|basis| Ok(Gpu::new(&adapter, basis, GpuOptions::new(MEMORY))?)),
+        Err(error) => {
+            println!("gpu: {error}; CRYPTODL_ADAPTER names an adapter");
+            Ok(())
+        }
+    }
+}
+
+/// Makes a backend for a basis.
+type Open<'a, B> = dyn Fn(Arc<RnsBasis>) -> Result<B, Error> + 'a;
+
 /// All measurements on backends that `open` makes.
-fn all<B: Measured>(criterion: &mut Criterion, name: &str, open: &dyn Fn(Arc<RnsBasis>) -> B) -> Result<(), Error> {
+fn all<B: Measured>(criterion: &mut Criterion, name: &str, open: &Open<'_, B>) -> Result<(), Error> {
     let backend = |n: usize, bits: u32, limbs: usize| -> Result<B, Error> {
-        Ok(open(Arc::new(RnsBasis::new(n, &ntt_primes(n, bits, limbs)?)?)))
+        open(Arc::new(RnsBasis::new(n, &ntt_primes(n, bits, limbs)?)?))
     };
     let ceilings = backend(4096, 30, 1)?.ceilings(Effort { repetitions: 3, seconds: 0.02, bytes: 128 << 20 })?;
     println!(
@@ -56,6 +78,15 @@ fn all<B: Measured>(criterion: &mut Criterion, name: &str, open: &dyn Fn(Arc<Rns
     wire(criterion, name, &backend(4096, 24, 3)?)
 }
 
+/// Times `launch` with everything that it lets the backend do.
+fn waited<B: Backend, T>(bencher: &mut Bencher<'_>, backend: &B, mut launch: impl FnMut() -> backend::Result<T>) {
+    bencher.iter(|| {
+        let result = launch().expect("the kernel runs");
+        backend.synchronise().expect("the kernel runs");
+        result
+    });
+}
+
 /// Residues that look random, canonical for every prime of at least `bits` bits.
 fn residues<B: Backend>(backend: &B, shape: Shape, bits: u32) -> Result<B::Tensor, Error> {
     let mask = (1 << (bits - 1)) - 1;
@@ -68,8 +99,8 @@ fn transforms<B: Backend>(criterion: &mut Criterion, name: &str, backend: &B, bi
     let mut x = residues(backend, Shape { limbs: vec![0], values: 1, components: 1, lanes: n }, bits)?;
     let mut group = criterion.benchmark_group(format!("{name} transform {n} x {bits} bits"));
     group.throughput(Throughput::Elements(n as u64));
-    group.bench_function("forward", |b| b.iter(|| backend.forward_ntt(black_box(&mut x))));
-    group.bench_function("inverse", |b| b.iter(|| backend.inverse_ntt(black_box(&mut x))));
+    group.bench_function("forward", |b| waited(b, backend, || backend.forward_ntt(black_box(&mut x))));
+    group.bench_function("inverse", |b| waited(b, backend, || backend.inverse_ntt(black_box(&mut x))));
     Ok(())
 }
 
@@ -131,7 +162,9 @@ fn linear_maps<B: Backend>(criterion: &mut Criterion, name: &str, backend: &B, b
         group.throughput(Throughput::Elements(map.multiply_adds() * LANES as u64));
         let ops = [SlotwiseOp::Linear(map)];
         let mut out = backend.zeros(slotwise_shape(&ops, backend.shape(&x)))?;
-        group.bench_function(*what, |b| b.iter(|| backend.slotwise(&ops, &x, 0..LANES, black_box(&mut out))));
+        group.bench_function(*what, |b| {
+            waited(b, backend, || backend.slotwise(&ops, &x, 0..LANES, black_box(&mut out)))
+        });
     }
     Ok(())
 }
@@ -148,11 +181,13 @@ fn ciphertexts<B: Backend>(criterion: &mut Criterion, name: &str, backend: &B) -
     let cubic = Horner::new(backend.basis(), true, &[1e9, 2e9, 3e9]);
     let plans = [ProductPlan { relinearize: true, drop: 1 }; 2];
     let mut group = criterion.benchmark_group(format!("{name} ten ciphertexts"));
-    group.bench_function("multiply", |b| b.iter(|| backend.multiply(black_box(&x), &x)));
-    group.bench_function("rescale", |b| b.iter(|| backend.mod_down(black_box(&x), &[3])));
-    group.bench_function("relinearize and rescale", |b| b.iter(|| backend.relinearize(black_box(&product), &key, 1)));
+    group.bench_function("multiply", |b| waited(b, backend, || backend.multiply(black_box(&x), &x)));
+    group.bench_function("rescale", |b| waited(b, backend, || backend.mod_down(black_box(&x), &[3])));
+    group.bench_function("relinearize and rescale", |b| {
+        waited(b, backend, || backend.relinearize(black_box(&product), &key, 1))
+    });
     group.bench_function("cubic activation", |b| {
-        b.iter(|| backend.activation(&cubic, &plans, Some(&key), black_box(&x)));
+        waited(b, backend, || backend.activation(&cubic, &plans, Some(&key), black_box(&x)));
     });
     Ok(())
 }
@@ -166,8 +201,8 @@ fn wire<B: Backend>(criterion: &mut Criterion, name: &str, backend: &B) -> Resul
     let packed = backend.pack(&x, 0)?;
     let mut group = criterion.benchmark_group(format!("{name} wire"));
     group.throughput(Throughput::Elements(30 * n as u64));
-    group.bench_function("pack", |b| b.iter(|| backend.pack(black_box(&x), 0)));
-    group.bench_function("unpack", |b| b.iter(|| backend.unpack(black_box(&packed), &mut x, 0)));
-    group.bench_function("expand", |b| b.iter(|| backend.expand(black_box(&source), 0, &mut x, 1)));
+    group.bench_function("pack", |b| waited(b, backend, || backend.pack(black_box(&x), 0)));
+    group.bench_function("unpack", |b| waited(b, backend, || backend.unpack(black_box(&packed), &mut x, 0)));
+    group.bench_function("expand", |b| waited(b, backend, || backend.expand(black_box(&source), 0, &mut x, 1)));
     Ok(())
 }
