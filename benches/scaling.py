@@ -45,7 +45,10 @@ class Runner:
         self.many = images_and_labels
 
     def capture(self, *arguments):
-        return subprocess.run([self.binary, *arguments], check=True, capture_output=True, text=True).stdout
+        done = subprocess.run([self.binary, *arguments], stdout=subprocess.PIPE, text=True)
+        if done.returncode != 0:
+            raise SystemExit(f"cryptodl {' '.join(arguments)} failed")
+        return done.stdout
 
     def point(self, x, model, images, repeat, *flags):
         """One `run`: {"x", "report"}, or {"x", "refused"} where the program says that it cannot be."""

@@ -104,8 +104,8 @@ fn transforms<B: Backend>(criterion: &mut Criterion, name: &str, backend: &B, bi
     Ok(())
 }
 
-/// The crate `tfhe-ntt` beside ours, on the same primes and with the best instructions of its own that the machine has (AVX-512
-/// with IFMA, else AVX2, whatever the family of our kernels).
+/// The crate `tfhe-ntt` beside ours, on the same primes and with the best instructions of its own that the machine has (AVX-512,
+/// else AVX2, whatever the family of our kernels).
 ///
 /// The same: dimension, prime, in place, one polynomial, coefficients in natural and values in bit-reversed order, canonical in
 /// and out, Shoup factors. Not the same: theirs is the negacyclic transform, modulo `X^N + 1`; ours, of the conjugate-invariant

@@ -77,6 +77,8 @@ pub struct Execution {
     pub kernels: Kernels,
     /// Memory for ciphertexts on the backend, as 2GiB, 512MiB or bytes [default: two thirds of the free memory;
     /// three quarters of a graphics card's memory]
+    ///
+    /// A bound, not a wish: on the CPU large networks take less, because that is faster.
     #[arg(long, value_name = "SIZE", value_parser = memory::parse_size)]
     pub memory_budget: Option<u64>,
 }

@@ -21,6 +21,7 @@ impl Keys {
         let relin = spec.relin.map(|layout| secret.relin_key(layout, rng)).transpose()?;
         Ok(Keys { secret, public, relin })
     }
+
     /// The one that encrypts images.
     pub fn encryption(&self, kind: EncryptionKind) -> EncryptionKey<'_> {
         match kind {

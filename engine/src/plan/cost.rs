@@ -15,7 +15,7 @@ pub struct CostTable {
     pub pack: f64,
     /// Expanding one uniform residue.
     pub expand: f64,
-    /// One residue of a result masked by fresh encryptions of zero.
+    /// One residue of a fresh encryption of zero, of which a result takes one less than it has components.
     pub mask: f64,
     /// One product of residues, modular.
     pub multiply: f64,
@@ -39,7 +39,7 @@ impl CostTable {
         map_write: 0.49,
         pack: 1.2,
         expand: 0.76,
-        mask: 19.0,
+        mask: 28.5,
         multiply: 0.095,
         ntt_layer: 0.040,
         convert: 0.19,

@@ -305,7 +305,7 @@ pub fn walk(
         for &count in counts {
             let factor = network.factor(stage, first, count).expect("structures use factors that exist");
             let is_last = stage == last_stage && first + count == network.stages[stage].run.len();
-            let half_bits = *half_bits.next().expect("bits for every factor");
+            let half_bits = *half_bits.next().expect("half bits for every factor");
             let (weight_scale, rounding_gain, scale) = factor_scale(factor, half_bits, state.scale, is_last);
             let place = network.gains.after_map(stage, first + count);
             let rms = calibrated(factor, factor.map.input_rms, "input_rms")?;

@@ -101,7 +101,8 @@ pub fn search(model: &str, network: &Lowered, options: &PlanOptions) -> Result<O
             all = neighbours(network, &best.structure);
             match search_among(model, network, options, &all, Effort::Below(best.price)) {
                 Ok(next) => best = next.best,
-                Err(_) => break,
+                Err(PlanError::DoesNotFit { .. }) => break,
+                Err(error) => return Err(error),
             }
         }
     }

@@ -144,6 +144,7 @@ pub fn price(network: &Lowered, structure: &Structure, ring: &Ring, public: bool
     let inputs = network.stages[0].run[0].geometry.inputs() * ring.primes.len() * ring.n;
     let input = inputs as f64 * if public { 2.0 * crossing } else { crossing + COST.expand };
     let classes = network.stages.last().and_then(|stage| stage.run.last()).map_or(0, |map| map.geometry.outputs());
-    let result = (classes * components * level * ring.n) as f64 * (COST.mask + crossing);
+    let result = (classes * level * ring.n) as f64;
+    let result = result * (components as f64 * crossing + (components - 1) as f64 * COST.mask);
     batch.div_ceil(ring.n) as f64 * (computation + input + result)
 }

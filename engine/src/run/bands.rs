@@ -239,6 +239,8 @@ mod tests {
     /// Follows the actions and checks that everything needed is there.
     fn follow(layers: &[Layer], Schedule { actions, rooms, .. }: &Schedule) -> Vec<Vec<usize>> {
         let mut windows: Vec<Option<Positions>> = vec![None; layers.len()];
+        // The position whose value is at each place.
+        let mut contents: Vec<Vec<usize>> = vec![Vec::new(); layers.len()];
         let mut computed: Vec<Vec<usize>> = layers.iter().map(|layer| vec![0; layer.needs.len()]).collect();
         let mut released = 0;
         for action in actions {
@@ -248,7 +250,8 @@ mod tests {
                     for p in positions.clone() {
                         if let Some(before) = layer.checked_sub(1) {
                             let before = windows[before].as_ref().expect("the layer before has a window");
-                            layers[*layer].needs[p].clone().for_each(|q| _ = before.place(q));
+                            let contents = &contents[layer - 1];
+                            assert!(layers[*layer].needs[p].clone().all(|q| contents[before.place(q)] == q));
                         }
                         computed[*layer][p] += 1;
                     }
@@ -257,6 +260,9 @@ mod tests {
                     } else {
                         windows[*layer].get_or_insert_with(|| Positions::with_room(rooms[*layer])).push(positions);
                     }
+                    let window = windows[*layer].as_ref().expect("a window");
+                    contents[*layer].resize(window.room(), usize::MAX);
+                    positions.clone().for_each(|p| contents[*layer][window.place(p)] = p);
                 }
                 Action::Release { layer } => {
                     released = released.max(*layer);

@@ -42,7 +42,7 @@ pub enum Masks<'a> {
 impl<B: Backend> Executor<B> {
     /// Prepares `program`. `backend` is bound to the basis of the Program's parameters. `memory_budget` bounds the
     /// operands and results of a segment on the backend, in bytes, and sizes its slices and bands (at most half as much
-    /// again); keys and masks come on top. It cannot change a bit of the result.
+    /// again); keys, masks and a few ciphertexts per thread come on top. It cannot change a bit of the result.
     ///
     /// # Errors
     /// Parameters or maps refused, or a budget below what one set needs.

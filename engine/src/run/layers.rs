@@ -132,16 +132,11 @@ impl Layers {
         let little = self.segments.iter().map(|segment| segment.multiply_adds).sum::<u64>() / 8;
         let budget = self.memory_budget;
         let most = schedule(&self.describe(&whole), input_bytes, u64::MAX).map_or(u64::MAX, |found| found.peak);
-        let thrifty = if in_host_memory && most > LARGE { budget.min(most / 2) } else { 0 };
-        let arrangements = [
-            (&fused, thrifty, little),
-            (&whole, budget, 0),
-            (&fused, budget, little),
-            (&single, budget, 0),
-            (&fused, budget, u64::MAX),
-        ];
+        let thrifty = (in_host_memory && most > LARGE).then(|| (&fused, budget.min(most / 2), little));
+        let arrangements =
+            [(&whole, budget, 0), (&fused, budget, little), (&single, budget, 0), (&fused, budget, u64::MAX)];
         let mut needed = u64::MAX;
-        for (units, budget, most_twice) in arrangements {
+        for (units, budget, most_twice) in thrifty.into_iter().chain(arrangements) {
             match schedule(&self.describe(units), input_bytes, budget) {
                 Ok(found) if self.multiply_adds_twice(units, &found) <= most_twice => {
                     (self.units, self.schedule) = (units.clone(), found);
@@ -197,10 +192,13 @@ impl Layers {
             let bytes = |op: usize| self.shapes[op + 1].bytes() / unit.positions as u64;
             let parts: Vec<u64> = self.parts(&unit.ops).iter().map(|part| bytes(part.end - 1)).collect();
             let pairs = parts.windows(2).map(|pair| pair[0] + pair[1]);
+            // Without a map to gather a band's operand, it is copied.
+            let copied = self.maps(&unit.ops).is_empty() && unit.positions > 1;
+            let operand = if copied { self.shapes[unit.ops.start].bytes() / unit.positions as u64 } else { 0 };
             Layer {
                 needs,
                 result_bytes: bytes(unit.ops.end - 1),
-                working_bytes: pairs.chain([parts[0]]).max().unwrap_or(0),
+                working_bytes: pairs.chain([operand + parts[0]]).max().unwrap_or(0),
             }
         };
         units.iter().enumerate().map(describe).collect()

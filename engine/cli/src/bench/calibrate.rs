@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::sync::Arc;
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail};
 use cryptodl_client::SecretKey;
 use cryptodl_core::backend::{Effort, LinearMap, Measured, Shape, SlotwiseOp, time};
 use cryptodl_core::ckks::{ParamsSpec, Randomness, SecurityLevel, UniformPurpose, UniformSource, rerandomise};
@@ -33,9 +33,6 @@ const LIMBS: usize = 6;
 
 /// Values, components and limbs of a result that is masked.
 const MASKED: [usize; 3] = [10, 3, 2];
-
-/// Lanes of the linear maps.
-const LANES: usize = 4096;
 
 impl Calibration {
     /// Measures a backend on one core.
@@ -80,7 +77,7 @@ impl Calibration {
             // One component is packed or expanded at a time.
             pack: 0.5 * (packing + unpacking) / (0.5 * residues),
             expand: expansion / (0.5 * residues),
-            mask: masking / result.len() as f64,
+            mask: masking / (values * (components - 1) * level * N) as f64,
             // Two ciphertexts of two components have four products.
             multiply: products / (2.0 * residues),
             ntt_layer: 0.5 * transforms / (residues * (N as f64).log2()),
@@ -106,7 +103,7 @@ impl Calibration {
         row("residue written by a linear map", |t| t.map_write);
         row("residue packed or unpacked", |t| t.pack);
         row("residue expanded from a seed", |t| t.expand);
-        row("residue of a result masked", |t| t.mask);
+        row("residue of an encryption of zero, which masks a result", |t| t.mask);
         row("product of two residues", |t| t.multiply);
         row("coefficient in one layer of a transform", |t| t.ntt_layer);
         row("residue converted to another prime", |t| t.convert);
@@ -126,33 +123,46 @@ fn least<B: Measured>(backend: &B, effort: Effort, launch: &mut Launch<'_>) -> R
 }
 
 /// Costs of a multiply-add and plane, of a residue taken and of one written, from three dense maps in which each of them
-/// dominates: `time = multiply-adds x planes x m + reads x r + writes x w`.
+/// dominates: `time = multiply-adds x planes x m + taken x r + written x w`.
 fn linear_maps<B: Measured>(backend: &B, effort: Effort) -> Result<[f64; 3]> {
     let basis = backend.basis();
     let planes = f64::from(BITS.div_ceil(8));
-    let mut equations = Vec::new();
-    for (inputs, rows) in [(800, 256), (800, 8), (16, 512)] {
-        let weights = (0..inputs * rows).map(|i| (i * 89 % 255) as i16 - 127).collect();
-        let gather = (0..inputs as u32).collect();
-        let map = LinearMap::new(basis, inputs, rows, inputs, 1, 0, weights, gather, &vec![3e9; rows])?;
-        let shape = Shape { limbs: vec![0], values: inputs, components: 1, lanes: LANES };
-        let x = backend.upload(shape.clone(), &residues(basis, &shape))?;
-        let mut out = backend.zeros(Shape { values: rows, ..shape })?;
-        let ops = [SlotwiseOp::Linear(&map)];
-        let nanoseconds = least(backend, effort, &mut || backend.slotwise(&ops, &x, 0..LANES, &mut out))?;
-        let counts = [map.multiply_adds() as f64 * planes, inputs as f64, rows as f64];
-        equations.push((counts, nanoseconds / LANES as f64));
+    // Inputs, rows, and lanes with which all take about as long.
+    let sizes = [(800, 256, 512), (800, 8, 4096), (16, 512, 4096)];
+    let mut counts = [[0.0; 3]; 3];
+    let mut times = [f64::INFINITY; 3];
+    // A disturbance of one of the three can make the costs of others negative: then it is their turn again.
+    for _ in 0..ROUNDS {
+        for (i, (inputs, rows, lanes)) in sizes.into_iter().enumerate() {
+            let weights = (0..inputs * rows).map(|i| (i * 89 % 255) as i16 - 127).collect();
+            let gather = (0..inputs as u32).collect();
+            let map = LinearMap::new(basis, inputs, rows, inputs, 1, 0, weights, gather, &vec![3e9; rows])?;
+            let shape = Shape { limbs: vec![0], values: inputs, components: 1, lanes };
+            let x = backend.upload(shape.clone(), &residues(basis, &shape))?;
+            let mut out = backend.zeros(Shape { values: rows, ..shape })?;
+            let ops = [SlotwiseOp::Linear(&map)];
+            let launch = least(backend, effort, &mut || backend.slotwise(&ops, &x, 0..lanes, &mut out))?;
+            times[i] = times[i].min(launch / lanes as f64);
+            counts[i] = [map.multiply_adds() as f64 * planes, inputs as f64, rows as f64];
+        }
+        let costs = solve(counts, times);
+        if costs.iter().all(|&cost| cost > 0.0) {
+            return Ok(costs);
+        }
     }
-    let [a, b, c] = [0, 1, 2].map(|column| [0, 1, 2].map(|row: usize| equations[row].0[column]));
-    let times = [0, 1, 2].map(|row: usize| equations[row].1);
-    // Cramer's rule.
-    let whole = determinant(a, b, c);
-    let costs = [determinant(times, b, c), determinant(a, times, c), determinant(a, b, times)].map(|d| d / whole);
-    ensure!(
-        costs.iter().all(|&cost| cost > 0.0),
+    bail!(
         "the times of linear maps contradict each other ({times:.0?} ns per lane): the machine is too busy to measure; try again"
-    );
-    Ok(costs)
+    )
+}
+
+/// Turns of the linear maps at most.
+const ROUNDS: usize = 20;
+
+/// The solution of three linear equations, by Cramer's rule.
+fn solve(rows: [[f64; 3]; 3], right: [f64; 3]) -> [f64; 3] {
+    let [a, b, c] = [0, 1, 2].map(|column| rows.map(|row| row[column]));
+    let whole = determinant(a, b, c);
+    [determinant(right, b, c), determinant(a, right, c), determinant(a, b, right)].map(|part| part / whole)
 }
 
 fn determinant(a: [f64; 3], b: [f64; 3], c: [f64; 3]) -> f64 {
@@ -175,8 +185,10 @@ mod tests {
     }
 
     #[test]
-    fn determinants() {
-        assert_eq!(determinant([1.0, 0.0, 0.0], [0.0, 2.0, 0.0], [0.0, 0.0, 3.0]), 6.0);
-        assert_eq!(determinant([0.0, 1.0, 0.0], [2.0, 0.0, 0.0], [0.0, 0.0, 3.0]), -6.0);
+    fn equations_are_solved() {
+        let rows = [[2.0, 1.0, 0.0], [0.0, 1.0, 1.0], [1.0, 0.0, 4.0]];
+        let solution = [3.0, -2.0, 0.5];
+        let right = rows.map(|row| (0..3).map(|i| row[i] * solution[i]).sum());
+        assert_eq!(solve(rows, right), solution);
     }
 }

@@ -9,7 +9,7 @@ use super::pytorch::{Peer, Plaintext};
 use crate::classify::{Outcome, Session};
 use crate::flags::TestSeed;
 use crate::prepared::Prepared;
-use crate::report::{Layer, RunReport};
+use crate::report::RunReport;
 use crate::samples::Samples;
 
 /// Computations before it is PyTorch's turn, and the other way round.
@@ -41,7 +41,7 @@ pub struct EndToEnd {
 pub struct Part {
     pub name: String,
     pub seconds: f64,
-    /// Multiply-adds of a weight with a residue.
+    /// Multiply-adds of a weight with a residue, as planned: what bands compute twice is no use.
     pub multiply_adds: u64,
     pub multiply_adds_per_second: f64,
     /// Share of the ceiling of linear maps.
@@ -100,9 +100,10 @@ impl Part {
             part("expand", compute.parts.expand, (2 - stored) * component),
         ];
         let mut operand = 2 * component;
-        for Layer { seconds, report } in Layer::all(&prepared.plan.report, compute, *sets) {
-            let (result, multiply_adds) = (report.bytes * *sets as u64, report.residue_multiply_adds * *sets as u64);
-            parts.push(Part::new(limits, &report.name, seconds, multiply_adds, operand + result));
+        for (planned, measured) in prepared.plan.report.layers.iter().zip(&compute.layers) {
+            let result = planned.bytes * *sets as u64;
+            let multiply_adds = planned.residue_multiply_adds * *sets as u64;
+            parts.push(Part::new(limits, &planned.name, measured.seconds, multiply_adds, operand + result));
             operand = result;
         }
         // The result is read and written, the mask read.

@@ -1,13 +1,14 @@
 //! Plaintext PyTorch on the same images: a process that classifies them whenever it is asked, so that its computations and
 //! encrypted ones can take turns on a noisy machine.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use tempfile::NamedTempFile;
 
 /// The script, from the root of the repository.
 const SCRIPT: &str = "benches/plaintext.py";
@@ -21,6 +22,8 @@ pub struct Peer {
     /// None once it is to end.
     questions: Option<ChildStdin>,
     answers: BufReader<ChildStdout>,
+    /// What it writes to stderr.
+    complaints: NamedTempFile,
     ready: Ready,
     /// Of each peer.
     seconds: Vec<Vec<f64>>,
@@ -87,12 +90,14 @@ impl Peer {
     pub fn start(python: &str, model: &str, data: &Path, images: usize) -> Result<Self> {
         ensure!(Path::new(SCRIPT).is_file(), "there is no {SCRIPT} here: run from the root of the repository");
         let threads = rayon::current_num_threads().to_string();
+        // A file, since nobody reads a pipe while PyTorch computes.
+        let complaints = NamedTempFile::new()?;
         let mut process = Command::new(python)
             .args([SCRIPT, model, "--images", &images.to_string(), "--threads", &threads, "--data"])
             .arg(data)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
+            .stderr(complaints.reopen()?)
             .spawn()
             .with_context(|| format!("cannot start {python}: {ADVICE}"))?;
         let questions = process.stdin.take();
@@ -100,15 +105,13 @@ impl Peer {
         match answer::<Ready>(&mut answers) {
             Ok(ready) if !ready.peers.is_empty() => {
                 let seconds = vec![Vec::new(); ready.peers.len()];
-                Ok(Peer { process, questions, answers, ready, seconds })
+                Ok(Peer { process, questions, answers, complaints, ready, seconds })
             }
             Ok(_) => bail!("{SCRIPT} measures nothing"),
             Err(_) => {
                 drop(questions);
-                let mut said = String::new();
-                process.stderr.take().expect("a pipe").read_to_string(&mut said).ok();
                 process.wait()?;
-                bail!("{python} {SCRIPT}: {}; {ADVICE}", said.trim().lines().last().unwrap_or("it said nothing"))
+                bail!("{python} {SCRIPT}: {}; {ADVICE}", last_line(&complaints))
             }
         }
     }
@@ -119,8 +122,9 @@ impl Peer {
     /// The process is gone.
     pub fn classify(&mut self, times: usize) -> Result<()> {
         let questions = self.questions.as_mut().expect("the process is to go on");
-        writeln!(questions, "{times}").and_then(|()| questions.flush()).context("PyTorch has ended")?;
-        let Answer { seconds } = answer(&mut self.answers)?;
+        let asked = writeln!(questions, "{times}").and_then(|()| questions.flush()).context("PyTorch has ended");
+        let Answer { seconds } =
+            asked.and_then(|()| answer(&mut self.answers)).with_context(|| last_line(&self.complaints))?;
         ensure!(seconds.len() == self.seconds.len(), "{SCRIPT} measured {} peers", seconds.len());
         self.seconds.iter_mut().zip(seconds).for_each(|(all, new)| all.extend(new));
         Ok(())
@@ -146,6 +150,13 @@ impl Drop for Peer {
         self.questions = None;
         self.process.wait().ok();
     }
+}
+
+/// Why it ended, if it said so.
+fn last_line(complaints: &NamedTempFile) -> String {
+    let said = std::fs::read(complaints.path()).unwrap_or_default();
+    let said = String::from_utf8_lossy(&said);
+    said.trim().lines().last().unwrap_or("it said nothing").to_owned()
 }
 
 /// The next line, which is JSON.

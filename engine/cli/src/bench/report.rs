@@ -182,7 +182,8 @@ impl Report {
                 source.into(),
             ]
         });
-        let header = "source | network | hardware | time | images/s | accuracy | transfer | stated in";
+        let header =
+            "source | network | hardware | time (here: `compute`) | images/s | accuracy | transfer | stated in";
         format!("\n{}", table(header, measured.chain(papers)))
     }
 }

@@ -6,14 +6,15 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use cryptodl_core::backend::conformance::params_for_tests;
-use cryptodl_core::backend::{Ceilings, Effort, Measured};
+use cryptodl_core::backend::{BackendError, Ceilings, Effort, Measured};
 use cryptodl_core::ckks::Params;
 use cryptodl_core::ring::RnsBasis;
 use cryptodl_cpu::Cpu;
 use cryptodl_engine::plan::{DEFAULT_BATCH, PlanError, PlanOptions, ScheduleKind, plan};
+use cryptodl_engine::run::RunError;
 use cryptodl_models::data::dataset_dir;
 use cryptodl_models::{Network, zoo};
 
@@ -128,7 +129,7 @@ impl BenchCommand {
             }
             (Backend::Gpu, Kernels::Named(_)) => bail!("{CPU_KERNELS_ONLY}"),
             (Backend::Gpu, _) if self.calibrate => bail!("{CORE_ONLY}"),
-            _ if self.calibrate => None,
+            _ if self.calibrate || self.alternatives => None,
             (Backend::Cpu, _) | (Backend::Auto, Kernels::Named(_)) => None,
             (Backend::Gpu, Kernels::Auto) => Some(Choice::new(self.execution.place.adapter.as_deref())?),
             (Backend::Auto, Kernels::Auto) => Choice::automatic().transpose()?,
@@ -262,13 +263,19 @@ impl BenchCommand {
         for (schedule, label) in SCHEDULES {
             memory::forget_peak();
             let options = PlanOptions { schedule, ..PlanOptions::default() };
-            let Some(prepared) = planned(name, label, Prepared::new(name, &options, &self.execution), &mut refused)?
-            else {
-                continue;
+            let mut measure = || {
+                let prepared = Prepared::new(name, &options, &self.execution)?;
+                let computed_on = prepared.server.machine().backend;
+                ensure!(
+                    computed_on == backend.name(),
+                    "{name} computes on the {computed_on}, but ceilings are those of the {}: name one of them with --backend",
+                    backend.name()
+                );
+                let operations = backend.linear_operations(prepared.params.basis().modulus(0).bits());
+                let limits = Limits { ceilings, operations };
+                end_to_end(&prepared, (&samples, repeat, label), &limits, &mut peer, &mut lost)
             };
-            let operations = backend.linear_operations(prepared.params.basis().modulus(0).bits());
-            let limits = Limits { ceilings, operations };
-            measured.push(end_to_end(&prepared, (&samples, repeat, label), &limits, &mut peer, &mut lost)?);
+            measured.extend(fitting(name, label, measure(), &mut refused)?);
         }
         skipped.extend(refused);
         Ok(measured)
@@ -286,7 +293,7 @@ impl BenchCommand {
             let network: Network = zoo::load(name)?;
             for (schedule, label) in SCHEDULES {
                 let found = plan(&network, &PlanOptions { schedule, ..PlanOptions::default() });
-                if let Some(plan) = planned(name, label, found.map_err(Into::into), skipped)? {
+                if let Some(plan) = fitting(name, label, found.map_err(Into::into), skipped)? {
                     let params = plan.program.params()?;
                     shipped.push(Shipped { name: format!("{name} {label}"), program: plan.program, params });
                 }
@@ -296,19 +303,21 @@ impl BenchCommand {
     }
 }
 
-/// What was `found`, or nothing where the planner refuses, which `skipped` then says.
-fn planned<T>(model: &str, schedule: &str, found: Result<T>, skipped: &mut Vec<String>) -> Result<Option<T>> {
-    match found {
-        Ok(found) => Ok(Some(found)),
-        Err(error) => match error.downcast_ref::<PlanError>() {
-            Some(refused @ PlanError::DoesNotFit { .. }) => {
-                let line = format!("{model} {schedule}: {refused}");
-                if !skipped.contains(&line) {
-                    skipped.push(line);
-                }
-                Ok(None)
-            }
-            _ => Err(error),
-        },
+/// What was `found`, or nothing where the planner refuses or the memory is too small, which `skipped` then says: the rest of a
+/// report is worth having.
+fn fitting<T>(model: &str, schedule: &str, found: Result<T>, skipped: &mut Vec<String>) -> Result<Option<T>> {
+    let error = match found {
+        Ok(found) => return Ok(Some(found)),
+        Err(error) => error,
+    };
+    let memory = matches!(error.downcast_ref(), Some(RunError::Budget { .. }))
+        || matches!(error.downcast_ref(), Some(RunError::Backend(BackendError::OutOfMemory { .. })));
+    if !memory && !matches!(error.downcast_ref(), Some(PlanError::DoesNotFit { .. })) {
+        return Err(error);
     }
+    let line = format!("{model} {schedule}: {}", explain(&error));
+    if !skipped.contains(&line) {
+        skipped.push(line);
+    }
+    Ok(None)
 }

@@ -83,7 +83,7 @@ fn damaged_files_are_refused() {
 /// A file of another Program names both Programs and the flags that decide.
 #[test]
 fn files_of_another_program_are_refused() {
-    let (client, other) = (every_kind(""), every_kind("--n 4096"));
+    let (client, other) = (every_kind(""), every_kind("--n 8192"));
     let folder = client.path();
     let program = |file: &Path| fs::read(file).expect("written")[16..48].iter().map(|b| format!("{b:02x}")).collect();
     let digests: [String; 2] = [program(&folder.join("eval.key")), program(&other.path().join("eval.key"))];

@@ -64,6 +64,7 @@ fn the_standard_report_has_kernels_models_papers_and_plots() {
         assert_eq!(parts.len(), layers.len() + 4);
         for (part, layer) in parts[2..].iter().zip(layers) {
             assert_eq!((&part["name"], &part["seconds"]), (&layer["name"], &layer["seconds"]));
+            // In whole segments nothing is computed twice.
             assert_eq!(part["multiply_adds"], layer["residue_multiply_adds"]);
         }
         assert!((model["attainable_seconds"].as_f64().expect("seconds") - seconds("attainable_seconds")).abs() < 1e-9);

@@ -110,8 +110,8 @@ pub trait Backend: Send + Sync {
         None
     }
 
-    /// Whether [`Self::slotwise`], [`Self::activation`], [`Self::relinearize`] and [`Self::mod_down`] take no memory worth counting
-    /// beside operands and result. A caller short of memory then gains nothing by passing a few lanes or values at a time.
+    /// Whether [`Self::slotwise`], [`Self::activation`], [`Self::relinearize`] and [`Self::mod_down`] take a few ciphertexts per thread
+    /// of memory beside operands and result. A caller short of memory then gains nothing by passing a few lanes or values at a time.
     fn is_fused(&self) -> bool {
         false
     }
