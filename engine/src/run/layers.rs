@@ -16,6 +16,9 @@ use crate::plan::{ActivationStep, PreparedPolynomial, Program, Step};
 /// Most bytes of the intermediates of one call: more only costs memory.
 const WORKING_SET: u64 = 512 << 20;
 
+/// The same where intermediates go through the processor's caches, which should hold them.
+const CACHED_WORKING_SET: u64 = 32 << 20;
+
 /// Bytes of operands and results of a large network: the system takes longer to hand out that many pages of memory than bands
 /// take on top, and bands use the same pages again and again.
 const LARGE: u64 = 1 << 30;
@@ -302,10 +305,14 @@ impl Layers {
     }
 
     /// Values per call of an activation: its intermediates (products, digits, accumulators) take about ten times the operand.
-    fn values_per_call(&self, shape: &Shape) -> usize {
+    fn values_per_call(&self, shape: &Shape, working_set: u64) -> usize {
         let limbs = shape.limbs.len() as u64 + self.special_primes;
         let per_value = 40 * limbs * shape.components as u64 * shape.lanes as u64;
-        ((self.memory_budget / 4).min(WORKING_SET) / per_value.max(1)).clamp(1, shape.values as u64) as usize
+        let fit = ((self.memory_budget / 4).min(working_set) / per_value.max(1)) as usize;
+        // As many for every thread.
+        let threads = rayon::current_num_threads();
+        let even = if fit > threads { fit - fit % threads } else { fit };
+        even.clamp(1, shape.values)
     }
 }
 
@@ -486,7 +493,7 @@ impl<B: Backend> Run<'_, B> {
         self.by_values(x, self.backend.is_fused(), |x| backend::reduce(self.backend, x, plan, self.key))
     }
 
-    /// An operation on every value by itself, a few values at a time where memory is short, unless the operation is fused.
+    /// An operation on every value by itself, a few values at a time, unless the operation is fused.
     fn by_values(
         &self,
         x: &B::Tensor,
@@ -494,7 +501,8 @@ impl<B: Backend> Run<'_, B> {
         operation: impl Fn(&B::Tensor) -> Result<B::Tensor, BackendError>,
     ) -> Result<B::Tensor, BackendError> {
         let shape = self.backend.shape(x).clone();
-        let count = self.layers.values_per_call(&shape);
+        let working_set = if self.backend.is_fused() { CACHED_WORKING_SET } else { WORKING_SET };
+        let count = self.layers.values_per_call(&shape, working_set);
         if is_fused || count == shape.values {
             return operation(x);
         }
