@@ -1,4 +1,4 @@
-//! AVX2: eight lanes; digits are 15 bits wide, two inputs to a word.
+//! AVX2: eight lanes; digits are 15 bits wide, two inputs to a word, or with byte dot products (AVX-VNNI) bytes, four to a word.
 #![allow(unsafe_code)]
 
 use std::arch::x86_64::*;
@@ -6,26 +6,27 @@ use std::arch::x86_64::*;
 use super::{Dot, Kernel, Simd};
 use crate::kernels::reduce::SumReducer;
 
-/// Proof that the machine has AVX2.
+/// Proof that the machine has AVX2, and AVX-VNNI where `VNNI`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Avx2(());
+pub(crate) struct Avx2<const VNNI: bool>(());
 
-impl Avx2 {
+impl<const VNNI: bool> Avx2<VNNI> {
     pub(crate) fn detect() -> Option<Self> {
-        is_x86_feature_detected!("avx2").then_some(Avx2(()))
+        let vnni = || is_x86_feature_detected!("avxvnni");
+        (is_x86_feature_detected!("avx2") && (!VNNI || vnni())).then_some(Avx2(()))
     }
 }
 
 /// Calls intrinsics that take and return values only.
 macro_rules! intrinsics {
     ($token:ident, $body:expr) => {{
-        let _: Avx2 = $token;
+        let _: Avx2<_> = $token;
         // SAFETY: the token proves that the machine has the instructions, and no pointers are involved.
         unsafe { $body }
     }};
 }
 
-impl Simd for Avx2 {
+impl<const VNNI: bool> Simd for Avx2<VNNI> {
     const LANES: usize = 8;
     const LAYERS: u32 = 3;
     const LAST_LAYERS: u32 = 4;
@@ -36,11 +37,15 @@ impl Simd for Avx2 {
     #[inline(always)]
     fn run<K: Kernel<Self>>(self, kernel: K) -> K::Output {
         #[target_feature(enable = "avx2")]
-        fn compiled<K: Kernel<Avx2>>(token: Avx2, kernel: K) -> K::Output {
+        fn compiled<const VNNI: bool, K: Kernel<Avx2<VNNI>>>(token: Avx2<VNNI>, kernel: K) -> K::Output {
             kernel.compute(token)
         }
-        // SAFETY: the token proves that the machine has this feature.
-        unsafe { compiled(self, kernel) }
+        #[target_feature(enable = "avx2,avxvnni")]
+        fn compiled_with_vnni<const VNNI: bool, K: Kernel<Avx2<VNNI>>>(token: Avx2<VNNI>, kernel: K) -> K::Output {
+            kernel.compute(token)
+        }
+        // SAFETY: the token proves that the machine has these features, AVX-VNNI where `VNNI`.
+        unsafe { if VNNI { compiled_with_vnni(self, kernel) } else { compiled(self, kernel) } }
     }
 
     #[inline(always)]
@@ -178,7 +183,7 @@ impl Simd for Avx2 {
     }
 }
 
-impl Dot for Avx2 {
+impl Dot for Avx2<false> {
     const TAPS: usize = 2;
     /// `127 * 32767 * 512` and the carry of the plane below stay under `2^31`.
     const MAX_TAPS: usize = 512;
@@ -208,6 +213,50 @@ impl Dot for Avx2 {
     #[inline(always)]
     fn dot(self, sum: __m256i, x: __m256i, weight: u32) -> __m256i {
         intrinsics!(self, _mm256_add_epi32(sum, _mm256_madd_epi16(x, _mm256_set1_epi32(weight.cast_signed()))))
+    }
+    #[inline(always)]
+    fn residue<const PLANES: usize>(self, reducer: &SumReducer, sums: [__m256i; PLANES], offset: __m256i) -> __m256i {
+        reducer.residue(self, sums, offset)
+    }
+}
+
+impl Dot for Avx2<true> {
+    const TAPS: usize = 4;
+    const MAX_TAPS: usize = 1 << 16;
+    const ROWS: [usize; 4] = [12, 6, 4, 2];
+    const DIGIT_BITS: u32 = 8;
+    const BIAS: u32 = 1 << 31;
+    type Weight = u32;
+    type Sum = __m256i;
+
+    fn weight(taps: &[i16]) -> u32 {
+        super::bytes(taps)
+    }
+    #[inline(always)]
+    fn digits(self, [a, b, c, d]: [__m256i; 4]) -> [__m256i; 4] {
+        intrinsics!(self, {
+            let bytes = _mm256_set1_epi16(0x00ff);
+            // Where the mask is set the second operand, else the first: even and odd bytes of two inputs together.
+            let even_ab = _mm256_blendv_epi8(_mm256_slli_epi32::<8>(b), a, bytes);
+            let even_cd = _mm256_blendv_epi8(_mm256_slli_epi32::<8>(d), c, bytes);
+            let odd_ab = _mm256_blendv_epi8(b, _mm256_srli_epi32::<8>(a), bytes);
+            let odd_cd = _mm256_blendv_epi8(d, _mm256_srli_epi32::<8>(c), bytes);
+            [
+                _mm256_blend_epi16::<0xaa>(even_ab, _mm256_slli_epi32::<16>(even_cd)),
+                _mm256_blend_epi16::<0xaa>(odd_ab, _mm256_slli_epi32::<16>(odd_cd)),
+                _mm256_blend_epi16::<0xaa>(_mm256_srli_epi32::<16>(even_ab), even_cd),
+                _mm256_blend_epi16::<0xaa>(_mm256_srli_epi32::<16>(odd_ab), odd_cd),
+            ]
+        })
+    }
+    #[inline(always)]
+    fn zero(self) -> __m256i {
+        self.splat(0)
+    }
+    #[inline(always)]
+    fn dot(self, sum: __m256i, x: __m256i, weight: u32) -> __m256i {
+        // The form that wraps: the saturating one would not be exact.
+        intrinsics!(self, _mm256_dpbusd_avx_epi32(sum, x, _mm256_set1_epi32(weight.cast_signed())))
     }
     #[inline(always)]
     fn residue<const PLANES: usize>(self, reducer: &SumReducer, sums: [__m256i; PLANES], offset: __m256i) -> __m256i {

@@ -15,7 +15,9 @@ pub struct Kernels(pub(crate) Family);
 pub(crate) enum Family {
     Portable(Portable),
     #[cfg(target_arch = "x86_64")]
-    Avx2(Avx2),
+    Avx2(Avx2<false>),
+    #[cfg(target_arch = "x86_64")]
+    AvxVnni(Avx2<true>),
     #[cfg(target_arch = "x86_64")]
     Avx512(Avx512),
     #[cfg(target_arch = "aarch64")]
@@ -24,7 +26,7 @@ pub(crate) enum Family {
 
 impl Kernels {
     /// Names of all families, on this machine or another.
-    pub const NAMES: [&str; 4] = ["portable", "avx2", "avx512", "neon"];
+    pub const NAMES: [&str; 5] = ["portable", "avx2", "avxvnni", "avx512", "neon"];
 
     /// Kernels for any machine, in plain Rust.
     pub fn portable() -> Self {
@@ -37,6 +39,7 @@ impl Kernels {
         #[cfg(target_arch = "x86_64")]
         {
             all.extend(Avx2::detect().map(Family::Avx2));
+            all.extend(Avx2::detect().map(Family::AvxVnni));
             all.extend(Avx512::detect().map(Family::Avx512));
         }
         #[cfg(target_arch = "aarch64")]
@@ -61,6 +64,8 @@ impl Kernels {
             #[cfg(target_arch = "x86_64")]
             Family::Avx2(_) => "avx2",
             #[cfg(target_arch = "x86_64")]
+            Family::AvxVnni(_) => "avxvnni",
+            #[cfg(target_arch = "x86_64")]
             Family::Avx512(_) => "avx512",
             #[cfg(target_arch = "aarch64")]
             Family::Neon(_) => "neon",
@@ -75,6 +80,8 @@ macro_rules! with_simd {
             $crate::simd::family::Family::Portable($simd) => $body,
             #[cfg(target_arch = "x86_64")]
             $crate::simd::family::Family::Avx2($simd) => $body,
+            #[cfg(target_arch = "x86_64")]
+            $crate::simd::family::Family::AvxVnni($simd) => $body,
             #[cfg(target_arch = "x86_64")]
             $crate::simd::family::Family::Avx512($simd) => $body,
             #[cfg(target_arch = "aarch64")]

@@ -125,13 +125,14 @@ pub enum Kernels {
 }
 
 const BACKEND: [(&str, Backend); 3] = [("auto", Backend::Auto), ("cpu", Backend::Cpu), ("gpu", Backend::Gpu)];
-const KERNELS: [(&str, Kernels); 6] = {
-    let [portable, avx2, avx512, neon] = cryptodl_cpu::Kernels::NAMES;
+const KERNELS: [(&str, Kernels); 7] = {
+    let [portable, avx2, avxvnni, avx512, neon] = cryptodl_cpu::Kernels::NAMES;
     [
         ("auto", Kernels::Auto),
         ("reference", Kernels::Reference),
         (portable, Kernels::Named(portable)),
         (avx2, Kernels::Named(avx2)),
+        (avxvnni, Kernels::Named(avxvnni)),
         (avx512, Kernels::Named(avx512)),
         (neon, Kernels::Named(neon)),
     ]

@@ -23,6 +23,8 @@ pub struct CostTable {
     pub ntt_layer: f64,
     /// One residue converted from one prime to another.
     pub convert: f64,
+    /// One residue written to memory by one step and read by another, a line of lanes of every value at a time.
+    pub stream: f64,
     /// One byte sent or received, which also stands for the client's work on it. Not a measure of a machine: how much of the
     /// server's time a smaller upload is worth.
     pub byte: f64,
@@ -34,8 +36,8 @@ impl CostTable {
     /// Measured by `cryptodl bench --calibrate` on one core with 512-bit byte dot products (AMD EPYC, Zen 5), rounded:
     /// `benches/results/README.md`.
     pub const SHIPPED: CostTable = CostTable {
-        multiply_add_plane: 0.0022,
-        map_read: 0.145,
+        multiply_add_plane: 0.0021,
+        map_read: 0.15,
         map_write: 0.49,
         pack: 1.2,
         expand: 0.76,
@@ -43,6 +45,7 @@ impl CostTable {
         multiply: 0.095,
         ntt_layer: 0.040,
         convert: 0.19,
+        stream: 1.08,
         byte: 0.25,
     };
 }

@@ -28,6 +28,8 @@ pub struct Work {
     pub ntts: u64,
     /// Residues converted from one prime to another.
     pub conversions: u64,
+    /// Residues that are written to memory and read again: operands and results of steps that do not fuse with their neighbours.
+    pub streamed: u64,
 }
 
 impl Work {
@@ -42,6 +44,7 @@ impl Work {
             multiplies: self.multiplies + other.multiplies,
             ntts: self.ntts + other.ntts,
             conversions: self.conversions + other.conversions,
+            streamed: self.streamed + other.streamed,
         }
     }
 
@@ -53,6 +56,7 @@ impl Work {
             + self.multiplies as f64 * COST.multiply
             + self.ntts as f64 * n * libm::log2(n) * COST.ntt_layer
             + self.conversions as f64 * COST.convert
+            + self.streamed as f64 * COST.stream
     }
 }
 
@@ -85,8 +89,10 @@ fn follow(network: &Lowered, structure: &Structure, ring: &Ring) -> (Vec<Work>, 
         }
         let values = network.stages[stage].run.last().map_or(0, |map| map.geometry.outputs());
         if let Some(plan) = waiting.take() {
-            work.push(reduction(values, components, level, &plan, ring));
-            (level, components) = plan.result(level, components);
+            let after = plan.result(level, components);
+            let streamed = streamed(values, &[(level, components), after], ring);
+            work.push(reduction(values, components, level, &plan, ring).plus(streamed));
+            (level, components) = after;
         }
         if let Some(activation) = &network.stages[stage].activation {
             let (plans, later) = structure.plans(activations);
@@ -101,11 +107,22 @@ fn follow(network: &Lowered, structure: &Structure, ring: &Ring) -> (Vec<Work>, 
                 let after = reduction(values, product.components(), product.level, plan, ring);
                 after.plus(Work { multiplies, ..Work::default() })
             });
-            work.push(works.fold(Work::default(), Work::plus));
+            let mut sum = works.fold(Work::default(), Work::plus);
+            let lazy = arrangement == Arrangement::Horner && plans.iter().all(|plan| !plan.acts());
+            if !lazy {
+                sum = sum.plus(streamed(values, &[(level, components), result], ring));
+            }
+            work.push(sum);
             (level, components) = result;
         }
     }
     (work, [level, components])
+}
+
+/// Tensors of these limbs and components that go through memory.
+fn streamed(values: usize, tensors: &[(usize, usize)], ring: &Ring) -> Work {
+    let polynomials: usize = tensors.iter().map(|(level, components)| level * components).sum();
+    Work { streamed: (values * polynomials * ring.n) as u64, ..Work::default() }
 }
 
 /// What is planned after a product of `components` components at `level`.

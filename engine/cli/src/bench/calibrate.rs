@@ -31,6 +31,9 @@ const N: usize = 8192;
 const BITS: u32 = 30;
 const LIMBS: usize = 6;
 
+/// Values of a tensor far larger than the caches.
+const STREAMED: usize = 2048;
+
 /// Values, components and limbs of a result that is masked.
 const MASKED: [usize; 3] = [10, 3, 2];
 
@@ -69,6 +72,10 @@ impl Calibration {
             rerandomise(&params, &key, &mut result, values, components, level, &mut rng);
             Ok(())
         })?;
+        let large = Shape { limbs: vec![0], values: STREAMED, components: 1, lanes: N };
+        let wide = backend.upload(large.clone(), &super::operands::residues(basis, &large))?;
+        let mut copied = backend.zeros(large.clone())?;
+        let streaming = nanoseconds(&mut || backend.slotwise(&[], &wide, 0..N, &mut copied))?;
         let [multiply_add_plane, map_read, map_write] = linear_maps(&backend, effort)?;
         let measured = CostTable {
             multiply_add_plane,
@@ -82,6 +89,7 @@ impl Calibration {
             multiply: products / (2.0 * residues),
             ntt_layer: 0.5 * transforms / (residues * (N as f64).log2()),
             convert: conversions / (2 * kept.len() * N) as f64,
+            stream: streaming / large.len() as f64,
             byte: CostTable::SHIPPED.byte,
         };
         let machine = Machine::of(&backend);
@@ -107,6 +115,7 @@ impl Calibration {
         row("product of two residues", |t| t.multiply);
         row("coefficient in one layer of a transform", |t| t.ntt_layer);
         row("residue converted to another prime", |t| t.convert);
+        row("residue that one step leaves in memory for the next", |t| t.stream);
         text += "\nPrograms never depend on the machine: the planner uses its own table wherever it runs. Only ratios within a column\nmatter. A byte sent or received counts ";
         writeln!(text, "{} ns by decision, not by measurement.", shipped.byte).expect("strings grow");
         text

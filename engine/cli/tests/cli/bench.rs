@@ -158,14 +158,23 @@ fn a_calibration_prices_every_operation() {
     let report = json(folder.path(), "bench --calibrate --quick --markdown table.md");
     let table = fs::read_to_string(folder.path().join("table.md")).expect("written");
     assert!(fail(folder.path(), "bench --calibrate --backend gpu", 1).contains("one core of the CPU"));
-    for operation in
-        ["multiply_add_plane", "map_read", "map_write", "pack", "expand", "mask", "multiply", "ntt_layer", "convert"]
-    {
+    for operation in [
+        "multiply_add_plane",
+        "map_read",
+        "map_write",
+        "pack",
+        "expand",
+        "mask",
+        "multiply",
+        "ntt_layer",
+        "convert",
+        "stream",
+    ] {
         assert!(positive(&report["measured"][operation]), "{operation}: {report}");
         assert!(positive(&report["shipped"][operation]), "{operation}: {report}");
     }
     assert_eq!((&report["threads"], &report["measured"]["byte"]), (&1.into(), &report["shipped"]["byte"]));
-    assert_eq!(table.matches("\n| ").count(), 10, "{table}");
+    assert_eq!(table.matches("\n| ").count(), 11, "{table}");
 }
 
 #[test]
