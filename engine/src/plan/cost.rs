@@ -13,7 +13,7 @@ pub struct CostTable {
     pub map_write: f64,
     /// Unpacking or packing one residue.
     pub pack: f64,
-    /// Expanding one uniform residue.
+    /// Drawing one uniform residue once ([`draws`]).
     pub expand: f64,
     /// One residue of a fresh encryption of zero, of which a result takes one less than it has components.
     pub mask: f64,
@@ -53,4 +53,34 @@ impl CostTable {
 /// Bytes that a residue of `prime_bits` bits takes in the byte kernels.
 pub fn planes(prime_bits: u32) -> f64 {
     f64::from(prime_bits.div_ceil(8))
+}
+
+/// Residues that the kernels draw together: all are drawn again while one of them is not below the prime.
+const DRAWN_TOGETHER: i32 = 256;
+
+/// How often residues modulo `q`, which is below `2^31`, are drawn from as many bits as `q` has, on average over batches.
+pub fn draws(q: u32) -> f64 {
+    let refused = 1.0 - f64::from(q) / f64::from(1u32 << (32 - q.leading_zeros()));
+    let (mut draws, mut pending) = (0.0, 1.0);
+    // Before draw k a batch waits unless each of its residues was below `q` once in k draws.
+    while pending > 1e-9 {
+        let mut all = 1.0;
+        (0..DRAWN_TOGETHER).for_each(|_| all *= 1.0 - pending);
+        draws += 1.0 - all;
+        pending *= refused;
+    }
+    draws
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn primes_near_a_power_of_two_are_drawn_once() {
+        assert!((draws((1 << 30) - 1) - 1.0).abs() < 1e-5);
+        // One in 128 is refused: 1 + P(any of 256 is) + P(any is twice) + ...
+        let (one, two) = (1.0 - (127.0f64 / 128.0).powi(256), 1.0 - (1.0 - 128f64.powi(-2)).powi(256));
+        assert!((draws(127 << 17) - (1.0 + one + two)).abs() < 2e-4);
+    }
 }

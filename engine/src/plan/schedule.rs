@@ -7,6 +7,7 @@ use cryptodl_core::ring::ntt_primes;
 
 use super::PlanError;
 use super::arrangement::Arrangement;
+use super::cost::draws;
 use super::lowered::{Factor, Lowered};
 use super::normalise::ProductEstimates;
 
@@ -104,6 +105,8 @@ pub struct Ring {
     log_q: Vec<f64>,
     /// `log2 P`.
     log_p: f64,
+    /// Sum of [`draws`] over the chain.
+    draws: f64,
 }
 
 impl Ring {
@@ -123,12 +126,18 @@ impl Ring {
             std::iter::once(0.0).chain(sum).collect::<Vec<f64>>()
         };
         let (log_q, log_p) = (sums(&primes), sums(&special_primes)[special]);
-        Ok(Ring { n, prime_bits, primes, special: special_primes, log_q, log_p })
+        let draws = primes.iter().map(|&q| draws(q)).sum();
+        Ok(Ring { n, prime_bits, primes, special: special_primes, log_q, log_p, draws })
     }
 
     /// `log2 Q` of the first `level` primes.
     pub fn log_q(&self, level: usize) -> f64 {
         self.log_q[level]
+    }
+
+    /// How often one residue modulo each prime of the chain is drawn, in all.
+    pub fn draws(&self) -> f64 {
+        self.draws
     }
 
     /// `log2 P`.

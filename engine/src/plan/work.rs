@@ -158,8 +158,9 @@ pub fn price(network: &Lowered, structure: &Structure, ring: &Ring, public: bool
     let computation: f64 = work.iter().map(|work| work.price(ring)).sum();
     // What crosses is packed on one side and unpacked on the other.
     let crossing = 2.0 * COST.pack + f64::from(ring.prime_bits) / 8.0 * COST.byte;
-    let inputs = network.stages[0].run[0].geometry.inputs() * ring.primes.len() * ring.n;
-    let input = inputs as f64 * if public { 2.0 * crossing } else { crossing + COST.expand };
+    let inputs = (network.stages[0].run[0].geometry.inputs() * ring.n) as f64;
+    let limbs = ring.primes.len() as f64;
+    let input = inputs * if public { 2.0 * limbs * crossing } else { limbs * crossing + ring.draws() * COST.expand };
     let classes = network.stages.last().and_then(|stage| stage.run.last()).map_or(0, |map| map.geometry.outputs());
     let result = (classes * level * ring.n) as f64;
     let result = result * (components as f64 * crossing + (components - 1) as f64 * COST.mask);
