@@ -192,7 +192,9 @@ struct Request {
 
 impl Request {
     fn new() -> Self {
-        let program = plan(&zoo::load("mnist-1-square").unwrap(), &PlanOptions::default()).unwrap().program;
+        // The smallest ring has no room for key switching.
+        let options = PlanOptions { n: Some(2048), ..PlanOptions::default() };
+        let program = plan(&zoo::load("mnist-1-square").unwrap(), &options).unwrap().program;
         let params = program.client_spec().check().unwrap();
         let mut rng = Randomness::insecure_from_seed_for_tests(5, "overlap");
         let secret = SecretKey::generate(&params, &mut rng);

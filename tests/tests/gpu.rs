@@ -298,7 +298,8 @@ fn lesser_adapters(adapter: &Adapter) {
 /// A computation with `after` once its segments are done. Whatever comes of it, no tensor remains.
 fn interrupted(adapter: &Adapter, budget: u64, after: impl Fn(&Gpu) + Sync) -> Result<(), RunError> {
     let network = zoo::load("mnist-1-square").unwrap();
-    let program = plan(&network, &PlanOptions::default()).unwrap().program;
+    // The smallest ring has no room for key switching.
+    let program = plan(&network, &PlanOptions { n: Some(2048), ..PlanOptions::default() }).unwrap().program;
     let client = Client::new(&program, 23);
     let (images, _) = mnist(&network, 100);
     let input = client.encrypt(images.view());

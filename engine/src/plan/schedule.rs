@@ -359,7 +359,7 @@ fn calibrated<T>(factor: &Factor, value: Option<T>, field: &'static str) -> Resu
 }
 
 /// Weight scale, rounding gain and output scale of a factor. The network's last factor lowers its weight scale so that the
-/// output scale is an exact power of two: it then tells the client nothing of the largest weight.
+/// output scale is an exact power of two, before primes of the chain are divided off: it then tells the client nothing of the largest weight.
 fn factor_scale(factor: &Factor, half_bits: u32, input: Scale, is_last: bool) -> (f64, f64, Scale) {
     let (weight_scale, rounding_gain) = factor.precision(half_bits);
     let output = input.times(weight_scale);

@@ -238,21 +238,27 @@ fn planned(model: &str, options: PlanOptions) -> Plan {
 }
 
 #[test]
-fn shipped_models_need_no_key_and_at_most_three_limbs() {
-    for (model, components) in [("mnist-1", 4), ("mnist-1-square", 3)] {
+fn one_activation_fuses_with_its_maps_and_only_scores_are_reduced() {
+    for (model, key, components) in [("mnist-1", false, 4), ("mnist-1-square", true, 2)] {
         let plan = planned(model, PlanOptions::default());
         let (report, content) = (&plan.report, &plan.program.content);
         assert!(report.params.n <= 8192 && report.params.limbs <= 3, "{report}");
-        assert!(report.params.security_bits >= 128 && report.params.special_primes.is_empty());
-        assert_eq!((content.relin, content.output.components), (None, components));
-        assert_eq!(plan.program.segments().len(), 1, "one fused slot-wise segment");
-        assert_eq!(report.layers.iter().map(|l| l.ntts).sum::<u64>(), 0);
-        assert_eq!(report.layers[0].multiply_adds, 212_800);
-        assert_eq!(report.layers[0].multiply_adds_published, 288_000 + 1_600_000 + 204_800 + 2_560);
+        assert!(report.params.security_bits >= 128);
+        assert_eq!((content.relin.is_some(), content.output.components), (key, components));
+        assert_eq!(report.params.special_primes.is_empty(), !key);
+        assert_eq!(plan.program.segments().len(), 2, "one fused slot-wise segment, and what is left for its result");
+        let [network, scores] = &report.layers[..] else { panic!("{report}") };
+        assert_eq!((network.ntts, network.multiply_adds), (0, 212_800));
+        assert_eq!(network.multiply_adds_published, 288_000 + 1_600_000 + 204_800 + 2_560);
+        assert!(scores.ntts <= 10 * 4 * 4 && scores.multiply_adds == 0, "{report}");
         assert!(report.noise.changed_by_encryption <= 0.001 && report.noise.changed <= 0.0015);
         assert!(report.layers.iter().all(|layer| layer.headroom_bits >= 0.0));
-        let scale = content.output.scale.log2();
-        assert_eq!(scale, scale.round(), "the output scale tells nothing of the weights");
+        let dropped = report.params.primes[scores.limbs..network.limbs].iter().map(|&q| f64::from(q).log2());
+        let scale = content.output.scale.log2() + dropped.sum::<f64>();
+        assert!(
+            (scale - scale.round()).abs() < 1e-9,
+            "but for known primes a power of two: it tells nothing of the weights"
+        );
         assert!(!report.runners_up.is_empty());
     }
 }
