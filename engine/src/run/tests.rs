@@ -161,7 +161,7 @@ fn bands_give_the_same_bits_in_less_memory() {
 #[test]
 fn bands_of_fused_maps_give_the_same_bits() {
     let (few, many) = check_bands(&deep_image(), ScheduleKind::Auto);
-    assert!(many > 2 * few, "{many} steps instead of {few}");
+    assert!(many > few, "{many} steps instead of {few}");
 }
 
 #[test]
