@@ -13,7 +13,7 @@ pub struct CostTable {
     pub map_write: f64,
     /// Unpacking or packing one residue.
     pub pack: f64,
-    /// Drawing one uniform residue once ([`draws`]).
+    /// Drawing one uniform residue once. It is drawn again while one of those drawn with it is not below the prime.
     pub expand: f64,
     /// One residue of a fresh encryption of zero, of which a result takes one less than it has components.
     pub mask: f64,
