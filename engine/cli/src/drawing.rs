@@ -7,6 +7,8 @@ use plotters::prelude::*;
 /// Coordinates are whole numbers, so small drawings have jagged curves.
 pub const SIZE: (u32, u32) = (1800, 1200);
 pub const FONT: &str = "sans-serif";
+/// Of axes and legends.
+pub const TEXT: (&str, u32) = (FONT, 30);
 /// Okabe and Ito's colours, which colour-blind readers can tell apart.
 pub const COLOURS: [RGBColor; 8] = [
     RGBColor(0, 114, 178),
@@ -36,4 +38,25 @@ pub fn svg(size: (u32, u32), render: impl FnOnce(&Area<'_>) -> Drawn) -> Result<
     // plotters' error is not Send, so it cannot be a cause.
     draw(&mut svg).map_err(|error| anyhow!("cannot draw: {error}"))?;
     Ok(svg)
+}
+
+/// What the curves of `chart` are, in a corner of it.
+pub fn legend<'a, 'b: 'a, X, Y>(
+    chart: &mut ChartContext<'a, SVGBackend<'b>, Cartesian2d<X, Y>>,
+    corner: SeriesLabelPosition,
+) -> Drawn
+where
+    X: Ranged,
+    Y: Ranged,
+{
+    chart
+        .configure_series_labels()
+        .position(corner)
+        .margin(24)
+        .legend_area_size(64)
+        .label_font(TEXT)
+        .background_style(WHITE.mix(0.85))
+        .border_style(BLACK.mix(0.4))
+        .draw()?;
+    Ok(())
 }

@@ -55,8 +55,8 @@ pub fn planes(prime_bits: u32) -> f64 {
     f64::from(prime_bits.div_ceil(8))
 }
 
-/// Residues that the kernels draw together: all are drawn again while one of them is not below the prime.
-const DRAWN_TOGETHER: i32 = 256;
+/// `log2` of the residues that the kernels draw together: all are drawn again while one of them is not below the prime.
+const LOG_DRAWN_TOGETHER: u32 = 8;
 
 /// How often residues modulo `q`, which is below `2^31`, are drawn from as many bits as `q` has, on average over batches.
 pub fn draws(q: u32) -> f64 {
@@ -64,8 +64,8 @@ pub fn draws(q: u32) -> f64 {
     let (mut draws, mut pending) = (0.0, 1.0);
     // Before draw k a batch waits unless each of its residues was below `q` once in k draws.
     while pending > 1e-9 {
-        let mut all = 1.0;
-        (0..DRAWN_TOGETHER).for_each(|_| all *= 1.0 - pending);
+        let mut all = 1.0 - pending;
+        (0..LOG_DRAWN_TOGETHER).for_each(|_| all *= all);
         draws += 1.0 - all;
         pending *= refused;
     }

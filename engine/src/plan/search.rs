@@ -350,8 +350,10 @@ fn try_settings(
         }
     };
     let scales = options.input_half_bits.map_or(INPUT_HALF_BITS, |pinned| pinned..=pinned);
-    // By half bits only, and by whole bits as long as the headroom bears it: neither is always the better way up.
-    let ways: Vec<(u32, u32)> = scales.flat_map(|scale| [(scale, 1), (scale, 2)]).collect();
+    // By half bits only, and by whole bits as long as the headroom bears it: neither is always the better way up. Pinned weights
+    // have no way up.
+    let strides = if options.weight_half_bits.is_some() { 1..=1 } else { 1..=2 };
+    let ways: Vec<(u32, u32)> = scales.flat_map(|scale| strides.clone().map(move |stride| (scale, stride))).collect();
     let climbs: Vec<Climb> = ways.into_par_iter().map(climb).collect::<Result<_, PlanError>>()?;
     let mut lacking = 0.0;
     let mut least_strain = f64::INFINITY;

@@ -41,102 +41,103 @@ pub fn client<B: Measured>(
     }
     let mut rng = Randomness::from_os()?;
     let keys = Keys::generate(&spec, params, &mut rng)?;
+    let mut client = Client { spec, params, keys, rng };
     if encrypts {
-        encryption(bench, backend, &spec, params, &keys, &mut rng)?;
+        client.encryption(bench, backend)?;
     }
     if decrypts {
-        decryption(bench, backend, &spec, params, &keys, &mut rng)?;
+        client.decryption(bench, backend)?;
     }
     Ok(())
 }
 
-/// From pixels to the bytes of a file.
-fn encryption<B: Measured>(
-    bench: &mut Bench<'_>,
-    backend: &B,
-    spec: &ClientSpec,
-    params: &Params,
-    keys: &Keys,
-    rng: &mut Randomness,
-) -> Result<()> {
-    let n = params.n();
-    let pixels: usize = spec.input.shape.iter().product();
-    let values = pixels.min(MOST_VALUES).min((bench.effort.bytes / (4 * n as u64)).max(1) as usize);
-    let mut spec = spec.clone();
-    spec.input.shape = [1, 1, values];
-    let images = pattern(spec.input.range, n * values);
-    let (binding, layout) = (Binding { program: spec.program, params }, CiphertextLayout::input(&spec));
-    let mut file = Vec::new();
-    let mut run = |file: &mut Vec<u8>| -> Result<()> {
-        let key = keys.encryption(spec.encryption);
-        let encrypted = encrypt(&spec, params, key, &images, n, rng, &|_, _| ())?;
-        file.clear();
-        Ok(write_ciphertexts(file, &binding, &layout, &encrypted)?)
-    };
-    run(&mut file)?;
-    let (level, bits) = (spec.input.level, params.basis().modulus(0).bits());
-    let work = Work {
-        kernel: "encrypt",
-        shape: format!("N = {n}, {level} x {bits} bits, {values} at once"),
-        items: (values as u64, "ciphertext"),
-        bytes: (4 * images.len() + file.len()) as u64,
-        arithmetic: None,
-    };
-    measure(bench, backend, work, &mut || run(&mut file))?;
-
-    let encrypted = read_ciphertexts(file.as_slice(), &binding, &layout)?;
-    let scale = spec.input.scale;
-    let slots = decrypt_slots_raw_do_not_return_to_server(params, &keys.secret, &encrypted, scale)?;
-    let allowed = DEVIATIONS * noise::fresh_secret(n).worst / scale.value();
-    let right = slots[0].iter().enumerate().all(|(i, slot)| {
-        let (value, image) = (i / n, i % n);
-        (slot - f64::from(images[image * values + value])).abs() <= allowed
-    });
-    ensure!(right, "encrypt, N = {n}: decryption does not give the pixels back within {allowed:.2e}");
-    Ok(())
+/// Who encrypts and decrypts.
+struct Client<'a> {
+    spec: ClientSpec,
+    params: &'a Params,
+    keys: Keys,
+    rng: Randomness,
 }
 
-/// From the bytes of a file to labels and scores.
-fn decryption<B: Measured>(
-    bench: &mut Bench<'_>,
-    backend: &B,
-    spec: &ClientSpec,
-    params: &Params,
-    keys: &Keys,
-    rng: &mut Randomness,
-) -> Result<()> {
-    let mut spec = spec.clone();
-    spec.output.scale =
-        Scale::new(spec.output.scale.value().min(2f64.powi(LOG_SCALE))).context("a scale that is not positive")?;
-    let (n, spec, output) = (params.n(), &spec, &spec.output);
-    let scores = pattern(output.range, n * output.classes);
-    let result = result(spec, params, keys, &scores, rng)?;
-    let (binding, layout) = (Binding { program: spec.program, params }, CiphertextLayout::result(spec));
-    let mut file = Vec::new();
-    write_ciphertexts(&mut file, &binding, &layout, &result)?;
-    let (level, bits) = (output.level, params.basis().modulus(0).bits());
-    let (components, classes) = (output.components, output.classes);
-    let mut decrypted = None;
-    let mut run = || -> Result<()> {
-        let result = read_ciphertexts(file.as_slice(), &binding, &layout)?;
-        decrypted = Some(decrypt(spec, params, &keys.secret, &result)?);
-        Ok(())
-    };
-    let work = Work {
-        kernel: "decrypt",
-        shape: format!("N = {n}, {level} x {bits} bits, {components} components, {classes} at once"),
-        items: (classes as u64, "ciphertext"),
-        bytes: (file.len() + 8 * scores.len()) as u64,
-        arithmetic: None,
-    };
-    measure(bench, backend, work, &mut run)?;
+impl Client<'_> {
+    /// From pixels to the bytes of a file.
+    fn encryption<B: Measured>(&mut self, bench: &mut Bench<'_>, backend: &B) -> Result<()> {
+        let Client { spec, params, keys, rng } = self;
+        let params = *params;
+        let n = params.n();
+        let pixels: usize = spec.input.shape.iter().product();
+        let values = pixels.min(MOST_VALUES).min((bench.effort.bytes / (4 * n as u64)).max(1) as usize);
+        let mut spec = spec.clone();
+        spec.input.shape = [1, 1, values];
+        let images = pattern(spec.input.range, n * values);
+        let (binding, layout) = (Binding { program: spec.program, params }, CiphertextLayout::input(&spec));
+        let mut file = Vec::new();
+        let mut run = |file: &mut Vec<u8>| -> Result<()> {
+            let key = keys.encryption(spec.encryption);
+            let encrypted = encrypt(&spec, params, key, &images, n, rng, &|_, _| ())?;
+            file.clear();
+            Ok(write_ciphertexts(file, &binding, &layout, &encrypted)?)
+        };
+        run(&mut file)?;
+        let (level, bits) = (spec.input.level, params.basis().modulus(0).bits());
+        let work = Work {
+            kernel: "encrypt",
+            shape: format!("N = {n}, {level} x {bits} bits, {values} at once"),
+            items: (values as u64, "ciphertext"),
+            bytes: (4 * images.len() + file.len()) as u64,
+            arithmetic: None,
+        };
+        measure(bench, backend, work, &mut || run(&mut file))?;
 
-    let decrypted = decrypted.context("nothing was decrypted")?;
-    let rounding = 0.5 * 10f64.powi(-(decrypted.decimals as i32));
-    let allowed = rounding + DEVIATIONS * noise::fresh_secret(n).worst / output.scale.value();
-    let right = decrypted.scores.iter().zip(&scores).all(|(a, &b)| (a - f64::from(b)).abs() <= allowed);
-    ensure!(right, "decrypt, N = {n}: it does not give the scores back within {allowed:.2e}");
-    Ok(())
+        let encrypted = read_ciphertexts(file.as_slice(), &binding, &layout)?;
+        let scale = spec.input.scale;
+        let slots = decrypt_slots_raw_do_not_return_to_server(params, &keys.secret, &encrypted, scale)?;
+        let allowed = DEVIATIONS * noise::fresh_secret(n).worst / scale.value();
+        let right = slots[0].iter().enumerate().all(|(i, slot)| {
+            let (value, image) = (i / n, i % n);
+            (slot - f64::from(images[image * values + value])).abs() <= allowed
+        });
+        ensure!(right, "encrypt, N = {n}: decryption does not give the pixels back within {allowed:.2e}");
+        Ok(())
+    }
+
+    /// From the bytes of a file to labels and scores.
+    fn decryption<B: Measured>(&mut self, bench: &mut Bench<'_>, backend: &B) -> Result<()> {
+        let Client { spec, params, keys, rng } = self;
+        let params = *params;
+        let mut spec = spec.clone();
+        spec.output.scale =
+            Scale::new(spec.output.scale.value().min(2f64.powi(LOG_SCALE))).context("a scale that is not positive")?;
+        let (n, spec, output) = (params.n(), &spec, &spec.output);
+        let scores = pattern(output.range, n * output.classes);
+        let result = result(spec, params, keys, &scores, rng)?;
+        let (binding, layout) = (Binding { program: spec.program, params }, CiphertextLayout::result(spec));
+        let mut file = Vec::new();
+        write_ciphertexts(&mut file, &binding, &layout, &result)?;
+        let (level, bits) = (output.level, params.basis().modulus(0).bits());
+        let (components, classes) = (output.components, output.classes);
+        let mut decrypted = None;
+        let mut run = || -> Result<()> {
+            let result = read_ciphertexts(file.as_slice(), &binding, &layout)?;
+            decrypted = Some(decrypt(spec, params, &keys.secret, &result)?);
+            Ok(())
+        };
+        let work = Work {
+            kernel: "decrypt",
+            shape: format!("N = {n}, {level} x {bits} bits, {components} components, {classes} at once"),
+            items: (classes as u64, "ciphertext"),
+            bytes: (file.len() + 8 * scores.len()) as u64,
+            arithmetic: None,
+        };
+        measure(bench, backend, work, &mut run)?;
+
+        let decrypted = decrypted.context("nothing was decrypted")?;
+        let rounding = 0.5 * 10f64.powi(-(decrypted.decimals as i32));
+        let allowed = rounding + DEVIATIONS * noise::fresh_secret(n).worst / output.scale.value();
+        let right = decrypted.scores.iter().zip(&scores).all(|(a, &b)| (a - f64::from(b)).abs() <= allowed);
+        ensure!(right, "decrypt, N = {n}: it does not give the scores back within {allowed:.2e}");
+        Ok(())
+    }
 }
 
 /// A result as a server would return it that decrypts to `scores`, image-major: a fresh encryption with its seed expanded, and

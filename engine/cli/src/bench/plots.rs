@@ -5,9 +5,8 @@ use plotters::prelude::*;
 
 use super::models::EndToEnd;
 use super::report::{Report, si};
-use crate::drawing::{Area, COLOURS, Drawn, FONT, SIZE, svg};
+use crate::drawing::{Area, COLOURS, Drawn, FONT, SIZE, TEXT, legend, svg};
 
-const TEXT: (&str, u32) = (FONT, 30);
 const TITLE: (&str, u32) = (FONT, 44);
 /// Height of a bar's row, and of what is above and below all rows.
 const ROW: u32 = 60;
@@ -71,7 +70,7 @@ fn roofline(report: &Report, area: &Area<'_>) -> Drawn {
             .label(kernel)
             .legend(move |(x, y)| Circle::new((x + 20, y), 8, colour));
     }
-    legend(&mut chart)
+    legend(&mut chart, SeriesLabelPosition::LowerRight)
 }
 
 /// Seconds of each part of a model's `compute` beside those that the ceilings allow.
@@ -119,7 +118,7 @@ fn bars(model: &EndToEnd, area: &Area<'_>) -> Drawn {
             .label(label)
             .legend(move |(x, y)| Rectangle::new([(x, y - 8), (x + 40, y + 8)], colour.filled()));
     }
-    legend(&mut chart)
+    legend(&mut chart, SeriesLabelPosition::LowerRight)
 }
 
 /// A layer's name, as much of it as there is room for.
@@ -129,21 +128,4 @@ fn shortened(name: &str) -> String {
         None => name.into(),
         Some((end, _)) => format!("{}...", &name[..end]),
     }
-}
-
-fn legend<'a, 'b: 'a, X, Y>(chart: &mut ChartContext<'a, SVGBackend<'b>, Cartesian2d<X, Y>>) -> Drawn
-where
-    X: Ranged,
-    Y: Ranged,
-{
-    chart
-        .configure_series_labels()
-        .position(SeriesLabelPosition::LowerRight)
-        .margin(24)
-        .legend_area_size(64)
-        .label_font(TEXT)
-        .background_style(WHITE.mix(0.85))
-        .border_style(BLACK.mix(0.4))
-        .draw()?;
-    Ok(())
 }

@@ -5,7 +5,7 @@ use cryptodl_approx::Function;
 use plotters::prelude::*;
 
 use super::report::Report;
-use crate::drawing::{Area, COLOURS, Drawn, FONT, SIZE, svg};
+use crate::drawing::{Area, COLOURS, Drawn, FONT, SIZE, TEXT, legend, svg};
 
 /// Points of a curve.
 const STEPS: usize = 800;
@@ -31,8 +31,7 @@ fn render(report: &Report, function: &Function, area: &Area<'_>) -> Drawn {
         .x_label_area_size(88)
         .y_label_area_size(120)
         .build_cartesian_2d(interval.low()..interval.high(), low..high)?;
-    let text = (FONT, 30);
-    chart.configure_mesh().x_desc("x").y_desc("value").label_style(text).max_light_lines(1).draw()?;
+    chart.configure_mesh().x_desc("x").y_desc("value").label_style(TEXT).max_light_lines(1).draw()?;
 
     let mut curve = |name: String, style: ShapeStyle, points: Vec<(f64, f64)>| -> Drawn {
         for (index, piece) in clip(&points, low, high).into_iter().enumerate() {
@@ -48,16 +47,7 @@ fn render(report: &Report, function: &Function, area: &Area<'_>) -> Drawn {
         let points = xs.iter().map(|&x| (x, row.monomial.value(x))).collect();
         curve(format!("{}, degree {}", row.description, row.degree), colour.stroke_width(4), points)?;
     }
-    chart
-        .configure_series_labels()
-        .position(SeriesLabelPosition::UpperLeft)
-        .margin(24)
-        .legend_area_size(64)
-        .label_font(text)
-        .background_style(WHITE.mix(0.85))
-        .border_style(BLACK.mix(0.4))
-        .draw()?;
-    Ok(())
+    legend(&mut chart, SeriesLabelPosition::UpperLeft)
 }
 
 /// The parts of a polyline between two heights.
