@@ -90,12 +90,12 @@ struct Peak {
 }
 
 impl<D: Dot> Kernel<D> for Peak {
-    type Output = [[D::Sum; VECTORS]; ROWS];
+    type Output = [[D::V; VECTORS]; ROWS];
 
     #[inline(always)]
     fn compute(self, s: D) -> Self::Output {
         let (vectors, weights) = ([D::Array::default(); VECTORS], [D::weight(&[1; 4][..D::TAPS]); ROWS]);
-        let mut sums = [[s.zero(); VECTORS]; ROWS];
+        let mut sums = [[s.splat(0); VECTORS]; ROWS];
         for _ in 0..self.rounds {
             // Opaque, or the compiler would multiply once only.
             let (vectors, weights) = (black_box(&vectors), black_box(&weights));

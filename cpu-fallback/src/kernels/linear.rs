@@ -261,7 +261,7 @@ fn block<D: Dot, const PLANES: usize, const ROWS: usize>(s: D, b: Block<'_, D>) 
     let (words, prime) = (D::MAX_TAPS / D::TAPS, Prime::new(s, b.reducer.modulus));
     let (weights, _) = b.weights.as_chunks::<ROWS>();
     for (part, (weights, places)) in weights.chunks(words).zip(b.places.chunks(words)).enumerate() {
-        let mut sums = [[s.zero(); PLANES]; ROWS];
+        let mut sums = [[s.splat(0); PLANES]; ROWS];
         for (weights, &place) in weights.iter().zip(places) {
             let packed: &[D::Array; PLANES] =
                 b.panel[place as usize * PLANES..].first_chunk().expect("places are within the panel");
@@ -274,7 +274,7 @@ fn block<D: Dot, const PLANES: usize, const ROWS: usize>(s: D, b: Block<'_, D>) 
         unrolled!(row < ROWS => {
             let out = &mut b.out[row * b.stride];
             let offset = b.offsets[if part == 0 { row } else { NO_CONSTANT }];
-            let residue = s.residue(b.reducer, sums[row], s.splat(offset));
+            let residue = b.reducer.residue(s, sums[row], s.splat(offset));
             s.store(if part == 0 { residue } else { prime.add(s.load(out), residue) }, out);
         });
     }

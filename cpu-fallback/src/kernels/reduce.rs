@@ -63,13 +63,13 @@ impl<S: Simd> Prime<S> {
     /// `[0, 2q)` to `[0, q)`.
     #[inline(always)]
     pub(crate) fn canonical(self, x: S::V) -> S::V {
-        self.s.min(x, self.s.sub(x, self.q))
+        self.s.reduce_once(x, self.q)
     }
 
     /// `[0, 4q)` to `[0, 2q)`.
     #[inline(always)]
     pub(crate) fn halve(self, x: S::V) -> S::V {
-        self.s.min(x, self.s.sub(x, self.q2))
+        self.s.reduce_once(x, self.q2)
     }
 
     /// `a + b`, canonical in and out.
@@ -87,9 +87,7 @@ impl<S: Simd> Prime<S> {
     /// `x factor` in `[0, 2q)`, any `x` (Harvey, "Faster arithmetic for number-theoretic transforms", section 3).
     #[inline(always)]
     pub(crate) fn mul_lazy(self, x: S::V, by: Factor<S>) -> S::V {
-        let s = self.s;
-        let estimate = s.mul_high(x, by.companion, by.odd);
-        s.sub(s.mul_low(x, by.factor), s.mul_low(estimate, self.q))
+        self.s.mul_estimated(x, by.factor, by.companion, by.odd, self.q)
     }
 
     /// `[0, 2^32)` to `[0, 2q)`.
@@ -125,11 +123,12 @@ impl<S: Simd> Prime<S> {
     }
 }
 
+/// What makes any sum of the highest digit positive.
+const SUM_BIAS: u32 = 1 << 31;
+
 /// Reduction of the sums of [`Dot`] modulo one prime.
 pub(crate) struct SumReducer {
     pub(crate) modulus: Modulus,
-    /// `1 / q`.
-    pub(crate) inverse: f64,
     digit_bits: u32,
     /// The value of the highest digit's unit.
     top: Twiddle,
@@ -143,19 +142,18 @@ impl SumReducer {
         let top = modulus.reduce(1 << (D::DIGIT_BITS * (planes - 1)));
         SumReducer {
             modulus,
-            inverse: 1.0 / f64::from(modulus.value()),
             digit_bits: D::DIGIT_BITS,
             top: Twiddle::new(modulus, top),
-            correction: modulus.neg(modulus.mul(D::BIAS, top)),
+            correction: modulus.neg(modulus.mul(SUM_BIAS, top)),
         }
     }
 
-    /// What [`Dot::residue`] takes to add `constant`, canonical.
+    /// What [`Self::residue`] takes to add `constant`, canonical.
     pub(crate) fn offset(&self, constant: u32) -> u32 {
         self.modulus.add(constant, self.correction)
     }
 
-    /// [`Dot::residue`] for sums in `i32`.
+    /// The canonical residue of `sum_p sums[p] 2^(p DIGIT_BITS) + c`, where `offset` is [`Self::offset`] of `c`.
     ///
     /// Carries are moved up until only the highest sum has more than a digit: a digit of the sum of the lower ones is below
     /// `q`, and the highest, with the carry, still fits. So the result before its reduction is below `q + 2q + q`.
@@ -169,7 +167,7 @@ impl SumReducer {
             low = s.add(low, digit);
             carry = s.add(sum, s.shift_right_signed(carry, self.digit_bits));
         }
-        let top = prime.mul_lazy(s.xor(carry, s.splat(1 << 31)), Factor::new(s, self.top));
+        let top = prime.mul_lazy(s.xor(carry, s.splat(SUM_BIAS)), Factor::new(s, self.top));
         prime.canonical(prime.halve(s.add(top, low)))
     }
 }

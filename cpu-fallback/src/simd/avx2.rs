@@ -4,7 +4,6 @@
 use std::arch::x86_64::*;
 
 use super::{Dot, Kernel, Simd};
-use crate::kernels::reduce::SumReducer;
 
 /// Proof that the machine has AVX2, and AVX-VNNI where `VNNI`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -189,9 +188,7 @@ impl Dot for Avx2<false> {
     const MAX_TAPS: usize = 512;
     const ROWS: [usize; 4] = [10, 6, 0, 0];
     const DIGIT_BITS: u32 = 15;
-    const BIAS: u32 = 1 << 31;
     type Weight = u32;
-    type Sum = __m256i;
 
     fn weight(taps: &[i16]) -> u32 {
         super::halves(taps)
@@ -207,16 +204,8 @@ impl Dot for Avx2<false> {
         })
     }
     #[inline(always)]
-    fn zero(self) -> __m256i {
-        self.splat(0)
-    }
-    #[inline(always)]
     fn dot(self, sum: __m256i, x: __m256i, weight: u32) -> __m256i {
         intrinsics!(self, _mm256_add_epi32(sum, _mm256_madd_epi16(x, _mm256_set1_epi32(weight.cast_signed()))))
-    }
-    #[inline(always)]
-    fn residue<const PLANES: usize>(self, reducer: &SumReducer, sums: [__m256i; PLANES], offset: __m256i) -> __m256i {
-        reducer.residue(self, sums, offset)
     }
 }
 
@@ -225,9 +214,7 @@ impl Dot for Avx2<true> {
     const MAX_TAPS: usize = 1 << 16;
     const ROWS: [usize; 4] = [12, 6, 4, 2];
     const DIGIT_BITS: u32 = 8;
-    const BIAS: u32 = 1 << 31;
     type Weight = u32;
-    type Sum = __m256i;
 
     fn weight(taps: &[i16]) -> u32 {
         super::bytes(taps)
@@ -250,16 +237,8 @@ impl Dot for Avx2<true> {
         })
     }
     #[inline(always)]
-    fn zero(self) -> __m256i {
-        self.splat(0)
-    }
-    #[inline(always)]
     fn dot(self, sum: __m256i, x: __m256i, weight: u32) -> __m256i {
         // The form that wraps: the saturating one would not be exact.
         intrinsics!(self, _mm256_dpbusd_avx_epi32(sum, x, _mm256_set1_epi32(weight.cast_signed())))
-    }
-    #[inline(always)]
-    fn residue<const PLANES: usize>(self, reducer: &SumReducer, sums: [__m256i; PLANES], offset: __m256i) -> __m256i {
-        reducer.residue(self, sums, offset)
     }
 }

@@ -5,7 +5,6 @@ use std::arch::asm;
 use std::arch::x86_64::*;
 
 use super::{Dot, Kernel, Simd};
-use crate::kernels::reduce::SumReducer;
 
 /// Proof that the machine has AVX-512 F, BW, DQ, VL and VNNI.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -210,9 +209,7 @@ impl Dot for Avx512 {
     const MAX_TAPS: usize = 1 << 16;
     const ROWS: [usize; 4] = [12, 12, 9, 6];
     const DIGIT_BITS: u32 = 8;
-    const BIAS: u32 = 1 << 31;
     type Weight = u32;
-    type Sum = __m512i;
 
     fn weight(taps: &[i16]) -> u32 {
         super::bytes(taps)
@@ -235,16 +232,8 @@ impl Dot for Avx512 {
         })
     }
     #[inline(always)]
-    fn zero(self) -> __m512i {
-        self.splat(0)
-    }
-    #[inline(always)]
     fn dot(self, sum: __m512i, x: __m512i, weight: u32) -> __m512i {
         // The form that wraps: the saturating one would not be exact.
         intrinsics!(self, _mm512_dpbusd_epi32(sum, x, _mm512_set1_epi32(weight.cast_signed())))
-    }
-    #[inline(always)]
-    fn residue<const PLANES: usize>(self, reducer: &SumReducer, sums: [__m512i; PLANES], offset: __m512i) -> __m512i {
-        reducer.residue(self, sums, offset)
     }
 }

@@ -17,8 +17,6 @@ mod tests;
 pub use family::Kernels;
 pub(crate) use family::with_simd;
 
-use crate::kernels::reduce::SumReducer;
-
 /// Vectors of `u32` lanes. Arithmetic is modulo `2^32` unless it says otherwise.
 pub(crate) trait Simd: Copy + Send + Sync + 'static {
     /// Lanes of a vector, a power of two from 4 to 16.
@@ -62,6 +60,16 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     fn mul_low(self, a: Self::V, b: Self::V) -> Self::V;
     /// High halves of the unsigned products of even lanes with those of `even` and of odd lanes with the even lanes of `odd`.
     fn mul_high(self, a: Self::V, even: Self::V, odd: Self::V) -> Self::V;
+    /// `a factor - floor(a companion / 2^32) q`; the two companions as for [`Self::mul_high`].
+    #[inline(always)]
+    fn mul_estimated(self, a: Self::V, factor: Self::V, even: Self::V, odd: Self::V, q: Self::V) -> Self::V {
+        self.sub(self.mul_low(a, factor), self.mul_low(self.mul_high(a, even, odd), q))
+    }
+    /// `x` or `x - m`, the one that is below `m`, for `x < 2m <= 2^32`.
+    #[inline(always)]
+    fn reduce_once(self, x: Self::V, m: Self::V) -> Self::V {
+        self.min(x, self.sub(x, m))
+    }
     /// Odd lanes moved to even places; what comes to odd places is unspecified.
     fn odd(self, a: Self::V) -> Self::V;
 
@@ -101,15 +109,10 @@ pub(crate) trait Dot: Simd {
     const MAX_TAPS: usize;
     /// Rows whose sums fill the registers, by planes (from 1).
     const ROWS: [usize; 4];
-    /// Weights of the inputs of one word.
-    type Weight: Copy + Default + Send + Sync;
-    /// Sums.
-    type Sum: Copy;
-
     /// Bits of a digit.
     const DIGIT_BITS: u32;
-    /// What [`Self::residue`] adds to the sums of the highest digit to make them positive.
-    const BIAS: u32;
+    /// Weights of the inputs of one word.
+    type Weight: Copy + Default + Send + Sync;
 
     /// Digits of a residue of `bits` bits.
     fn planes(bits: u32) -> usize {
@@ -120,11 +123,8 @@ pub(crate) trait Dot: Simd {
     fn weight(taps: &[i16]) -> Self::Weight;
     /// Digits of `TAPS` inputs (the others are ignored), word by word for each plane.
     fn digits(self, inputs: [Self::V; 4]) -> [Self::V; 4];
-    fn zero(self) -> Self::Sum;
-    /// `sum + x w`.
-    fn dot(self, sum: Self::Sum, x: Self::V, weight: Self::Weight) -> Self::Sum;
-    /// The canonical residue of `sum_p sums[p] 2^(p DIGIT_BITS) + c`, where `offset` is [`SumReducer::offset`] of `c`.
-    fn residue<const PLANES: usize>(self, reducer: &SumReducer, sums: [Self::Sum; PLANES], offset: Self::V) -> Self::V;
+    /// `sum + x w`, where sums are signed.
+    fn dot(self, sum: Self::V, x: Self::V, weight: Self::Weight) -> Self::V;
 }
 
 /// Signed bytes as one word, the first in the low bits.
@@ -136,7 +136,6 @@ fn bytes(weights: &[i16]) -> u32 {
 }
 
 /// Signed 16-bit halves as one word, the first in the low bits.
-#[cfg(target_arch = "x86_64")]
 fn halves(weights: &[i16]) -> u32 {
     let half = |i: usize| u32::from(weights.get(i).copied().unwrap_or(0).cast_unsigned());
     half(0) | half(1) << 16

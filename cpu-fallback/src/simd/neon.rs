@@ -4,7 +4,6 @@
 use std::arch::aarch64::*;
 
 use super::{Dot, Kernel, Simd};
-use crate::kernels::reduce::SumReducer;
 
 /// Proof that the machine has NEON.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -181,9 +180,7 @@ impl Dot for Neon {
     const MAX_TAPS: usize = 512;
     const ROWS: [usize; 4] = [12, 12, 0, 0];
     const DIGIT_BITS: u32 = 15;
-    const BIAS: u32 = 1 << 31;
     type Weight = i32;
-    type Sum = uint32x4_t;
 
     fn weight(taps: &[i16]) -> i32 {
         taps[0].into()
@@ -196,21 +193,8 @@ impl Dot for Neon {
         })
     }
     #[inline(always)]
-    fn zero(self) -> uint32x4_t {
-        self.splat(0)
-    }
-    #[inline(always)]
     fn dot(self, sum: uint32x4_t, x: uint32x4_t, weight: i32) -> uint32x4_t {
         // Products and sums modulo 2^32 are the same for signed numbers.
         intrinsics!(self, vmlaq_n_u32(sum, x, weight.cast_unsigned()))
-    }
-    #[inline(always)]
-    fn residue<const PLANES: usize>(
-        self,
-        reducer: &SumReducer,
-        sums: [uint32x4_t; PLANES],
-        offset: uint32x4_t,
-    ) -> uint32x4_t {
-        reducer.residue(self, sums, offset)
     }
 }

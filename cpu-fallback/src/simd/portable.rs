@@ -1,19 +1,15 @@
-//! Four lanes in plain Rust, which compilers turn into the vectors that every 64-bit machine has. Weighted sums are exact in
-//! `f64`: `127 * 2^30 * 65536 <= 2^53`.
+//! Four lanes in plain Rust, which compilers turn into the vectors that every 64-bit machine has; digits are 15 bits wide, two
+//! inputs to a word.
 
 use std::array::from_fn;
 
 use super::{Dot, Kernel, Simd};
-use crate::kernels::reduce::SumReducer;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Portable;
 
 const LANES: usize = 4;
 type V = [u32; LANES];
-
-/// Adding `1.5 * 2^52` rounds to an integer, which then stands in two's complement in the low bits.
-const ROUND: f64 = (3u64 << 51) as f64;
 
 /// `from_fn` over the lanes.
 #[inline(always)]
@@ -104,6 +100,22 @@ impl Simd for Portable {
         lanes(|i| ((u64::from(a[i]) * u64::from(factors[i])) >> 32) as u32)
     }
     #[inline(always)]
+    fn mul_estimated(self, a: V, factor: V, even: V, odd: V, q: V) -> V {
+        let companion = [even[0], odd[0], even[2], odd[2]];
+        lanes(|i| {
+            let estimate = (u64::from(a[i]) * u64::from(companion[i])) >> 32;
+            (u64::from(a[i]) * u64::from(factor[i])).wrapping_sub(estimate * u64::from(q[i])) as u32
+        })
+    }
+    #[inline(always)]
+    fn reduce_once(self, x: V, m: V) -> V {
+        // Below 2^31 by magnitude: the sign says which.
+        lanes(|i| {
+            let less = x[i].wrapping_sub(m[i]);
+            less.wrapping_add(m[i] & (less.cast_signed() >> 31).cast_unsigned())
+        })
+    }
+    #[inline(always)]
     fn odd(self, a: V) -> V {
         [a[1], a[1], a[3], a[3]]
     }
@@ -140,40 +152,50 @@ impl Simd for Portable {
 }
 
 impl Dot for Portable {
-    const TAPS: usize = 1;
-    const MAX_TAPS: usize = 1 << 16;
-    const ROWS: [usize; 4] = [5, 0, 0, 0];
-    const DIGIT_BITS: u32 = 32;
-    const BIAS: u32 = 0;
-    type Weight = f64;
-    type Sum = [f64; LANES];
+    const TAPS: usize = 2;
+    /// `127 * 32767 * 512` and the carry of the plane below stay under `2^31`.
+    const MAX_TAPS: usize = 512;
+    const ROWS: [usize; 4] = [12, 6, 0, 0];
+    const DIGIT_BITS: u32 = 15;
+    type Weight = u32;
 
-    fn weight(taps: &[i16]) -> f64 {
-        taps[0].into()
+    fn weight(taps: &[i16]) -> u32 {
+        super::halves(taps)
     }
     #[inline(always)]
-    fn digits(self, inputs: [V; 4]) -> [V; 4] {
-        inputs
+    fn digits(self, [a, b, ..]: [V; 4]) -> [V; 4] {
+        let low = lanes(|i| (a[i] & 0x7fff) | (b[i] & 0x7fff) << 16);
+        let high = lanes(|i| a[i] >> 15 | b[i] >> 15 << 16);
+        [low, high, high, high]
     }
     #[inline(always)]
-    fn zero(self) -> [f64; LANES] {
-        [0.0; LANES]
+    fn dot(self, sum: V, x: V, weight: u32) -> V {
+        self.add(sum, multiply_halves(x, [weight; LANES]))
     }
-    #[inline(always)]
-    fn dot(self, sum: [f64; LANES], x: V, weight: f64) -> [f64; LANES] {
-        // Going through `i32` vectorises everywhere and is exact below 2^31.
-        lanes(|i| sum[i] + f64::from(x[i].cast_signed()) * weight)
+}
+
+/// The sum of the products of the lower and of the higher signed halves, lane by lane.
+#[inline(always)]
+fn multiply_halves(a: V, b: V) -> V {
+    // Compilers do not find this one instruction, which every x86-64 machine has.
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::{__m128i, _mm_madd_epi16};
+        use std::mem::transmute;
+        // SAFETY: SSE2 belongs to x86-64; `V` and `__m128i` are 128 bits of which all values are valid.
+        #[allow(unsafe_code)]
+        unsafe {
+            transmute::<__m128i, V>(_mm_madd_epi16(transmute::<V, __m128i>(a), transmute::<V, __m128i>(b)))
+        }
     }
-    #[inline(always)]
-    fn residue<const PLANES: usize>(self, reducer: &SumReducer, sums: [[f64; LANES]; PLANES], offset: V) -> V {
-        let q = reducer.modulus.value();
-        let residue = |sum: f64| {
-            // sum / q is below 2^44 and rounds to a neighbouring integer e; e q differs from sum by less than q, hence is
-            // exact, and so is their difference.
-            let e = (sum * reducer.inverse + ROUND) - ROUND;
-            let centred = (sum - e * f64::from(q) + ROUND).to_bits() as u32;
-            centred.min(centred.wrapping_add(q))
-        };
-        lanes(|i| reducer.modulus.add(residue(sums[0][i]), offset[i]))
-    }
+    #[cfg(not(target_arch = "x86_64"))]
+    multiply_halves_in_rust(a, b)
+}
+
+#[cfg(any(test, not(target_arch = "x86_64")))]
+#[inline(always)]
+pub(super) fn multiply_halves_in_rust(a: V, b: V) -> V {
+    let low = |x: u32| i32::from(x as i16);
+    let high = |x: u32| x.cast_signed() >> 16;
+    lanes(|i| (low(a[i]) * low(b[i])).wrapping_add(high(a[i]) * high(b[i])).cast_unsigned())
 }

@@ -3,7 +3,7 @@
 use cryptodl_core::ring::{Modulus, Twiddle};
 use proptest::prelude::*;
 
-use super::{Dot, Kernels, Simd, with_simd};
+use super::{Dot, Kernels, Simd, portable, with_simd};
 use crate::kernels::reduce::{Factor, Prime, SumReducer};
 
 /// A number, often at a border.
@@ -47,6 +47,13 @@ fn arithmetic<S: Simd>(s: S, x: &[u32], y: &[u32]) {
     assert_eq!(lanes(s, s.xor(a, b)), expected(s, |i| x[i] ^ y[i]));
     assert_eq!(lanes(s, s.mul_low(a, b)), expected(s, |i| x[i].wrapping_mul(y[i])));
     assert_eq!(lanes(s, s.mul_high(a, b, s.odd(b))), expected(s, |i| (wide(i) >> 32) as u32));
+    assert_eq!(
+        lanes(s, s.mul_estimated(a, b, a, s.odd(a), b)),
+        expected(s, |i| {
+            let estimate = (u64::from(x[i]) * u64::from(x[i])) >> 32;
+            wide(i).wrapping_sub(estimate * u64::from(y[i])) as u32
+        })
+    );
     for bits in [0, 1, 8, 15, 31] {
         assert_eq!(lanes(s, s.shift_left(a, bits)), expected(s, |i| x[i] << bits));
         assert_eq!(lanes(s, s.rotate_left(a, bits)), expected(s, |i| x[i].rotate_left(bits)));
@@ -110,7 +117,7 @@ fn reductions<S: Simd>(s: S, x: &[u32], y: &[u32]) {
 /// `sum_k weights[k] x_k` for inputs that are given word by word.
 fn weighted_sum<D: Dot, const PLANES: usize>(s: D, m: Modulus, inputs: &[Vec<u32>], weights: &[i16], c: u32) {
     let reducer = SumReducer::new::<D>(m);
-    let mut sums = [s.zero(); PLANES];
+    let mut sums = [s.splat(0); PLANES];
     for (inputs, weights) in inputs.chunks(D::TAPS).zip(weights.chunks(D::TAPS)) {
         let mut word = [s.splat(0); 4];
         (0..inputs.len()).for_each(|tap| word[tap] = vector(s, &inputs[tap]));
@@ -119,7 +126,7 @@ fn weighted_sum<D: Dot, const PLANES: usize>(s: D, m: Modulus, inputs: &[Vec<u32
             sums[plane] = s.dot(sums[plane], digits[plane], D::weight(weights));
         }
     }
-    let residue = s.residue(&reducer, sums, s.splat(reducer.offset(c)));
+    let residue = reducer.residue(s, sums, s.splat(reducer.offset(c)));
     let sum = |lane: usize| {
         let products = inputs.iter().zip(weights).map(|(x, &w)| i64::from(w) * i64::from(x[lane]));
         m.reduce_signed(i64::from(c) + products.sum::<i64>())
@@ -138,6 +145,13 @@ fn dots<D: Dot>(s: D, m: Modulus, inputs: &[Vec<u32>], weights: &[i16], c: u32) 
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// What machines other than x86-64 run instead of its instruction.
+    #[test]
+    fn products_of_halves_in_rust_are_those_of_the_instruction(a in [word(), word(), word(), word()], w in word()) {
+        let s = portable::Portable;
+        prop_assert_eq!(s.dot([0; 4], a, w), portable::multiply_halves_in_rust(a, [w; 4]));
+    }
 
     #[test]
     fn vectors_compute_what_they_say(x in words(), y in words()) {
