@@ -17,7 +17,7 @@ use crate::kernels::elementwise::{Add, AddConstant, AddProduct, Multiply, Scale,
 use crate::kernels::expand::Expand;
 use crate::kernels::ntt::{ForwardNtt, InverseNtt, Tables};
 use crate::kernels::slotwise;
-use crate::machine::processor;
+use crate::machine::{Caches, processor};
 use crate::memory::{Kept, Pool};
 use crate::simd::{Kernels, Simd, with_simd};
 use crate::tensor::{CpuTensor, Place};
@@ -87,6 +87,10 @@ impl Backend for Cpu {
 
     fn is_fused(&self) -> bool {
         true
+    }
+
+    fn working_set(&self) -> u64 {
+        Caches::of_this_machine().shared as u64
     }
 
     fn shape<'a>(&self, x: &'a CpuTensor) -> &'a Shape {

@@ -10,14 +10,12 @@ use cryptodl_core::backend::{LinearMap, PADDING};
 use cryptodl_core::ring::Modulus;
 
 use super::reduce::{Prime, SumReducer};
+use crate::machine::Caches;
 use crate::memory::Memory;
 use crate::simd::{Dot, Kernel, unrolled};
 
 /// Lanes that go through a run of operations together: one line of the cache.
 pub(crate) const LINE: usize = 16;
-
-/// Bytes of packed inputs that should stay in a core's second-level cache beside the line's values.
-const PANEL_BYTES: usize = 256 << 10;
 
 /// A map prepared for one family of kernels.
 pub(crate) struct PreparedMap<'a, D: Dot> {
@@ -149,7 +147,8 @@ impl<'a, D: Dot> PreparedMap<'a, D> {
 
 /// Cuts the columns of a map into chunks and finds the words that columns share.
 fn chunks<D: Dot>(map: &LinearMap) -> Vec<Chunk> {
-    let most = PANEL_BYTES / (D::LANES * 4 * D::planes(cryptodl_core::ring::MAX_MODULUS_BITS));
+    // Packed inputs should stay in a core's cache beside the line's values.
+    let most = Caches::of_this_machine().core / 4 / (D::LANES * 4 * D::planes(cryptodl_core::ring::MAX_MODULUS_BITS));
     let mut chunks = Vec::new();
     let mut places = HashMap::new();
     let mut chunk = Chunk { words: Vec::new(), columns: Vec::new() };

@@ -9,6 +9,7 @@ use rayon::prelude::*;
 use super::elementwise::evaluate;
 use super::linear::{LINE, PreparedMap};
 use super::reduce::Prime;
+use crate::machine::Caches;
 use crate::memory::{Kept, Memory};
 use crate::simd::{Dot, Kernel};
 use crate::tensor::CpuTensor;
@@ -119,7 +120,9 @@ impl<D: Dot> Kernel<D> for RunTile<'_, D> {
         let RunTile { steps, prime, x, reads, mut tile, scratch } = self;
         let shape = x.shape();
         let len = shape.values * shape.components * LINE;
-        let together = (INPUT_BYTES / (size_of::<u32>() * len.max(1))).clamp(1, MAX_INPUT_LINES) * LINE;
+        // In half of a core's cache.
+        let most = Caches::of_this_machine().core / 2;
+        let together = (most / (size_of::<u32>() * len.max(1))).clamp(1, MAX_INPUT_LINES) * LINE;
         let (start, end) = (tile.lanes.start, tile.lanes.end);
         for first in tile.lanes.clone().step_by(together) {
             let lanes = first..(first + together).min(end);
@@ -170,9 +173,6 @@ impl<D: Dot> Kernel<D> for RunTile<'_, D> {
         }
     }
 }
-
-/// Bytes of lines that are read together.
-const INPUT_BYTES: usize = 512 << 10;
 
 /// Lines that are read together at most. Lanes of different rows are far apart in memory, so several lines of each row at a
 /// time come much faster; where they stood, powers of two apart, they would not stay in the cache either.

@@ -13,6 +13,10 @@ use super::layers::Layers;
 use super::{ComputeReport, Progress, RunError};
 use crate::plan::Program;
 
+/// Bytes of operands and results of a network that is large for the host's memory: the system takes longer to hand out that
+/// many pages than bands take on top, and bands use the same pages again and again.
+const LARGE: u64 = 1 << 30;
+
 /// A Program prepared for one backend. Reusable for any number of requests.
 pub struct Executor<B: Backend> {
     backend: B,
@@ -47,11 +51,22 @@ impl<B: Backend> Executor<B> {
     /// # Errors
     /// Parameters or maps refused, or a budget below what one set needs.
     pub fn new(program: &Program, params: &Params, backend: B, memory_budget: u64) -> Result<Self, RunError> {
-        let in_host_memory = backend.transfers().is_none();
-        let layers = Layers::new(program, params, memory_budget, in_host_memory)?;
+        let large = if backend.transfers().is_none() { LARGE } else { u64::MAX };
+        Self::arranged(program, params, backend, memory_budget, large)
+    }
+
+    /// [`Self::new`] with another bound above which a network takes less memory than it could.
+    pub(super) fn arranged(
+        program: &Program,
+        params: &Params,
+        backend: B,
+        memory_budget: u64,
+        large: u64,
+    ) -> Result<Self, RunError> {
+        let layers = Layers::new(program, params, memory_budget, large)?;
         let room = memory_budget - layers.peak();
         Ok(Executor {
-            loads_ahead: !in_host_memory && layers.input().bytes() <= room,
+            loads_ahead: backend.transfers().is_some() && layers.input().bytes() <= room,
             layers,
             seeded: program.content.encryption == EncryptionKind::Secret,
             relin: program.content.relin,

@@ -13,16 +13,6 @@ use super::bands::{Action, Layer, Schedule, schedule};
 use super::{ComputeReport, LayerTime, RunError};
 use crate::plan::{ActivationStep, PreparedPolynomial, Program, Step};
 
-/// Most bytes of the intermediates of one call: more only costs memory.
-const WORKING_SET: u64 = 512 << 20;
-
-/// The same where intermediates go through the processor's caches, which should hold them.
-const CACHED_WORKING_SET: u64 = 32 << 20;
-
-/// Bytes of operands and results of a large network: the system takes longer to hand out that many pages of memory than bands
-/// take on top, and bands use the same pages again and again.
-const LARGE: u64 = 1 << 30;
-
 /// Smallest slice of lanes that a slot-wise run is cut into.
 const MIN_LANES: usize = 256;
 
@@ -65,9 +55,9 @@ struct Unit {
 }
 
 impl Layers {
-    /// Prepares the steps and finds an order within `memory_budget`, in bytes, for a backend that computes in the host's memory or
-    /// in its own.
-    pub fn new(program: &Program, params: &Params, memory_budget: u64, in_host_memory: bool) -> Result<Self, RunError> {
+    /// Prepares the steps and finds an order within `memory_budget`, in bytes. Bands that halve what is taken come first if it
+    /// is above `large`.
+    pub fn new(program: &Program, params: &Params, memory_budget: u64, large: u64) -> Result<Self, RunError> {
         let content = &program.content;
         let basis = params.basis();
         let ops: Vec<Op> = content
@@ -118,13 +108,13 @@ impl Layers {
             special_primes: params.special().len() as u64,
             memory_budget,
         };
-        layers.arrange(in_host_memory)?;
+        layers.arrange(large)?;
         Ok(layers)
     }
 
-    /// Whole segments if they fit, else bands: of fused runs of maps while little is computed twice, else of every map by itself.
-    /// In the host's memory, bands that halve what a large network takes come first.
-    fn arrange(&mut self, in_host_memory: bool) -> Result<(), RunError> {
+    /// Whole segments if they fit and are not large, else bands: of fused runs of maps while little is computed twice, else of
+    /// every map by itself.
+    fn arrange(&mut self, large: u64) -> Result<(), RunError> {
         let input_bytes = self.shapes[0].bytes();
         let whole: Vec<Unit> =
             self.segments.iter().map(|segment| Unit { ops: segment.ops.clone(), positions: 1 }).collect();
@@ -135,7 +125,7 @@ impl Layers {
         let little = self.segments.iter().map(|segment| segment.multiply_adds).sum::<u64>() / 8;
         let budget = self.memory_budget;
         let most = schedule(&self.describe(&whole), input_bytes, u64::MAX).map_or(u64::MAX, |found| found.peak);
-        let thrifty = (in_host_memory && most > LARGE).then(|| (&fused, budget.min(most / 2), little));
+        let thrifty = (most > large).then(|| (&fused, budget.min(most / 2), little));
         let arrangements =
             [(&whole, budget, 0), (&fused, budget, little), (&single, budget, 0), (&fused, budget, u64::MAX)];
         let mut needed = u64::MAX;
@@ -291,7 +281,7 @@ impl Layers {
     }
 
     /// Lanes per call, for the intermediates of an unfused backend.
-    fn lanes_per_slice(&self, ops: &[SlotwiseOp<'_>], shape: &Shape) -> usize {
+    fn lanes_per_slice(&self, ops: &[SlotwiseOp<'_>], shape: &Shape, working_set: u64) -> usize {
         let mut current = shape.clone();
         let mut widest = current.bytes();
         for op in ops {
@@ -300,7 +290,7 @@ impl Layers {
             current = next;
         }
         let per_lane = 2 * widest / shape.lanes as u64;
-        let lanes = ((self.memory_budget / 2).min(WORKING_SET) / per_lane.max(1)) as usize;
+        let lanes = ((self.memory_budget / 2).min(working_set) / per_lane.max(1)) as usize;
         1 << lanes.clamp(MIN_LANES.min(shape.lanes), shape.lanes).ilog2()
     }
 
@@ -458,7 +448,9 @@ impl<B: Backend> Run<'_, B> {
         maps.zip(restricted).for_each(|(op, map)| *op = SlotwiseOp::Linear(map));
         let shape = self.backend.shape(x).clone();
         let mut out = self.backend.any(slotwise_shape(&ops, &shape))?;
-        let lanes = if self.backend.is_fused() { shape.lanes } else { self.layers.lanes_per_slice(&ops, &shape) };
+        let working_set = self.backend.working_set();
+        let lanes =
+            if self.backend.is_fused() { shape.lanes } else { layers.lanes_per_slice(&ops, &shape, working_set) };
         for first in (0..shape.lanes).step_by(lanes) {
             self.backend.slotwise(&ops, x, first..(first + lanes).min(shape.lanes), &mut out)?;
         }
@@ -501,8 +493,7 @@ impl<B: Backend> Run<'_, B> {
         operation: impl Fn(&B::Tensor) -> Result<B::Tensor, BackendError>,
     ) -> Result<B::Tensor, BackendError> {
         let shape = self.backend.shape(x).clone();
-        let working_set = if self.backend.is_fused() { CACHED_WORKING_SET } else { WORKING_SET };
-        let count = self.layers.values_per_call(&shape, working_set);
+        let count = self.layers.values_per_call(&shape, self.backend.working_set());
         if is_fused || count == shape.values {
             return operation(x);
         }

@@ -124,8 +124,9 @@ fn higher_degrees_take_fewer_products_where_keys_are_switched() {
     assert_eq!(products.collect::<Vec<_>>(), [(4, 2), (5, 3)]);
 }
 
-/// Runs `network` whole, in the least memory, and in twice that: always the same bits. The numbers of steps of the first two.
-fn check_bands(network: &Network, schedule: ScheduleKind) -> (usize, usize) {
+/// Runs `network` whole, as if it were large, and in little memory: always the same bits. The numbers of steps of the first two
+/// and in the least memory.
+fn check_bands(network: &Network, schedule: ScheduleKind) -> [usize; 3] {
     let program = plan(network, &PlanOptions { schedule, ..PlanOptions::default() }).unwrap().program;
     let spec = program.client_spec();
     let params = spec.check().unwrap();
@@ -135,13 +136,14 @@ fn check_bands(network: &Network, schedule: ScheduleKind) -> (usize, usize) {
     let images = images(3, network.input.shape, 8);
     let key = EncryptionKey::Secret(&secret);
     let input = encrypt(&spec, &params, key, images.as_slice().unwrap(), 3, &mut rng, &|_, _| {}).unwrap();
-    let run = |budget| {
-        let executor = Executor::new(&program, &params, Cpu::new(params.basis().clone()), budget)?;
+    let run_above = |large, budget| {
+        let executor = Executor::arranged(&program, &params, Cpu::new(params.basis().clone()), budget, large)?;
         let steps = std::sync::atomic::AtomicUsize::new(0);
         let count = |progress: crate::run::Progress| steps.store(progress.total, std::sync::atomic::Ordering::Relaxed);
         let (result, _) = executor.compute(&input, relin.as_ref(), Masks::Deterministic, &count)?;
         Ok::<_, crate::run::RunError>((result.sets, steps.into_inner()))
     };
+    let run = |budget| run_above(u64::MAX, budget);
     let Err(crate::run::RunError::Budget { needed: least, .. }) = run(1) else { panic!("a budget of one byte") };
     let (whole, few) = run(1 << 40).unwrap();
     for budget in [5 * least / 4, 3 * least / 2, 2 * least] {
@@ -149,18 +151,20 @@ fn check_bands(network: &Network, schedule: ScheduleKind) -> (usize, usize) {
     }
     let (banded, many) = run(least).unwrap();
     assert_eq!(whole, banded);
-    (few, many)
+    let (thrifty, some) = run_above(0, 1 << 40).unwrap();
+    assert_eq!(whole, thrifty);
+    [few, some, many]
 }
 
 #[test]
 fn bands_give_the_same_bits_in_less_memory() {
-    let (few, many) = check_bands(&deep_image(), ScheduleKind::Layered);
+    let [few, _, many] = check_bands(&deep_image(), ScheduleKind::Layered);
     assert!(many > 4 * few, "{many} steps instead of {few}");
 }
 
 #[test]
 fn bands_of_fused_maps_give_the_same_bits() {
-    let (few, many) = check_bands(&deep_image(), ScheduleKind::Auto);
+    let [few, _, many] = check_bands(&deep_image(), ScheduleKind::Auto);
     assert!(many > few, "{many} steps instead of {few}");
 }
 
@@ -198,4 +202,20 @@ fn what_follows_a_product_may_wait_for_the_maps_after_it() {
     let planned = check_network(&network([1, 6, 6], ops), ScheduleKind::Auto, EncryptionKind::Public);
     let steps = &planned.program.content.steps;
     assert!(steps.iter().any(|step| matches!(step, Step::Reduction { .. })), "{}", planned.report);
+}
+
+#[test]
+fn a_large_network_takes_less_memory_than_it_may() {
+    let mut g = SplitMix(6);
+    let ops = vec![
+        conv(&mut g, [4, 1, 3], 1, 1),
+        activation(2),
+        conv(&mut g, [4, 4, 3], 1, 1),
+        activation(2),
+        conv(&mut g, [4, 4, 3], 2, 1),
+        LayerOp::Flatten,
+        dense(&mut g, 3, 4 * 8 * 8),
+    ];
+    let [whole, large, least] = check_bands(&network([1, 16, 16], ops), ScheduleKind::Layered);
+    assert!(whole < large && large < least, "{large} steps for a large network, {whole} for others, {least} at least");
 }

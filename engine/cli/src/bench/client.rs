@@ -85,6 +85,7 @@ impl Client<'_> {
             shape: format!("N = {n}, {level} x {bits} bits, {values} at once"),
             items: (values as u64, "ciphertext"),
             bytes: (4 * images.len() + file.len()) as u64,
+            on_backend: false,
             arithmetic: None,
         };
         measure(bench, backend, work, &mut || run(&mut file))?;
@@ -127,6 +128,7 @@ impl Client<'_> {
             shape: format!("N = {n}, {level} x {bits} bits, {components} components, {classes} at once"),
             items: (classes as u64, "ciphertext"),
             bytes: (file.len() + 8 * scores.len()) as u64,
+            on_backend: false,
             arithmetic: None,
         };
         measure(bench, backend, work, &mut run)?;

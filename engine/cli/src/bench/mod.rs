@@ -49,8 +49,8 @@ pub struct Row {
     /// Bytes that must be read and written at least.
     pub bytes: u64,
     pub bytes_per_second: f64,
-    /// Share of the copy bandwidth of the same run.
-    pub copy_share: f64,
+    /// Share of the copy bandwidth of the same run. None for what the host does beside a device.
+    pub copy_share: Option<f64>,
     /// Multiply-adds of a weight with a residue; linear maps only.
     pub multiply_adds: Option<u64>,
     pub multiply_adds_per_second: Option<f64>,
@@ -66,6 +66,8 @@ struct Work {
     shape: String,
     items: (u64, &'static str),
     bytes: u64,
+    /// Whether the backend does it, or the client.
+    on_backend: bool,
     /// Multiply-adds of a weight with a residue, and operations of the ceiling in them.
     arithmetic: Option<(u64, u64)>,
 }
@@ -97,7 +99,7 @@ impl<'a> Bench<'a> {
         work: Work,
         launch: impl FnMut() -> cryptodl_core::backend::Result<()>,
     ) -> Result<()> {
-        let Work { kernel, shape, items: (items, item), bytes, arithmetic } = work;
+        let Work { kernel, shape, items: (items, item), bytes, on_backend, arithmetic } = work;
         self.bar.say(format!("{kernel}, {shape}"));
         let Timing { seconds, wall_seconds } = time(backend, self.effort, launch)?;
         let bytes_per_second = bytes as f64 / seconds;
@@ -112,7 +114,8 @@ impl<'a> Bench<'a> {
             nanoseconds_per_item: 1e9 * seconds / items as f64,
             bytes,
             bytes_per_second,
-            copy_share: bytes_per_second / self.ceilings.copy.per_second,
+            copy_share: (on_backend || backend.transfers().is_none())
+                .then(|| bytes_per_second / self.ceilings.copy.per_second),
             multiply_adds: arithmetic.map(|(multiply_adds, _)| multiply_adds),
             multiply_adds_per_second: arithmetic.map(|(multiply_adds, _)| multiply_adds as f64 / seconds),
             operations: arithmetic.map(|(_, operations)| operations),

@@ -75,7 +75,7 @@ impl Report {
                 format!("{}s", si(1e-9 * row.nanoseconds_per_item)),
                 format!("per {}", row.item),
                 format!("{}B", si(row.bytes_per_second)),
-                share(row.copy_share),
+                row.copy_share.map_or(String::new(), share),
                 row.multiply_adds_per_second.map_or(String::new(), si),
                 row.arithmetic_share.map_or(String::new(), share),
             ]

@@ -66,9 +66,9 @@ pub struct BenchCommand {
     /// Compute every model K times; the median counts [default: 9]
     #[arg(long, value_name = "K")]
     repeat: Option<NonZeroUsize>,
-    /// The Python with PyTorch
-    #[arg(long, value_name = "PROGRAM", default_value = "python3")]
-    python: String,
+    /// The Python with PyTorch [default: python3]
+    #[arg(long, value_name = "PROGRAM")]
+    python: Option<String>,
     /// Measure instead what the planner's cost table would be on this machine, on one core
     #[arg(long, conflicts_with_all = ["models", "only", "images", "repeat", "python", "plots", "adapter", "memory_budget"])]
     calibrate: bool,
@@ -111,16 +111,22 @@ const QUICK_REPEAT: NonZeroUsize = NonZeroUsize::new(1).expect("not zero");
 /// What is measured as a whole where no model is named.
 const DEFAULT_MODEL: &str = "mnist-1";
 
+const DEFAULT_PYTHON: &str = "python3";
+
 const SCHEDULES: [(ScheduleKind, &str); 2] = [(ScheduleKind::Auto, "auto"), (ScheduleKind::Layered, "layered")];
 
 const CORE_ONLY: &str =
     "--calibrate measures one core of the CPU, which is what the planner's table is of: leave out --backend gpu";
+
+const WHOLE_MODELS_ONLY: &str = "--images, --repeat and --python say how whole models are measured, which --only kernels leaves out: drop one or the other";
 
 /// Dimensions of the transforms.
 const DIMENSIONS: std::ops::RangeInclusive<u32> = 12..=16;
 
 impl BenchCommand {
     pub fn run(self) -> Result<()> {
+        let of_whole_models = self.images.is_some() || self.repeat.is_some() || self.python.is_some();
+        ensure!(self.only != Some(Part::Kernels) || !of_whole_models, WHOLE_MODELS_ONLY);
         let outputs: Vec<&Path> = self.markdown.iter().map(PathBuf::as_path).chain(self.json.path()).collect();
         files::distinct(&outputs, &[])?;
         let choice = match (self.execution.place.backend()?, self.execution.kernels) {
@@ -256,8 +262,14 @@ impl BenchCommand {
                 skipped.push(line);
             }
         };
-        let mut peer =
-            Peer::start(&self.python, name, &dataset_dir(dataset, None)?, samples.count()).map_err(&mut lost).ok();
+        let mut peer = Peer::start(
+            self.python.as_deref().unwrap_or(DEFAULT_PYTHON),
+            name,
+            &dataset_dir(dataset, None)?,
+            samples.count(),
+        )
+        .map_err(&mut lost)
+        .ok();
         let mut measured = Vec::new();
         let mut refused = Vec::new();
         for (schedule, label) in SCHEDULES {

@@ -144,6 +144,8 @@ fn what_cannot_be_measured_is_said() {
         ("--kernels reference", "--kernels reference"),
         ("--only models --images 0", "--images 0"),
         ("--only models --images 10001", "has 10000 images"),
+        ("--only kernels --images 9", "which --only kernels leaves out"),
+        ("--only kernels --python python3", "which --only kernels leaves out"),
         ("--model no-such-model", "no-such-model"),
     ] {
         let error = fail(here, &format!("bench --quick --backend cpu {arguments}"), 1);

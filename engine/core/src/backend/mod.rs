@@ -116,6 +116,12 @@ pub trait Backend: Send + Sync {
         false
     }
 
+    /// Bytes of intermediates that an operation made of several calls should have alive at a time: more costs memory and gains
+    /// nothing. Where they go through caches, what those hold.
+    fn working_set(&self) -> u64 {
+        512 << 20
+    }
+
     /// Shape of a tensor.
     fn shape<'a>(&self, x: &'a Self::Tensor) -> &'a Shape;
 
