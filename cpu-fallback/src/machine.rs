@@ -19,9 +19,9 @@ fn model_name(info: &str) -> Option<&str> {
 /// Bytes of the caches for which tiles are cut. They decide the order of work, never a bit of a result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Caches {
-    /// The second level, of one core.
+    /// The second level, which a few cores share at most.
     pub(crate) core: usize,
-    /// The last level, which cores share.
+    /// The third level, else the second, which all cores share.
     pub(crate) shared: usize,
 }
 
@@ -40,10 +40,16 @@ impl Caches {
         let size = |level: &str| {
             let caches = (0..8).map(|index| folder.join(format!("index{index}")));
             let read = |path: &Path, file: &str| std::fs::read_to_string(path.join(file)).unwrap_or_default();
-            caches.filter(|cache| read(cache, "level").trim() == level).find_map(|cache| bytes(&read(&cache, "size")))
+            caches
+                .filter(|cache| read(cache, "level").trim() == level)
+                .find_map(|cache| bytes(&read(&cache, "size")))
+                .filter(|&bytes| bytes > 0)
         };
-        let core = size("2").unwrap_or(Self::USUAL.core).clamp(256 << 10, 4 << 20);
-        Caches { core, shared: size("3").unwrap_or(Self::USUAL.shared).clamp(4 << 20, 256 << 20) }
+        let (second, third) = (size("2"), size("3"));
+        Caches {
+            core: second.unwrap_or(Self::USUAL.core).clamp(256 << 10, 4 << 20),
+            shared: third.or(second).unwrap_or(Self::USUAL.shared).clamp(4 << 20, 256 << 20),
+        }
     }
 }
 
@@ -72,14 +78,23 @@ mod tests {
         assert_eq!(bytes("32M"), Some(32 << 20));
         assert_eq!(bytes("4096"), Some(4096));
         assert_eq!([bytes(""), bytes("K"), bytes("-1K"), bytes("1T")], [None; 4]);
-        let folder = tempfile::tempdir().unwrap();
-        assert_eq!(Caches::described_in(folder.path()), Caches::USUAL);
-        for (index, level, size) in [(0, "1", "48K"), (1, "1", "32K"), (2, "2", "2048K"), (3, "3", "1K")] {
-            let cache = folder.path().join(format!("index{index}"));
-            std::fs::create_dir(&cache).unwrap();
-            std::fs::write(cache.join("level"), format!("{level}\n")).unwrap();
-            std::fs::write(cache.join("size"), format!("{size}\n")).unwrap();
-        }
-        assert_eq!(Caches::described_in(folder.path()), Caches { core: 2 << 20, shared: 4 << 20 });
+        let described = |sizes: &[(&str, &str)]| {
+            let folder = tempfile::tempdir().unwrap();
+            for (index, (level, size)) in sizes.iter().enumerate() {
+                let cache = folder.path().join(format!("index{index}"));
+                std::fs::create_dir(&cache).unwrap();
+                std::fs::write(cache.join("level"), format!("{level}\n")).unwrap();
+                std::fs::write(cache.join("size"), format!("{size}\n")).unwrap();
+            }
+            let Caches { core, shared } = Caches::described_in(folder.path());
+            (core >> 10, shared >> 10)
+        };
+        let usual = (Caches::USUAL.core >> 10, Caches::USUAL.shared >> 10);
+        assert_eq!(described(&[]), usual);
+        assert_eq!(described(&[("2", "0K"), ("3", "none")]), usual);
+        assert_eq!(described(&[("1", "48K"), ("1", "32K"), ("2", "2048K"), ("3", "8192K")]), (2048, 8192));
+        // Without a third level the second is the last; sizes out of bounds.
+        assert_eq!(described(&[("2", "8M")]), (4096, 8192));
+        assert_eq!(described(&[("2", "1K"), ("3", "1G")]), (256, 256 << 10));
     }
 }

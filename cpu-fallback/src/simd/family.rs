@@ -28,7 +28,7 @@ impl Kernels {
     /// Names of all families, on this machine or another.
     pub const NAMES: [&str; 5] = ["portable", "avx2", "avxvnni", "avx512", "neon"];
 
-    /// Kernels for any machine, in plain Rust.
+    /// Kernels for any machine.
     pub fn portable() -> Self {
         Kernels(Family::Portable(Portable))
     }

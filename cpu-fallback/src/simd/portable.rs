@@ -1,5 +1,5 @@
-//! Four lanes in plain Rust, which compilers turn into the vectors that every 64-bit machine has; digits are 15 bits wide, two
-//! inputs to a word.
+//! Four lanes in plain Rust but for one instruction, which compilers turn into the vectors that every 64-bit machine has; digits
+//! are 15 bits wide, two inputs to a word.
 
 use std::array::from_fn;
 

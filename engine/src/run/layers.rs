@@ -297,13 +297,17 @@ impl Layers {
     /// Values per call of an activation: its intermediates (products, digits, accumulators) take about ten times the operand.
     fn values_per_call(&self, shape: &Shape, working_set: u64) -> usize {
         let limbs = shape.limbs.len() as u64 + self.special_primes;
-        let per_value = 40 * limbs * shape.components as u64 * shape.lanes as u64;
-        let fit = ((self.memory_budget / 4).min(working_set) / per_value.max(1)) as usize;
-        // As many for every thread.
-        let threads = rayon::current_num_threads();
-        let even = if fit > threads { fit - fit % threads } else { fit };
-        even.clamp(1, shape.values)
+        let bytes = 40 * limbs * shape.components as u64 * shape.lanes as u64;
+        values_at_once(bytes.max(1), shape.values, (self.memory_budget / 4, working_set), rayon::current_num_threads())
     }
+}
+
+/// How many of `values` go together whose intermediates take so many `bytes` each: as many as stay within the working set, but
+/// one for every thread at least, as far as the budget goes, and as many for each.
+fn values_at_once(bytes: u64, values: usize, (budget, working_set): (u64, u64), threads: usize) -> usize {
+    let fit = (budget.min(working_set.max(bytes * threads as u64)) / bytes) as usize;
+    let even = if fit > threads { fit - fit % threads } else { fit };
+    even.clamp(1, values)
 }
 
 /// The smallest range that holds all of `ranges`, which are some.
@@ -549,5 +553,19 @@ impl<B: Backend> Run<'_, B> {
         self.report.parts.layers += seconds;
         layer.seconds += seconds;
         layer
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::values_at_once;
+
+    #[test]
+    fn every_thread_has_a_value_where_the_budget_allows() {
+        assert_eq!(values_at_once(10, 100, (1000, 75), 2), 6);
+        assert_eq!(values_at_once(10, 100, (1000, 5), 4), 4);
+        assert_eq!(values_at_once(10, 100, (25, 5), 4), 2);
+        assert_eq!(values_at_once(10, 100, (5, 5), 4), 1);
+        assert_eq!(values_at_once(10, 3, (1000, 1000), 2), 3);
     }
 }

@@ -205,7 +205,7 @@ fn what_follows_a_product_may_wait_for_the_maps_after_it() {
 }
 
 #[test]
-fn a_large_network_takes_less_memory_than_it_may() {
+fn a_large_network_is_computed_in_bands_where_all_would_fit() {
     let mut g = SplitMix(6);
     let ops = vec![
         conv(&mut g, [4, 1, 3], 1, 1),

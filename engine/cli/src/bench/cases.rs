@@ -50,7 +50,6 @@ pub fn transforms<B: Measured>(bench: &mut Bench<'_>, backend: &B, params: &Para
             shape: format!("N = {n}, {values} at once"),
             items: (values as u64, "transform"),
             bytes: 8 * u64::from(backend.transform_passes()) * (values * n) as u64,
-            on_backend: true,
             arithmetic: None,
         };
         bench.measure(backend, work, || transform(backend, &mut x))?;
@@ -163,7 +162,6 @@ fn linear<B: Measured>(
         shape: format!("{name}: {rows} x {taps} at {positions}, {level} x {components} x {lanes} lanes"),
         items: ((level * components * lanes) as u64, "lane"),
         bytes: 4 * (level * components * lanes * (map.inputs() + map.outputs())) as u64,
-        on_backend: true,
         arithmetic: Some((per_limb * level as u64, small.limbs.iter().map(operations).sum())),
     };
     bench.measure(backend, work, || backend.slotwise(&ops, &x, 0..lanes, &mut out))
@@ -204,7 +202,6 @@ fn relinearize<B: Measured>(
         shape: format!("N = {n}, {level} limbs to {}, {digits} digits, {values} at once", level - dropped),
         items: (values as u64, "ciphertext"),
         bytes: operands + key_bytes,
-        on_backend: true,
         arithmetic: None,
     };
     bench.measure(backend, work, || backend.relinearize(&x, &key, dropped).map(drop))
@@ -238,7 +235,6 @@ fn rescale<B: Measured>(
         shape: format!("N = {n}, {level} limbs to {}, {values} x {components} at once", level - count),
         items: (values as u64, "ciphertext"),
         bytes: backend.shape(&x).bytes() + backend.shape(&out).bytes(),
-        on_backend: true,
         arithmetic: None,
     };
     bench.measure(backend, work, || backend.mod_down(&x, &dropped).map(drop))
@@ -266,14 +262,7 @@ fn unpack_and_expand<B: Measured>(bench: &mut Bench<'_>, backend: &B, params: &P
     let (bits, residues) = (basis.modulus(0).bits(), shape(values).len() as u64);
     let name = format!("N = {n}, {level} x {bits} bits, {values} at once");
     let bytes = packed_len(basis, &shape(values)) as u64 + 4 * residues;
-    let work = Work {
-        kernel: "unpack",
-        shape: name.clone(),
-        items: (values as u64, "value"),
-        bytes,
-        on_backend: true,
-        arithmetic: None,
-    };
+    let work = Work { kernel: "unpack", shape: name.clone(), items: (values as u64, "value"), bytes, arithmetic: None };
     bench.measure(backend, work, || backend.unpack(&packed, &mut x, 0).map(drop))?;
 
     let source = UniformSource::new(UniformPurpose::Ciphertext, params, &[7; 32]);
@@ -281,13 +270,7 @@ fn unpack_and_expand<B: Measured>(bench: &mut Bench<'_>, backend: &B, params: &P
     let mut expected = reference.zeros(shape(values))?;
     reference.expand(&source, 5, &mut expected, 0)?;
     check(backend, "expand", &x, &shape(values), expected.residues())?;
-    let work = Work {
-        kernel: "expand",
-        shape: name,
-        items: (values as u64, "value"),
-        bytes: 4 * residues,
-        on_backend: true,
-        arithmetic: None,
-    };
+    let work =
+        Work { kernel: "expand", shape: name, items: (values as u64, "value"), bytes: 4 * residues, arithmetic: None };
     bench.measure(backend, work, || backend.expand(&source, 5, &mut x, 0))
 }

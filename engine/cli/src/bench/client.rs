@@ -85,7 +85,6 @@ impl Client<'_> {
             shape: format!("N = {n}, {level} x {bits} bits, {values} at once"),
             items: (values as u64, "ciphertext"),
             bytes: (4 * images.len() + file.len()) as u64,
-            on_backend: false,
             arithmetic: None,
         };
         measure(bench, backend, work, &mut || run(&mut file))?;
@@ -128,7 +127,6 @@ impl Client<'_> {
             shape: format!("N = {n}, {level} x {bits} bits, {components} components, {classes} at once"),
             items: (classes as u64, "ciphertext"),
             bytes: (file.len() + 8 * scores.len()) as u64,
-            on_backend: false,
             arithmetic: None,
         };
         measure(bench, backend, work, &mut run)?;
@@ -178,7 +176,8 @@ fn pattern([low, high]: [f64; 2], count: usize) -> Vec<f32> {
     (0..count).map(|i| (low + (high - low) * (i % 256) as f64 / 255.0) as f32).collect()
 }
 
-/// As [`Bench::measure`], for work that can fail in a way of its own: the error comes after the measurement.
+/// As [`Bench::measure`], for the host's work, which no device's copies are a measure for. It can fail in a way of its own: the
+/// error comes after the measurement.
 fn measure<B: Measured>(
     bench: &mut Bench<'_>,
     backend: &B,
@@ -190,5 +189,8 @@ fn measure<B: Measured>(
         failed = failed.take().or_else(|| launch().err());
         Ok(())
     })?;
+    if backend.transfers().is_some() {
+        bench.rows.iter_mut().next_back().into_iter().for_each(|row| row.copy_share = None);
+    }
     failed.map_or(Ok(()), Err)
 }

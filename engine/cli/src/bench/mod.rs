@@ -66,8 +66,6 @@ struct Work {
     shape: String,
     items: (u64, &'static str),
     bytes: u64,
-    /// Whether the backend does it, or the client.
-    on_backend: bool,
     /// Multiply-adds of a weight with a residue, and operations of the ceiling in them.
     arithmetic: Option<(u64, u64)>,
 }
@@ -99,7 +97,7 @@ impl<'a> Bench<'a> {
         work: Work,
         launch: impl FnMut() -> cryptodl_core::backend::Result<()>,
     ) -> Result<()> {
-        let Work { kernel, shape, items: (items, item), bytes, on_backend, arithmetic } = work;
+        let Work { kernel, shape, items: (items, item), bytes, arithmetic } = work;
         self.bar.say(format!("{kernel}, {shape}"));
         let Timing { seconds, wall_seconds } = time(backend, self.effort, launch)?;
         let bytes_per_second = bytes as f64 / seconds;
@@ -114,8 +112,7 @@ impl<'a> Bench<'a> {
             nanoseconds_per_item: 1e9 * seconds / items as f64,
             bytes,
             bytes_per_second,
-            copy_share: (on_backend || backend.transfers().is_none())
-                .then(|| bytes_per_second / self.ceilings.copy.per_second),
+            copy_share: Some(bytes_per_second / self.ceilings.copy.per_second),
             multiply_adds: arithmetic.map(|(multiply_adds, _)| multiply_adds),
             multiply_adds_per_second: arithmetic.map(|(multiply_adds, _)| multiply_adds as f64 / seconds),
             operations: arithmetic.map(|(_, operations)| operations),

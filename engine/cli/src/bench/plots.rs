@@ -26,14 +26,15 @@ pub fn draw(report: &Report) -> Result<Vec<(String, String)>> {
     Ok(drawings)
 }
 
-/// Every kernel as a point under the ceilings. One whose operations are not counted has its bytes as operations: one each.
+/// Every kernel that the ceilings are a measure for as a point under them. One whose operations are not counted has its bytes as operations: one each.
 fn roofline(report: &Report, area: &Area<'_>) -> Drawn {
     let (copy, linear) = (report.ceilings.copy.per_second, report.ceilings.linear.per_second);
     let point = |row: &super::Row| {
         let operations = row.operations.unwrap_or(row.bytes) as f64;
         (operations / row.bytes as f64, operations / row.seconds)
     };
-    let points = || report.rows.iter().map(point);
+    let rows = || report.rows.iter().filter(|row| row.copy_share.is_some());
+    let points = || rows().map(point);
     let right = points().map(|point| point.0).fold(linear / copy, f64::max) * 4.0;
     let left = points().map(|point| point.0).fold(1.0, f64::min) / 4.0;
     let low = points().map(|point| point.1).fold(left * copy, f64::min) / 2.0;
@@ -58,15 +59,15 @@ fn roofline(report: &Report, area: &Area<'_>) -> Drawn {
         .draw_series(LineSeries::new(ceiling, black))?
         .label(format!("ceilings: {}B/s copied, {} operations/s", si(copy), si(linear)))
         .legend(move |(x, y)| PathElement::new([(x, y), (x + 40, y)], black));
-    let mut kernels: Vec<&str> = report.rows.iter().map(|row| row.kernel).collect();
+    let mut kernels: Vec<&str> = rows().map(|row| row.kernel).collect();
     kernels.sort_unstable();
     kernels.dedup();
     for (kernel, colour) in
         kernels.into_iter().zip(COLOURS.iter().chain(std::iter::repeat(&BLACK)).map(|colour| colour.mix(0.8).filled()))
     {
-        let rows = report.rows.iter().filter(|row| row.kernel == kernel);
+        let of_kernel = rows().filter(|row| row.kernel == kernel);
         chart
-            .draw_series(rows.map(|row| Circle::new(point(row), 8, colour)))?
+            .draw_series(of_kernel.map(|row| Circle::new(point(row), 8, colour)))?
             .label(kernel)
             .legend(move |(x, y)| Circle::new((x + 20, y), 8, colour));
     }

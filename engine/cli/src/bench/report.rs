@@ -18,7 +18,7 @@ pub struct Report {
     pub version: &'static str,
     #[serde(flatten)]
     pub machine: Machine,
-    /// Whose clock `seconds` of the rows are by: `device` or `host`.
+    /// Whose clock `seconds` of the rows are by, but those of the client: `device` or `host`.
     pub clock: &'static str,
     pub ceilings: Ceilings,
     pub rows: Vec<Row>,
@@ -81,7 +81,11 @@ impl Report {
             ]
         });
         let header = "kernel | shape | time | | bytes/s | of copy | multiply-adds/s | of ceiling";
-        format!("Median times by the {}'s clock\n\n{}", self.clock, table(header, rows))
+        format!(
+            "Median times by the {}'s clock; encryption and decryption are the host's\n\n{}",
+            self.clock,
+            table(header, rows)
+        )
     }
 
     /// Models, beside PyTorch and beside papers, then their parts.

@@ -35,8 +35,8 @@ use crate::{explain, memory};
 /// Measure kernels and whole models against what the machine allows: the standard report
 ///
 /// Kernels: times transforms, the linear maps of the shipped models, key switching, rescaling, unpacking, seed expansion, encryption
-/// and decryption, and compares them with the bandwidth of a copy and with loops of multiply-adds that are measured in the
-/// same run. Every result is checked, on the server's side against the reference.
+/// and decryption, and compares them (on a GPU all but the client's two) with the bandwidth of a copy and with loops of
+/// multiply-adds that are measured in the same run. Every result is checked, on the server's side against the reference.
 ///
 /// Models: classifies test images under encryption in both schedules, with the accuracy, and compares every part of the
 /// computation with the time that the ceilings allow. Where there is a Python with PyTorch, the same network in plaintext takes
@@ -118,15 +118,20 @@ const SCHEDULES: [(ScheduleKind, &str); 2] = [(ScheduleKind::Auto, "auto"), (Sch
 const CORE_ONLY: &str =
     "--calibrate measures one core of the CPU, which is what the planner's table is of: leave out --backend gpu";
 
-const WHOLE_MODELS_ONLY: &str = "--images, --repeat and --python say how whole models are measured, which --only kernels leaves out: drop one or the other";
+const WHOLE_MODELS_ONLY: &str = "--images, --repeat, --python and --memory-budget are for whole models, which --only kernels leaves out: drop one or the other";
 
 /// Dimensions of the transforms.
 const DIMENSIONS: std::ops::RangeInclusive<u32> = 12..=16;
 
 impl BenchCommand {
     pub fn run(self) -> Result<()> {
-        let of_whole_models = self.images.is_some() || self.repeat.is_some() || self.python.is_some();
-        ensure!(self.only != Some(Part::Kernels) || !of_whole_models, WHOLE_MODELS_ONLY);
+        let of_whole_models = [
+            self.images.is_some(),
+            self.repeat.is_some(),
+            self.python.is_some(),
+            self.execution.memory_budget.is_some(),
+        ];
+        ensure!(self.only != Some(Part::Kernels) || !of_whole_models.contains(&true), WHOLE_MODELS_ONLY);
         let outputs: Vec<&Path> = self.markdown.iter().map(PathBuf::as_path).chain(self.json.path()).collect();
         files::distinct(&outputs, &[])?;
         let choice = match (self.execution.place.backend()?, self.execution.kernels) {

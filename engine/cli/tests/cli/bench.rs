@@ -145,7 +145,9 @@ fn what_cannot_be_measured_is_said() {
         ("--only models --images 0", "--images 0"),
         ("--only models --images 10001", "has 10000 images"),
         ("--only kernels --images 9", "which --only kernels leaves out"),
+        ("--only kernels --repeat 2", "which --only kernels leaves out"),
         ("--only kernels --python python3", "which --only kernels leaves out"),
+        ("--only kernels --memory-budget 4GiB", "which --only kernels leaves out"),
         ("--model no-such-model", "no-such-model"),
     ] {
         let error = fail(here, &format!("bench --quick --backend cpu {arguments}"), 1);

@@ -11,8 +11,8 @@ pub const PADDING: u32 = u32::MAX;
 /// Largest magnitude of a weight: a signed byte, so that byte dot-product kernels apply.
 pub const MAX_WEIGHT: i16 = 127;
 
-/// Largest number of taps. A sum of K products of a weight and a residue stays below `127 * 2^30 * K <= 2^53`, exact in an
-/// `f64`, an `i64`, and in one 32-bit accumulator per byte plane (`127 * 255 * 65536 < 2^31`).
+/// Largest number of taps. A sum of K products of a weight and a residue stays below `127 * 2^30 * K <= 2^53`, and one of
+/// products with a byte of a residue within a 32-bit accumulator (`127 * 255 * 65536 < 2^31`).
 pub const MAX_TAPS: usize = 1 << 16;
 
 const _: () = assert!(((MAX_WEIGHT as u64) * (MAX_TAPS as u64)) << MAX_MODULUS_BITS <= 1 << 53);
