@@ -6,7 +6,7 @@
 //! room for all layers of the forward transform after the first to add up without any reduction: each adds `2q` to the bound, so
 //! that 15 of them reach `34q < 2^32`.
 
-use cryptodl_core::ring::{Modulus, NttTable, Twiddle};
+use cryptodl_core::ring::{MAX_DIMENSION, Modulus, NttTable, Twiddle};
 
 use super::reduce::{Factor, Prime};
 use crate::memory::Memory;
@@ -47,6 +47,9 @@ struct Roots<'a> {
 
 /// Largest prime that needs no reductions between layers.
 const LAZY_BITS: u32 = 26;
+
+// From 4q after the first layer, 2q for each of the others. Sums that large are too rare for tests to meet.
+const _: () = assert!((4 + 2 * (MAX_DIMENSION.ilog2() as u64 - 1)) << LAZY_BITS <= 1 << 32);
 
 impl Tables {
     pub(crate) fn new(table: &NttTable) -> Self {

@@ -59,6 +59,11 @@ fn arithmetic<S: Simd>(s: S, x: &[u32], y: &[u32]) {
             wide(i).wrapping_sub(estimate * u64::from(y[i])) as u32
         })
     );
+    let bounds: Vec<u32> = y.iter().map(|&y| y.clamp(1, 1 << 31)).collect();
+    let below = |i: usize| (u64::from(x[i]) % (2 * u64::from(bounds[i]))) as u32;
+    let twice: Vec<u32> = (0..x.len()).map(below).collect();
+    let reduced = s.reduce_once(vector(s, &twice), vector(s, &bounds));
+    assert_eq!(lanes(s, reduced), expected(s, |i| twice[i] % bounds[i]));
     for bits in [0, 1, 8, 15, 31] {
         assert_eq!(lanes(s, s.shift_left(a, bits)), expected(s, |i| x[i] << bits));
         assert_eq!(lanes(s, s.rotate_left(a, bits)), expected(s, |i| x[i].rotate_left(bits)));
