@@ -189,8 +189,10 @@ fn measure<B: Measured>(
         failed = failed.take().or_else(|| launch().err());
         Ok(())
     })?;
-    if backend.transfers().is_some() {
-        bench.rows.iter_mut().next_back().into_iter().for_each(|row| row.copy_share = None);
+    if backend.transfers().is_some()
+        && let Some(row) = bench.rows.last_mut()
+    {
+        row.copy_share = None;
     }
     failed.map_or(Ok(()), Err)
 }

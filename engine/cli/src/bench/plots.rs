@@ -26,7 +26,8 @@ pub fn draw(report: &Report) -> Result<Vec<(String, String)>> {
     Ok(drawings)
 }
 
-/// Every kernel that the ceilings are a measure for as a point under them. One whose operations are not counted has its bytes as operations: one each.
+/// Every kernel that the ceilings are a measure for as a point under them. One whose operations are not counted has its bytes as
+/// operations: one each.
 fn roofline(report: &Report, area: &Area<'_>) -> Drawn {
     let (copy, linear) = (report.ceilings.copy.per_second, report.ceilings.linear.per_second);
     let point = |row: &super::Row| {
