@@ -184,24 +184,17 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
 
 impl Dot for Avx2<false> {
     const TAPS: usize = 2;
-    /// `127 * 32767 * 512` and the carry of the plane below stay under `2^31`.
-    const MAX_TAPS: usize = 512;
+    const MAX_TAPS: usize = super::HALF_MAX_TAPS;
     const ROWS: [usize; 4] = [10, 6, 0, 0];
-    const DIGIT_BITS: u32 = 15;
+    const DIGIT_BITS: u32 = super::HALF_BITS;
     type Weight = u32;
 
     fn weight(taps: &[i16]) -> u32 {
         super::halves(taps)
     }
     #[inline(always)]
-    fn digits(self, [a, b, ..]: [__m256i; 4]) -> [__m256i; 4] {
-        intrinsics!(self, {
-            let mask = _mm256_set1_epi32(0x7fff);
-            let low = _mm256_or_si256(_mm256_and_si256(a, mask), _mm256_slli_epi32::<16>(_mm256_and_si256(b, mask)));
-            let (a, b) = (_mm256_srli_epi32::<15>(a), _mm256_srli_epi32::<15>(b));
-            let high = _mm256_or_si256(a, _mm256_slli_epi32::<16>(b));
-            [low, high, high, high]
-        })
+    fn digits(self, inputs: [__m256i; 4]) -> [__m256i; 4] {
+        super::digits_of_pairs(self, inputs)
     }
     #[inline(always)]
     fn dot(self, sum: __m256i, x: __m256i, weight: u32) -> __m256i {

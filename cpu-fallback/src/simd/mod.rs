@@ -135,6 +135,22 @@ fn bytes(weights: &[i16]) -> u32 {
     u32::from_le_bytes(bytes)
 }
 
+/// Bits of a digit that is a signed 16-bit half.
+const HALF_BITS: u32 = 15;
+
+/// [`Dot::MAX_TAPS`] of such digits: `127 * 32767 * 512` and the carry of the plane below stay under `2^31`.
+const HALF_MAX_TAPS: usize = 512;
+
+/// [`Dot::digits`] of two inputs to a word, as signed 16-bit halves.
+#[inline(always)]
+fn digits_of_pairs<S: Simd>(s: S, [a, b, ..]: [S::V; 4]) -> [S::V; 4] {
+    let mask = s.splat((1 << HALF_BITS) - 1);
+    let word = |a, b| s.xor(a, s.shift_left(b, 16));
+    // Residues are below 2^30: no sign comes along.
+    let high = word(s.shift_right_signed(a, HALF_BITS), s.shift_right_signed(b, HALF_BITS));
+    [word(s.and(a, mask), s.and(b, mask)), high, high, high]
+}
+
 /// Signed 16-bit halves as one word, the first in the low bits.
 fn halves(weights: &[i16]) -> u32 {
     let half = |i: usize| u32::from(weights.get(i).copied().unwrap_or(0).cast_unsigned());

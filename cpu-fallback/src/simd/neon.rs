@@ -176,10 +176,9 @@ impl Simd for Neon {
 
 impl Dot for Neon {
     const TAPS: usize = 1;
-    /// `127 * 32767 * 512` and the carry of the plane below stay under `2^31`.
-    const MAX_TAPS: usize = 512;
+    const MAX_TAPS: usize = super::HALF_MAX_TAPS;
     const ROWS: [usize; 4] = [12, 12, 0, 0];
-    const DIGIT_BITS: u32 = 15;
+    const DIGIT_BITS: u32 = super::HALF_BITS;
     type Weight = i32;
 
     fn weight(taps: &[i16]) -> i32 {

@@ -1,5 +1,5 @@
-//! Four lanes in plain Rust but for one instruction, which compilers turn into the vectors that every 64-bit machine has; digits
-//! are 15 bits wide, two inputs to a word.
+//! Four lanes that compilers turn into the vectors which every 64-bit machine has: plain Rust, but for one instruction that they
+//! do not find. Digits are 15 bits wide, two inputs to a word.
 
 use std::array::from_fn;
 
@@ -101,15 +101,16 @@ impl Simd for Portable {
     }
     #[inline(always)]
     fn mul_estimated(self, a: V, factor: V, even: V, odd: V, q: V) -> V {
-        let companion = [even[0], odd[0], even[2], odd[2]];
+        let estimate = self.mul_high(a, even, odd);
+        // In 64 bits, and cut to 32 once: see `mul_low`.
         lanes(|i| {
-            let estimate = (u64::from(a[i]) * u64::from(companion[i])) >> 32;
-            (u64::from(a[i]) * u64::from(factor[i])).wrapping_sub(estimate * u64::from(q[i])) as u32
+            let product = u64::from(a[i]) * u64::from(factor[i]);
+            product.wrapping_sub(u64::from(estimate[i]) * u64::from(q[i])) as u32
         })
     }
     #[inline(always)]
     fn reduce_once(self, x: V, m: V) -> V {
-        // Below 2^31 by magnitude: the sign says which.
+        // `x - m` is from -2^31 to below 2^31, and its sign says which; a minimum takes more instructions.
         lanes(|i| {
             let less = x[i].wrapping_sub(m[i]);
             less.wrapping_add(m[i] & (less.cast_signed() >> 31).cast_unsigned())
@@ -153,20 +154,17 @@ impl Simd for Portable {
 
 impl Dot for Portable {
     const TAPS: usize = 2;
-    /// `127 * 32767 * 512` and the carry of the plane below stay under `2^31`.
-    const MAX_TAPS: usize = 512;
+    const MAX_TAPS: usize = super::HALF_MAX_TAPS;
     const ROWS: [usize; 4] = [12, 6, 0, 0];
-    const DIGIT_BITS: u32 = 15;
+    const DIGIT_BITS: u32 = super::HALF_BITS;
     type Weight = u32;
 
     fn weight(taps: &[i16]) -> u32 {
         super::halves(taps)
     }
     #[inline(always)]
-    fn digits(self, [a, b, ..]: [V; 4]) -> [V; 4] {
-        let low = lanes(|i| (a[i] & 0x7fff) | (b[i] & 0x7fff) << 16);
-        let high = lanes(|i| a[i] >> 15 | b[i] >> 15 << 16);
-        [low, high, high, high]
+    fn digits(self, inputs: [V; 4]) -> [V; 4] {
+        super::digits_of_pairs(self, inputs)
     }
     #[inline(always)]
     fn dot(self, sum: V, x: V, weight: u32) -> V {
