@@ -295,10 +295,10 @@ impl Layers {
     }
 
     /// Values per call of an activation: its intermediates (products, digits, accumulators) take about ten times the operand.
-    fn values_per_call(&self, shape: &Shape, working_set: u64) -> usize {
+    fn values_per_call(&self, shape: &Shape, working_set: u64, threads: usize) -> usize {
         let limbs = shape.limbs.len() as u64 + self.special_primes;
         let bytes = 40 * limbs * shape.components as u64 * shape.lanes as u64;
-        values_at_once(bytes.max(1), shape.values, (self.memory_budget / 4, working_set), rayon::current_num_threads())
+        values_at_once(bytes.max(1), shape.values, (self.memory_budget / 4, working_set), threads)
     }
 }
 
@@ -497,7 +497,9 @@ impl<B: Backend> Run<'_, B> {
         operation: impl Fn(&B::Tensor) -> Result<B::Tensor, BackendError>,
     ) -> Result<B::Tensor, BackendError> {
         let shape = self.backend.shape(x).clone();
-        let count = self.layers.values_per_call(&shape, self.backend.working_set());
+        // The host's threads share the values only where the host computes.
+        let threads = if self.backend.transfers().is_none() { rayon::current_num_threads() } else { 1 };
+        let count = self.layers.values_per_call(&shape, self.backend.working_set(), threads);
         if is_fused || count == shape.values {
             return operation(x);
         }
