@@ -10,21 +10,30 @@ struct Shipped {
 }
 
 macro_rules! shipped {
-    ($($folder:literal: $($name:literal),+;)+) => {
-        const NAMES: &[&str] = &[$($($name),+),+];
-        const SHIPPED: &[Shipped] = &[$($(Shipped {
+    ($names:ident, $networks:ident: $($folder:literal: $($name:literal),+;)+) => {
+        const $names: &[&str] = &[$($($name),+),+];
+        const $networks: &[Shipped] = &[$($(Shipped {
             toml: include_str!(concat!("../zoo/", $folder, $name, ".toml")),
             weights: include_bytes!(concat!("../zoo/", $folder, $name, ".safetensors")),
         }),+),+];
     };
 }
 
+#[cfg(feature = "every-network")]
 shipped! {
+    NAMES, SHIPPED:
     "": "mnist-1", "mnist-1-square", "mnist-2", "mnist-2-sigmoid", "mnist-2-tanh", "mnist-best",
         "swish-mnist", "cryptonets", "secureml", "chabanne-light", "fashion-1";
     "table-1/": "mnist-1-least-squares", "mnist-1-taylor", "mnist-1-chebyshev", "mnist-1-modified-chebyshev",
         "mnist-1-derivative-3", "mnist-1-derivative-4", "mnist-1-derivative-5", "mnist-1-derivative-6", "mnist-1-derivative-7",
         "mnist-1-derivative-8";
+}
+
+// What a program that travels to another machine measures (`benches/gpu-bundle.sh`).
+#[cfg(not(feature = "every-network"))]
+shipped! {
+    NAMES, SHIPPED:
+    "": "mnist-1", "mnist-2";
 }
 
 /// Names of the shipped networks.

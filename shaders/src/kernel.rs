@@ -18,6 +18,26 @@ pub enum Dot {
     Integer,
 }
 
+impl Multiply {
+    /// For people and reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Multiply::U64 => "64-bit integers",
+            Multiply::Portable => "16-bit halves",
+        }
+    }
+}
+
+impl Dot {
+    /// For people and reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Dot::Packed => "packed dot products",
+            Dot::Integer => "integer multiply-adds",
+        }
+    }
+}
+
 /// Which of the equivalent sources of a kernel to use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Variant {

@@ -53,7 +53,7 @@ shared/ntt :: ntt_forward :: let n8 = start + 8u * node :: let n8 = start + 7u *
 shared/ntt :: ntt_inverse :: multiply_lazy_4(x + 2u * q - y, w, q) :: multiply_lazy_4(x + q - y, w, q)
 shared/ntt :: ntt_forward :: if skip < 2 { :: if skip < 1 {
 shared/ntt_columns :: ntt_forward :: vec4(l.b.w, l.c.xyz) :: vec4(l.b.z, l.c.xyz)
-shared/ntt_rows :: ntt_forward :: polynomial < params.polynomials :: polynomial <= params.polynomials
+shared/ntt_rows :: ntt_forward :: (place >> LOG_N) < params.polynomials :: (place >> LOG_N) <= params.polynomials
 shared/ntt_rows :: ntt_forward :: return 8 + i32(log_step) :: return 9 + i32(log_step)
 shared/packing :: pack :: value * (params.lanes / 32u * limb.bits) :: value * (params.lanes / 32u * limb.bits + 1u)
 shared/reduction :: multiply :: limb.bits - 1u :: limb.bits

@@ -1,5 +1,7 @@
 //! Flags that several commands share.
 
+use std::time::Duration;
+
 use anyhow::{Result, bail};
 use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
@@ -93,6 +95,24 @@ pub struct Place {
     /// adapter
     #[arg(long, value_name = "INDEX|NAME")]
     pub adapter: Option<String>,
+    #[command(flatten)]
+    pub compile_timeout: CompileTimeout,
+}
+
+/// How long a graphics driver may take.
+#[derive(Args)]
+pub struct CompileTimeout {
+    /// Give up when the graphics driver has been compiling one kernel for so many seconds; the error names the kernel
+    #[arg(long = "compile-timeout", value_name = "SECONDS", default_value_t = 120,
+          value_parser = clap::value_parser!(u64).range(1..))]
+    seconds: u64,
+}
+
+impl CompileTimeout {
+    /// As a time.
+    pub fn limit(&self) -> Duration {
+        Duration::from_secs(self.seconds)
+    }
 }
 
 impl Place {

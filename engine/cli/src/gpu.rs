@@ -1,19 +1,23 @@
 //! The GPU for commands. `no_gpu.rs` stands in where it is not built.
 
 use std::fmt::{self, Display, Formatter};
+use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Result;
 use cryptodl_core::backend::conformance::params_for_tests;
 use cryptodl_core::ckks::Params;
 use cryptodl_engine::gpu::{
-    Adapter, AdapterFeatures, AdapterInfo, AdapterKind, AdapterLimits, AdapterRequest, Dot, Gpu, GpuError, GpuOptions,
-    Multiply, adapters, choose,
+    Adapter, AdapterFeatures, AdapterInfo, AdapterKind, AdapterLimits, AdapterRequest, Compilation, CompileTrial,
+    CompileWatch, Compiling, Dot, Gpu, GpuError, GpuOptions, Multiply, Trial, adapters, choose,
 };
 use cryptodl_engine::plan::Program;
 use cryptodl_engine::run::{Executor, RunError};
 use serde::Serialize;
 
+use crate::flags::Place;
 use crate::memory::{self, show_size};
+use crate::progress::Bar;
 use crate::server::Server;
 
 /// Memory of a GPU that is used where nothing tells how much there is (Metal, DX12): every card that can compete with a CPU has
@@ -26,39 +30,33 @@ const CHECK_BUDGET: u64 = 1 << 30;
 /// Memory for the operands of a benchmark, ten times the largest.
 const BENCH_BUDGET: u64 = 3 << 30;
 
-/// An adapter that can run the kernels.
-pub struct Choice(Adapter);
+/// An adapter that can run the kernels, and how long its driver may take to compile one.
+pub struct Choice {
+    adapter: Adapter,
+    limit: Duration,
+}
 
 impl Choice {
     /// The adapter that `--adapter` names, else a hardware GPU.
-    pub fn new(adapter: Option<&str>) -> Result<Self> {
-        let Some(text) = adapter else {
-            return Ok(Choice(choose(&AdapterRequest::HardwareOnly)?));
-        };
-        // A number beyond the list may be part of a name, such as 4090.
-        let by_index = text.parse().ok().map(|index| choose(&AdapterRequest::Index(index)));
-        let chosen = match by_index {
-            None | Some(Err(GpuError::UnknownAdapter { .. })) => choose(&AdapterRequest::Name(text.to_owned())),
-            Some(chosen) => chosen,
-        };
-        Ok(Choice(chosen?))
+    pub fn new(place: &Place) -> Result<Self> {
+        Ok(Choice { adapter: named(place.adapter.as_deref())?, limit: place.compile_timeout.limit() })
     }
 
     /// A hardware GPU, if there is one; an error if it cannot be used.
-    pub fn automatic() -> Option<Result<Self>> {
+    pub fn automatic(limit: Duration) -> Option<Result<Self>> {
         match choose(&AdapterRequest::HardwareOnly) {
             Err(GpuError::NoAdapter | GpuError::NoHardware { .. }) => None,
-            choice => Some(choice.map(Choice).map_err(Into::into)),
+            found => Some(found.map(|adapter| Choice { adapter, limit }).map_err(Into::into)),
         }
     }
 
     /// Prepares `program`.
     pub fn server(&self, program: &Program, params: &Params, budget: Option<u64>) -> Result<Box<dyn Server>> {
-        let budget = budget.unwrap_or_else(|| match self.0.info().kind {
-            AdapterKind::Hardware => self.0.default_budget().unwrap_or(UNKNOWN_BUDGET),
+        let budget = budget.unwrap_or_else(|| match self.adapter.info().kind {
+            AdapterKind::Hardware => self.adapter.default_budget().unwrap_or(UNKNOWN_BUDGET),
             AdapterKind::Software => memory::default_budget(),
         });
-        let gpu = Gpu::new(&self.0, params.basis().clone(), GpuOptions::new(budget))?;
+        let gpu = Gpu::new(&self.adapter, params.basis().clone(), self.options(budget))?;
         // The other half is for linear maps, tables, and memory that is kept for the next tensor.
         let executor = Executor::new(program, params, gpu, budget / 2).map_err(|error| match error {
             RunError::Budget { needed, .. } => RunError::Budget { budget, needed: 2 * needed },
@@ -69,26 +67,52 @@ impl Choice {
 
     /// Its place in the list.
     pub fn index(&self) -> usize {
-        self.0.info().index
+        self.adapter.info().index
     }
 
     /// Opens the adapter for the conformance suite, with the kernels that `variant` names.
     pub fn checked(&self, params: &Params, variant: Variant) -> Result<Gpu> {
-        let options = GpuOptions { multiply: variant.multiply, dot: variant.dot, ..GpuOptions::new(CHECK_BUDGET) };
-        Ok(Gpu::new(&self.0, params.basis().clone(), options)?)
+        let options = GpuOptions { multiply: variant.multiply, dot: variant.dot, ..self.options(CHECK_BUDGET) };
+        Ok(Gpu::new(&self.adapter, params.basis().clone(), options)?)
     }
 
     /// Opens the adapter with a clock on every kernel.
     pub fn timed(&self, params: &Params) -> Result<Gpu> {
-        let options = GpuOptions { timings: true, ..GpuOptions::new(BENCH_BUDGET) };
-        Ok(Gpu::new(&self.0, params.basis().clone(), options)?)
+        let options = GpuOptions { timings: true, ..self.options(BENCH_BUDGET) };
+        Ok(Gpu::new(&self.adapter, params.basis().clone(), options)?)
+    }
+
+    fn options(&self, budget: u64) -> GpuOptions {
+        GpuOptions { watch: watch(self.limit), ..GpuOptions::new(budget) }
     }
 
     /// The variants that this adapter can run.
     pub fn variants(&self) -> impl Iterator<Item = (&'static str, Variant)> {
-        let int64 = self.0.info().features.int64;
+        let int64 = self.adapter.info().features.int64;
         VARIANTS.into_iter().filter(move |(_, variant)| int64 || variant.multiply != Multiply::U64)
     }
+}
+
+/// The adapter that `text` names, else a hardware GPU.
+fn named(text: Option<&str>) -> Result<Adapter, GpuError> {
+    let Some(text) = text else {
+        return choose(&AdapterRequest::HardwareOnly);
+    };
+    // A number beyond the list may be part of a name, such as 4090.
+    match text.parse().ok().map(|index| choose(&AdapterRequest::Index(index))) {
+        None | Some(Err(GpuError::UnknownAdapter { .. })) => choose(&AdapterRequest::Name(text.to_owned())),
+        Some(chosen) => chosen,
+    }
+}
+
+/// Shows what is being compiled.
+fn watch(limit: Duration) -> CompileWatch {
+    let bar = Bar::new("compile");
+    let progress = move |&Compiling { kernel, done, total }: &Compiling| {
+        bar.show(done as u64, total as u64);
+        bar.say(kernel.unwrap_or_default().into());
+    };
+    CompileWatch { limit, progress: Arc::new(progress) }
 }
 
 /// Which of the equivalent kernels.
@@ -121,26 +145,73 @@ pub struct Device {
     reason: Option<String>,
     /// The kernels that it would use, the fastest of several.
     kernels: Option<&'static str>,
+    /// What was measured to choose them.
+    trials: Vec<Trial>,
+    /// What it costs to compile each of them, where that was asked for.
+    compiled: Vec<Compiled>,
 }
 
-/// All adapters. Each is opened and its kernels are compiled and measured, as a computation would.
-pub fn devices() -> Result<Vec<Device>> {
-    let params = params_for_tests(1024)?;
-    let open = |index| -> Result<&'static str, GpuError> {
-        use cryptodl_core::backend::Backend;
-        let adapter = choose(&AdapterRequest::Index(index))?;
-        Ok(Gpu::new(&adapter, params.basis().clone(), GpuOptions::new(CHECK_BUDGET))?.kernels())
+/// Cost of compiling a kernel and of running it once on next to nothing.
+#[derive(Serialize)]
+struct Compiled {
+    kernel: &'static str,
+    /// Kernel, variant and override in words.
+    title: String,
+    seconds: f64,
+    /// Most memory that this process held meanwhile, where the system tells.
+    peak_bytes: Option<u64>,
+}
+
+/// All adapters. Each is opened and its kernels are compiled and measured, as a computation would; with `compile_for`, every variant
+/// of every kernel is compiled for a ring of this dimension as well, one at a time.
+pub fn devices(limit: Duration, compile_for: Option<usize>) -> Result<Vec<Device>> {
+    adapters().into_iter().map(|info| Device::examine(info, limit, compile_for)).collect()
+}
+
+/// Compiles everything that `adapter` could run for dimension `n`.
+fn compile(adapter: &Adapter, n: usize, limit: Duration) -> Result<Vec<Compiled>, GpuError> {
+    // One bar for all of them.
+    let trial = CompileTrial::open(adapter, n, CompileWatch { limit, ..CompileWatch::default() })?;
+    let (bar, all) = (Bar::new("compile"), trial.compilations());
+    let total = all.len() as u64;
+    let one = |(compilation, done): (Compilation, u64)| {
+        bar.show(done, total);
+        bar.say(compilation.title());
+        memory::forget_peak();
+        let seconds = trial.run(compilation)?.as_secs_f64();
+        Ok(Compiled {
+            kernel: compilation.kernel(),
+            title: compilation.title(),
+            seconds,
+            peak_bytes: memory::peak_rss(),
+        })
     };
-    let device = |info: AdapterInfo| {
-        let AdapterInfo { index, name, kind, backend, driver, limits, features, usable } = info;
-        let kernels = usable.and_then(|()| open(index).map_err(|error| error.to_string()));
-        let (kernels, reason) = kernels.map_or_else(|reason| (None, Some(reason)), |kernels| (Some(kernels), None));
-        Device { index, name, kind, backend, driver, limits, features, usable: kernels.is_some(), reason, kernels }
-    };
-    Ok(adapters().into_iter().map(device).collect())
+    all.into_iter().zip(0..).map(one).collect()
 }
 
 impl Device {
+    fn examine(info: AdapterInfo, limit: Duration, compile_for: Option<usize>) -> Result<Self> {
+        use cryptodl_core::backend::Backend;
+        let params = params_for_tests(1024)?;
+        let AdapterInfo { index, name, kind, backend, driver, limits, features, usable } = info;
+        let examined = usable.and_then(|()| {
+            let examine = || -> Result<_, GpuError> {
+                let adapter = choose(&AdapterRequest::Index(index))?;
+                let options = GpuOptions { watch: watch(limit), ..GpuOptions::new(CHECK_BUDGET) };
+                let gpu = Gpu::new(&adapter, params.basis().clone(), options)?;
+                let compiled = compile_for.map(|n| compile(&adapter, n, limit)).transpose()?;
+                Ok((gpu.kernels(), gpu.trials().to_vec(), compiled.unwrap_or_default()))
+            };
+            examine().map_err(|error| error.to_string())
+        });
+        let (kernels, trials, compiled, reason) = match examined {
+            Ok((kernels, trials, compiled)) => (Some(kernels), trials, compiled, None),
+            Err(reason) => (None, Vec::new(), Vec::new(), Some(reason)),
+        };
+        let usable = kernels.is_some();
+        Ok(Device { index, name, kind, backend, driver, limits, features, usable, reason, kernels, trials, compiled })
+    }
+
     /// Whether it can compute.
     pub fn is_usable(&self) -> bool {
         self.usable
@@ -173,8 +244,20 @@ impl Display for Device {
         let AdapterFeatures { int64, timestamps } = *features;
         writeln!(f, "   features  64-bit integers: {}, timestamps: {}", yes(int64), yes(timestamps))?;
         match (self.kernels, &self.reason) {
-            (Some(kernels), _) => writeln!(f, "   kernels   {kernels}"),
-            (None, reason) => writeln!(f, "   unusable  {}", reason.as_deref().unwrap_or_default()),
+            (Some(kernels), _) => writeln!(f, "   kernels   {kernels}")?,
+            (None, reason) => writeln!(f, "   unusable  {}", reason.as_deref().unwrap_or_default())?,
         }
+        for (line, work) in self.trials.chunk_by(|a, b| a.work == b.work).enumerate() {
+            let label = if line == 0 { "measured" } else { "" };
+            let times: Vec<String> =
+                work.iter().map(|trial| format!("{} {:.1} us", trial.kernels, 1e6 * trial.seconds)).collect();
+            writeln!(f, "   {label:9} {}: {}", work[0].work, times.join(", "))?;
+        }
+        for (line, Compiled { title, seconds, peak_bytes, .. }) in self.compiled.iter().enumerate() {
+            let label = if line == 0 { "compiled" } else { "" };
+            let peak = peak_bytes.map_or_else(String::new, |bytes| format!(", {} held at most", show_size(bytes)));
+            writeln!(f, "   {label:9} {title}: {seconds:.2} s{peak}")?;
+        }
+        Ok(())
     }
 }

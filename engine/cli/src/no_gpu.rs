@@ -1,6 +1,7 @@
 //! Stands in for `gpu.rs` in a build without the feature `gpu`.
 
 use std::fmt::{self, Display, Formatter};
+use std::time::Duration;
 
 use anyhow::{Result, bail};
 use cryptodl_core::ckks::Params;
@@ -8,6 +9,7 @@ use cryptodl_cpu::Cpu;
 use cryptodl_engine::plan::Program;
 use serde::Serialize;
 
+use crate::flags::Place;
 use crate::server::Server;
 
 const NONE: &str = "this build has no GPU backend: use --backend cpu, or build with the feature gpu";
@@ -22,11 +24,11 @@ pub enum Variant {}
 pub const VARIANTS: [(&str, Variant); 0] = [];
 
 impl Choice {
-    pub fn new(_: Option<&str>) -> Result<Self> {
+    pub fn new(_: &Place) -> Result<Self> {
         bail!(NONE)
     }
 
-    pub fn automatic() -> Option<Result<Self>> {
+    pub fn automatic(_: Duration) -> Option<Result<Self>> {
         None
     }
 
@@ -55,7 +57,7 @@ impl Choice {
 #[derive(Serialize)]
 pub enum Device {}
 
-pub fn devices() -> Result<Vec<Device>> {
+pub fn devices(_: Duration, _: Option<usize>) -> Result<Vec<Device>> {
     bail!(NONE)
 }
 

@@ -1,6 +1,11 @@
 //! Progress of long steps: bars on stderr where it is a terminal, nothing elsewhere.
 
-use indicatif::{ProgressBar, ProgressStyle};
+use std::sync::LazyLock;
+
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+
+/// All bars, one below the other: a long step may begin another.
+static BARS: LazyLock<MultiProgress> = LazyLock::new(MultiProgress::new);
 
 /// A bar for the step `name`. It disappears when it is dropped.
 pub struct Bar(ProgressBar);
@@ -9,7 +14,7 @@ impl Bar {
     pub fn new(name: &'static str) -> Self {
         let style = ProgressStyle::with_template("{prefix:10} {wide_bar} {percent:>3} % {elapsed} {msg}");
         let bar = ProgressBar::new(0).with_style(style.expect("a valid template")).with_prefix(name);
-        Bar(bar)
+        Bar(BARS.add(bar))
     }
 
     /// `done` of `total` parts are done.
@@ -27,5 +32,6 @@ impl Bar {
 impl Drop for Bar {
     fn drop(&mut self) {
         self.0.finish_and_clear();
+        BARS.remove(&self.0);
     }
 }

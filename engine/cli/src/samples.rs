@@ -43,7 +43,7 @@ impl Samples {
     }
 
     fn test_set(network: &Network, id: DatasetId) -> Result<Self> {
-        fetch(id, &FetchOptions::default())?;
+        fetch(id, &FetchOptions { split: Some(Split::Test), ..FetchOptions::default() })?;
         let set = data::load(id, Split::Test, &FetchOptions::default())?;
         let values = set.images.to_values(&network.input).with_context(|| format!("data set {id}"))?;
         Ok(Samples { name: format!("{id}-test"), values, labels: Some(set.labels) })

@@ -82,13 +82,13 @@ impl Execution {
         let cpu = || self.cpu_server(program, params);
         match (self.place.backend()?, self.kernels) {
             (Backend::Gpu, Kernels::Auto) => {
-                let adapter = gpu::Choice::new(self.place.adapter.as_deref())?;
+                let adapter = gpu::Choice::new(&self.place)?;
                 adapter.server(program, params, self.memory_budget)
             }
             (Backend::Gpu, _) => bail!("{CPU_KERNELS_ONLY}"),
             // Kernels of the CPU were named.
             (Backend::Cpu, _) | (Backend::Auto, Kernels::Reference | Kernels::Named(_)) => cpu(),
-            (Backend::Auto, Kernels::Auto) => match gpu::Choice::automatic() {
+            (Backend::Auto, Kernels::Auto) => match gpu::Choice::automatic(self.place.compile_timeout.limit()) {
                 None => cpu(),
                 Some(adapter) => {
                     let server = adapter.and_then(|adapter| adapter.server(program, params, self.memory_budget));

@@ -9,17 +9,17 @@ use cryptodl_core::backend::{
 };
 use cryptodl_core::ckks::UniformSource;
 use cryptodl_core::ring::RnsBasis;
-use cryptodl_shaders::{self as shaders, Variant};
+use cryptodl_shaders as shaders;
 
 use super::device::Device;
 use super::launch::{Direction, Lanes};
 use super::maps::Maps;
-use super::pipelines::Pipelines;
+use super::pipelines::{CompileWatch, Pipelines};
 use super::pool::{MemoryUse, Pool, Pooled};
 use super::recorder::{Recorder, Slice};
 use super::tensor::GpuTensor;
 use super::timing::KernelTime;
-use super::variants::{self, Dot, Multiply};
+use super::variants::{self, Dot, Multiply, Trial, Variants};
 use super::{Adapter, AdapterInfo, GpuError};
 
 /// Most limbs that one conversion reads.
@@ -29,7 +29,7 @@ const MAX_SOURCES: usize = shaders::constants::convert_centred::MAX_SOURCES as u
 const MIN_DIMENSION: usize = shaders::constants::expand::LANES as usize;
 
 /// How a device is used. No choice changes a bit of any result.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct GpuOptions {
     /// Kernels for products.
     pub multiply: Multiply,
@@ -42,13 +42,15 @@ pub struct GpuOptions {
     pub timings: bool,
     /// Pages smaller than the adapter allows.
     pub page_bytes: Option<u64>,
+    /// How long kernels may take to compile.
+    pub watch: CompileWatch,
 }
 
 impl GpuOptions {
     /// Everything chosen by the program, within a budget in bytes.
     pub fn new(memory_budget: u64) -> Self {
         let (multiply, dot) = (Multiply::Auto, Dot::Auto);
-        GpuOptions { multiply, dot, memory_budget, timings: false, page_bytes: None }
+        GpuOptions { multiply, dot, memory_budget, timings: false, page_bytes: None, watch: CompileWatch::default() }
     }
 }
 
@@ -59,7 +61,9 @@ pub struct Gpu {
     pub(super) pool: Arc<Pool>,
     pub(super) recorder: Recorder,
     pub(super) pipelines: Pipelines,
-    pub(super) variant: Variant,
+    pub(super) variants: Variants,
+    trials: Vec<Trial>,
+    pub(super) watch: CompileWatch,
     pub(super) maps: Maps,
     pub(super) forward_twiddles: Pooled,
     pub(super) inverse_twiddles: Pooled,
@@ -76,8 +80,8 @@ impl Gpu {
             return Err(GpuError::Dimension { n: basis.n(), least: MIN_DIMENSION });
         }
         let device = Arc::new(Device::open(adapter)?);
-        let variant = variants::choose(&device, &options)?;
-        Ok(Self::prepare(device, basis, &options, variant, &shaders::KERNELS)?)
+        let (variants, trials) = variants::choose(&device, &options)?;
+        Ok(Gpu { trials, ..Self::prepare(device, basis, &options, variants, &shaders::KERNELS)? })
     }
 
     /// A backend that has compiled only `kernels`.
@@ -85,10 +89,10 @@ impl Gpu {
         device: Arc<Device>,
         basis: Arc<RnsBasis>,
         options: &GpuOptions,
-        variant: Variant,
+        variants: Variants,
         kernels: &[&'static shaders::Kernel],
     ) -> Result<Self> {
-        let pipelines = Pipelines::compile(&device, variant, basis.n(), kernels)?;
+        let pipelines = Pipelines::compile(&device, variants.units(kernels, basis.n()), &options.watch)?;
         let pool = Pool::new(Arc::clone(&device), options.memory_budget);
         let recorder = Recorder::new(Arc::clone(&device), options.timings && device.info.features.timestamps)?;
         let table = |twiddles: Vec<[u32; 2]>| {
@@ -107,13 +111,20 @@ impl Gpu {
             pool,
             recorder,
             pipelines,
-            variant,
+            variants,
+            trials: Vec::new(),
+            watch: options.watch.clone(),
         })
     }
 
     /// The adapter.
     pub fn adapter(&self) -> &AdapterInfo {
         &self.device.info
+    }
+
+    /// What was measured to choose the kernels; nothing where the options or the adapter left no choice.
+    pub fn trials(&self) -> &[Trial] {
+        &self.trials
     }
 
     /// Device memory in use.
@@ -237,12 +248,7 @@ impl Backend for Gpu {
     }
 
     fn kernels(&self) -> &'static str {
-        match (self.variant.multiply, self.variant.dot) {
-            (shaders::Multiply::U64, shaders::Dot::Packed) => "wgsl, 64-bit products, packed dot products",
-            (shaders::Multiply::U64, shaders::Dot::Integer) => "wgsl, 64-bit products, integer sums",
-            (shaders::Multiply::Portable, shaders::Dot::Packed) => "wgsl, 16-bit products, packed dot products",
-            (shaders::Multiply::Portable, shaders::Dot::Integer) => "wgsl, 16-bit products, integer sums",
-        }
+        self.variants.name()
     }
 
     fn device(&self) -> String {

@@ -19,9 +19,10 @@ const ADDEND: u32 = 0x7f4a_7c15;
 
 impl Measured for Gpu {
     fn ceilings(&self, effort: Effort) -> Result<Ceilings> {
-        let pipelines = Pipelines::compile(&self.device, self.variant, self.basis.n(), &shaders::CEILINGS)?;
+        let pipelines =
+            Pipelines::compile(&self.device, self.variants.units(&shaders::CEILINGS, self.basis.n()), &self.watch)?;
         let multiply_add = self.looped(&pipelines, &shaders::CEILING_MULTIPLY_ADD, multiply_add, effort)?;
-        let linear = match self.variant.dot {
+        let linear = match self.variants.sums {
             shaders::Dot::Integer => {
                 Ceiling { per_second: multiply_add, how: "the same loop, two multiply-adds for a residue's halves" }
             }
@@ -41,7 +42,7 @@ impl Measured for Gpu {
     }
 
     fn linear_operations(&self, bits: u32) -> u32 {
-        match self.variant.dot {
+        match self.variants.sums {
             shaders::Dot::Packed => bits.div_ceil(8).max(3),
             shaders::Dot::Integer => 2,
         }

@@ -91,7 +91,7 @@ impl Gpu {
 
     /// The map on `lanes` lanes of `x`, written to as many lanes of `out`.
     pub(super) fn linear_lanes(&self, map: &LinearMap, x: Lanes<'_>, out: Lanes<'_>, lanes: usize) -> Result<()> {
-        let map = self.maps.get(map, &self.basis, self.variant.dot, &self.pool, &self.recorder)?;
+        let map = self.maps.get(map, &self.basis, self.variants.sums, &self.pool, &self.recorder)?;
         let row_groups = map.linear.row_groups();
         for run in runs(x.tensor.shape.limbs.len(), &[(x.tensor, 0), (out.tensor, 0)]) {
             let (from, to) = (x.view(run.start), out.view(run.start));

@@ -10,12 +10,13 @@
 //! transfer.rs   host to device and back                    device.rs    the open device and its failures
 //! maps.rs       linear maps in device memory               timing.rs    seconds per kernel
 //! pipelines.rs  compiled kernels                           variants.rs  which of equivalent kernels to run
-//!                                                          ceilings.rs  what the device allows
+//! compile.rs    what it costs to compile them              ceilings.rs  what the device allows
 //! ```
 
 mod adapter;
 mod backend;
 mod ceilings;
+mod compile;
 mod device;
 mod error;
 mod launch;
@@ -32,8 +33,10 @@ pub use adapter::{
     Adapter, AdapterFeatures, AdapterInfo, AdapterKind, AdapterLimits, AdapterRequest, adapters, choose,
 };
 pub use backend::{Gpu, GpuOptions};
+pub use compile::{Compilation, CompileTrial};
 pub use error::GpuError;
+pub use pipelines::{CompileWatch, Compiling};
 pub use pool::MemoryUse;
 pub use tensor::GpuTensor;
 pub use timing::KernelTime;
-pub use variants::{Dot, Multiply};
+pub use variants::{Dot, Multiply, Trial};

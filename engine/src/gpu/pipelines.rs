@@ -4,14 +4,54 @@
 //! all kernels takes 0.4 s with Mesa's cache and 1.0 s without; wgpu's pipeline cache would have to replace the difference.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
-use std::sync::Arc;
+use std::collections::{HashMap, VecDeque};
+use std::fmt::{self, Display, Formatter};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
 
-use cryptodl_core::backend::Result;
+use cryptodl_core::backend::{BackendError, Result};
 use cryptodl_shaders::{self as shaders, Binding, ENTRY, Variant};
-use rayon::prelude::*;
 
 use super::device::Device;
+
+/// Stack of a thread that compiles: compilers recurse, and a driver may do all its work in the caller's thread.
+const STACK_BYTES: usize = 16 << 20;
+
+/// How long a driver may take to compile one kernel, and who is told what it is at.
+///
+/// A compilation cannot be interrupted. When one takes too long, whoever waits for it gets an error that names the kernel, and its
+/// thread is left behind.
+#[derive(Clone)]
+pub struct CompileWatch {
+    /// Time for one kernel.
+    pub limit: Duration,
+    /// Called whenever a compilation begins or ends.
+    pub progress: Arc<dyn Fn(&Compiling) + Send + Sync>,
+}
+
+/// What is being compiled.
+#[derive(Clone, Debug)]
+pub struct Compiling {
+    /// The kernel that has been compiled for the longest time.
+    pub kernel: Option<&'static str>,
+    /// Kernels that are ready.
+    pub done: usize,
+    /// Kernels in all.
+    pub total: usize,
+}
+
+impl CompileWatch {
+    /// Long enough for any compiler that ends, short enough for whoever waits.
+    pub const DEFAULT_LIMIT: Duration = Duration::from_secs(120);
+}
+
+impl Default for CompileWatch {
+    fn default() -> Self {
+        CompileWatch { limit: Self::DEFAULT_LIMIT, progress: Arc::new(|_| ()) }
+    }
+}
 
 /// A compiled kernel. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -38,20 +78,58 @@ impl Kernel {
     }
 }
 
-/// Kernels of one variant for one ring dimension, by name and value of the override.
+/// What a driver compiles at a time: a kernel in one variant, with one value of its override (0 where it has none).
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Unit {
+    pub kernel: &'static shaders::Kernel,
+    pub variant: Variant,
+    pub value: u32,
+}
+
+impl Unit {
+    /// What is needed of `kernel` for dimension `n`.
+    pub fn all(kernel: &'static shaders::Kernel, variant: Variant, n: usize) -> impl Iterator<Item = Unit> {
+        let [log_n, row_groups] = ["LOG_N", "ROW_GROUPS"].map(|name| kernel.overrides.contains(&name));
+        let values = match (log_n, row_groups) {
+            (true, _) => vec![n.trailing_zeros()],
+            (_, true) => vec![1, 2, 4],
+            _ => vec![0],
+        };
+        values.into_iter().map(move |value| Unit { kernel, variant, value })
+    }
+
+    pub fn compile(&self, device: &Device) -> Result<Kernel> {
+        device.watched(0, || Kernel(Arc::new(Compiled::new(device, self))))
+    }
+}
+
+impl Display for Unit {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let Unit { kernel, variant, value } = self;
+        write!(f, "{}", kernel.name)?;
+        match kernel.variants().count() {
+            1 => {}
+            2 => write!(f, " ({})", variant.multiply.name())?,
+            _ => write!(f, " ({}, {})", variant.multiply.name(), variant.dot.name())?,
+        }
+        let overridden = ["LOG_N", "ROW_GROUPS"].into_iter().find(|name| kernel.overrides.contains(name));
+        overridden.map_or(Ok(()), |name| write!(f, " with {name} = {value}"))
+    }
+}
+
+/// Kernels for one ring dimension, by name and value of the override.
 #[derive(Debug)]
 pub(super) struct Pipelines(HashMap<(&'static str, u32), Kernel>);
 
 impl Pipelines {
-    /// Compiles `kernels` in parallel.
-    pub fn compile(device: &Device, variant: Variant, n: usize, kernels: &[&'static shaders::Kernel]) -> Result<Self> {
-        let specialise = |&kernel: &&'static shaders::Kernel| overrides(kernel, n).map(move |value| (kernel, value));
-        let specialised: Vec<_> = kernels.iter().flat_map(specialise).collect();
-        let compile = |(kernel, value): (&'static shaders::Kernel, u32)| {
-            let compiled = device.watched(0, || Compiled::new(device, variant, kernel, value))?;
-            Ok(((kernel.name, value), Kernel(Arc::new(compiled))))
-        };
-        specialised.into_par_iter().map(compile).collect::<Result<_>>().map(Pipelines)
+    /// Compiles `units` in parallel.
+    ///
+    /// # Errors
+    /// What the driver refused, or a kernel that took longer than the watch allows.
+    pub fn compile(device: &Arc<Device>, units: Vec<Unit>, watch: &CompileWatch) -> Result<Self> {
+        let workers = rayon::current_num_threads();
+        let compiled = watched(device, units, workers, watch, |unit, device| unit.compile(device))?;
+        Ok(Pipelines(compiled.into_iter().map(|(unit, kernel)| ((unit.kernel.name, unit.value), kernel)).collect()))
     }
 
     /// A compiled kernel; `value` is that of its override, 0 without one.
@@ -60,19 +138,75 @@ impl Pipelines {
     }
 }
 
-/// The values of a kernel's override that are used, or 0.
-fn overrides(kernel: &shaders::Kernel, n: usize) -> impl Iterator<Item = u32> + use<> {
-    let [log_n, row_groups] = ["LOG_N", "ROW_GROUPS"].map(|name| kernel.overrides.contains(&name));
-    let values = match (log_n, row_groups) {
-        (true, _) => vec![n.trailing_zeros()],
-        (_, true) => vec![1, 2, 4],
-        _ => vec![0],
-    };
-    values.into_iter()
+/// Does `work` for all `units`, so many at a time, in threads of their own. The first error ends it.
+pub(super) fn watched<T: Send + 'static>(
+    device: &Arc<Device>,
+    units: Vec<Unit>,
+    workers: usize,
+    watch: &CompileWatch,
+    work: fn(&Unit, &Arc<Device>) -> Result<T>,
+) -> Result<Vec<(Unit, T)>> {
+    enum Event<T> {
+        Begins(usize, Unit),
+        Ends(usize, Result<T>),
+    }
+    let total = units.len();
+    let queue: Arc<Mutex<VecDeque<_>>> = Arc::new(Mutex::new(units.into_iter().enumerate().collect()));
+    let (sender, events) = mpsc::channel();
+    for _ in 0..workers.min(total) {
+        let (device, queue, sender) = (Arc::clone(device), Arc::clone(&queue), sender.clone());
+        let next = move || queue.lock().expect("no code panics while it takes a kernel").pop_front();
+        // Once nobody listens any more, the kernel in hand is the last.
+        let compile = move || {
+            while let Some((index, unit)) = next() {
+                if sender.send(Event::Begins(index, unit)).is_err() {
+                    return;
+                }
+                if sender.send(Event::Ends(index, work(&unit, &device))).is_err() {
+                    return;
+                }
+            }
+        };
+        thread::Builder::new().stack_size(STACK_BYTES).spawn(compile).expect("a thread for the driver's compiler");
+    }
+    drop(sender);
+
+    let mut running: Vec<(usize, Unit, Instant)> = Vec::new();
+    let mut done = Vec::new();
+    while done.len() < total {
+        let left = running.first().map_or(watch.limit, |(_, _, since)| watch.limit.saturating_sub(since.elapsed()));
+        match events.recv_timeout(left) {
+            Ok(Event::Begins(index, unit)) => running.push((index, unit, Instant::now())),
+            Ok(Event::Ends(index, result)) => {
+                let place = running.iter().position(|&(of, ..)| of == index).expect("what ends has begun");
+                let (_, unit, _) = running.remove(place);
+                done.push((unit, result?));
+            }
+            Err(RecvTimeoutError::Timeout) => {
+                if let Some((_, unit, _)) = running.first() {
+                    return Err(too_slow(device, unit, watch.limit));
+                }
+            }
+            Err(RecvTimeoutError::Disconnected) => panic!("a thread that compiled kernels has panicked"),
+        }
+        let kernel = running.first().map(|(_, unit, _)| unit.kernel.name);
+        (watch.progress)(&Compiling { kernel, done: done.len(), total });
+    }
+    Ok(done)
+}
+
+fn too_slow(device: &Device, unit: &Unit, limit: Duration) -> BackendError {
+    let reason = format!(
+        "the driver did not compile the kernel {unit} within {} s: update the driver, allow more with --compile-timeout, or use \
+         another --adapter or --backend cpu",
+        limit.as_secs_f64()
+    );
+    BackendError::Unsupported { device: device.info.name.clone(), reason }
 }
 
 impl Compiled {
-    fn new(device: &Device, variant: Variant, kernel: &'static shaders::Kernel, value: u32) -> Self {
+    fn new(device: &Device, unit: &Unit) -> Self {
+        let &Unit { kernel, variant, value } = unit;
         let label = Some(kernel.name);
         let entries: Vec<_> = (0..).zip(kernel.bindings).map(|(binding, &kind)| entry(binding, kind)).collect();
         let layout =
@@ -121,6 +255,6 @@ fn module(device: &Device, kernel: &shaders::Kernel, variant: Variant) -> wgpu::
     // SAFETY: the source is part of this program and was validated by naga when it was built. Its loops count to numbers in
     // its parameters, or draw words until one is below a prime. Its indices follow from shapes and views, which `launch.rs`
     // derives from the bound tensors, and from gather indices, which `LinearMap` checked; none follows from a residue. It
-    // divides by its parameters' counts, which are not zero.
+    // divides by its parameters' counts, which are not zero. What `compile.rs` launches keeps to this as it says there.
     unsafe { device.device.create_shader_module_trusted(descriptor, wgpu::ShaderRuntimeChecks::unchecked()) }
 }

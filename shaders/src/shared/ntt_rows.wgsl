@@ -50,35 +50,11 @@ fn polynomials_per_tile() -> u32 {
     return max(1u, TILE >> LOG_N);
 }
 
-struct Address { at: u32, exists: bool }
-
-// Where a place of a tile lies in `x`; nowhere beyond the last polynomial.
-fn address(t: Tile, place: u32) -> Address {
-    let start = params.base + t.limb * params.limb;
-    if LOG_N >= LOG_TILE {
-        return Address(start + t.polynomial * params.polynomial + t.origin + place, true);
-    }
-    let polynomial = t.polynomial + (place >> LOG_N);
-    let lane = place & ((1u << LOG_N) - 1u);
-    return Address(start + polynomial * params.polynomial + lane, polynomial < params.polynomials);
-}
-
-fn load(t: Tile, place: u32) -> u32 {
-    let from_place = address(t, place);
-    if from_place.exists {
-        return x[from_place.at];
-    }
-    return 0u;
-}
-
-fn store(t: Tile, place: u32, residue: u32) {
-    let to_place = address(t, place);
-    if to_place.exists {
-        x[to_place.at] = residue;
-    }
-}
-
-// Sixteen residues `THREADS` apart: neighbouring threads' lie side by side.
+// Sixteen residues `THREADS` apart, from one of the first `THREADS` places: neighbouring threads' lie side by side.
+//
+// Four of them lie in one polynomial, because the smallest has `4 THREADS` residues. So polynomials that do not exist are
+// skipped four residues at a time. A branch for each residue, or a `return` inside a branch, makes some compilers need minutes
+// and gigabytes (SwiftShader), because all of this is inlined into one function.
 fn load_16(t: Tile, first: u32) -> Sixteen {
     return Sixteen(
         load_4(t, first),
@@ -89,12 +65,12 @@ fn load_16(t: Tile, first: u32) -> Sixteen {
 }
 
 fn load_4(t: Tile, first: u32) -> vec4<u32> {
-    return vec4(
-        load(t, first),
-        load(t, first + THREADS),
-        load(t, first + 2u * THREADS),
-        load(t, first + 3u * THREADS),
-    );
+    var v = vec4(0u);
+    if exists(t, first) {
+        let at = address(t, first);
+        v = vec4(x[at], x[at + THREADS], x[at + 2u * THREADS], x[at + 3u * THREADS]);
+    }
+    return v;
 }
 
 fn store_16(t: Tile, first: u32, v: Sixteen) {
@@ -105,10 +81,25 @@ fn store_16(t: Tile, first: u32, v: Sixteen) {
 }
 
 fn store_4(t: Tile, first: u32, v: vec4<u32>) {
-    store(t, first, v.x);
-    store(t, first + THREADS, v.y);
-    store(t, first + 2u * THREADS, v.z);
-    store(t, first + 3u * THREADS, v.w);
+    if exists(t, first) {
+        let at = address(t, first);
+        x[at] = v.x;
+        x[at + THREADS] = v.y;
+        x[at + 2u * THREADS] = v.z;
+        x[at + 3u * THREADS] = v.w;
+    }
+}
+
+// Whether a place of a tile belongs to a polynomial: beyond the last one it does not. A tile of one polynomial has no such place.
+fn exists(t: Tile, place: u32) -> bool {
+    return LOG_N >= LOG_TILE || t.polynomial + (place >> LOG_N) < params.polynomials;
+}
+
+// Where a place of a tile lies in `x`.
+fn address(t: Tile, place: u32) -> u32 {
+    let polynomial = t.polynomial + (place >> LOG_N);
+    let lane = t.origin + (place & ((1u << LOG_N) - 1u));
+    return params.base + t.limb * params.limb + polynomial * params.polynomial + lane;
 }
 
 // Node of the first layer of the round whose residues are `2^log_step` apart, for the block that holds `element`.

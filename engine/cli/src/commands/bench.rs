@@ -142,8 +142,10 @@ impl BenchCommand {
             (Backend::Gpu, _) if self.calibrate => bail!("{CORE_ONLY}"),
             _ if self.calibrate || self.alternatives => None,
             (Backend::Cpu, _) | (Backend::Auto, Kernels::Named(_)) => None,
-            (Backend::Gpu, Kernels::Auto) => Some(Choice::new(self.execution.place.adapter.as_deref())?),
-            (Backend::Auto, Kernels::Auto) => Choice::automatic().transpose()?,
+            (Backend::Gpu, Kernels::Auto) => Some(Choice::new(&self.execution.place)?),
+            (Backend::Auto, Kernels::Auto) => {
+                Choice::automatic(self.execution.place.compile_timeout.limit()).transpose()?
+            }
         };
         let kernels = match self.execution.kernels {
             Kernels::Named(name) => cpu_kernels(name)?,

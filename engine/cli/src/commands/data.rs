@@ -64,7 +64,7 @@ impl Data {
     pub fn run(self) -> Result<()> {
         let folder = match self.command {
             Command::Fetch(Fetch { set, from, folder, cache }) => {
-                let options = FetchOptions { cache, from_dir: folder, from_url: from, offline: false };
+                let options = FetchOptions { cache, from_dir: folder, from_url: from, offline: false, split: None };
                 samples::fetch(set.parse::<DatasetId>()?, &options)?
             }
             Command::Path(Location { set: None, cache }) => cache_dir(cache.as_deref())?,

@@ -4,6 +4,7 @@ use anyhow::Result;
 use clap::Args;
 use serde::Serialize;
 
+use crate::flags::CompileTimeout;
 use crate::gpu::{self, Choice, Device};
 use crate::json::Json;
 
@@ -12,12 +13,21 @@ use crate::json::Json;
 /// Shows every adapter that Vulkan, Metal or DX12 offers with the limits and features that matter here and the kernels that
 /// it would use: of several equivalent ones the fastest, which is measured. A software adapter computes on the CPU; it
 /// serves tests and is used only when --adapter names it.
+///
+/// With --compile, also compiles every variant of every kernel by itself and says how long that took and how much memory was held:
+/// some drivers need far more of both than others.
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
   cryptodl devices
-  cryptodl devices --json -")]
+  cryptodl devices --json -
+  cryptodl devices --compile 8192 --compile-timeout 600")]
 pub struct Devices {
+    /// Measure the compilation of every kernel, for rings of this dimension, a power of two
+    #[arg(long, value_name = "N", num_args = 0..=1, default_missing_value = "4096", value_parser = dimension)]
+    compile: Option<usize>,
+    #[command(flatten)]
+    compile_timeout: CompileTimeout,
     #[command(flatten)]
     json: Json,
 }
@@ -33,12 +43,19 @@ struct Report {
 impl Devices {
     pub fn run(self) -> Result<()> {
         let json = self.json.create()?;
-        let adapters = gpu::devices()?;
+        let limit = self.compile_timeout.limit();
+        let adapters = gpu::devices(limit, self.compile)?;
         let usable = |index: &usize| adapters.get(*index).is_some_and(Device::is_usable);
-        let auto = Choice::automatic().and_then(Result::ok).map(|choice| choice.index()).filter(usable);
+        let auto = Choice::automatic(limit).and_then(Result::ok).map(|choice| choice.index()).filter(usable);
         let report = Report { auto, adapters };
         json.show(&report, || text(&report))
     }
+}
+
+/// A dimension that the kernels take.
+fn dimension(text: &str) -> Result<usize, String> {
+    let n = text.parse().ok().filter(|n: &usize| n.is_power_of_two() && (1024..=65536).contains(n));
+    n.ok_or_else(|| "a power of two from 1024 to 65536 is needed, such as 4096".into())
 }
 
 fn text(report: &Report) -> String {

@@ -109,8 +109,8 @@ impl Verify {
             (Backend::Cpu | Backend::Auto, Some(false)) | (Backend::Cpu, None) => None,
             (Backend::Gpu, Some(false)) => bail!("--kernels {} are kernels of the CPU", wanted.unwrap_or_default()),
             (Backend::Cpu, Some(true)) => bail!("--kernels {} are kernels of a GPU", wanted.unwrap_or_default()),
-            (Backend::Auto, None) => Choice::automatic().transpose()?,
-            (Backend::Gpu, _) | (Backend::Auto, Some(true)) => Some(Choice::new(self.place.adapter.as_deref())?),
+            (Backend::Auto, None) => Choice::automatic(self.place.compile_timeout.limit()).transpose()?,
+            (Backend::Gpu, _) | (Backend::Auto, Some(true)) => Some(Choice::new(&self.place)?),
         };
         Ok(match choice {
             None => Candidate::Cpu(
