@@ -70,7 +70,7 @@ impl CompileTrial {
     /// What the driver refused, or that it took longer than the watch allows.
     pub fn run(&self, compilation: Compilation) -> Result<Duration> {
         let start = Instant::now();
-        watched(&self.device, vec![compilation.0], 1, &self.watch, launched)?;
+        watched(&self.device, &self.device.info.name, vec![compilation.0], 1, &self.watch, launched)?;
         Ok(start.elapsed())
     }
 }

@@ -128,7 +128,7 @@ impl Pipelines {
     /// What the driver refused, or a kernel that took longer than the watch allows.
     pub fn compile(device: &Arc<Device>, units: Vec<Unit>, watch: &CompileWatch) -> Result<Self> {
         let workers = rayon::current_num_threads();
-        let compiled = watched(device, units, workers, watch, |unit, device| unit.compile(device))?;
+        let compiled = watched(device, &device.info.name, units, workers, watch, |unit, device| unit.compile(device))?;
         Ok(Pipelines(compiled.into_iter().map(|(unit, kernel)| ((unit.kernel.name, unit.value), kernel)).collect()))
     }
 
@@ -138,13 +138,14 @@ impl Pipelines {
     }
 }
 
-/// Does `work` for all `units`, so many at a time, in threads of their own. The first error ends it.
-pub(super) fn watched<T: Send + 'static>(
-    device: &Arc<Device>,
+/// Does `work` for all `units` on a device called `name`, so many at a time, in threads of their own. The first error ends it.
+pub(super) fn watched<D: Send + Sync + 'static, T: Send + 'static>(
+    device: &Arc<D>,
+    name: &str,
     units: Vec<Unit>,
     workers: usize,
     watch: &CompileWatch,
-    work: fn(&Unit, &Arc<Device>) -> Result<T>,
+    work: fn(&Unit, &Arc<D>) -> Result<T>,
 ) -> Result<Vec<(Unit, T)>> {
     enum Event<T> {
         Begins(usize, Unit),
@@ -184,7 +185,7 @@ pub(super) fn watched<T: Send + 'static>(
             }
             Err(RecvTimeoutError::Timeout) => {
                 if let Some((_, unit, _)) = running.first() {
-                    return Err(too_slow(device, unit, watch.limit));
+                    return Err(too_slow(name, unit, watch.limit));
                 }
             }
             Err(RecvTimeoutError::Disconnected) => panic!("a thread that compiled kernels has panicked"),
@@ -195,13 +196,13 @@ pub(super) fn watched<T: Send + 'static>(
     Ok(done)
 }
 
-fn too_slow(device: &Device, unit: &Unit, limit: Duration) -> BackendError {
+fn too_slow(device: &str, unit: &Unit, limit: Duration) -> BackendError {
     let reason = format!(
         "the driver did not compile the kernel {unit} within {} s: update the driver, allow more with --compile-timeout, or use \
          another --adapter or --backend cpu",
         limit.as_secs_f64()
     );
-    BackendError::Unsupported { device: device.info.name.clone(), reason }
+    BackendError::Unsupported { device: device.into(), reason }
 }
 
 impl Compiled {
@@ -257,4 +258,61 @@ fn module(device: &Device, kernel: &shaders::Kernel, variant: Variant) -> wgpu::
     // derives from the bound tensors, and from gather indices, which `LinearMap` checked; none follows from a residue. It
     // divides by its parameters' counts, which are not zero. What `compile.rs` launches keeps to this as it says there.
     unsafe { device.device.create_shader_module_trusted(descriptor, wgpu::ShaderRuntimeChecks::unchecked()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const VARIANT: Variant = Variant { multiply: shaders::Multiply::Portable, dot: shaders::Dot::Integer };
+
+    fn units() -> Vec<Unit> {
+        shaders::KERNELS.iter().flat_map(|kernel| Unit::all(kernel, VARIANT, 4096)).collect()
+    }
+
+    #[test]
+    fn every_kernel_is_compiled_once_and_reported() {
+        let heard: Arc<Mutex<Vec<Compiling>>> = Arc::default();
+        let hear = Arc::clone(&heard);
+        let progress = Arc::new(move |compiling: &Compiling| hear.lock().unwrap().push(compiling.clone()));
+        let watch = CompileWatch { progress, ..CompileWatch::default() };
+        let done = watched(&Arc::new(()), "a device", units(), 3, &watch, |unit, _| Ok(unit.to_string())).unwrap();
+        let mut titles: Vec<String> = done.into_iter().map(|(_, title)| title).collect();
+        let mut expected: Vec<String> = units().iter().map(Unit::to_string).collect();
+        titles.sort();
+        expected.sort();
+        assert_eq!(titles, expected);
+        assert!(
+            expected.iter().any(|title| title == "linear (16-bit halves, integer multiply-adds) with ROW_GROUPS = 4")
+        );
+        let heard = heard.lock().unwrap();
+        assert!(heard.iter().is_sorted_by_key(|compiling| compiling.done));
+        assert!(heard.last().is_some_and(|last| last.done == expected.len() && last.total == expected.len()));
+        assert!(heard.iter().any(|compiling| compiling.kernel.is_some()));
+    }
+
+    #[test]
+    fn a_compiler_that_does_not_end_is_an_error_that_names_the_kernel() {
+        let endless = |unit: &Unit, _: &Arc<()>| {
+            if unit.kernel.name == "horner" {
+                thread::sleep(Duration::from_secs(3600));
+            }
+            Ok(())
+        };
+        let watch = CompileWatch { limit: Duration::from_millis(50), ..CompileWatch::default() };
+        let error = watched(&Arc::new(()), "a device", units(), 2, &watch, endless).unwrap_err().to_string();
+        for part in ["a device", "the kernel horner (16-bit halves)", "0.05 s", "--compile-timeout", "--backend cpu"] {
+            assert!(error.contains(part), "{error} lacks {part}");
+        }
+    }
+
+    #[test]
+    fn what_the_driver_refuses_is_returned() {
+        let refusing = |unit: &Unit, device: &Arc<String>| match unit.kernel.name {
+            "linear" => Err(BackendError::OutOfMemory { device: device.to_string(), bytes: 7 }),
+            _ => Ok(()),
+        };
+        let refused = watched(&Arc::new("a device".to_owned()), "", units(), 1, &CompileWatch::default(), refusing);
+        assert!(matches!(refused, Err(BackendError::OutOfMemory { bytes: 7, .. })), "{refused:?}");
+    }
 }

@@ -20,8 +20,9 @@ fn main() -> ExitCode {
     let required = std::env::var_os("CRYPTODL_REQUIRE_ADAPTER").is_some_and(|value| value == "1");
     let adapter = adapter();
     let ignored = adapter.is_none() && !required;
-    let tests: [(&str, Test); 8] = [
+    let tests: [(&str, Test); 9] = [
         ("devices_describe_the_adapter", devices),
+        ("every_kernel_is_compiled_and_timed", compilation),
         ("inference_gives_the_bytes_of_the_cpu", inference),
         ("a_run_says_where_it_was_computed", run),
         ("verify_compares_with_the_reference", verify),
@@ -72,6 +73,36 @@ fn devices(adapter: &Value) {
     }
     assert!(adapter["features"]["int64"].is_boolean() && adapter["features"]["timestamps"].is_boolean());
     assert!(adapter["reason"].is_null());
+}
+
+/// Each variant that the adapter can run, by itself; and what was measured to choose among them.
+fn compilation(adapter: &Value) {
+    let report = json(here(), "devices --compile 1024 --compile-timeout 100");
+    let device = &report["adapters"][adapter["index"].as_u64().expect("an index") as usize];
+    let compiled = device["compiled"].as_array().expect("a list");
+    let of = |kernel: &str| compiled.iter().filter(|one| one["kernel"] == kernel).count();
+    let int64 = adapter["features"]["int64"] == true;
+    // Linear maps have three shapes of workgroups, two ways to sum and one or two to multiply.
+    assert_eq!(["copy", "multiply", "linear"].map(of), if int64 { [1, 2, 12] } else { [1, 1, 6] }, "{device}");
+    assert!(compiled.iter().all(|one| one["seconds"].as_f64().is_some_and(|seconds| seconds > 0.0)), "{device}");
+    let titles: std::collections::HashSet<_> = compiled.iter().map(|one| one["title"].as_str()).collect();
+    assert_eq!(titles.len(), compiled.len(), "{device}");
+
+    let trials = device["trials"].as_array().expect("a list");
+    for work in ["products", "transforms", "sums"] {
+        let of_work: Vec<_> = trials.iter().filter(|trial| trial["work"] == work).collect();
+        // Without 64-bit integers there is one way to multiply, and nothing to measure.
+        assert_eq!(of_work.len(), if int64 || work == "sums" { 2 } else { 0 }, "{work} in {device}");
+        let chosen: Vec<_> = of_work.iter().filter(|trial| trial["chosen"] == true).collect();
+        assert!(
+            chosen.iter().all(|best| of_work.iter().all(|trial| trial["seconds"].as_f64() >= best["seconds"].as_f64()))
+        );
+        assert_eq!(chosen.len(), usize::from(!of_work.is_empty()));
+    }
+    for (wrong, why) in [("--compile 1000", "a power of two from 1024 to 65536"), ("--compile-timeout 0", "1..")] {
+        let words = fail(here(), &format!("devices {wrong}"), 2);
+        assert!(words.contains(why), "{words}");
+    }
 }
 
 /// Same input file, same keys, same bytes; with key switching and without, and for one set and two.

@@ -1,0 +1,81 @@
+#!/usr/bin/env bash
+# Checks that are too long, or need too much, for ./test.sh. Each tier installs what it needs and takes at most half an hour.
+#
+#   tests/long.sh TIER [FOLDER]
+#
+#   swiftshader   the GPU kernels on a second implementation of Vulkan, SwiftShader, which Debian's package chromium brings:
+#                 every kernel's test, what it costs to compile each of them, the whole conformance suite
+#   bundle        builds the bundle of benches/gpu-bundle.sh and runs it in a bare root without network, toolchain or Vulkan
+#                 loader, on a software adapter (needs root for chroot); the report goes to FOLDER
+#   mutants       shows that the tests of the shaders catch broken shaders
+#   neon          the CPU kernels of 64-bit ARM, in an emulator
+#   full          all 10,000 test images against the promised accuracy, and kernels at the full dimensions
+#   data          data sets from their packages, and trained weights on whole test sets in plaintext
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+install_packages() {
+    local sudo=""
+    [ "$(id -u)" -eq 0 ] || sudo=sudo
+    $sudo apt-get update -qq
+    $sudo apt-get install -y -qq --no-install-recommends "$@" >/dev/null
+}
+
+export CRYPTODL_REQUIRE_ADAPTER=1
+if [ -z "${XDG_RUNTIME_DIR-}" ]; then
+    XDG_RUNTIME_DIR=$(mktemp -d)
+    export XDG_RUNTIME_DIR
+fi
+
+swiftshader() {
+    local driver=/usr/lib/chromium/vk_swiftshader_icd.json
+    [ -e "$driver" ] || install_packages chromium libvulkan1
+    export VK_DRIVER_FILES=$driver
+    echo "SwiftShader of Debian's chromium $(dpkg-query -W -f '${Version}' chromium)"
+    cargo build --release -p cryptodl
+    target/release/cryptodl devices --compile 4096 --compile-timeout 60
+    cargo test -p cryptodl-shaders
+    # Where the tests of the default run choose the adapter themselves, it is the only one.
+    target/release/cryptodl verify --adapter SwiftShader --n 1024,4096
+}
+
+bundle() {
+    local results=${1:-target/gpu-rehearsal} root
+    [ "$(id -u)" -eq 0 ] || { echo "the bare root needs root" >&2; exit 2; }
+    command -v debootstrap >/dev/null || install_packages debootstrap
+    benches/gpu-bundle.sh
+    root=$(mktemp -d)
+    # Mesa stands in for a GPU's driver. Such a machine may have no loader, so that goes again.
+    debootstrap --variant=minbase --include=mesa-vulkan-drivers "$(. /etc/os-release && echo "$VERSION_CODENAME")" "$root" \
+        "$(apt-get indextargets --format '$(REPO_URI)' | head -n 1)" >/dev/null
+    rm "$root"/usr/lib/x86_64-linux-gnu/libvulkan.so*
+    cp -r target/gpu-bundle "$root/bundle"
+    # Not even the name of this machine's folders is there. No device file but these is needed.
+    local status=0
+    unshare --net --pid --mount --fork chroot "$root" /usr/bin/env -i PATH=/usr/bin:/bin HOME=/root QUICK="${QUICK-1}" \
+        ADAPTER="${ADAPTER:-llvmpipe}" LIMIT="${LIMIT:-540}" OUT=/results \
+        /bin/bash -c 'mount -t proc proc /proc; ! command -v cargo npm python3; ls /usr/lib/x86_64-linux-gnu/libvulkan* 2>/dev/null; /bundle/gpu.sh all' ||
+        status=$?
+    mkdir -p "$results"
+    cp "$root"/results/* "$results"
+    rm -rf "$root"
+    echo "exit status $status; reports in $results: $(find "$results" -type f | wc -l) files, at most $(find "$results" -type f -size +16M | wc -l) above 16 MiB"
+    return $status
+}
+
+full() {
+    cargo test --release -p cryptodl --test full
+    cargo test -p cryptodl-cpu -- --ignored
+}
+
+case ${1-} in
+swiftshader | full) "$1" ;;
+bundle) bundle "${2-}" ;;
+mutants) shaders/tests/mutants.sh ;;
+neon) cpu-fallback/tests/neon.sh ;;
+data) cargo test -p cryptodl-models -- --ignored ;;
+*)
+    sed -n '2,/^set /{/^#/s/^# \{0,1\}//p}' "$0"
+    exit 2
+    ;;
+esac
