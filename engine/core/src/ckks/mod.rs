@@ -3,6 +3,7 @@
 mod check;
 mod ciphertext;
 mod encoder;
+pub mod flood;
 mod keys;
 pub mod noise;
 mod params;
