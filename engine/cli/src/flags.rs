@@ -6,7 +6,7 @@ use anyhow::{Result, bail};
 use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use cryptodl_core::ckks::{EncryptionKind, Randomness, SecurityLevel};
-use cryptodl_engine::plan::{DEFAULT_BATCH, PlanOptions, ScheduleKind};
+use cryptodl_engine::plan::{DEFAULT_BATCH, PlanOptions, PrivacyGoal, ScheduleKind};
 
 use crate::memory;
 
@@ -42,6 +42,10 @@ pub struct Planning {
     /// Pin the scale of the input, in steps of half a bit
     #[arg(long = "input-scale-bits", value_name = "BITS", value_parser = half_bits)]
     input_half_bits: Option<u32>,
+    /// Hide from the client what the computation's noise says of the model: up to K sets (of N images) for one client stay within
+    /// 2^-T of what the scores alone show. Costs a much larger modulus [default: off]
+    #[arg(long, value_name = "K,T", value_parser = privacy_goal)]
+    circuit_privacy: Option<PrivacyGoal>,
 }
 
 const SCHEDULE: [(&str, ScheduleKind); 2] = [("auto", ScheduleKind::Auto), ("layered", ScheduleKind::Layered)];
@@ -63,6 +67,7 @@ impl Planning {
             prime_bits: self.prime_bits,
             weight_half_bits: self.weight_half_bits,
             input_half_bits: self.input_half_bits,
+            circuit_privacy: self.circuit_privacy,
         }
     }
 }
@@ -187,6 +192,12 @@ where
         let choice = choices.iter().find(|choice| choice.0 == name);
         choice.expect("clap admits the names only").1
     })
+}
+
+fn privacy_goal(text: &str) -> Result<PrivacyGoal, String> {
+    let parts = text.split_once(',').and_then(|(sets, bits)| sets.trim().parse().ok().zip(bits.trim().parse().ok()));
+    let (sets, bits) = parts.ok_or("two whole numbers are needed, sets and bits, such as 64,40")?;
+    Ok(PrivacyGoal { sets, bits })
 }
 
 fn half_bits(text: &str) -> Result<u32, String> {

@@ -52,6 +52,7 @@ pub fn encrypt(
     let mut ciphertexts = Ciphertexts { level, values, components: 2, seed, images: count, sets: Vec::new() };
     let [low, high] = spec.input.range;
     let padding = 0f64.clamp(low, high);
+    let (scale, _) = spec.input.encoding();
     let total = count.div_ceil(params.n()) * values;
     let done = AtomicUsize::new(0);
     for (set, images) in images.chunks(params.n() * values).enumerate() {
@@ -65,7 +66,7 @@ pub fn encrypt(
             for (slot, image) in message.iter_mut().zip(images.chunks_exact(values)) {
                 *slot = f64::from(image[value]);
             }
-            encoder.encode(&mut message, spec.input.scale);
+            encoder.encode(&mut message, scale);
             encryptor.encrypt(object as u32, &message, &mut streams.stream(object as u64), rows);
             progress(done.fetch_add(1, Ordering::Relaxed) + 1, total);
         });

@@ -23,16 +23,17 @@ impl<'a> Encryptor<'a> {
         key: EncryptionKey<'a>,
         rng: &mut Randomness,
     ) -> Result<Self, ClientError> {
+        let (_, shift) = spec.input.encoding();
         match (key, spec.encryption) {
             (EncryptionKey::Secret(key), EncryptionKind::Secret) => {
                 key.require(params)?;
-                Ok(Encryptor::Secret(SecretEncryptor::new(params, key, rng.fresh_seed()?)))
+                Ok(Encryptor::Secret(SecretEncryptor::new(params, key, shift, rng.fresh_seed()?)))
             }
             (EncryptionKey::Public(key), EncryptionKind::Public) => {
                 if key.b.len() != params.basis().len() * params.n() {
                     return Err(ClientError::OtherParams { what: "the public key" });
                 }
-                Ok(Encryptor::Public(PublicEncryptor::new(params, key, spec.input.level)))
+                Ok(Encryptor::Public(PublicEncryptor::new(params, key, spec.input.level, shift)))
             }
             (_, expected) => Err(ClientError::EncryptionKind { expected }),
         }
@@ -46,7 +47,7 @@ impl<'a> Encryptor<'a> {
         }
     }
 
-    /// Encrypts `message` as object number `object` with noise from `noise`.
+    /// Encrypts `message`, shifted to the left as the spec's input has it, as object number `object` with noise from `noise`.
     pub(crate) fn encrypt(&self, object: u32, message: &[f64], noise: &mut SecretStream, rows: Vec<&mut [u8]>) {
         match self {
             Encryptor::Secret(secret) => secret.encrypt(object, message, noise, rows),
@@ -59,13 +60,16 @@ impl<'a> Encryptor<'a> {
 pub(crate) struct SecretEncryptor<'a> {
     params: &'a Params,
     key: &'a SecretKey,
+    /// Bits by which messages are shifted to the left.
+    shift: u32,
     seed: [u8; 32],
     uniform: UniformSource,
 }
 
 impl<'a> SecretEncryptor<'a> {
-    fn new(params: &'a Params, key: &'a SecretKey, seed: [u8; 32]) -> Self {
-        SecretEncryptor { params, key, seed, uniform: UniformSource::new(UniformPurpose::Ciphertext, params, &seed) }
+    fn new(params: &'a Params, key: &'a SecretKey, shift: u32, seed: [u8; 32]) -> Self {
+        let uniform = UniformSource::new(UniformPurpose::Ciphertext, params, &seed);
+        SecretEncryptor { params, key, shift, seed, uniform }
     }
 
     fn encrypt(&self, object: u32, message: &[f64], noise: &mut SecretStream, rows: Vec<&mut [u8]>) {
@@ -76,8 +80,9 @@ impl<'a> SecretEncryptor<'a> {
         for (limb, packed) in rows.into_iter().enumerate() {
             let table = self.params.basis().table(limb);
             let modulus = table.modulus();
-            for ((c, &m), &e) in c0.iter_mut().zip(message).zip(error.coefficients()) {
-                *c = modulus.reduce_signed(m as i64 + i64::from(e));
+            let power = modulus.pow(2, self.shift);
+            for ((c, &m), e) in c0.iter_mut().zip(message).zip(error.residues(modulus)) {
+                *c = modulus.add(modulus.mul(modulus.reduce_signed(m as i64), power), e);
             }
             table.forward(&mut c0);
             self.uniform.fill(object, limb as u32, modulus, 0, &mut a);
@@ -94,6 +99,8 @@ impl<'a> SecretEncryptor<'a> {
 pub(crate) struct PublicEncryptor<'a> {
     params: &'a Params,
     level: usize,
+    /// Bits by which messages are shifted to the left.
+    shift: u32,
     key: &'a PublicKey,
     a: Vec<u32>,
     special: Vec<usize>,
@@ -101,10 +108,10 @@ pub(crate) struct PublicEncryptor<'a> {
 }
 
 impl<'a> PublicEncryptor<'a> {
-    fn new(params: &'a Params, key: &'a PublicKey, level: usize) -> Self {
+    fn new(params: &'a Params, key: &'a PublicKey, level: usize, shift: u32) -> Self {
         let special = params.special();
         let remainder = params.basis().centred_converter(&special, &params.chain(level));
-        PublicEncryptor { params, level, key, a: key.expand_a(params), special, remainder }
+        PublicEncryptor { params, level, shift, key, a: key.expand_a(params), special, remainder }
     }
 
     fn encrypt(&self, message: &[f64], noise: &mut SecretStream, mut rows: Vec<&mut [u8]>) {
@@ -141,8 +148,9 @@ impl<'a> PublicEncryptor<'a> {
                     .map(|(e, r)| modulus.sub(e, self.remainder.residue(r, limb)))
                     .collect(),
             );
+            let power = modulus.mul(p, modulus.pow(2, self.shift));
             for (c, &m) in row.iter_mut().zip(message.into_iter().flatten()) {
-                *c = modulus.add(*c, modulus.mul(p, modulus.reduce_signed(m as i64)));
+                *c = modulus.add(*c, modulus.mul(power, modulus.reduce_signed(m as i64)));
             }
             table.forward(&mut row);
             let u = u.transform(table);

@@ -1,5 +1,7 @@
 //! A network after folding and normalisation, with everything that the search looks up: merged maps, gains, tolerances.
 
+use std::sync::OnceLock;
+
 use cryptodl_core::backend::MAX_TAPS;
 use cryptodl_models::network::Network;
 
@@ -7,6 +9,7 @@ use super::gains::Gains;
 use super::normalise::{Stage, normalise};
 use super::quantise::{WEIGHT_HALF_BITS, rounding_gain, weight_scale};
 use super::tolerance::{ENCRYPTION_SHARE, TOTAL_SHARE, largest_noise};
+use super::worst::WorstGains;
 use super::{PlanError, RealMap, fold::fold};
 
 /// A merged map may cost at most this many times the multiply-adds of its parts to be considered.
@@ -19,6 +22,8 @@ pub struct Lowered {
     pub stages: Vec<Stage>,
     /// Noise gains between places.
     pub gains: Gains,
+    /// Bounds on these for the worst image, measured where noise is to be hidden.
+    worst_gains: OnceLock<WorstGains>,
     /// Magnitude of the input.
     pub input_bound: f64,
     /// Root mean square noise on a logit that encryption alone may make, and with weight rounding.
@@ -69,11 +74,22 @@ impl Lowered {
         let margins = &network.output.margins;
         Ok(Lowered {
             gains: Gains::measure(&stages),
+            worst_gains: OnceLock::new(),
             input_bound: network.input.range[0].abs().max(network.input.range[1].abs()),
             allowed_noise: [ENCRYPTION_SHARE, TOTAL_SHARE].map(|share| largest_noise(margins, share)),
             merged: stages.iter().map(|stage| merge_all(&stage.run)).collect(),
             stages,
         })
+    }
+
+    /// What noise becomes in the scores for the worst image.
+    pub fn worst_gains(&self) -> &WorstGains {
+        self.worst_gains.get_or_init(|| WorstGains::measure(&self.stages))
+    }
+
+    /// Number of scores.
+    pub fn scores(&self) -> usize {
+        self.stages.last().and_then(|stage| stage.run.last()).map_or(0, |map| map.geometry.outputs())
     }
 
     /// The merged map of `count` base maps of a stage from `first` on.

@@ -12,6 +12,7 @@ mod lowered;
 mod map;
 mod normalise;
 mod options;
+mod privacy;
 mod program;
 mod quantise;
 mod report;
@@ -19,6 +20,7 @@ mod schedule;
 mod search;
 mod tolerance;
 mod work;
+mod worst;
 
 pub use arrangement::Product;
 pub use cost::CostTable;
@@ -26,9 +28,10 @@ pub use error::PlanError;
 pub use geometry::Geometry;
 pub use map::RealMap;
 pub use options::{DEFAULT_BATCH, PlanOptions, ScheduleKind};
+pub use privacy::{CircuitPrivacy, PrivacyGoal};
 pub use program::{ActivationStep, Content, Polynomial, PreparedPolynomial, Program, Step};
 pub use quantise::QuantisedMap;
-pub use report::{BytesReport, LayerReport, ParamsReport, PlanReport};
+pub use report::{BytesReport, LayerReport, ParamsReport, PlanReport, PrivacyReport};
 pub use tolerance::changed_share;
 pub use work::Work;
 

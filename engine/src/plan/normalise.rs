@@ -36,6 +36,8 @@ pub struct ProductEstimates {
     pub bounds: Vec<f64>,
     /// For each product, what a small error of it becomes in the activation's value, root mean square.
     pub gains: Vec<f64>,
+    /// The same, the most over the calibrated range.
+    pub peaks: Vec<f64>,
 }
 
 /// A run of maps and its normalised activation.
@@ -97,16 +99,22 @@ impl Activation {
             };
             bounds.iter_mut().zip(trace).for_each(|(bound, value)| *bound = bound.max(value.abs()));
         }
-        let mut moments = vec![0.0f64; products];
-        for &(z, share) in &self.histogram {
-            let sensitivities = match &squares {
+        let sensitivities = |z: f64| -> Vec<f64> {
+            match &squares {
                 // What enters after a product is multiplied by z once for every product that follows.
                 None => (0..products).rev().map(|later| libm::pow(z.abs(), later as f64)).collect(),
                 Some(squares) => squares.sensitivities(self.degree(), z),
-            };
-            moments.iter_mut().zip(sensitivities).for_each(|(sum, gain)| *sum += share * gain * gain);
+            }
+        };
+        let mut moments = vec![0.0f64; products];
+        for &(z, share) in &self.histogram {
+            moments.iter_mut().zip(sensitivities(z)).for_each(|(sum, gain)| *sum += share * gain * gain);
         }
-        ProductEstimates { bounds, gains: moments.into_iter().map(f64::sqrt).collect() }
+        let mut peaks = vec![0.0f64; products];
+        for z in grid(self.range) {
+            peaks.iter_mut().zip(sensitivities(z)).for_each(|(peak, gain)| *peak = peak.max(gain.abs()));
+        }
+        ProductEstimates { bounds, gains: moments.into_iter().map(f64::sqrt).collect(), peaks }
     }
 
     /// Derivative of the whole.

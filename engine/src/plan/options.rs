@@ -5,8 +5,9 @@ use std::ops::RangeInclusive;
 use cryptodl_core::ckks::{EncryptionKind, SecurityLevel};
 use cryptodl_core::ring::{MAX_DIMENSION, MAX_MODULUS_BITS};
 
-use super::PlanError;
+use super::privacy::{MAX_BITS, MAX_SETS};
 use super::quantise::WEIGHT_HALF_BITS;
+use super::{PlanError, PrivacyGoal};
 
 /// How much the planner may rearrange.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -39,6 +40,8 @@ pub struct PlanOptions {
     pub weight_half_bits: Option<u32>,
     /// Pinned `2 log2` of the input scale.
     pub input_half_bits: Option<u32>,
+    /// Whether and how the computation's noise is hidden from the client.
+    pub circuit_privacy: Option<PrivacyGoal>,
 }
 
 /// Batch that schedules are optimised for unless told otherwise.
@@ -50,8 +53,10 @@ pub const PRIME_BITS: RangeInclusive<u32> = 20..=MAX_MODULUS_BITS;
 /// Chain lengths that the search considers.
 pub const LIMBS: RangeInclusive<usize> = 1..=40;
 
-/// Input scales that the search considers, as `2 log2`.
+/// Input scales that the search considers, as `2 log2`, where no noise is hidden.
 pub const INPUT_HALF_BITS: RangeInclusive<u32> = 16..=60;
+/// The same where noise is hidden, from the scale at which that of the input alone can be.
+pub const PRIVATE_INPUT_HALF_BITS: RangeInclusive<u32> = 16..=400;
 
 impl Default for PlanOptions {
     fn default() -> Self {
@@ -65,6 +70,7 @@ impl Default for PlanOptions {
             prime_bits: None,
             weight_half_bits: None,
             input_half_bits: None,
+            circuit_privacy: None,
         }
     }
 }
@@ -102,6 +108,10 @@ impl PlanOptions {
             }
         };
         half_bits("--weight-bits", self.weight_half_bits, WEIGHT_HALF_BITS)?;
-        half_bits("--input-scale-bits", self.input_half_bits, INPUT_HALF_BITS)
+        let scales = if self.circuit_privacy.is_some() { PRIVATE_INPUT_HALF_BITS } else { INPUT_HALF_BITS };
+        half_bits("--input-scale-bits", self.input_half_bits, scales)?;
+        let goal = self.circuit_privacy;
+        pin("--circuit-privacy K", goal.map(|goal| goal.sets as usize), 1..=MAX_SETS as usize)?;
+        pin("--circuit-privacy T", goal.map(|goal| goal.bits as usize), 1..=MAX_BITS as usize)
     }
 }

@@ -7,9 +7,9 @@ use cryptodl_core::ckks::{
 use cryptodl_core::ring::RnsBasis;
 use serde::Serialize;
 
-use super::QuantisedMap;
 use super::arrangement::{Arrangement, Product};
 use super::normalise::Activation;
+use super::{CircuitPrivacy, QuantisedMap};
 
 /// A planned network: a pure function of the model file and the planning flags.
 #[derive(Clone, Debug, Serialize)]
@@ -37,6 +37,9 @@ pub struct Content {
     pub steps: Vec<Step>,
     /// Output.
     pub output: OutputLayout,
+    /// How the computation's noise is hidden. Absent from the digest where it is not, so that such Programs keep theirs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub circuit_privacy: Option<CircuitPrivacy>,
 }
 
 /// One step of a Program.

@@ -38,6 +38,8 @@ pub struct PlanReport {
     pub layers: Vec<LayerReport>,
     /// Predicted noise of a logit: root mean square over slots, and at the worst slot; re-randomisation included.
     pub noise: NoiseReport,
+    /// How the computation's noise is hidden from the client; none where it is not.
+    pub circuit_privacy: Option<PrivacyReport>,
     /// Sizes in bytes for `batch` images.
     pub bytes: BytesReport,
     /// Predicted time on the cost table's machine (one core), in seconds.
@@ -120,6 +122,27 @@ pub struct NoiseReport {
     pub changed_by_encryption: f64,
     /// The same with weight rounding.
     pub changed: f64,
+}
+
+/// A flood that hides the computation's noise.
+#[derive(Clone, Debug, Serialize)]
+pub struct PrivacyReport {
+    /// Sets that may be computed for one client.
+    pub sets: u32,
+    /// Bits asked for, `T`.
+    pub bits: u32,
+    /// `RHO = log2(scores N sets) / 2 + T`: bits by which the flood is wider than the noise that it hides.
+    pub rho: f64,
+    /// `log2` of the statistical distance of all results together from what shows nothing but the scores.
+    pub log_distance: f64,
+    /// `log2` of the bound on the hidden noise of a score, for the worst image of the calibrated ranges.
+    pub noise_bits: f64,
+    /// `log2` of the flood's deviation on a score.
+    pub flood_bits: f64,
+    /// Chain limbs of the result, after the flood and the division that follows it.
+    pub limbs: usize,
+    /// Components of the result.
+    pub components: usize,
 }
 
 /// File sizes in bytes.
@@ -227,6 +250,19 @@ pub(super) fn finish(
         changed_by_encryption: changed_share(margins, walk.noise.worst),
         changed: changed_share(margins, total),
     };
+    let circuit_privacy = walk.flood.map(|flood| {
+        let goal = flood.privacy.goal;
+        PrivacyReport {
+            sets: goal.sets,
+            bits: goal.bits,
+            rho: goal.rho(ring.n, lowered.scores()),
+            log_distance: libm::log2(goal.distance()),
+            noise_bits: libm::log2(flood.bound),
+            flood_bits: libm::log2(flood.width),
+            limbs: flood.result.level,
+            components: flood.result.components,
+        }
+    });
     let input_bytes = 4 * (program.inputs() * 2 * ring.primes.len() * ring.n) as u64;
     let sizes = std::iter::once(input_bytes).chain(steps.iter().map(|step| step.bytes)).collect::<Vec<_>>();
     let report = PlanReport {
@@ -240,6 +276,7 @@ pub(super) fn finish(
         input_log_scale: walk.input.scale.log2(),
         layers,
         noise,
+        circuit_privacy,
         bytes: BytesReport::of(&program, &params, options.batch),
         predicted_seconds: found.price * 1e-9,
         peak_bytes: sizes.windows(2).map(|pair| pair[0] + pair[1]).max().unwrap_or(input_bytes),
@@ -279,7 +316,7 @@ fn build(network: &Network, lowered: &Lowered, options: &PlanOptions, found: &Fo
         }
         before = &step.after;
     }
-    let output = walk.output();
+    let output = walk.result();
     let content = Content {
         params: ParamsSpec {
             n: ring.n,
@@ -304,6 +341,7 @@ fn build(network: &Network, lowered: &Lowered, options: &PlanOptions, found: &Fo
             range: network.output.range,
             noise: walk.noise.rms,
         },
+        circuit_privacy: walk.flood.map(|flood| flood.privacy),
     };
     Program { model: network.name.clone(), names, content }
 }
@@ -466,6 +504,14 @@ impl std::fmt::Display for PlanReport {
             100.0 * n.changed_by_encryption,
             100.0 * n.changed
         )?;
+        if let Some(p) = &self.circuit_privacy {
+            writeln!(
+                f,
+                "privacy     {} sets within 2^{:.0} of the scores alone: a flood of 2^{:.2} on a score, 2^{:.1} times what it hides at most",
+                p.sets, p.log_distance, p.flood_bits, p.rho
+            )?;
+            writeln!(f, "            the result is divided to {} limbs of {} components", p.limbs, p.components)?;
+        }
         let b = &self.bytes;
         writeln!(
             f,

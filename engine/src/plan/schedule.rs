@@ -10,6 +10,8 @@ use super::arrangement::Arrangement;
 use super::cost::draws;
 use super::lowered::{Factor, Lowered};
 use super::normalise::ProductEstimates;
+use super::privacy::{Flood, PrivacyGoal};
+use super::worst::WorstGains;
 
 /// Noise above this share of the calibrated values is no small disturbance any more: activations bend it, and its prediction
 /// by derivatives fails.
@@ -227,8 +229,10 @@ pub struct Walk {
     pub input: State,
     /// Steps in order.
     pub steps: Vec<WalkStep>,
-    /// Encryption noise of the result on a logit, re-randomisation included.
+    /// Encryption noise of the result on a logit, re-randomisation and flood included.
     pub noise: Noise,
+    /// The flood, where the computation's noise is hidden.
+    pub flood: Option<Flood>,
     /// Standard deviation on a logit from rounding weights.
     pub rounding: f64,
     /// Least headroom anywhere, in bits.
@@ -236,9 +240,14 @@ pub struct Walk {
 }
 
 impl Walk {
-    /// State of the result.
+    /// State after the last step.
     pub fn output(&self) -> &State {
         self.steps.last().map_or(&self.input, |step| &step.after)
+    }
+
+    /// The ciphertexts that the client gets.
+    pub fn result(&self) -> Operand {
+        self.flood.map_or_else(|| self.output().operand(), |flood| flood.result)
     }
 
     /// How far the noise is above what the labels bear, or above what leaves the linearised prediction true, as a ratio of
@@ -257,11 +266,22 @@ impl Walk {
 struct Sources<'a> {
     network: &'a Lowered,
     entered: Vec<(usize, Noise)>,
+    /// Where noise is to be hidden: bounds on the gains, and the sum of squares of what reaches the scores for the worst image.
+    worst: Option<(&'a WorstGains, f64)>,
 }
 
 impl Sources<'_> {
     fn enter(&mut self, place: usize, noise: Noise) {
-        self.entered.push((place, noise));
+        self.enter_within(place, noise, [1.0; 2]);
+    }
+
+    /// Noise that is multiplied before it is at `place`: by the first factor in the root mean square, at most by the second.
+    fn enter_within(&mut self, place: usize, noise: Noise, [mean, most]: [f64; 2]) {
+        self.entered.push((place, noise.times(mean)));
+        if let Some((gains, sum)) = &mut self.worst {
+            let reached = noise.worst * most * gains.from(place);
+            *sum += reached * reached;
+        }
     }
 
     fn at(&self, place: usize) -> Noise {
@@ -285,13 +305,15 @@ pub fn walk(
     ring: &Ring,
     settings: &Settings,
     encryption: EncryptionKind,
+    privacy: Option<PrivacyGoal>,
 ) -> Result<Walk, PlanError> {
     let fresh = match encryption {
         EncryptionKind::Secret => noise::fresh_secret(ring.n),
         EncryptionKind::Public => noise::fresh_public(ring.n, ring.log_p()),
     };
     let scale = Scale::from_half_bits(settings.input_half_bits);
-    let mut sources = Sources { network, entered: Vec::new() };
+    let worst = privacy.map(|_| (network.worst_gains(), 0.0));
+    let mut sources = Sources { network, entered: Vec::new(), worst };
     sources.enter(network.gains.input(), fresh.times(1.0 / scale.value()));
     let mut state = State {
         level: ring.primes.len(),
@@ -350,8 +372,21 @@ pub fn walk(
     }
     let masks = noise::rerandomise(ring.n, state.components).times(1.0 / state.scale.value());
     sources.enter(network.gains.output(), masks);
-    let headroom = steps.iter().map(|step| step.after.headroom).fold(input.headroom, f64::min);
-    Ok(Walk { input, steps, noise: sources.at(network.gains.output()), rounding: rounding.sqrt(), headroom })
+    let mut headroom = steps.iter().map(|step| step.after.headroom).fold(input.headroom, f64::min);
+    let mut noise = sources.at(network.gains.output());
+    let mut flood = None;
+    if let (Some(goal), Some((_, sum))) = (privacy, sources.worst) {
+        flood = Flood::plan(goal, ring, state.operand(), network.scores(), state.bound, sum.sqrt());
+        match &flood {
+            Some(flood) => {
+                noise = noise.plus(flood.noise);
+                headroom = headroom.min(flood.headroom);
+            }
+            // No flood is wide enough: the noise is beyond anything.
+            None => noise = Noise::even(f64::INFINITY),
+        }
+    }
+    Ok(Walk { input, steps, noise, flood, rounding: rounding.sqrt(), headroom })
 }
 
 fn calibrated<T>(factor: &Factor, value: Option<T>, field: &'static str) -> Result<T, PlanError> {
@@ -384,14 +419,14 @@ fn activate(
     let place = network.gains.after_activation(stage);
     let degree = activation.degree();
     let arrangement = Arrangement::with_products(degree, products.len());
-    let ProductEstimates { bounds, gains } = activation.estimates(arrangement);
+    let ProductEstimates { bounds, gains, peaks } = activation.estimates(arrangement);
     let mut least = f64::INFINITY;
     let mut scales = Vec::new();
     let result = arrangement.follow(degree, before.operand(), |i, a: &Operand, b: &Operand| {
         let mut u = a.times(b);
         least = least.min(headroom(ring, u.level, u.scale, bounds[i]));
         let entered = u.reduce(products[i], ring);
-        sources.enter(place, entered.times(gains[i] / u.scale.value()));
+        sources.enter_within(place, entered.times(1.0 / u.scale.value()), [gains[i], peaks[i]]);
         least = least.min(headroom(ring, u.level, u.scale, bounds[i]));
         scales.push(u.scale);
         u
@@ -401,6 +436,6 @@ fn activate(
 }
 
 /// Bits between `HEADROOM` times the bound and a wrap at `level`.
-fn headroom(ring: &Ring, level: usize, scale: Scale, bound: f64) -> f64 {
+pub fn headroom(ring: &Ring, level: usize, scale: Scale, bound: f64) -> f64 {
     ring.log_q(level) - 1.0 - scale.log2() - libm::log2(HEADROOM * bound)
 }

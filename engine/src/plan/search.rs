@@ -6,16 +6,18 @@
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::ops::RangeInclusive;
 
 use cryptodl_core::backend::ProductPlan;
-use cryptodl_core::ckks::{EncryptionKind, MAX_COMPONENTS, MAX_SPECIAL_PRIMES, SecurityLevel};
+use cryptodl_core::ckks::{EncryptionKind, MAX_COMPONENTS, MAX_SPECIAL_PRIMES, SecurityLevel, noise};
 use rayon::prelude::*;
 
 use super::arrangement::Arrangement;
 use super::lowered::Lowered;
-use super::options::{INPUT_HALF_BITS, LIMBS, PRIME_BITS, PlanOptions, ScheduleKind};
+use super::options::{INPUT_HALF_BITS, LIMBS, PRIME_BITS, PRIVATE_INPUT_HALF_BITS, PlanOptions, ScheduleKind};
 use super::quantise::WEIGHT_HALF_BITS;
 use super::schedule::{Ring, Settings, Structure, Walk, walk};
+use super::worst::MARGIN;
 use super::{PlanError, work};
 
 /// Structures beyond this number are searched activation by activation instead of all together.
@@ -24,6 +26,8 @@ const MAX_STRUCTURES: usize = 2048;
 const MAX_PAIRS: usize = 64;
 /// Feasible runners-up to report.
 const RUNNERS_UP: usize = 3;
+/// Primes that a product may be divided by at once where noise is hidden.
+const PRIVATE_DROP: usize = 4;
 /// Candidates tried for runners-up once the best is found.
 const RUNNER_UP_ATTEMPTS: usize = 200;
 
@@ -93,12 +97,13 @@ impl Candidate {
 /// Bad pins, missing calibrations, or [`PlanError::DoesNotFit`] with what would help.
 pub fn search(model: &str, network: &Lowered, options: &PlanOptions) -> Result<Outcome, PlanError> {
     options.check()?;
-    let mut all = structures(network, options.schedule);
-    if options.schedule == ScheduleKind::Auto && too_many(network) {
+    let most_dropped = most_dropped(options);
+    let mut all = structures(network, options.schedule, most_dropped);
+    if options.schedule == ScheduleKind::Auto && too_many(network, most_dropped) {
         // Too many combinations to price: improve one or two neighbouring stages at a time from the best uniform schedule.
         let mut best = search_among(model, network, options, &all, Effort::Best)?.best;
         loop {
-            all = neighbours(network, &best.structure);
+            all = neighbours(network, &best.structure, most_dropped);
             match search_among(model, network, options, &all, Effort::Below(best.price)) {
                 Ok(next) => best = next.best,
                 Err(PlanError::DoesNotFit { .. }) => break,
@@ -231,6 +236,9 @@ fn does_not_fit(model: &str, options: &PlanOptions, nearest: Option<String>) -> 
     if options.security > SecurityLevel::Bits128 {
         help.push("a lower --security");
     }
+    if options.circuit_privacy.is_some() {
+        help.push("fewer sets or bits of --circuit-privacy");
+    }
     let none = match options.n {
         Some(n) => format!(
             "N = {n} allows {} bits of modulus at this level, less than the pins and the schedule need",
@@ -309,7 +317,8 @@ fn try_settings(
         }
         Settings { input_half_bits, weight_half_bits }
     };
-    let follow = |settings: &Settings| walk(network, structure, ring, settings, options.encryption);
+    let follow =
+        |settings: &Settings| walk(network, structure, ring, settings, options.encryption, options.circuit_privacy);
     let strain = |walk: &Walk| walk.strain(network.allowed_noise);
     let climb = |(input_half_bits, mut stride): (u32, u32)| {
         // The finest weights bound the noise from below, the coarsest bound the headroom from above.
@@ -349,7 +358,12 @@ fn try_settings(
             }
         }
     };
-    let scales = options.input_half_bits.map_or(INPUT_HALF_BITS, |pinned| pinned..=pinned);
+    let scales = options.input_half_bits.map_or_else(|| input_scales(network, options, ring), |pinned| pinned..=pinned);
+    // Larger scales lack more, so one look spares all of them.
+    let lacks = -follow(&uniform(*scales.start(), *WEIGHT_HALF_BITS.start()))?.headroom;
+    if lacks > 0.0 {
+        return Ok(out_of_modulus(lacks));
+    }
     // By half bits only, and by whole bits as long as the headroom bears it: neither is always the better way up. Pinned weights
     // have no way up.
     let strides = if options.weight_half_bits.is_some() { 1..=1 } else { 1..=2 };
@@ -375,16 +389,36 @@ fn try_settings(
     }
     match best {
         Some((strain, walk)) if strain <= 1.0 => Ok(Attempt::Fits(walk)),
-        None if least_strain.is_infinite() => {
-            let reason = format!("lacks {lacking:.1} bits of modulus even at the coarsest scales");
-            Ok(Attempt::Fails { shortage: 100.0 + lacking, reason })
-        }
+        None if least_strain.is_infinite() => Ok(out_of_modulus(lacking)),
         _ => {
             let shortage = 0.5 * libm::log2(best.map_or(least_strain, |(strain, _)| strain));
             let reason = format!("has {shortage:.1} bits too much noise for the labels at the scales that fit");
             Ok(Attempt::Fails { shortage, reason })
         }
     }
+}
+
+fn out_of_modulus(lacking: f64) -> Attempt {
+    let reason = format!("lacks {lacking:.1} bits of modulus even at the coarsest scales");
+    Attempt::Fails { shortage: 100.0 + lacking, reason }
+}
+
+/// Input scales worth a try, as `2 log2`. Where noise is to be hidden, those at which a flood that hides the noise of the fresh
+/// ciphertexts alone leaves the labels as they are, and what the rest may need on top.
+fn input_scales(network: &Lowered, options: &PlanOptions, ring: &Ring) -> RangeInclusive<u32> {
+    const ON_TOP: u32 = 24;
+    let Some(goal) = options.circuit_privacy else {
+        return INPUT_HALF_BITS;
+    };
+    let fresh = match options.encryption {
+        EncryptionKind::Secret => noise::fresh_secret(ring.n),
+        EncryptionKind::Public => noise::fresh_public(ring.n, ring.log_p()),
+    };
+    let hidden = fresh.worst * network.worst_gains().from(network.gains.input()) * MARGIN;
+    let log_scale = goal.rho(ring.n, network.scores()) + libm::log2(hidden / network.allowed_noise[0]);
+    let (least, most) = (*PRIVATE_INPUT_HALF_BITS.start(), *PRIVATE_INPUT_HALF_BITS.end());
+    let start = libm::floor(2.0 * log_scale).clamp(f64::from(least), f64::from(most)) as u32;
+    start..=(start + ON_TOP).min(most)
 }
 
 /// What became of one input scale.
@@ -397,16 +431,22 @@ enum Climb {
     Reached(f64, Box<Walk>),
 }
 
+/// Primes that a product may be divided by at once.
+fn most_dropped(options: &PlanOptions) -> usize {
+    // Scales that leave room for a flood are several primes large.
+    if options.circuit_privacy.is_some() { PRIVATE_DROP } else { 1 }
+}
+
 /// What may follow one product.
-fn product_plans() -> Vec<ProductPlan> {
-    let plan = |relinearize, drop| ProductPlan { relinearize, drop };
-    vec![plan(false, 0), plan(false, 1), plan(true, 0), plan(true, 1)]
+fn product_plans(most_dropped: usize) -> Vec<ProductPlan> {
+    let plans = |relinearize| (0..=most_dropped).map(move |drop| ProductPlan { relinearize, drop });
+    plans(false).chain(plans(true)).collect()
 }
 
 /// What may follow the products of an activation. Horner's rule with more products than the other arrangement is worth its while
 /// only where it stays slot-wise.
-fn activation_plans(degree: usize) -> Vec<Vec<ProductPlan>> {
-    let all = |arrangement: Arrangement| combinations(vec![product_plans(); arrangement.products(degree)]);
+fn activation_plans(degree: usize, most_dropped: usize) -> Vec<Vec<ProductPlan>> {
+    let all = |arrangement: Arrangement| combinations(vec![product_plans(most_dropped); arrangement.products(degree)]);
     match Arrangement::of_degree(degree) {
         [only] => all(*only),
         [horner, rest @ ..] => {
@@ -420,9 +460,9 @@ fn activation_plans(degree: usize) -> Vec<Vec<ProductPlan>> {
 /// What follows the products of an activation, and whether the last of it waits until after the next maps.
 type Choice = (Vec<ProductPlan>, bool);
 
-fn activation_choices(degree: usize) -> Vec<Choice> {
+fn activation_choices(degree: usize, most_dropped: usize) -> Vec<Choice> {
     let acts = |plans: &Vec<ProductPlan>| plans.last().is_some_and(|plan| plan.acts());
-    waits(activation_plans(degree).into_iter(), acts).collect()
+    waits(activation_plans(degree, most_dropped).into_iter(), acts).collect()
 }
 
 /// Each plan at once, and again waiting where there is something to wait.
@@ -450,14 +490,14 @@ fn degrees(network: &Lowered) -> Vec<usize> {
     network.stages.iter().filter_map(|stage| stage.activation.as_ref()).map(|a| a.degree()).collect()
 }
 
-fn too_many(network: &Lowered) -> bool {
+fn too_many(network: &Lowered, most_dropped: usize) -> bool {
     let factorisations = (0..network.stages.len()).map(|stage| network.factorisations(stage).len());
-    let plans = degrees(network).into_iter().map(|degree| activation_choices(degree).len());
+    let plans = degrees(network).into_iter().map(|degree| activation_choices(degree, most_dropped).len());
     factorisations.chain(plans).try_fold(1usize, |product, n| product.checked_mul(n)).is_none_or(|n| n > MAX_STRUCTURES)
 }
 
 /// The structures to start from.
-fn structures(network: &Lowered, kind: ScheduleKind) -> Vec<Structure> {
+fn structures(network: &Lowered, kind: ScheduleKind, most_dropped: usize) -> Vec<Structure> {
     let finest: Vec<Vec<usize>> = network.stages.iter().map(|stage| vec![1; stage.run.len()]).collect();
     let degrees = degrees(network);
     // In the arrangement with the fewest products.
@@ -469,7 +509,7 @@ fn structures(network: &Lowered, kind: ScheduleKind) -> Vec<Structure> {
         return vec![Structure { factors: finest, products: uniform(relinearised), deferred }];
     }
     let factorisations: Vec<_> = (0..network.stages.len()).map(|stage| network.factorisations(stage)).collect();
-    let all = if too_many(network) {
+    let all = if too_many(network, most_dropped) {
         let cheapest = |stage: usize| {
             let price = |counts: &Vec<usize>| -> u64 {
                 let firsts = counts.iter().scan(0, |first, count| Some(std::mem::replace(first, *first + count)));
@@ -482,14 +522,27 @@ fn structures(network: &Lowered, kind: ScheduleKind) -> Vec<Structure> {
             factorisations[stage].iter().min_by_key(|counts| price(counts)).cloned().expect("the finest is there")
         };
         let factors: Vec<_> = (0..network.stages.len()).map(cheapest).collect();
-        let structure = |(plan, deferred)| Structure {
+        let structure = |products, deferred| Structure {
             factors: factors.clone(),
-            products: uniform(plan),
+            products,
             deferred: vec![deferred; degrees.len()],
         };
-        waits(product_plans().into_iter(), |plan| plan.acts()).map(structure).collect()
+        let plans = waits(product_plans(most_dropped).into_iter(), |plan| plan.acts());
+        let even = plans.map(|(plan, deferred)| structure(uniform(plan), deferred));
+        // Several primes at once are a coarse step, so the products share quarters of a prime as evenly as they go.
+        let shared = |quarters: usize| {
+            let mut ends = (0..).map(|product| product * quarters / 4);
+            let mut before = ends.next().unwrap_or(0);
+            let mut next = || {
+                let end = ends.next().unwrap_or(before);
+                ProductPlan { relinearize: true, drop: end - std::mem::replace(&mut before, end) }
+            };
+            degrees.iter().map(|&degree| (0..fewest(degree)).map(|_| next()).collect()).collect()
+        };
+        let quarters = (5..4 * most_dropped).filter(|quarters| !quarters.is_multiple_of(4));
+        even.chain(quarters.map(|quarters| structure(shared(quarters), true))).collect::<Vec<_>>()
     } else {
-        let choices = combinations(degrees.iter().map(|&degree| activation_choices(degree)).collect());
+        let choices = combinations(degrees.iter().map(|&degree| activation_choices(degree, most_dropped)).collect());
         let factors = combinations(factorisations);
         let pair = |factors: &Vec<Vec<usize>>| {
             let factors = factors.clone();
@@ -505,7 +558,7 @@ fn structures(network: &Lowered, kind: ScheduleKind) -> Vec<Structure> {
 }
 
 /// Structures that differ from `structure` in one stage, or in the activations of two neighbouring stages.
-fn neighbours(network: &Lowered, structure: &Structure) -> Vec<Structure> {
+fn neighbours(network: &Lowered, structure: &Structure, most_dropped: usize) -> Vec<Structure> {
     let mut all = vec![structure.clone()];
     for stage in 0..network.stages.len() {
         for counts in network.factorisations(stage) {
@@ -515,7 +568,7 @@ fn neighbours(network: &Lowered, structure: &Structure) -> Vec<Structure> {
         }
     }
     let degrees = degrees(network);
-    let plans: Vec<_> = degrees.iter().map(|&degree| activation_choices(degree)).collect();
+    let plans: Vec<_> = degrees.iter().map(|&degree| activation_choices(degree, most_dropped)).collect();
     for (i, first) in plans.iter().enumerate() {
         let second = plans.get(i + 1).map_or(&[][..], Vec::as_slice);
         for plan in first {

@@ -5,13 +5,14 @@ use std::thread;
 use std::time::Instant;
 
 use cryptodl_core::backend::{Backend, KeySwitch, Shape};
+use cryptodl_core::ckks::flood::add_flood;
 use cryptodl_core::ckks::{
     Ciphertexts, EncryptionKind, Params, PublicKey, Randomness, RelinKey, UniformPurpose, UniformSource, rerandomise,
 };
 
 use super::layers::Layers;
 use super::{ComputeReport, Progress, RunError};
-use crate::plan::Program;
+use crate::plan::{CircuitPrivacy, Program};
 
 /// Bytes of operands and results of a network that is large for the host's memory: the system takes longer to hand out that
 /// many pages than bands take on top, and bands use the same pages again and again.
@@ -26,6 +27,7 @@ pub struct Executor<B: Backend> {
     loads_ahead: bool,
     seeded: bool,
     relin: Option<cryptodl_core::ckks::RelinLayout>,
+    circuit_privacy: Option<CircuitPrivacy>,
 }
 
 /// A set on the backend, and the seconds that it took.
@@ -37,7 +39,7 @@ struct Loaded<T> {
 
 /// How a result is masked, so that it does not give away exact equations in the weights (see SECURITY.md for what remains).
 pub enum Masks<'a> {
-    /// Fresh encryptions of zero under the client's public key.
+    /// Fresh encryptions of zero under the client's public key, and the flood of a Program that has circuit privacy.
     Fresh(&'a PublicKey, &'a mut Randomness),
     /// None, for tests that compare results bit for bit. The client then also learns exact equations in the weights.
     Deterministic,
@@ -70,6 +72,7 @@ impl<B: Backend> Executor<B> {
             layers,
             seeded: program.content.encryption == EncryptionKind::Secret,
             relin: program.content.relin,
+            circuit_privacy: program.content.circuit_privacy,
             params: params.clone(),
             backend,
         })
@@ -131,7 +134,7 @@ impl<B: Backend> Executor<B> {
         }
         let shape = self.layers.output();
         let result = Ciphertexts {
-            level: shape.limbs.len(),
+            level: shape.limbs.len() - self.divided_limbs(),
             values: shape.values,
             components: shape.components,
             seed: None,
@@ -143,6 +146,11 @@ impl<B: Backend> Executor<B> {
         Ok((result, report))
     }
 
+    /// Limbs that are divided off after the masks.
+    fn divided_limbs(&self) -> usize {
+        self.circuit_privacy.map_or(0, |privacy| privacy.drop)
+    }
+
     /// Residues to add to a result, none without masks, and the seconds that it took to draw them.
     fn mask(&self, masks: &mut Masks<'_>) -> (Option<Vec<u32>>, f64) {
         let started = Instant::now();
@@ -151,14 +159,18 @@ impl<B: Backend> Executor<B> {
             Masks::Fresh(key, rng) => {
                 let &Shape { values, components, ref limbs, .. } = self.layers.output();
                 let mut zeros = vec![0; self.layers.output().len()];
-                rerandomise(&self.params, key, &mut zeros, values, components, limbs.len(), rng);
+                let level = limbs.len();
+                rerandomise(&self.params, key, &mut zeros, values, components, level, rng);
+                if let Some(CircuitPrivacy { doublings, .. }) = self.circuit_privacy {
+                    add_flood(&self.params, doublings, &mut zeros, values, components, level, rng);
+                }
                 Some(zeros)
             }
         };
         (zeros, started.elapsed().as_secs_f64())
     }
 
-    /// Masks and packs a result.
+    /// Masks a result, divides it where noise is hidden, and packs it.
     fn finish(
         &self,
         mut x: B::Tensor,
@@ -169,8 +181,13 @@ impl<B: Backend> Executor<B> {
         if let Some(mask) = mask {
             let mask = self.backend.upload(self.layers.output().clone(), &mask)?;
             self.backend.add(&mut x, &mask)?;
-            self.backend.synchronise()?;
         }
+        // After the flood, which makes the division a function of what is already hidden.
+        if self.divided_limbs() > 0 {
+            let limbs = self.layers.output().limbs.as_slice();
+            x = self.backend.mod_down(&x, &limbs[limbs.len() - self.divided_limbs()..])?;
+        }
+        self.backend.synchronise()?;
         report.parts.masks += drawing + started.elapsed().as_secs_f64();
         let started = Instant::now();
         let packed: Result<Vec<_>, _> =
@@ -195,6 +212,12 @@ impl<B: Backend> Executor<B> {
         if sets > most {
             let (actual, expected) = (sets.to_string(), format!("at most {most}"));
             return Err(RunError::Input { field: "the number of sets", actual, expected });
+        }
+        if let Some(CircuitPrivacy { goal, .. }) = self.circuit_privacy
+            && sets > goal.sets as usize
+        {
+            let expected = format!("at most the {} of its --circuit-privacy", goal.sets);
+            return Err(RunError::Input { field: "the number of sets", actual: sets.to_string(), expected });
         }
         let checks = [
             ("the number of chain limbs", input.level, self.layers.input().limbs.len()),

@@ -21,8 +21,6 @@ const MAX_RANGE: f64 = 1e6;
 const MAX_NAME: usize = 200;
 /// Smallest ring dimension of the security table.
 const MIN_SECURE_DIMENSION: usize = 1024;
-/// Largest `log2` of an encoded pixel: the encoder's integers are exact below 2^52.
-const MAX_LOG2_ENCODED: f64 = 51.0;
 /// A value may be this many times its calibrated range before it wraps (design/planner.md, "Headroom").
 pub const HEADROOM: f64 = 4.0;
 
@@ -92,13 +90,7 @@ impl ClientSpec {
         require(pixels <= MAX_PIXELS, "input.shape", pixels, || format!("at most {MAX_PIXELS} values in all"))?;
         check_level("input.level", input.level, params)?;
         let bound = check_range("input.range", input.range)?;
-        check_headroom("input.scale", input.scale, bound, input.level, params)?;
-        require(
-            input.scale.log2() + libm::log2(bound) <= MAX_LOG2_ENCODED,
-            "input.scale",
-            log2_text(input.scale),
-            || format!("input.scale x input.range must be at most 2^{MAX_LOG2_ENCODED}"),
-        )
+        check_headroom("input.scale", input.scale, bound, input.level, params)
     }
 
     fn check_output(&self, params: &Params) -> Result<(), SpecError> {

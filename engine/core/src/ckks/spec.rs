@@ -49,6 +49,19 @@ pub struct InputLayout {
     pub level: usize,
 }
 
+impl InputLayout {
+    /// Scale of the encoder, whose integers are exact below 2^52, and the bits by which its integers are then shifted to the
+    /// left. There are some only at scales so large that a flood is to hide the noise: pixels have fewer digits than that.
+    pub fn encoding(&self) -> (Scale, u32) {
+        const MAX_LOG2_ENCODED: i32 = 51;
+        let largest = self.scale.value() * self.range[0].abs().max(self.range[1].abs());
+        // largest < 2^exponent.
+        let (_, exponent) = libm::frexp(largest);
+        let shift = (exponent - MAX_LOG2_ENCODED).max(0) as u32;
+        (self.scale.times(libm::ldexp(1.0, -(shift as i32))), shift)
+    }
+}
+
 /// How a result is read: value `c` is the score of class `c`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

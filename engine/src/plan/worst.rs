@@ -1,0 +1,171 @@
+//! How much a noise at one place can become in the scores, for the image where it becomes most.
+//!
+//! [`super::gains`] says what noise becomes on average, which is what labels depend on. What a flood must hide is the noise at an
+//! image of the client's choice. So here every derivative of an activation is taken at the worst point of its calibrated
+//! range, and nothing is taken to cancel: with the linear runs `A_0, A_1, ...` from a place to the scores and the derivatives
+//! `D_1, D_2, ...` between them,
+//!
+//! `|A_m D_m ... D_1 A_0|_F <= max|D_1| ... max|D_m| min_i |A_i|_F prod_(j != i) |A_j|`
+//!
+//! with Frobenius norms `|.|_F` and spectral norms `|.|`. The bound holds for every image whose operands of activations stay
+//! within their calibrated ranges.
+
+use rayon::prelude::*;
+
+use super::gains::SplitMix;
+use super::normalise::{Activation, Stage};
+use super::{Geometry, RealMap};
+
+/// Steps of the power iteration that finds a spectral norm.
+const ITERATIONS: usize = 40;
+/// The bound on the noise is this many times what the ranges and norms say: for images somewhat beyond the calibrated
+/// range, for what the power iteration leaves out, and for the deviation of a noise's norm from its mean.
+pub const MARGIN: f64 = 2.0;
+
+/// Bounds on what unit noise becomes in the scores.
+#[derive(Clone, Debug)]
+pub struct WorstGains {
+    /// Per place, as [`super::gains::Gains`] numbers them: a bound on the root mean square over scores, per unit of
+    /// independent noise on every value there.
+    by: Vec<f64>,
+}
+
+/// Norms of a linear run.
+#[derive(Clone, Copy)]
+struct Norms {
+    spectral: f64,
+    frobenius: f64,
+}
+
+impl WorstGains {
+    /// Bounds for every place of a network. Deterministic.
+    pub fn measure(stages: &[Stage]) -> Self {
+        let scores = stages.last().and_then(|stage| stage.run.last()).map_or(1, |map| map.geometry.outputs());
+        let slopes: Vec<f64> = stages.iter().filter_map(|stage| stage.activation.as_ref()).map(steepest).collect();
+        // For each stage, the norms of the maps from every start to the end of its run.
+        let starts: Vec<(usize, usize)> =
+            stages.iter().enumerate().flat_map(|(i, stage)| (0..=stage.run.len()).map(move |from| (i, from))).collect();
+        let norms: Vec<Norms> =
+            starts.par_iter().map(|&(i, from)| Norms::of(&stages[i].run[from..], &stages[i])).collect();
+        let norms_at =
+            |stage: usize, from: usize| norms[starts.iter().position(|&at| at == (stage, from)).expect("listed")];
+        let bound = |stage: usize, from: usize| {
+            let runs: Vec<Norms> = std::iter::once(norms_at(stage, from))
+                .chain((stage + 1..stages.len()).map(|later| norms_at(later, 0)))
+                .collect();
+            let slopes: f64 = slopes[stage.min(slopes.len())..].iter().product();
+            let spectral: f64 = runs.iter().map(|run| run.spectral).product();
+            let least = runs.iter().map(|run| run.frobenius / run.spectral).fold(f64::INFINITY, f64::min);
+            slopes * spectral * least / libm::sqrt(scores as f64)
+        };
+        let mut by = Vec::new();
+        for (i, stage) in stages.iter().enumerate() {
+            // The input, or the place after the activation before, is where the run starts.
+            by.extend((0..=stage.run.len()).map(|from| bound(i, from)));
+        }
+        WorstGains { by }
+    }
+
+    /// Bound for a place.
+    pub fn from(&self, place: usize) -> f64 {
+        self.by[place]
+    }
+}
+
+impl Norms {
+    /// Of the maps of `run`, which ends `stage`'s; of nothing, those of the identity.
+    fn of(run: &[RealMap], stage: &Stage) -> Self {
+        let Some(first) = run.first() else {
+            let outputs = stage.run.last().map_or(1, |map| map.geometry.outputs());
+            return Norms { spectral: 1.0, frobenius: libm::sqrt(outputs as f64) };
+        };
+        let forward = |x: Vec<f64>| run.iter().fold(x, |x, map| map.geometry.apply(&map.weights, None, &x, 1));
+        let back = |y: Vec<f64>| run.iter().rev().fold(y, |y, map| transposed(&map.geometry, &map.weights, &y));
+        let mut random = SplitMix(run.len() as u64);
+        let inputs = first.geometry.inputs();
+        let mut x: Vec<f64> = (0..inputs).map(|_| 2.0 * random.unit() - 1.0).collect();
+        let mut spectral = 0.0;
+        for _ in 0..ITERATIONS {
+            let length = norm(&x).max(f64::MIN_POSITIVE);
+            x.iter_mut().for_each(|v| *v /= length);
+            let y = forward(x);
+            spectral = norm(&y);
+            x = back(y);
+        }
+        // The mean of |A x|^2 over vectors of random signs is the square of the Frobenius norm.
+        const PROBES: usize = 64;
+        let signs = (0..inputs * PROBES).map(|_| if random.next() >> 63 == 0 { 1.0 } else { -1.0 }).collect();
+        let images = run.iter().fold(signs, |x: Vec<f64>, map| map.geometry.apply(&map.weights, None, &x, PROBES));
+        let frobenius = norm(&images) / libm::sqrt(PROBES as f64);
+        Norms { spectral: spectral.max(f64::MIN_POSITIVE), frobenius }
+    }
+}
+
+/// The transposed map applied to `y`.
+fn transposed(geometry: &Geometry, weights: &[f64], y: &[f64]) -> Vec<f64> {
+    let (taps, positions) = (geometry.taps(), geometry.positions());
+    let gather = geometry.gather();
+    let mut x = vec![0.0; geometry.inputs()];
+    for (row, y) in y.chunks_exact(positions).enumerate() {
+        let shift = row / (geometry.channels / geometry.groups) * geometry.group_stride();
+        let weights = &weights[row * taps..][..taps];
+        for (gather, y) in gather.chunks_exact(taps).zip(y) {
+            for (&w, &index) in weights.iter().zip(gather) {
+                if index != cryptodl_core::backend::PADDING {
+                    x[index as usize + shift] += w * y;
+                }
+            }
+        }
+    }
+    x
+}
+
+fn norm(x: &[f64]) -> f64 {
+    libm::sqrt(x.iter().map(|v| v * v).sum())
+}
+
+/// Largest magnitude of the derivative over the calibrated range.
+fn steepest(activation: &Activation) -> f64 {
+    let [low, high] = activation.range;
+    let points = (0..=256).map(|i| low + (high - low) * f64::from(i) / 256.0);
+    points.map(|z| activation.derivative(z).abs()).fold(0.0, f64::max)
+}
+
+#[cfg(test)]
+mod tests {
+    use cryptodl_models::zoo;
+
+    use super::super::fold::fold;
+    use super::super::normalise::normalise;
+    use super::*;
+
+    /// `<A x, y> = <x, A' y>`.
+    #[test]
+    fn the_transposed_map_is_the_adjoint() {
+        let stages = normalise(fold(&zoo::load("mnist-2").unwrap()).unwrap()).unwrap();
+        let mut random = SplitMix(3);
+        for map in stages.iter().flat_map(|stage| &stage.run) {
+            let mut draw = |count: usize| (0..count).map(|_| random.unit() - 0.5).collect::<Vec<f64>>();
+            let (x, y) = (draw(map.geometry.inputs()), draw(map.geometry.outputs()));
+            let ax = map.geometry.apply(&map.weights, None, &x, 1);
+            let ay = transposed(&map.geometry, &map.weights, &y);
+            let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
+            assert!((dot(&ax, &y) - dot(&x, &ay)).abs() < 1e-9 * norm(&ax) * norm(&y));
+        }
+    }
+
+    /// The bound is above what random noise becomes, from every place, and says how far.
+    #[test]
+    fn worst_gains_are_above_the_mean_ones() {
+        for model in ["mnist-1", "mnist-1-square", "cryptonets", "mnist-2"] {
+            let stages = normalise(fold(&zoo::load(model).unwrap()).unwrap()).unwrap();
+            let (worst, mean) = (WorstGains::measure(&stages), super::super::gains::Gains::measure(&stages));
+            for place in 0..=mean.output() {
+                let excess = worst.from(place) / mean.between(place, mean.output());
+                println!("{model}, place {place}: {excess:.2} times the mean gain");
+                // The mean is itself measured with 32 random vectors.
+                assert!(excess > 0.8, "{model}, place {place}: {excess}");
+            }
+        }
+    }
+}
