@@ -1,6 +1,7 @@
 //! Helpers of the library-level tests: a client and a server in one process, and a backend that counts.
 #![forbid(unsafe_code)]
 
+pub mod attack;
 mod metered;
 mod pipeline;
 

@@ -48,6 +48,11 @@ impl Client {
         encrypt(&self.spec, &self.params, key, pixels, images.nrows(), &mut rng, &|_, _| {}).expect("valid images")
     }
 
+    /// The randomness that masks this client's results.
+    pub fn mask_randomness(&self) -> Randomness {
+        Randomness::insecure_from_seed_for_tests(self.seed, "masks")
+    }
+
     /// All slots of a result, padding included, `[slot over all sets][class]`.
     pub fn slots(&self, result: &Ciphertexts) -> Array2<f64> {
         let scale = self.spec.output.scale;
@@ -68,7 +73,7 @@ pub fn execute<B: Backend>(
     memory_budget: u64,
 ) -> (Ciphertexts, ComputeReport) {
     let executor = Executor::new(program, &client.params, backend, memory_budget).expect("a large budget");
-    let mut rng = Randomness::insecure_from_seed_for_tests(client.seed, "masks");
+    let mut rng = client.mask_randomness();
     let masks = if masked { Masks::Fresh(&client.public, &mut rng) } else { Masks::Deterministic };
     executor.compute(input, client.relin.as_ref(), masks, &|_| {}).expect("the computation")
 }

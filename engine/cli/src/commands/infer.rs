@@ -19,9 +19,11 @@ use crate::server::Machine;
 
 /// Classify encrypted images: the server's job, which needs no secret
 ///
-/// The result is masked with fresh encryptions of zero under the client's public key, so that it shows nothing of the
-/// model but the scores. With --deterministic it is not masked and the same input gives the same bytes: for tests only,
-/// because a client can then learn exact equations in the weights.
+/// The result is masked with fresh encryptions of zero under the client's public key, so that it gives no exact equations in
+/// the weights. Masks do not hide everything: the noise of a result shows the network's derivatives at the client's images,
+/// unless the Program was planned with --circuit-privacy. The client always learns the scores of up to N images per set.
+/// SECURITY.md says what else it learns. With --deterministic nothing is masked and the same input gives the same bytes: for
+/// tests only.
 #[derive(Args)]
 #[command(after_help = "\
 Examples:

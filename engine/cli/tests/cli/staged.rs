@@ -75,6 +75,26 @@ fn a_layered_program_and_an_outside_decryptor() {
     assert_eq!(labels(&folder.join("outside.csv")), mine);
 }
 
+/// A Program with circuit privacy: scales beyond what a double holds, a flood, and fewer limbs in the result.
+#[test]
+fn circuit_privacy_keeps_the_labels() {
+    let client = digits(300);
+    let folder = client.path();
+    let planning = "--circuit-privacy 2,30";
+    classify(folder, SMALL, planning, "secret", "");
+    let truth = fs::read(folder.join("labels.idx")).expect("labels");
+    let truth: Vec<u32> = truth[8..].iter().map(|&label| label.into()).collect();
+    assert!(agreement(&labels(&folder.join("labels.csv")), &truth) >= 0.96);
+    let plan = json(folder, &format!("plan --model {SMALL} {planning}"));
+    assert_eq!((&plan["circuit_privacy"]["sets"], &plan["circuit_privacy"]["bits"]), (&2.into(), &30.into()));
+    assert!(plan["input_log_scale"].as_f64().expect("a number") > 52.0);
+    assert!(json(folder, &format!("plan --model {SMALL}"))["circuit_privacy"].is_null(), "off by default");
+    let error = fail(folder, &format!("plan --model {SMALL} --circuit-privacy 2"), 2);
+    assert!(error.contains("two whole numbers are needed, sets and bits, such as 64,40"), "{error}");
+    let error = fail(folder, &format!("plan --model {SMALL} --circuit-privacy 2,65"), 1);
+    assert!(error.contains("--circuit-privacy T = 65 is not allowed: 1 to 64"), "{error}");
+}
+
 /// What the machine is asked to do it with never changes a bit.
 #[test]
 fn inference_without_masks_is_deterministic() {
