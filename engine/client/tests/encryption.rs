@@ -6,7 +6,7 @@ use std::sync::Mutex;
 
 use common::*;
 use cryptodl_client::{ClientError, EncryptionKey, SecretKey, decrypt, encrypt, score_decimals};
-use cryptodl_core::ckks::{ClientSpec, EncryptionKind, Params, Randomness, rerandomise};
+use cryptodl_core::ckks::{ClientSpec, EncryptionKind, Params, Randomness, Scale, rerandomise};
 use cryptodl_core::ring::Modulus;
 
 const KINDS: [EncryptionKind; 2] = [EncryptionKind::Secret, EncryptionKind::Public];
@@ -70,6 +70,31 @@ fn progress_counts_every_ciphertext_and_padding_is_zero() {
     assert_eq!(seen, [(1, 5), (2, 5), (3, 5), (4, 5), (5, 5)]);
     let slots = slots(&secret, &ciphertexts, spec.input.scale.value());
     assert!(slots.chunks_exact(1024).all(|slots| slots[10..].iter().all(|slot| slot.abs() < 1e-4)));
+}
+
+/// Scales of which a double holds the first digits only, as circuit privacy needs them: the message has 51 bits and is shifted.
+#[test]
+fn scales_beyond_a_double_carry_the_message() {
+    for (kind, half_bits) in KINDS.into_iter().flat_map(|kind| [(kind, 101), (kind, 104), (kind, 181), (kind, 220)]) {
+        let mut spec = spec(1024, 5, 1, 3, kind);
+        spec.input.scale = Scale::from_half_bits(half_bits);
+        let (encoded, shift) = spec.input.encoding();
+        assert_eq!(encoded.value() * 2f64.powi(shift as i32), spec.input.scale.value());
+        assert!((50.0..51.0).contains(&encoded.log2()), "the encoder's integers are exact and use what there is");
+        let secret = secret(&spec, 3);
+        let images = numbers(1024 * 3, 4);
+        let ciphertexts = encrypt_with(&spec, &secret, &images, 5).unwrap();
+        let slots = slots(&secret, &ciphertexts, spec.input.scale.value());
+        // What is left is the noise, 2^12 at most over the scale, and what is lost in transforms of doubles.
+        let allowed = 2f64.powi(16) / spec.input.scale.value() + 2f64.powi(-42);
+        for (i, image) in images.chunks_exact(3).enumerate() {
+            for (value, pixel) in image.iter().enumerate() {
+                let error = (slots[value * 1024 + i] - f64::from(*pixel)).abs();
+                assert!(error < allowed, "{kind:?} at 2^{}: {error:e}", f64::from(half_bits) / 2.0);
+            }
+        }
+    }
+    assert_eq!(spec(1024, 5, 1, 3, EncryptionKind::Secret).input.encoding().1, 0, "ordinary scales are not shifted");
 }
 
 fn with_threads<T: Send>(threads: usize, work: impl FnOnce() -> T + Send) -> T {

@@ -154,6 +154,46 @@ mod tests {
         }
     }
 
+    /// Whatever the derivatives are within their ranges, at every value by itself, the noise stays below the bound.
+    #[test]
+    fn no_derivatives_exceed_the_bound() {
+        const PROBES: usize = 32;
+        for model in ["mnist-1", "cryptonets"] {
+            let stages = normalise(fold(&zoo::load(model).unwrap()).unwrap()).unwrap();
+            let bound = WorstGains::measure(&stages).from(0);
+            let mut random = SplitMix(9);
+            // The steepest everywhere, with random signs, and anything in between; then all at once as they help the most
+            // likely class.
+            for choice in 0..4 {
+                let mut x: Vec<f64> = (0..stages[0].run[0].geometry.inputs() * PROBES)
+                    .map(|_| if random.next() >> 63 == 0 { 1.0 } else { -1.0 })
+                    .collect();
+                for (i, stage) in stages.iter().enumerate() {
+                    x = stage.run.iter().fold(x, |x, map| map.geometry.apply(&map.weights, None, &x, PROBES));
+                    let Some(activation) = &stage.activation else { continue };
+                    let next = &stages[i + 1].run;
+                    let inputs = x.len() / PROBES;
+                    // What every value is worth to score 0 where the maps after it end there, else a random sign.
+                    let mut unit = vec![0.0; next.last().unwrap().geometry.outputs()];
+                    unit[0] = 1.0;
+                    let worth = next.iter().rev().fold(unit, |y, map| transposed(&map.geometry, &map.weights, &y));
+                    for (values, worth) in x.chunks_exact_mut(PROBES).zip(worth).take(inputs) {
+                        let slope = match choice {
+                            0 => 1.0,
+                            1 => 2.0 * (random.next() >> 63) as f64 - 1.0,
+                            2 => 2.0 * random.unit() - 1.0,
+                            _ => worth.signum(),
+                        };
+                        values.iter_mut().for_each(|v| *v *= slope * steepest(activation));
+                    }
+                }
+                let reached = norm(&x) / libm::sqrt(x.len() as f64);
+                println!("{model}, choice {choice}: {:.3} of the bound", reached / bound);
+                assert!(reached < bound, "{model}, choice {choice}: {reached} above {bound}");
+            }
+        }
+    }
+
     /// The bound is above what random noise becomes, from every place, and says how far.
     #[test]
     fn worst_gains_are_above_the_mean_ones() {
