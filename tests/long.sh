@@ -6,7 +6,8 @@
 #   swiftshader   the GPU kernels on a second implementation of Vulkan, SwiftShader, which Debian's package chromium brings:
 #                 every kernel's test, what it costs to compile each of them, the whole conformance suite
 #   bundle        builds the bundle of benches/gpu-bundle.sh and runs it in a bare root without network, toolchain or Vulkan
-#                 loader, on a software adapter (needs root for chroot); the report goes to FOLDER
+#                 loader, on a software adapter (needs root for chroot); the report goes to FOLDER. All slices but mnist-2, which takes
+#                 a software adapter an hour: of that one, that it is stopped in time and reported
 #   mutants       shows that the tests of the shaders catch broken shaders
 #   neon          the CPU kernels of 64-bit ARM, in an emulator
 #   full          all 10,000 test images against the promised accuracy, and kernels at the full dimensions
@@ -50,17 +51,22 @@ bundle() {
         "$(apt-get indextargets --format '$(REPO_URI)' | head -n 1)" >/dev/null
     rm "$root"/usr/lib/x86_64-linux-gnu/libvulkan.so*
     cp -r target/gpu-bundle "$root/bundle"
-    # Not even the name of this machine's folders is there. No device file but these is needed.
-    local status=0
-    unshare --net --pid --mount --fork chroot "$root" /usr/bin/env -i PATH=/usr/bin:/bin HOME=/root QUICK="${QUICK-1}" \
-        ADAPTER="${ADAPTER:-llvmpipe}" LIMIT="${LIMIT:-540}" OUT=/results \
-        /bin/bash -c 'mount -t proc proc /proc; ! command -v cargo npm python3; ls /usr/lib/x86_64-linux-gnu/libvulkan* 2>/dev/null; /bundle/gpu.sh all' ||
-        status=$?
+    slice() {
+        unshare --net --pid --mount --fork chroot "$root" /usr/bin/env -i PATH=/usr/bin:/bin HOME=/root QUICK=1 ADAPTER=llvmpipe \
+            OUT=/results LIMIT="$1" /bin/bash -c 'mount -t proc proc /proc && shift && /bundle/gpu.sh "$@"' bundle "$@"
+    }
+    ! chroot "$root" /bin/bash -c 'command -v cargo npm python3 || ls /usr/lib/x86_64-linux-gnu/libvulkan.so*' 2>/dev/null ||
+        { echo "the bare root is not bare" >&2; exit 1; }
+    slice 900 devices verify kernels mnist-1
+    if slice 5 mnist-2; then
+        echo "mnist-2 was to be stopped" >&2
+        exit 1
+    fi
+    grep -q 'stopped after 5 s' "$root/results/report-mnist-2.json"
     mkdir -p "$results"
     cp "$root"/results/* "$results"
     rm -rf "$root"
-    echo "exit status $status; reports in $results: $(find "$results" -type f | wc -l) files, at most $(find "$results" -type f -size +16M | wc -l) above 16 MiB"
-    return $status
+    echo "reports in $results: $(find "$results" -type f | wc -l) files, $(find "$results" -type f -size +16M | wc -l) above 16 MiB"
 }
 
 full() {

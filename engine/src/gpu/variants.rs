@@ -65,8 +65,11 @@ pub struct Trial {
 /// Adapter, and what was asked for.
 type Request = (String, Multiply, Dot);
 
-/// What was measured.
-static CHOSEN: LazyLock<Mutex<HashMap<Request, (Variants, Vec<Trial>)>>> = LazyLock::new(Mutex::default);
+/// The variants, and what was measured to choose them.
+type Choice = (Variants, Vec<Trial>);
+
+/// What was chosen.
+static CHOSEN: LazyLock<Mutex<HashMap<Request, Choice>>> = LazyLock::new(Mutex::default);
 
 /// A timed run takes at least this long, so that the start of a dispatch does not count.
 const LEAST: Duration = Duration::from_millis(2);
@@ -129,7 +132,7 @@ impl Variants {
 pub(super) fn choose(
     device: &Arc<Device>,
     options: &GpuOptions,
-) -> std::result::Result<(Variants, Vec<Trial>), GpuError> {
+) -> std::result::Result<Choice, GpuError> {
     let info = &device.info;
     if options.multiply == Multiply::U64 && !info.features.int64 {
         let adapter = info.title();
