@@ -88,6 +88,25 @@ impl CiphertextsHeader {
         Ok(CiphertextsHeader { level, values, components, sets, images, seed })
     }
 
+    /// What holds for every Program; `sets_len` is the length of all sets.
+    pub(super) fn check(&self, kind: Kind, sets_len: u64) -> Result<(), WireError> {
+        let wrong = |field, actual: u64, allowed: &str| Err(WireError::field(field, actual, allowed));
+        match *self {
+            CiphertextsHeader { images: 0, .. } => wrong("number of images", 0, "at least 1"),
+            CiphertextsHeader { sets: 0, .. } => wrong("number of sets", 0, "at least 1"),
+            CiphertextsHeader { level: 0, .. } => wrong("level", 0, "at least 1"),
+            CiphertextsHeader { values: 0, .. } => wrong("values per set", 0, "at least 1"),
+            CiphertextsHeader { components: components @ ..2, .. } => {
+                wrong("components", components.into(), "at least 2")
+            }
+            CiphertextsHeader { seed: Some(_), .. } if kind == Kind::Result => wrong("seeded flag", 1, "0"),
+            _ if !sets_len.is_multiple_of(self.sets.into()) => {
+                wrong("length of all sets", sets_len, &format!("a multiple of {}, the number of sets", self.sets))
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn expect(&self, layout: &CiphertextLayout, params: &Params) -> Result<(), WireError> {
         expect_field("level", self.level as usize, layout.level)?;
         expect_field("values per set", self.values as usize, layout.values)?;
@@ -123,12 +142,7 @@ impl<W: Write> CiphertextsWriter<W> {
     ///
     /// # Panics
     /// If `info` does not have this layout, or no images.
-    pub fn new(
-        sink: W,
-        binding: &Binding<'_>,
-        layout: &CiphertextLayout,
-        info: &CiphertextsInfo,
-    ) -> io::Result<Self> {
+    pub fn new(sink: W, binding: &Binding<'_>, layout: &CiphertextLayout, info: &CiphertextsInfo) -> io::Result<Self> {
         let params = binding.params;
         let sets = u32::try_from(info.sets(params)).expect("sets are numbered in 32 bits");
         let header = CiphertextsHeader {

@@ -90,7 +90,9 @@ fn sets_come_one_by_one() {
 
     let (len, reader) = (file.len() as u64, open(&file[..]));
     reader.expect_len(len).expect("the length of the file");
-    assert!(matches!(reader.expect_len(len - 1), Err(WireError::Truncated { has, needs }) if (has, needs) == (len - 1, len)));
+    assert!(
+        matches!(reader.expect_len(len - 1), Err(WireError::Truncated { has, needs }) if (has, needs) == (len - 1, len))
+    );
     assert!(matches!(reader.expect_len(len + 1), Err(WireError::Trailing { .. })));
 
     let mut cut = open(&file[..file.len() - TRAILER_LEN - 1]);
@@ -239,6 +241,30 @@ fn fields_out_of_range() {
     assert_eq!(field((key.read)(&patched(&key, 4, &[2]))), "primes per digit of the evaluation key");
     let empty = examples::all().into_iter().rfind(|example| example.kind == Kind::EvalKey).expect("the empty key");
     assert_eq!(field((empty.read)(&patched(&empty, 39, &[1]))), "seed of an empty evaluation key");
+}
+
+/// `identify` has no parameters, and refuses what no parameters would allow.
+#[test]
+fn what_no_reader_takes_is_not_identified() {
+    let refused = |file: &[u8]| field(wire::identify(file).map(drop));
+    let result = example(Kind::Result);
+    for (at, name) in [(0, "level"), (4, "values per set"), (8, "components"), (12, "number of sets")] {
+        assert_eq!(refused(&patched(&result, at, &[0; 4])), name);
+    }
+    assert_eq!(refused(&patched(&result, 8, &[1, 0, 0, 0])), "components");
+    assert_eq!(refused(&patched(&result, 12, &[7, 0, 0, 0])), "length of all sets");
+    assert_eq!(refused(&patched(&result, 16, &[1, 0, 0, 0])), "seeded flag");
+    assert_eq!(refused(&patched(&result, 20, &[0; 8])), "number of images");
+
+    let key = example(Kind::EvalKey);
+    assert_eq!(refused(&patched(&key, 0, &[0; 4])), "level or primes per digit of the evaluation key");
+    assert_eq!(refused(&patched(&key, 0, &[0; 8])), "payload length");
+    let empty = examples::all().into_iter().rfind(|example| example.kind == Kind::EvalKey).expect("the empty key");
+    assert_eq!(refused(&patched(&empty, 39, &[1])), "seed of an empty evaluation key");
+
+    wire::identify(&sealed(Kind::SecretKey, &[0, 1, 255, 0])[..]).expect("a secret key");
+    assert_eq!(refused(&sealed(Kind::SecretKey, &[0, 1, 255, 2])), "a coefficient of the secret key");
+    assert_eq!(refused(&sealed(Kind::SecretKey, &[0, 1, 255])), "payload length");
 }
 
 #[test]
