@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use cryptodl_models::Network;
 use cryptodl_models::data::{self, DatasetId, FetchOptions, Progress, Split};
-use cryptodl_models::images::{self, ImageError};
+use cryptodl_models::images::{self, ImageError, ImageFile};
 use cryptodl_models::network::InputSpec;
 use ndarray::{Array4, ArrayView2, Axis, Slice};
 
@@ -28,7 +28,9 @@ impl Samples {
             (None, _, None) => bail!("{} names no data set: say with --data what to classify", network.name),
             (Some(Ok(id)), ..) | (None, _, Some(id)) => Self::test_set(network, id)?,
             (Some(Err(_)), Some(path), _) if Path::new(path).exists() => {
-                Self { name: path.into(), values: read_images(Path::new(path), &network.input)?, labels: None }
+                let mut images = open_images(Path::new(path), &network.input)?;
+                let values = next_values(&mut images, Path::new(path), usize::MAX, &network.input)?;
+                Self { name: path.into(), values, labels: None }
             }
             (Some(Err(unknown)), ..) => return Err(anyhow!(unknown).context("--data is neither a file nor a folder")),
         };
@@ -89,13 +91,22 @@ pub fn fetch(id: DatasetId, options: &FetchOptions) -> Result<std::path::PathBuf
     Ok(folder)
 }
 
-/// Images from a file or folder, of the shape and range that `input` says.
-pub fn read_images(path: &Path, input: &InputSpec) -> Result<Array4<f32>> {
-    let images = images::read_shaped(path, input.shape).and_then(|images| images.to_values(input));
-    images.map_err(|error| match error {
+/// Images in a file or folder, of the shape that `input` says.
+pub fn open_images(path: &Path, input: &InputSpec) -> Result<ImageFile> {
+    ImageFile::open(path, Some(input.shape)).map_err(|error| named(path, error))
+}
+
+/// The next `count` images, in the range that `input` says.
+pub fn next_values(images: &mut ImageFile, path: &Path, count: usize, input: &InputSpec) -> Result<Array4<f32>> {
+    images.next_values(count, input).map_err(|error| named(path, error))
+}
+
+/// The error with the file that it is about.
+fn named(path: &Path, error: ImageError) -> anyhow::Error {
+    match error {
         unnamed @ (ImageError::Shape { .. } | ImageError::Value { .. }) => {
             anyhow!(unnamed).context(path.display().to_string())
         }
         named => named.into(),
-    })
+    }
 }
