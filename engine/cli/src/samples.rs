@@ -9,6 +9,7 @@ use cryptodl_models::images::{self, ImageError, ImageFile};
 use cryptodl_models::network::InputSpec;
 use ndarray::{Array4, ArrayView2, Axis, Slice};
 
+use crate::memory::{self, show_size};
 use crate::progress::Bar;
 
 pub struct Samples {
@@ -28,9 +29,7 @@ impl Samples {
             (None, _, None) => bail!("{} names no data set: say with --data what to classify", network.name),
             (Some(Ok(id)), ..) | (None, _, Some(id)) => Self::test_set(network, id)?,
             (Some(Err(_)), Some(path), _) if Path::new(path).exists() => {
-                let mut images = open_images(Path::new(path), &network.input)?;
-                let values = next_values(&mut images, Path::new(path), usize::MAX, &network.input)?;
-                Self { name: path.into(), values, labels: None }
+                Self { name: path.into(), values: read_images(Path::new(path), &network.input)?, labels: None }
             }
             (Some(Err(unknown)), ..) => return Err(anyhow!(unknown).context("--data is neither a file nor a folder")),
         };
@@ -94,6 +93,26 @@ pub fn fetch(id: DatasetId, options: &FetchOptions) -> Result<std::path::PathBuf
 /// Images in a file or folder, of the shape that `input` says.
 pub fn open_images(path: &Path, input: &InputSpec) -> Result<ImageFile> {
     ImageFile::open(path, Some(input.shape)).map_err(|error| named(path, error))
+}
+
+/// All images of a file or folder, of the shape and range that `input` says. What they take is compared with the memory that
+/// is free before they are read: a small compressed file can hold many.
+pub fn read_images(path: &Path, input: &InputSpec) -> Result<Array4<f32>> {
+    let mut images = open_images(path, input)?;
+    let values =
+        images.shape().iter().fold(images.count() as u64, |product, &size| product.saturating_mul(size as u64));
+    // As they are stored, and as numbers.
+    let (needed, free) = (values.saturating_mul(12), memory::default_budget());
+    ensure!(
+        needed <= free,
+        "{} holds {} images, which need {} of memory at once, and {} may be used here: split it, or use `encrypt`, `infer` \
+         and `decrypt`, which take one set after the other",
+        path.display(),
+        images.count(),
+        show_size(needed),
+        show_size(free)
+    );
+    next_values(&mut images, path, usize::MAX, input)
 }
 
 /// The next `count` images, in the range that `input` says.

@@ -20,7 +20,7 @@ fn main() -> ExitCode {
     let required = std::env::var_os("CRYPTODL_REQUIRE_ADAPTER").is_some_and(|value| value == "1");
     let adapter = adapter();
     let ignored = adapter.is_none() && !required;
-    let tests: [(&str, Test); 9] = [
+    let tests: [(&str, Test); 10] = [
         ("devices_describe_the_adapter", devices),
         ("every_kernel_is_compiled_and_timed", compilation),
         ("inference_gives_the_bytes_of_the_cpu", inference),

@@ -126,6 +126,23 @@ fn images_larger_than_memory_are_encrypted() {
     assert!(error.contains("40960 images, and --max-images allows 40959"), "{error}");
 }
 
+/// `run` holds all images, and says so before it reads more than there is room for.
+#[test]
+#[cfg(target_os = "linux")]
+fn images_that_do_not_fit_are_refused_by_their_header() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let images = 1u32 << 31;
+    let sizes = [images, 28, 28].map(u32::to_be_bytes);
+    fs::write(folder.path().join("many.idx"), [&[0, 0, 8, 3], sizes.as_flattened()].concat()).expect("written");
+    let file = File::options().write(true).open(folder.path().join("many.idx")).expect("written");
+    file.set_len(16 + 784 * u64::from(images)).expect("sparse files");
+    let error = fail(folder.path(), &format!("run --model {SMALL} --data many.idx --images 10"), 1);
+    assert!(
+        error.contains("many.idx holds 2147483648 images, which need 20203") && error.contains("`infer`"),
+        "{error}"
+    );
+}
+
 /// A spec that passes every check can still ask for any amount of work: it is refused before it is done.
 #[test]
 fn what_a_spec_asks_for_is_refused_before_it_is_paid() {
