@@ -44,14 +44,15 @@ Start here:
 Client and server apart:
   cryptodl plan --model mnist-1 --write-spec mnist.spec
   cryptodl keygen --spec mnist.spec --out keys
-  cryptodl encrypt --secret keys/secret.key --spec mnist.spec \\
+  cryptodl encrypt --secret keys/secret/secret.key --spec mnist.spec \\
       --input digits/ --out digits.ct
-  cryptodl infer --model mnist-1 --eval-key keys/eval.key \\
-      --public keys/public.key --input digits.ct --out scores.ct
-  cryptodl decrypt --secret keys/secret.key --spec mnist.spec \\
+  cryptodl infer --model mnist-1 --eval-key keys/public/eval.key \\
+      --public keys/public/public.key --input digits.ct --out scores.ct
+  cryptodl decrypt --secret keys/secret/secret.key --spec mnist.spec \\
       --input scores.ct --out labels.csv";
 
 fn main() -> ExitCode {
+    gpu::quiet_driver();
     match run(Cli::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

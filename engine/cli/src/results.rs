@@ -52,29 +52,70 @@ impl Results {
         &self.path
     }
 
-    /// As [`Output::create`].
+    /// As [`Output::create`]. Only its owner may read it: it is what was encrypted.
     pub fn create(&self) -> Result<ResultsOutput> {
-        Ok(ResultsOutput { output: Output::create(&self.path, Access::Everybody)?, format: self.format })
+        Ok(ResultsOutput { output: Output::create(&self.path, Access::Owner)?, format: self.format })
     }
 }
 
 impl ResultsOutput {
-    pub fn write(self, spec: &ClientSpec, decrypted: &Decrypted) -> Result<()> {
-        self.output.write(|file| match self.format {
-            Format::Csv => write_csv(file, decrypted),
-            Format::Json => write_json(file, spec, decrypted),
-            Format::Npy => write_npy(file, decrypted),
+    /// Writes the results of `images` images, which `parts` gives one part after the other.
+    pub fn write(
+        self,
+        spec: &ClientSpec,
+        images: usize,
+        parts: impl FnOnce(&mut ResultsWriter<'_>) -> Result<()>,
+    ) -> Result<()> {
+        let format = self.format;
+        self.output.write(|file| {
+            let classes = spec.output.classes;
+            match format {
+                Format::Csv => write_csv_header(file, classes)?,
+                Format::Json => write_json_header(file, spec)?,
+                Format::Npy => write_npy_header(file, images, classes)?,
+            }
+            let mut writer = ResultsWriter { file, format, images: 0 };
+            parts(&mut writer)?;
+            assert_eq!(writer.images, images, "results of all images");
+            if let Format::Json = format {
+                writeln!(file, "]}}")?;
+            }
+            Ok::<_, anyhow::Error>(())
         })
     }
 }
 
-fn write_csv(file: &mut dyn Write, decrypted: &Decrypted) -> io::Result<()> {
-    let decimals = decrypted.decimals as usize;
+/// Writes results of some images after the other.
+pub struct ResultsWriter<'a> {
+    file: &'a mut dyn Write,
+    format: Format,
+    /// Written so far.
+    images: usize,
+}
+
+impl ResultsWriter<'_> {
+    /// Writes the results of the next images.
+    pub fn put(&mut self, decrypted: &Decrypted) -> Result<()> {
+        match self.format {
+            Format::Csv => write_csv(self.file, self.images, decrypted)?,
+            Format::Json => write_json(self.file, self.images, decrypted)?,
+            Format::Npy => write_npy(self.file, decrypted)?,
+        }
+        self.images += decrypted.labels.len();
+        Ok(())
+    }
+}
+
+fn write_csv_header(file: &mut dyn Write, classes: usize) -> io::Result<()> {
     write!(file, "index,label")?;
-    (0..decrypted.classes).try_for_each(|class| write!(file, ",score_{class}"))?;
-    writeln!(file)?;
+    (0..classes).try_for_each(|class| write!(file, ",score_{class}"))?;
+    writeln!(file)
+}
+
+fn write_csv(file: &mut dyn Write, first: usize, decrypted: &Decrypted) -> io::Result<()> {
+    let decimals = decrypted.decimals as usize;
     let images = decrypted.labels.iter().zip(decrypted.scores.chunks_exact(decrypted.classes));
-    for (index, (label, scores)) in images.enumerate() {
+    for (index, (label, scores)) in (first..).zip(images) {
         write!(file, "{index},{label}")?;
         scores.iter().try_for_each(|score| write!(file, ",{score:.decimals$}"))?;
         writeln!(file)?;
@@ -82,25 +123,35 @@ fn write_csv(file: &mut dyn Write, decrypted: &Decrypted) -> io::Result<()> {
     Ok(())
 }
 
-fn write_json(file: &mut dyn Write, spec: &ClientSpec, decrypted: &Decrypted) -> io::Result<()> {
+/// All before the first image: one object of which the images are the last member.
+fn write_json_header(file: &mut dyn Write, spec: &ClientSpec) -> io::Result<()> {
+    let object = json!({ "model": spec.model, "program": spec.program }).to_string();
+    write!(file, "{},\"images\":[", object.strip_suffix('}').expect("an object"))
+}
+
+fn write_json(file: &mut dyn Write, first: usize, decrypted: &Decrypted) -> io::Result<()> {
     let scores = decrypted.scores.chunks_exact(decrypted.classes);
-    let images = decrypted.labels.iter().zip(scores).zip(&decrypted.out_of_range).enumerate();
-    let images: Vec<_> = images
-        .map(|(index, ((label, scores), out_of_range))| {
-            json!({ "index": index, "label": label, "scores": scores, "out_of_range": out_of_range })
-        })
-        .collect();
-    serde_json::to_writer(&mut *file, &json!({ "model": spec.model, "program": spec.program, "images": images }))?;
-    writeln!(file)
+    let images = decrypted.labels.iter().zip(scores).zip(&decrypted.out_of_range);
+    for (index, ((label, scores), out_of_range)) in (first..).zip(images) {
+        if index > 0 {
+            write!(file, ",")?;
+        }
+        let image = json!({ "index": index, "label": label, "scores": scores, "out_of_range": out_of_range });
+        serde_json::to_writer(&mut *file, &image)?;
+    }
+    Ok(())
 }
 
 /// Version 1.0 of NumPy's format: the header is padded so that the values start at a multiple of 64 bytes.
-fn write_npy(file: &mut dyn Write, decrypted: &Decrypted) -> io::Result<()> {
-    let shape = format!("({}, {})", decrypted.labels.len(), decrypted.classes);
+fn write_npy_header(file: &mut dyn Write, images: usize, classes: usize) -> io::Result<()> {
+    let shape = format!("({images}, {classes})");
     let header = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}");
     let len = (10 + header.len() + 1).next_multiple_of(64) - 10;
     file.write_all(b"\x93NUMPY\x01\x00")?;
     file.write_all(&(len as u16).to_le_bytes())?;
-    writeln!(file, "{header:<width$}", width = len - 1)?;
+    writeln!(file, "{header:<width$}", width = len - 1)
+}
+
+fn write_npy(file: &mut dyn Write, decrypted: &Decrypted) -> io::Result<()> {
     decrypted.scores.iter().try_for_each(|&score| file.write_all(&(score as f32).to_le_bytes()))
 }

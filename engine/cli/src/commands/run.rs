@@ -69,7 +69,7 @@ impl Run {
         let json = self.json.create()?;
         let outcome = classify(&prepared, &samples, &self.seed, self.repeat)?;
         if let Some(out) = out {
-            out.write(&prepared.spec, &outcome.decrypted)?;
+            out.write(&prepared.spec, samples.count(), |out| out.put(&outcome.decrypted))?;
         }
         let report = RunReport::new(&prepared, &samples, &outcome);
         json.show(&report, || report.to_string())

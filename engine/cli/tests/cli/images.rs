@@ -34,9 +34,9 @@ fn formats_mean_the_same_images() {
 
     succeed(folder, &format!("keygen --model {SMALL} --out keys"));
     for input in ["digits.idx", "bytes.npy", "floats.npy"] {
-        let keys = "--secret keys/secret.key --spec keys/client.spec";
+        let keys = "--secret keys/secret/secret.key --spec keys/public/client.spec";
         succeed(folder, &format!("encrypt {keys} --input {input} --out digits.ct"));
-        let infer = "--eval-key keys/eval.key --public keys/public.key --input digits.ct --out scores.ct";
+        let infer = "--eval-key keys/public/eval.key --public keys/public/public.key --input digits.ct --out scores.ct";
         succeed(folder, &format!("infer --model {SMALL} {infer}"));
         for out in ["labels.csv", "labels.json", "scores.npy"] {
             succeed(folder, &format!("decrypt {keys} --input scores.ct --out {out}"));
@@ -75,7 +75,8 @@ fn unfit_images_are_refused() {
         ("empty.png", Vec::new(), "not an image file"),
     ];
     let encrypt = |input: &str| {
-        let files = format!("--secret keys/secret.key --spec keys/client.spec --input {input} --out out.ct");
+        let files =
+            format!("--secret keys/secret/secret.key --spec keys/public/client.spec --input {input} --out out.ct");
         let error = fail(folder, &format!("encrypt {files}"), 1);
         assert!(error.contains(input), "{input} in\n{error}");
         assert!(!folder.join("out.ct").exists());

@@ -4,6 +4,8 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
+use cryptodl_core::wire::{read_client_spec, write_client_spec};
+
 use crate::support::{SMALL, command, digits, fail, failure, json, mnist, names, succeed};
 
 #[test]
@@ -49,15 +51,18 @@ fn inspect_knows_every_file() {
     let client = digits(3);
     let folder = client.path();
     succeed(folder, &format!("keygen --model {SMALL} --out keys"));
-    succeed(folder, "encrypt --secret keys/secret.key --spec keys/client.spec --input digits.idx --out digits.ct");
-    let infer = "--eval-key keys/eval.key --deterministic --input digits.ct --out scores.ct";
+    succeed(
+        folder,
+        "encrypt --secret keys/secret/secret.key --spec keys/public/client.spec --input digits.idx --out digits.ct",
+    );
+    let infer = "--eval-key keys/public/eval.key --deterministic --input digits.ct --out scores.ct";
     succeed(folder, &format!("infer --model {SMALL} {infer}"));
     let program = json(folder, &format!("plan --model {SMALL}"))["program"].clone();
     for (file, kind) in [
-        ("keys/secret.key", "secret key"),
-        ("keys/public.key", "public key"),
-        ("keys/eval.key", "evaluation key"),
-        ("keys/client.spec", "client spec"),
+        ("keys/secret/secret.key", "secret key"),
+        ("keys/public/public.key", "public key"),
+        ("keys/public/eval.key", "evaluation key"),
+        ("keys/public/client.spec", "client spec"),
         ("digits.ct", "ciphertexts"),
         ("scores.ct", "result"),
     ] {
@@ -68,11 +73,25 @@ fn inspect_knows_every_file() {
         assert!(succeed(folder, &format!("inspect {file}")).contains(kind));
     }
     assert_eq!(json(folder, "inspect digits.ct")["images"], 3);
-    assert_eq!(json(folder, "inspect keys/client.spec")["check"], "passed");
+    assert_eq!(json(folder, "inspect keys/public/client.spec")["check"], "passed");
     let model = concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/zoo/mnist-1.toml");
     let model = json(folder, &format!("inspect {model}"));
     assert_eq!((model["kind"].as_str(), model["name"].as_str()), (Some("model"), Some("mnist-1")));
     assert!(fail(folder, "inspect digits.idx", 1).contains("digits.idx: not a CryptoDL file"));
+
+    // What no command would take is shown, and is a failure.
+    let bytes = fs::read(folder.join("keys/public/client.spec")).expect("written");
+    let mut spec = read_client_spec(&bytes[..]).expect("a spec");
+    spec.params.n = 1024;
+    let mut bytes = Vec::new();
+    write_client_spec(&mut bytes, &spec).expect("written");
+    fs::write(folder.join("weak.spec"), bytes).expect("written");
+    let refused = command(folder, "inspect weak.spec --json -").output().expect("the binary starts");
+    assert_eq!(refused.status.code(), Some(1));
+    let error = String::from_utf8_lossy(&refused.stderr);
+    assert!(error.contains("weak.spec") && error.contains("not 128-bit secure"), "{error}");
+    let facts: serde_json::Value = serde_json::from_slice(&refused.stdout).expect("JSON");
+    assert!(facts["check"].as_str().is_some_and(|check| check.starts_with("refused: ")), "{facts}");
 }
 
 #[test]

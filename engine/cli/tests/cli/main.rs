@@ -4,6 +4,7 @@ mod approx;
 mod bad_input;
 mod bench;
 mod images;
+mod large;
 mod listings;
 mod run;
 mod staged;
