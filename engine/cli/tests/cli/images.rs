@@ -38,12 +38,27 @@ fn formats_mean_the_same_images() {
         succeed(folder, &format!("encrypt {keys} --input {input} --out digits.ct"));
         let infer = "--eval-key keys/eval.key --public keys/public.key --input digits.ct --out scores.ct";
         succeed(folder, &format!("infer --model {SMALL} {infer}"));
-        for out in ["labels.csv", "labels.json", "scores.npy"] {
+        for out in [
+            "labels.csv",
+            "labels.json",
+            "labels.npy",
+            "scores.csv --scores",
+            "scores.json --scores",
+            "scores.npy --scores",
+        ] {
             succeed(folder, &format!("decrypt {keys} --input scores.ct --out {out}"));
         }
         assert_eq!(labels(&folder.join("labels.csv")), [7, 2, 1, 0], "{input}");
-        let scores = fs::read(folder.join("scores.npy")).expect("written");
+        let array = |name: &str| fs::read(folder.join(name)).expect("written");
+        let scores = array("scores.npy");
         assert!(scores.starts_with(b"\x93NUMPY") && scores.len() % 64 == 4 * 10 * 4 % 64, "{}", scores.len());
+        assert!(array("labels.npy").ends_with(&[7, 0, 0, 0, 2, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0]));
+        let text = |name: &str| fs::read_to_string(folder.join(name)).expect("written");
+        assert_eq!(text("labels.csv"), "index,label\n0,7\n1,2\n2,1\n3,0\n", "scores are asked for");
+        assert!(
+            text("scores.csv").starts_with("index,label,score_0,") && text("scores.json").contains("\"score_unit\":")
+        );
+        assert!(!text("labels.json").contains("score"));
     }
 }
 
