@@ -9,6 +9,8 @@ use cryptodl_core::ckks::{ClientSpec, Params};
 use cryptodl_core::wire::read_client_spec;
 use tempfile::NamedTempFile;
 
+use crate::terminal::printable;
+
 /// Reads `path` with `parse`; every error names the file.
 pub fn read<T, E>(path: &Path, parse: impl FnOnce(BufReader<File>) -> Result<T, E>) -> Result<T>
 where
@@ -119,10 +121,10 @@ fn temporary_beside(path: &Path, access: Access) -> io::Result<NamedTempFile> {
     temporary.tempfile_in(folder)
 }
 
-/// Prints `text` on stdout. A reader that has gone away is no failure.
+/// Prints `text` on stdout, as [`printable`]. A reader that has gone away is no failure.
 pub fn print(text: &str) -> Result<()> {
     let mut stdout = io::stdout().lock();
-    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+    match stdout.write_all(printable(text).as_bytes()).and_then(|()| stdout.flush()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error).context("cannot write standard output"),
         _ => Ok(()),
     }
