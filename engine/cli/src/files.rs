@@ -10,6 +10,8 @@ use cryptodl_core::wire::{Binding, CiphertextLayout, CiphertextsReader, read_cli
 use tempfile::{NamedTempFile, TempPath};
 use zeroize::Zeroizing;
 
+use crate::terminal::printable;
+
 /// Bytes that are collected before they are written.
 const BUFFER: usize = 1 << 16;
 
@@ -266,10 +268,10 @@ fn temporary_beside(path: &Path, access: Access) -> io::Result<NamedTempFile> {
     temporary.tempfile_in(folder)
 }
 
-/// Prints `text` on stdout. A reader that has gone away is no failure.
+/// Prints `text` on stdout, as [`printable`]. A reader that has gone away is no failure.
 pub fn print(text: &str) -> Result<()> {
     let mut stdout = io::stdout().lock();
-    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+    match stdout.write_all(printable(text).as_bytes()).and_then(|()| stdout.flush()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error).context("cannot write standard output"),
         _ => Ok(()),
     }

@@ -18,6 +18,7 @@ mod report;
 mod results;
 mod samples;
 mod server;
+mod terminal;
 
 use std::process::ExitCode;
 
@@ -56,7 +57,7 @@ fn main() -> ExitCode {
     match run(Cli::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {}", explain(&error));
+            eprintln!("error: {}", terminal::printable(&explain(&error)));
             ExitCode::FAILURE
         }
     }

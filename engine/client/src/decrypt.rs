@@ -9,32 +9,24 @@ use cryptodl_core::ring::{CentredConverter, unpack_row};
 use rayon::prelude::*;
 use zeroize::Zeroizing;
 
-use crate::{ClientError, SecretKey};
+use crate::{ClientError, ScoreUnit, SecretKey};
 
 /// A set is spoilt when more than one slot in so many is beyond [`HEADROOM`] times the calibrated range.
 const SPOILT_SHARE: usize = 10;
-/// Most decimals reported, about what an `f32` holds.
-const MAX_DECIMALS: i32 = 6;
 
 /// What a result says about each image.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Decrypted {
     /// Number of classes.
     pub classes: usize,
-    /// Decimals of the scores: [`score_decimals`] of the spec's noise.
-    pub decimals: u32,
-    /// Scores, image-major `[image][class]`, rounded to `decimals`.
+    /// What the scores are multiples of: what is finer is noise.
+    pub unit: ScoreUnit,
+    /// Scores, image-major `[image][class]`, rounded to `unit`.
     pub scores: Vec<f64>,
     /// The class with the largest score before rounding, the first of equals.
     pub labels: Vec<u32>,
     /// Whether a score of the image is beyond four times the calibrated range, so that its label is doubtful.
     pub out_of_range: Vec<bool>,
-}
-
-/// Decimals of a score that its noise supports: `floor(-log10(noise))`, 0 to 6. What lies below is noise, which depends on the
-/// secret key and is nobody's business.
-pub fn score_decimals(noise: f64) -> u32 {
-    (-noise.log10()).floor().clamp(0.0, f64::from(MAX_DECIMALS)) as u32
 }
 
 /// Decryption of the result of a Program, set by set.
@@ -68,8 +60,8 @@ impl<'a> Decryption<'a> {
 
     /// Nothing of any image yet.
     fn nothing(&self) -> Decrypted {
-        let (classes, decimals) = (self.spec.output.classes, score_decimals(self.spec.output.noise));
-        Decrypted { classes, decimals, scores: Vec::new(), labels: Vec::new(), out_of_range: Vec::new() }
+        let (classes, unit) = (self.spec.output.classes, ScoreUnit::of(self.spec));
+        Decrypted { classes, unit, scores: Vec::new(), labels: Vec::new(), out_of_range: Vec::new() }
     }
 
     /// What the next set says of its images.
@@ -89,7 +81,7 @@ impl<'a> Decryption<'a> {
 
         let bound = HEADROOM * output.range[0].abs().max(output.range[1].abs());
         let mut decrypted = self.nothing();
-        let unit = 10f64.powi(decrypted.decimals as i32);
+        let unit = decrypted.unit;
         let count = n.min(images - first);
         check_set(index, first..first + count, slots.chunks_exact(n), bound)?;
         for slot in 0..count {
@@ -97,8 +89,7 @@ impl<'a> Decryption<'a> {
             let best = scores.clone().enumerate().rev().max_by(|(_, a), (_, b)| a.total_cmp(b));
             decrypted.labels.push(best.map_or(0, |(class, _)| class as u32));
             decrypted.out_of_range.push(scores.clone().any(|score| exceeds(score, bound)));
-            // Adding zero turns -0 into 0.
-            decrypted.scores.extend(scores.map(|score| (score * unit).round() / unit + 0.0));
+            decrypted.scores.extend(scores.map(|score| unit.round(score)));
         }
         Ok(decrypted)
     }

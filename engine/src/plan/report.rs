@@ -226,7 +226,7 @@ pub(super) fn finish(
 ) -> Result<Plan, PlanError> {
     let (walk, ring) = (&found.walk, &found.ring);
     let program = build(network, lowered, options, found);
-    let params = program.params()?;
+    let params = program.client_spec().check()?;
     for (step, name) in program.content.steps.iter().zip(&program.names) {
         if let Step::Linear { map, .. } = step {
             map.prepare(params.basis()).map_err(|source| PlanError::Map { layer: name.clone(), source })?;

@@ -12,17 +12,18 @@ use crate::files::{self, Sets};
 use crate::flags::Limit;
 use crate::memory;
 use crate::progress::Bar;
-use crate::results::Results;
+use crate::results::{Results, Shown};
 
-/// Decrypt labels and scores
+/// Decrypt labels, and scores on request
 ///
-/// Scores are rounded to the digits that are not noise; do not give finer ones away, noise tells about the key.
+/// Never send what is decrypted back to the server, not even that a result was refused: whoever holds the ciphertexts
+/// learns about the secret key from it. Labels follow from the scores before these are rounded.
 #[derive(Args)]
 #[command(after_help = "\
 The name of --out says what is written:
-  .csv   index,label,score_0,score_1,...
+  .csv   index,label; with --scores also score_0,score_1,...
   .json  the same, and whether a score is far outside the calibrated range, which makes a label doubtful
-  .npy   the scores, float32, images x classes
+  .npy   the labels, uint32; with --scores the scores instead, float32, images x classes
 
 Example:
   cryptodl decrypt --secret keys/secret/secret.key --spec keys/public/client.spec \\
@@ -37,11 +38,13 @@ pub struct Decrypt {
     /// Encrypted scores, as `infer` writes them
     #[arg(long, value_name = "FILE")]
     input: PathBuf,
-    /// Where labels and scores go: a .csv, .json or .npy file
+    /// Where the labels go: a .csv, .json or .npy file
     #[arg(long, value_name = "FILE")]
     out: Results,
     #[command(flatten)]
     limit: Limit,
+    #[command(flatten)]
+    shown: Shown,
 }
 
 impl Decrypt {
@@ -59,7 +62,7 @@ impl Decrypt {
         let refused = || self.input.display().to_string();
         let mut decryption = Decryption::new(&spec, &params, &secret, &info).with_context(refused)?;
         let (bar, mut doubtful) = (Bar::new("decrypt"), 0);
-        self.out.create()?.write(&spec, info.images, |out| {
+        self.out.create(&self.shown)?.write(&spec, info.images, |out| {
             let (mut set, mut done) = (Vec::new(), 0);
             while result.next(&mut set)? {
                 let decrypted = decryption.next(&set).with_context(refused)?;

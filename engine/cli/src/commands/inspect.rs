@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 
 use crate::files;
 use crate::json::Json;
+use crate::terminal::printable_line;
 
 /// Say what a file is: a key, ciphertexts, a result, a client spec or a model
 ///
@@ -121,7 +122,7 @@ fn table(facts: &Value) -> String {
     let mut text = String::new();
     for (name, value) in facts.as_object().into_iter().flatten() {
         match value {
-            Value::String(value) => writeln!(text, "{name:<14} {value}"),
+            Value::String(value) => writeln!(text, "{name:<14} {}", printable_line(value)),
             Value::Array(rows) if rows.iter().any(Value::is_object) => writeln!(text, "{name}")
                 .and_then(|()| rows.iter().try_for_each(|row| writeln!(text, "  {}", line(row)))),
             value => writeln!(text, "{name:<14} {}", line(value)),
@@ -135,7 +136,7 @@ fn table(facts: &Value) -> String {
 fn line(value: &Value) -> String {
     match value {
         Value::Null => "none".into(),
-        Value::String(value) => value.clone(),
+        Value::String(value) => printable_line(value),
         Value::Object(fields) => {
             fields.iter().map(|(name, value)| format!("{name} {}", line(value))).collect::<Vec<_>>().join(", ")
         }

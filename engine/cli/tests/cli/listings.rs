@@ -46,6 +46,23 @@ fn a_plan_needs_nothing_but_the_model() {
     assert_ne!(pinned["program"], plan["program"]);
 }
 
+/// A stranger's model says what it likes, but does not reverse what the terminal shows of it.
+#[test]
+fn titles_do_not_steer_the_terminal() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let zoo = concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/zoo/mnist-1-square");
+    let toml = fs::read_to_string(format!("{zoo}.toml")).expect("a shipped model");
+    let title = "\u{202e}2 ledoM NNC";
+    let toml = toml.replace("CNN Model 1 of CryptoDL, learned degree-2 polynomial", title);
+    fs::write(folder.path().join("model.toml"), toml).expect("written");
+    fs::copy(format!("{zoo}.safetensors"), folder.path().join("mnist-1-square.safetensors")).expect("copied");
+    let shown = succeed(folder.path(), "inspect model.toml");
+    assert!(shown.contains("\\u202e2 ledoM NNC") && !shown.contains('\u{202e}'), "{shown}");
+    let shown = succeed(folder.path(), "inspect model.toml --json -");
+    assert!(!shown.contains('\u{202e}'), "{shown}");
+    assert_eq!(json(folder.path(), "inspect model.toml")["title"], title, "the same JSON");
+}
+
 #[test]
 fn inspect_knows_every_file() {
     let client = digits(3);

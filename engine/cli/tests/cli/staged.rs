@@ -72,7 +72,7 @@ fn a_layered_program_and_an_outside_decryptor() {
 
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/outside/decrypt.py");
     let outside = Command::new("python3")
-        .args([script, "keys/secret/secret.key", "keys/public/client.spec", "scores.ct"])
+        .args(["-B", script, "keys/secret/secret.key", "keys/public/client.spec", "scores.ct"])
         .current_dir(folder)
         .output()
         .expect("python3 is needed for this test");

@@ -280,6 +280,34 @@ fn hostile_spec_texts() {
         assert!(matches!(read(bad.as_bytes()), Err(WireError::Text(_))));
     }
     assert!(matches!(read(b"\"\xff\""), Err(WireError::Text(_))));
+    // What a reader by type would take: arrays for objects, a missing `relin` for none, an object for a name.
+    let spec: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    let altered = |alter: &dyn Fn(&mut serde_json::Value)| {
+        let mut spec = spec.clone();
+        alter(&mut spec);
+        read(spec.to_string().as_bytes())
+    };
+    altered(&|_| ()).expect("members in another order");
+    altered(&|spec| spec["relin"] = serde_json::Value::Null).expect("no key to switch with");
+    let in_order: [(&str, &[&str]); 4] = [
+        ("params", &["n", "primes", "special_primes", "security"]),
+        ("relin", &["level", "digit_primes"]),
+        ("input", &["shape", "range", "scale", "level"]),
+        ("output", &["classes", "components", "level", "scale", "range", "noise"]),
+    ];
+    for (member, order) in in_order {
+        let array = |spec: &mut serde_json::Value| {
+            spec[member] = order.iter().map(|name| spec[member][name].clone()).collect();
+        };
+        assert_eq!(field(altered(&array)), "form of the client spec", "{member} as an array");
+    }
+    let without = |spec: &mut serde_json::Value| drop(spec.as_object_mut().expect("an object").remove("relin"));
+    assert_eq!(field(altered(&without)), "form of the client spec");
+    let encryption = |spec: &mut serde_json::Value| spec["encryption"] = serde_json::json!({ "secret": null });
+    assert_eq!(field(altered(&encryption)), "form of the client spec");
+    let whole: Vec<_> =
+        ["model", "program", "params", "relin", "encryption", "input", "output"].map(|name| spec[name].clone()).into();
+    assert_eq!(field(read(serde_json::Value::from(whole).to_string().as_bytes())), "form of the client spec");
     assert_eq!(field(read(&vec![b' '; 65_537])), "payload length");
     assert_eq!(field(read(text.replace("0707", "0808").as_bytes())), "program digest of the header");
     assert_eq!(field(read(text.replace("\"n\":16", "\"n\":32").as_bytes())), "parameter digest of the header");
