@@ -19,7 +19,7 @@ pub struct ScoreUnit {
 
 impl ScoreUnit {
     /// The unit for the scores of a Program: the least of at least eight standard deviations of their noise. The spec states a
-    /// noise, but it may come from a stranger, so that the client's own bound ([`least_noise`]) counts where it is larger.
+    /// noise, but it may come from a stranger, so that the client's own bound (from masks and the division) counts where it is larger.
     pub fn of(spec: &ClientSpec) -> Self {
         Self::at_least(DEVIATIONS * spec.output.noise.max(least_noise(spec)))
     }

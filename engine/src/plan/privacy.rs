@@ -20,9 +20,9 @@ const DIVISION_SHARE: f64 = 0.125;
 /// scores at the encoded images and a flood alone would give.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct PrivacyGoal {
-    /// Number of ciphertext sets, 1 to [`MAX_SETS`].
+    /// Number of ciphertext sets, 1 to 2^20.
     pub sets: u32,
-    /// Bits, 1 to [`MAX_BITS`].
+    /// Bits, 1 to 64.
     pub bits: u32,
 }
 
