@@ -44,7 +44,7 @@ pub struct Planning {
     #[arg(long = "input-scale-bits", value_name = "BITS", value_parser = half_bits)]
     input_half_bits: Option<u32>,
     /// Hide from the client what the computation's noise says of the model: up to K sets (of N images) for one client stay within
-    /// 2^-T of what the scores alone show. Costs a much larger modulus [default: off]
+    /// 2^-T of what the scores alone show. Take a T of 40 or more. Costs a much larger modulus [default: off]
     #[arg(long, value_name = "K,T", value_parser = privacy_goal)]
     circuit_privacy: Option<PrivacyGoal>,
 }
