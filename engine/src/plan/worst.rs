@@ -20,6 +20,9 @@ use super::{Geometry, RealMap};
 const ITERATIONS: usize = 40;
 /// The bound on the noise is this many times what the ranges and norms say: for images somewhat beyond the calibrated
 /// range, for what the power iteration leaves out, and for the deviation of a noise's norm from its mean.
+///
+/// The number is empirical and follows from no proof. On `cryptonets`, 40 steps of the power iteration gave at least 0.987 of the
+/// spectral norm, and 64 probes between 0.963 and 1.049 of the Frobenius norm.
 pub const MARGIN: f64 = 2.0;
 
 /// Bounds on what unit noise becomes in the scores.
