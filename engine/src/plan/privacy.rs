@@ -10,7 +10,8 @@ use super::worst::MARGIN;
 
 /// Most sets that a flood may be planned for.
 pub const MAX_SETS: u32 = 1 << 20;
-/// Most bits of statistical distance: the sampler's own distance from a Gaussian stays far below.
+/// Most bits of statistical distance. For ten scores the sampler's own distance from a Gaussian stays below 2^-70, also for
+/// [`MAX_SETS`] sets. It grows with the number of scores, and a network of thousands of classes can reach 2^-65.
 pub const MAX_BITS: u32 = 64;
 /// Below so many bits a flood slows an attacker down and hides nothing in the sense of cryptography.
 pub const CRYPTOGRAPHIC_BITS: u32 = 40;

@@ -19,7 +19,8 @@ pub const BASE_STD: f64 = 6.25;
 /// Most times that the narrow Gaussian may be doubled.
 pub const MAX_DOUBLINGS: u32 = 500;
 
-/// Draws that one word of a coefficient holds: `82 (2^48 - 1) < 2^55`.
+/// Draws that one word of a coefficient holds: `82 (2^48 - 1) < 2^55`. Coefficient 0 holds twice as many, which stays below
+/// 2^56 and so far within an `i64`.
 const WORD_DRAWS: u32 = 48;
 
 /// `2^127 P(|x| < k)` for `k = 1, 2, ...` and `x` a discrete Gaussian of deviation [`BASE_STD`], rounded down. What lies beyond the
