@@ -71,7 +71,7 @@ impl<'a> Session<'a> {
             let (pixels, count) = (samples.pixels(), samples.count());
             Ok(encrypt(spec, params, keys.encryption(spec.encryption), pixels, count, &mut rng, &progress)?)
         })?;
-        let masks = seed.randomness("masks")?;
+        let masks = seed.masks(prepared.circuit_privacy().is_some())?;
         Ok(Session { prepared, samples, stages, keys, uploaded, masks, result: None, reports: Vec::new() })
     }
 

@@ -44,7 +44,7 @@ pub struct Planning {
     #[arg(long = "input-scale-bits", value_name = "BITS", value_parser = half_bits)]
     input_half_bits: Option<u32>,
     /// Hide from the client what the computation's noise says of the model: up to K sets (of N images) for one client stay within
-    /// 2^-T of what the scores alone show. Costs a much larger modulus [default: off]
+    /// 2^-T of what the scores alone show. Take a T of 40 or more. Costs a much larger modulus [default: off]
     #[arg(long, value_name = "K,T", value_parser = privacy_goal)]
     circuit_privacy: Option<PrivacyGoal>,
 }
@@ -194,12 +194,26 @@ pub struct TestSeed {
 }
 
 impl TestSeed {
-    /// Randomness for `purpose`: `keygen`, `encrypt` or `masks`.
+    /// Randomness for `purpose`: `keygen` or `encrypt`.
     pub fn randomness(&self, purpose: &str) -> Result<Randomness> {
+        self.warning_of(purpose, "nothing made with it is secret")
+    }
+
+    /// Randomness for the masks of results, and for their floods if there are any.
+    pub fn masks(&self, floods: bool) -> Result<Randomness> {
+        let danger = if floods {
+            "two computations with one seed add the same flood, so that their difference shows what --circuit-privacy should hide"
+        } else {
+            "nothing made with it is secret"
+        };
+        self.warning_of("masks", danger)
+    }
+
+    fn warning_of(&self, purpose: &str, danger: &str) -> Result<Randomness> {
         match self.insecure_test_seed {
             None => Ok(Randomness::from_os()?),
             Some(seed) => {
-                eprintln!("warning: {purpose} with --insecure-test-seed: nothing made with it is secret");
+                eprintln!("warning: {purpose} with --insecure-test-seed: {danger}");
                 Ok(Randomness::insecure_from_seed_for_tests(seed, purpose))
             }
         }

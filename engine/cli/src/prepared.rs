@@ -5,7 +5,7 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 use cryptodl_core::ckks::{ClientSpec, Params};
 use cryptodl_core::wire::Binding;
-use cryptodl_engine::plan::{self, Plan, PlanOptions};
+use cryptodl_engine::plan::{self, Plan, PlanOptions, PrivacyGoal};
 use cryptodl_models::{Network, zoo};
 
 use crate::flags::Execution;
@@ -37,6 +37,11 @@ impl Prepared {
         let server = execution.server(&plan.program, &params)?;
         let spec = plan.program.client_spec();
         Ok(Prepared { network, plan, spec, params, server, seconds: start.elapsed().as_secs_f64() })
+    }
+
+    /// What the Program was planned to hide, if anything.
+    pub fn circuit_privacy(&self) -> Option<PrivacyGoal> {
+        self.plan.program.content.circuit_privacy.map(|privacy| privacy.goal)
     }
 
     /// What files must belong to.

@@ -221,3 +221,51 @@ fn root(x: f64, degree: usize) -> f64 {
 fn grid([low, high]: [f64; 2]) -> impl Iterator<Item = f64> {
     (0..=256).map(move |i| low + (high - low) * f64::from(i) / 256.0)
 }
+
+/// `z^degree` over a range, its inputs as often 1 as 2.
+#[cfg(test)]
+pub fn power(degree: usize, range: [f64; 2]) -> Activation {
+    let mut coefficients = vec![0.0; degree];
+    coefficients.push(1.0);
+    let histogram = cryptodl_models::network::Histogram { low: 0.5, high: 2.5, counts: vec![5, 5] };
+    let (activation, factor, shift) =
+        monic(&RawActivation { name: "power".into(), coefficients, range, histogram }).expect("a degree in range");
+    assert_eq!((factor, shift), (1.0, 0.0), "a power is monic as it is");
+    activation
+}
+
+#[cfg(test)]
+mod tests {
+    use cryptodl_models::zoo;
+
+    use super::super::fold::fold;
+    use super::*;
+
+    /// By hand: the only product of a square is the result. The first product of a cube is multiplied by `z`, which over
+    /// [-3, 2] is at most 3, and whose mean square is (1 + 4) / 2.
+    #[test]
+    fn gains_and_peaks_of_a_square_and_a_cube() {
+        for (degree, gains, peaks) in [(2, vec![1.0], vec![1.0]), (3, vec![libm::sqrt(2.5), 1.0], vec![3.0, 1.0])] {
+            let activation = power(degree, [-3.0, 2.0]);
+            let found = activation.estimates(Arrangement::Horner);
+            for (found, expected) in [(&found.gains, &gains), (&found.peaks, &peaks)] {
+                assert_eq!(found.len(), expected.len(), "degree {degree}");
+                assert!(found.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-12), "degree {degree}: {found:?}");
+            }
+        }
+    }
+
+    /// No mean is above the most, for every product of every activation of the shipped networks, however it is arranged.
+    #[test]
+    fn peaks_are_above_gains() {
+        for model in zoo::names() {
+            let stages = normalise(fold(&zoo::load(model).unwrap()).unwrap()).unwrap();
+            for activation in stages.iter().filter_map(|stage| stage.activation.as_ref()) {
+                for (arrangement, ProductEstimates { gains, peaks, .. }) in &activation.estimates {
+                    let holds = peaks.iter().zip(gains).all(|(peak, gain)| *peak >= gain * (1.0 - 1e-9));
+                    assert!(holds, "{model}, {}, {arrangement:?}: {peaks:?} and {gains:?}", activation.name);
+                }
+            }
+        }
+    }
+}

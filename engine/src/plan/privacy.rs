@@ -10,8 +10,11 @@ use super::worst::MARGIN;
 
 /// Most sets that a flood may be planned for.
 pub const MAX_SETS: u32 = 1 << 20;
-/// Most bits of statistical distance: the sampler's own distance from a Gaussian stays far below.
+/// Most bits of statistical distance. For ten scores the sampler's own distance from a Gaussian stays below 2^-70, also for
+/// [`MAX_SETS`] sets. It grows with the number of scores, and a network of thousands of classes can reach 2^-65.
 pub const MAX_BITS: u32 = 64;
+/// Below so many bits a flood slows an attacker down and hides nothing in the sense of cryptography.
+pub const CRYPTOGRAPHIC_BITS: u32 = 40;
 
 /// What the division after the flood may add, as a share of the flood: it costs labels and hides nothing.
 const DIVISION_SHARE: f64 = 0.125;
@@ -151,6 +154,9 @@ mod tests {
             let last = report.layers.last().unwrap();
             assert!(privacy.noise_bits > last.noise_bits_worst, "{model}");
             assert!(report.noise.changed <= 0.0015, "{model}");
+            let warned =
+                report.notes.iter().any(|note| note.contains(&format!("--circuit-privacy T = {bits} is below 40")));
+            assert_eq!(warned, bits < 40, "{model}: {:?}", report.notes);
             let content = &program.content;
             let CircuitPrivacy { goal, drop, .. } = content.circuit_privacy.unwrap();
             assert_eq!(goal, PrivacyGoal { sets, bits });

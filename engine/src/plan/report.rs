@@ -9,6 +9,7 @@ use cryptodl_models::network::Network;
 use serde::Serialize;
 
 use super::lowered::Lowered;
+use super::privacy::{CRYPTOGRAPHIC_BITS, PrivacyGoal};
 use super::program::{ActivationStep, Content, Program, Step};
 use super::schedule::{Ring, StepKind, Structure, WalkStep};
 use super::search::{Found, Outcome};
@@ -281,7 +282,7 @@ pub(super) fn finish(
         predicted_seconds: found.price * 1e-9,
         peak_bytes: sizes.windows(2).map(|pair| pair[0] + pair[1]).max().unwrap_or(input_bytes),
         runners_up,
-        notes: notes(lowered),
+        notes: notes(lowered, options.circuit_privacy),
     };
     Ok(Plan { program, report })
 }
@@ -386,17 +387,23 @@ fn fuse(steps: &[LayerReport]) -> LayerReport {
     }
 }
 
-fn notes(lowered: &Lowered) -> Vec<String> {
+fn notes(lowered: &Lowered, privacy: Option<PrivacyGoal>) -> Vec<String> {
     let activations = lowered.stages.iter().filter_map(|stage| stage.activation.as_ref());
     let lowered = activations.filter_map(|activation| activation.lowered.map(|lowered| (activation, lowered)));
-    lowered
-        .map(|(activation, (terms, error))| {
-            format!(
-                "{}: {terms} leading term(s) dropped, error at most {error:.1e} over the calibrated range",
-                activation.name
-            )
-        })
-        .collect()
+    let lowered = lowered.map(|(activation, (terms, error))| {
+        format!(
+            "{}: {terms} leading term(s) dropped, error at most {error:.1e} over the calibrated range",
+            activation.name
+        )
+    });
+    let weak = privacy.filter(|goal| goal.bits < CRYPTOGRAPHIC_BITS).map(|goal| {
+        format!(
+            "--circuit-privacy T = {} is below {CRYPTOGRAPHIC_BITS}: this slows an attacker down, but hides nothing in the \
+             sense of cryptography",
+            goal.bits
+        )
+    });
+    lowered.chain(weak).collect()
 }
 
 fn plan_name(plan: &ProductPlan) -> &'static str {

@@ -20,6 +20,9 @@ use super::{Geometry, RealMap};
 const ITERATIONS: usize = 40;
 /// The bound on the noise is this many times what the ranges and norms say: for images somewhat beyond the calibrated
 /// range, for what the power iteration leaves out, and for the deviation of a noise's norm from its mean.
+///
+/// The number is empirical and follows from no proof. On `cryptonets`, 40 steps of the power iteration gave at least 0.987 of the
+/// spectral norm, and 64 probes between 0.963 and 1.049 of the Frobenius norm.
 pub const MARGIN: f64 = 2.0;
 
 /// Bounds on what unit noise becomes in the scores.
@@ -136,7 +139,7 @@ mod tests {
     use cryptodl_models::zoo;
 
     use super::super::fold::fold;
-    use super::super::normalise::normalise;
+    use super::super::normalise::{normalise, power};
     use super::*;
 
     /// `<A x, y> = <x, A' y>`.
@@ -154,43 +157,63 @@ mod tests {
         }
     }
 
-    /// Whatever the derivatives are within their ranges, at every value by itself, the noise stays below the bound.
+    /// Whatever the derivatives are within their ranges, at every value by itself, the noise from every place stays below the
+    /// bound. After the last activation there is no derivative, and the bound is the noise itself, known from as few probes.
     #[test]
     fn no_derivatives_exceed_the_bound() {
         const PROBES: usize = 32;
         for model in ["mnist-1", "cryptonets"] {
             let stages = normalise(fold(&zoo::load(model).unwrap()).unwrap()).unwrap();
-            let bound = WorstGains::measure(&stages).from(0);
+            let bounds = WorstGains::measure(&stages);
+            let places =
+                stages.iter().enumerate().flat_map(|(i, stage)| (0..=stage.run.len()).map(move |from| (i, from)));
             let mut random = SplitMix(9);
-            // The steepest everywhere, with random signs, and anything in between; then all at once as they help the most
-            // likely class.
-            for choice in 0..4 {
-                let mut x: Vec<f64> = (0..stages[0].run[0].geometry.inputs() * PROBES)
-                    .map(|_| if random.next() >> 63 == 0 { 1.0 } else { -1.0 })
-                    .collect();
-                for (i, stage) in stages.iter().enumerate() {
-                    x = stage.run.iter().fold(x, |x, map| map.geometry.apply(&map.weights, None, &x, PROBES));
-                    let Some(activation) = &stage.activation else { continue };
-                    let next = &stages[i + 1].run;
-                    let inputs = x.len() / PROBES;
-                    // What every value is worth to score 0 where the maps after it end there, else a random sign.
-                    let mut unit = vec![0.0; next.last().unwrap().geometry.outputs()];
-                    unit[0] = 1.0;
-                    let worth = next.iter().rev().fold(unit, |y, map| transposed(&map.geometry, &map.weights, &y));
-                    for (values, worth) in x.chunks_exact_mut(PROBES).zip(worth).take(inputs) {
-                        let slope = match choice {
-                            0 => 1.0,
-                            1 => 2.0 * (random.next() >> 63) as f64 - 1.0,
-                            2 => 2.0 * random.unit() - 1.0,
-                            _ => worth.signum(),
-                        };
-                        values.iter_mut().for_each(|v| *v *= slope * steepest(activation));
+            for (place, (start, from)) in places.enumerate() {
+                let bound = bounds.from(place);
+                let first = &stages[start].run;
+                let values = first
+                    .get(from)
+                    .map_or_else(|| first.last().unwrap().geometry.outputs(), |map| map.geometry.inputs());
+                let later = start + 1 < stages.len();
+                // The steepest everywhere, with random signs, and anything in between; then all at once as they help the most
+                // likely class.
+                for choice in 0..4 {
+                    let mut x: Vec<f64> =
+                        (0..values * PROBES).map(|_| if random.next() >> 63 == 0 { 1.0 } else { -1.0 }).collect();
+                    for (i, stage) in stages.iter().enumerate().skip(start) {
+                        let run = if i == start { &stage.run[from..] } else { &stage.run[..] };
+                        x = run.iter().fold(x, |x, map| map.geometry.apply(&map.weights, None, &x, PROBES));
+                        let Some(activation) = &stage.activation else { continue };
+                        let next = &stages[i + 1].run;
+                        // What every value is worth to score 0 where the maps after it end there, else a random sign.
+                        let mut unit = vec![0.0; next.last().unwrap().geometry.outputs()];
+                        unit[0] = 1.0;
+                        let worth = next.iter().rev().fold(unit, |y, map| transposed(&map.geometry, &map.weights, &y));
+                        for (values, worth) in x.chunks_exact_mut(PROBES).zip(worth) {
+                            let slope = match choice {
+                                0 => 1.0,
+                                1 => 2.0 * (random.next() >> 63) as f64 - 1.0,
+                                2 => 2.0 * random.unit() - 1.0,
+                                _ => worth.signum(),
+                            };
+                            values.iter_mut().for_each(|v| *v *= slope * steepest(activation));
+                        }
                     }
+                    let reached = norm(&x) / libm::sqrt(x.len() as f64);
+                    println!("{model}, place {place}, choice {choice}: {:.3} of the bound", reached / bound);
+                    let allowed = if later { bound } else { 1.2 * bound };
+                    assert!(reached < allowed, "{model}, place {place}, choice {choice}: {reached} above {bound}");
                 }
-                let reached = norm(&x) / libm::sqrt(x.len() as f64);
-                println!("{model}, choice {choice}: {:.3} of the bound", reached / bound);
-                assert!(reached < bound, "{model}, choice {choice}: {reached} above {bound}");
             }
+        }
+    }
+
+    /// The derivatives of a square and of a cube over [-3, 2] are at most 6 and 27.
+    #[test]
+    fn the_steepest_points_of_a_square_and_a_cube() {
+        for (degree, steepness) in [(2, 6.0), (3, 27.0)] {
+            let found = steepest(&power(degree, [-3.0, 2.0]));
+            assert!((found - steepness).abs() < 1e-9, "degree {degree}: {found}");
         }
     }
 

@@ -11,6 +11,8 @@ use cryptodl_core::ckks::{
     UniformSource, rerandomise,
 };
 
+use zeroize::Zeroizing;
+
 use super::layers::Layers;
 use super::{ComputeParts, ComputeReport, Progress, RunError};
 use crate::plan::{CircuitPrivacy, Program};
@@ -156,14 +158,15 @@ impl<B: Backend> Executor<B> {
         self.circuit_privacy.map_or(0, |privacy| privacy.drop)
     }
 
-    /// Residues to add to a result, none without masks, and the seconds that it took to draw them.
-    fn mask(&self, masks: &mut Masks<'_>) -> (Option<Vec<u32>>, f64) {
+    /// Residues to add to a result, none without masks, and the seconds that it took to draw them. They are wiped on drop, but
+    /// not the backend's tensor that they are uploaded to.
+    fn mask(&self, masks: &mut Masks<'_>) -> (Option<Zeroizing<Vec<u32>>>, f64) {
         let started = Instant::now();
         let zeros = match masks {
             Masks::Deterministic => None,
             Masks::Fresh(key, rng) => {
                 let &Shape { values, components, ref limbs, .. } = self.layers.output();
-                let mut zeros = vec![0; self.layers.output().len()];
+                let mut zeros = Zeroizing::new(vec![0; self.layers.output().len()]);
                 let level = limbs.len();
                 rerandomise(&self.params, key, &mut zeros, values, components, level, rng);
                 if let Some(CircuitPrivacy { doublings, .. }) = self.circuit_privacy {
@@ -179,7 +182,7 @@ impl<B: Backend> Executor<B> {
     fn finish(
         &self,
         mut x: B::Tensor,
-        (mask, drawing): (Option<Vec<u32>>, f64),
+        (mask, drawing): (Option<Zeroizing<Vec<u32>>>, f64),
         report: &mut ComputeReport,
     ) -> Result<Vec<u8>, RunError> {
         let started = Instant::now();

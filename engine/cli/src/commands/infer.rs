@@ -2,9 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use clap::Args;
 use cryptodl_core::wire::{CiphertextLayout, CiphertextsWriter, read_eval_key, read_public_key};
+use cryptodl_engine::plan::PrivacyGoal;
 use cryptodl_engine::run::{ComputeParts, Masks, Progress};
 use serde::Serialize;
 
@@ -23,7 +24,7 @@ use crate::server::Machine;
 /// the weights. Masks do not hide everything: the noise of a result shows the network's derivatives at the client's images,
 /// unless the Program was planned with --circuit-privacy. The client always learns the scores of up to N images per set.
 /// SECURITY.md says what else it learns. With --deterministic nothing is masked and the same input gives the same bytes: for
-/// tests only.
+/// tests only, and refused together with --circuit-privacy.
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
@@ -78,6 +79,8 @@ struct InferReport {
     images: usize,
     batches: usize,
     masked: bool,
+    /// What the results hide beside that.
+    circuit_privacy: Option<PrivacyGoal>,
     seconds: Seconds,
     compute_parts: ComputeParts,
     images_per_second: f64,
@@ -97,7 +100,13 @@ impl Infer {
         let inputs: Vec<&Path> =
             [self.eval_key.as_path(), &self.input].into_iter().chain(self.masking.public.as_deref()).collect();
         files::distinct(&outputs, &inputs)?;
-        let prepared = Prepared::new(&self.model, &self.planning.options(), &self.execution)?;
+        let options = self.planning.options();
+        ensure!(
+            !self.masking.deterministic || options.circuit_privacy.is_none(),
+            "--deterministic adds no flood, so that the result would show what --circuit-privacy should hide: \
+             give the client's public key with --public instead, or for a test leave out --circuit-privacy"
+        );
+        let prepared = Prepared::new(&self.model, &options, &self.execution)?;
         let (spec, binding) = (&prepared.spec, prepared.binding());
         let key = files::read(&self.eval_key, |file| read_eval_key(file, &binding, spec.relin))?;
         let public = self.masking.public.as_ref().map(|path| files::read(path, |file| read_public_key(file, &binding)));
@@ -108,7 +117,7 @@ impl Infer {
         let json = self.json.create()?;
         let out = Output::create(&self.out, Access::Everybody)?;
 
-        let (bar, mut rng) = (Bar::new("compute"), self.seed.randomness("masks")?);
+        let (bar, mut rng) = (Bar::new("compute"), self.seed.masks(prepared.circuit_privacy().is_some())?);
         let masks = public.as_ref().map_or(Masks::Deterministic, |public| Masks::Fresh(public, &mut rng));
         let progress = |progress: Progress| bar.show(progress.done as u64, progress.total as u64);
         let refused = || self.input.display().to_string();
@@ -138,6 +147,7 @@ impl Infer {
             images: info.images,
             batches: info.sets(&prepared.params),
             masked: public.is_some(),
+            circuit_privacy: prepared.circuit_privacy(),
             seconds: Seconds { prepare: prepared.seconds, compute: compute.seconds },
             compute_parts: compute.parts,
             images_per_second: info.images as f64 / compute.seconds,

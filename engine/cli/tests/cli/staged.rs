@@ -4,6 +4,8 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use serde_json::Value;
+
 use crate::support::{SMALL, agreement, command, digits, fail, json, labels, names, succeed};
 
 const SEED: &str = "--insecure-test-seed 7";
@@ -95,6 +97,20 @@ fn circuit_privacy_keeps_the_labels() {
     assert_eq!((&plan["circuit_privacy"]["sets"], &plan["circuit_privacy"]["bits"]), (&2.into(), &30.into()));
     assert!(plan["input_log_scale"].as_f64().expect("a number") > 52.0);
     assert!(json(folder, &format!("plan --model {SMALL}"))["circuit_privacy"].is_null(), "off by default");
+
+    // No result leaves without the flood, and a seed that repeats the flood is warned of.
+    let infer =
+        format!("infer --model {SMALL} {planning} --eval-key keys/public/eval.key --input digits.ct --out again.ct");
+    let error = fail(folder, &format!("{infer} --deterministic"), 1);
+    assert!(error.contains("--deterministic adds no flood") && error.contains("with --public instead"), "{error}");
+    assert!(!folder.join("again.ct").exists());
+    let seeded =
+        command(folder, &format!("{infer} --public keys/public/public.key --json - {SEED}")).output().expect("starts");
+    let warning = String::from_utf8_lossy(&seeded.stderr);
+    assert!(warning.contains("two computations with one seed add the same flood"), "{warning}");
+    let report: Value = serde_json::from_slice(&seeded.stdout).expect("JSON and nothing else");
+    assert_eq!(report["circuit_privacy"], serde_json::json!({ "sets": 2, "bits": 30 }));
+
     let error = fail(folder, &format!("plan --model {SMALL} --circuit-privacy 2"), 2);
     assert!(error.contains("two whole numbers are needed, sets and bits, such as 64,40"), "{error}");
     let error = fail(folder, &format!("plan --model {SMALL} --circuit-privacy 2,65"), 1);

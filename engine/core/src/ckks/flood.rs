@@ -19,7 +19,8 @@ pub const BASE_STD: f64 = 6.25;
 /// Most times that the narrow Gaussian may be doubled.
 pub const MAX_DOUBLINGS: u32 = 500;
 
-/// Draws that one word of a coefficient holds: `82 (2^48 - 1) < 2^55`.
+/// Draws that one word of a coefficient holds: `82 (2^48 - 1) < 2^55`. Coefficient 0 holds twice as many, which stays below
+/// 2^56 and so far within an `i64`.
 const WORD_DRAWS: u32 = 48;
 
 /// `2^127 P(|x| < k)` for `k = 1, 2, ...` and `x` a discrete Gaussian of deviation [`BASE_STD`], rounded down. What lies beyond the
@@ -222,7 +223,7 @@ pub fn add_flood(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ckks::Randomness;
+    use crate::ckks::{ParamsSpec, Randomness, SecurityLevel};
 
     /// `exp(-k^2 / (2 std^2))` to 192 bits after the point, as 32-bit digits from the lowest, by powers of one exponential.
     mod exact {
@@ -390,6 +391,62 @@ mod tests {
         for (j, &residue) in wide.residues(modulus).iter().enumerate() {
             let value = wide.words.chunks_exact(64).fold(0i128, |sum, word| (sum << 48) + i128::from(word[j]));
             assert_eq!(i128::from(residue), value.rem_euclid(q));
+        }
+    }
+
+    /// Every value of every call has a flood of its own, as wide as planned, which only component 0 gets: three values of three
+    /// components, twice from one generator and once from another.
+    #[test]
+    fn floods_are_independent_and_only_in_component_0() {
+        const DOUBLINGS: u32 = 12;
+        let (n, values, components, level) = (4096, 3, 3, 2);
+        let spec = ParamsSpec {
+            n,
+            primes: vec![998_244_353, 469_762_049],
+            special_primes: Vec::new(),
+            security: SecurityLevel::Bits128,
+        };
+        let params = spec.build_insecure_for_tests().unwrap();
+        let before: Vec<u32> = (0..(level * values * components * n) as u32).map(|i| i * 1013 % 469_762_049).collect();
+        let row = |residues: &[u32], limb: usize, value: usize, component: usize| {
+            residues[((limb * values + value) * components + component) * n..][..n].to_vec()
+        };
+        let mut floods: Vec<Vec<f64>> = Vec::new();
+        let mut call = |rng: &mut Randomness| {
+            let mut after = before.clone();
+            add_flood(&params, DOUBLINGS, &mut after, values, components, level, rng);
+            for value in 0..values {
+                let [first, second] = [0, 1].map(|limb| {
+                    for component in 1..components {
+                        let [before, after] = [&before, &after].map(|x| row(x, limb, value, component));
+                        assert_eq!(before, after, "component {component} of value {value} is as it was");
+                    }
+                    let table = params.basis().table(limb);
+                    let modulus = table.modulus();
+                    let [mut flood, before] = [&after, &before].map(|x| row(x, limb, value, 0));
+                    flood.iter_mut().zip(before).for_each(|(f, b)| *f = modulus.sub(*f, b));
+                    table.inverse(&mut flood);
+                    let q = i64::from(modulus.value());
+                    flood.iter().map(|&f| i64::from(f)).map(|f| if f > q / 2 { f - q } else { f }).collect::<Vec<_>>()
+                });
+                assert_eq!(first, second, "every limb has the residues of one flood");
+                floods.push(first.into_iter().map(|f| f as f64).collect());
+            }
+        };
+        let mut rng = Randomness::insecure_from_seed_for_tests(8, "flood");
+        call(&mut rng);
+        call(&mut rng);
+        call(&mut Randomness::insecure_from_seed_for_tests(9, "flood"));
+
+        let most = 5.0 / (n as f64).sqrt();
+        let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
+        for (i, flood) in floods.iter().enumerate() {
+            let width = (dot(flood, flood) / n as f64).sqrt() / flood_std(DOUBLINGS);
+            assert!((width - 1.0).abs() < most, "flood {i} is {width} times as wide as planned");
+            for (j, other) in floods[..i].iter().enumerate() {
+                let correlation = dot(flood, other) / (dot(flood, flood) * dot(other, other)).sqrt();
+                assert!(correlation.abs() < most, "floods {j} and {i} have a correlation of {correlation}");
+            }
         }
     }
 
