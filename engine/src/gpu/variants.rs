@@ -129,10 +129,7 @@ impl Variants {
 ///
 /// # Errors
 /// 64-bit products on an adapter without 64-bit integers, or what the driver refused.
-pub(super) fn choose(
-    device: &Arc<Device>,
-    options: &GpuOptions,
-) -> std::result::Result<Choice, GpuError> {
+pub(super) fn choose(device: &Arc<Device>, options: &GpuOptions) -> std::result::Result<Choice, GpuError> {
     let info = &device.info;
     if options.multiply == Multiply::U64 && !info.features.int64 {
         let adapter = info.title();

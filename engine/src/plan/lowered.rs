@@ -3,12 +3,12 @@
 use std::sync::OnceLock;
 
 use cryptodl_core::backend::MAX_TAPS;
-use cryptodl_models::network::Network;
+use cryptodl_models::network::{Network, OutputCalibration};
 
 use super::gains::Gains;
 use super::normalise::{Stage, normalise};
 use super::quantise::{WEIGHT_HALF_BITS, rounding_gain, weight_scale};
-use super::tolerance::{ENCRYPTION_SHARE, TOTAL_SHARE, largest_noise};
+use super::tolerance::{Limits, Tolerance};
 use super::worst::WorstGains;
 use super::{PlanError, RealMap, fold::fold};
 
@@ -26,8 +26,12 @@ pub struct Lowered {
     worst_gains: OnceLock<WorstGains>,
     /// Magnitude of the input.
     pub input_bound: f64,
-    /// Root mean square noise on a logit that encryption alone may make, and with weight rounding.
-    pub allowed_noise: [f64; 2],
+    /// The share of labels that may change.
+    pub tolerance: Tolerance,
+    /// What noise on a logit keeps within it.
+    pub limits: Limits,
+    /// Range of the logits, and their margins.
+    pub output: OutputCalibration,
     /// Per stage, `[first][count - 1]`: the base maps `first .. first + count` merged, where that is possible and sensible.
     merged: Vec<Vec<Vec<Option<Factor>>>>,
 }
@@ -61,22 +65,28 @@ impl Lowered {
     ///
     /// # Errors
     /// What the passes refuse, and missing calibrations.
-    pub fn new(network: &Network) -> Result<Self, PlanError> {
+    pub fn new(network: &Network, tolerance: Tolerance) -> Result<Self, PlanError> {
         let mut stages = normalise(fold(network)?)?;
+        let output = network.output.as_ref().ok_or_else(|| PlanError::MissingCalibration {
+            layer: network.layers.last().map_or(String::new(), |layer| layer.name.clone()),
+            field: "range and margins of its scores, [output],",
+        })?;
+        let margins = &output.margins;
         if let Some(map) = stages.last_mut().and_then(|stage| stage.run.last_mut()) {
-            map.output_range = Some(network.output.range);
+            map.output_range = Some(output.range);
         }
         let first = &mut stages[0].run[0];
         if first.input_rms.is_none() {
             let [low, high] = network.input.range;
             first.input_rms = Some(low.abs().max(high.abs()));
         }
-        let margins = &network.output.margins;
         Ok(Lowered {
             gains: Gains::measure(&stages),
             worst_gains: OnceLock::new(),
             input_bound: network.input.range[0].abs().max(network.input.range[1].abs()),
-            allowed_noise: [ENCRYPTION_SHARE, TOTAL_SHARE].map(|share| largest_noise(margins, share)),
+            tolerance,
+            limits: Limits::new(margins, tolerance),
+            output: output.clone(),
             merged: stages.iter().map(|stage| merge_all(&stage.run)).collect(),
             stages,
         })

@@ -17,6 +17,7 @@ use super::lowered::Lowered;
 use super::options::{INPUT_HALF_BITS, LIMBS, PRIME_BITS, PRIVATE_INPUT_HALF_BITS, PlanOptions, ScheduleKind};
 use super::quantise::WEIGHT_HALF_BITS;
 use super::schedule::{Ring, Settings, Structure, Walk, walk};
+use super::tolerance::Limits;
 use super::worst::MARGIN;
 use super::{PlanError, work};
 
@@ -95,7 +96,7 @@ impl Candidate {
 ///
 /// # Errors
 /// Bad pins, missing calibrations, or [`PlanError::DoesNotFit`] with what would help.
-pub fn search(model: &str, network: &Lowered, options: &PlanOptions) -> Result<Outcome, PlanError> {
+pub fn search(model: &str, network: &Lowered, options: &PlanOptions) -> Result<Outcome, Refusal> {
     options.check()?;
     let most_dropped = most_dropped(options);
     let mut all = structures(network, options.schedule, most_dropped);
@@ -106,7 +107,7 @@ pub fn search(model: &str, network: &Lowered, options: &PlanOptions) -> Result<O
             all = neighbours(network, &best.structure, most_dropped);
             match search_among(model, network, options, &all, Effort::Below(best.price)) {
                 Ok(next) => best = next.best,
-                Err(PlanError::DoesNotFit { .. }) => break,
+                Err(Refusal { error: PlanError::DoesNotFit { .. }, .. }) => break,
                 Err(error) => return Err(error),
             }
         }
@@ -131,7 +132,7 @@ fn search_among(
     options: &PlanOptions,
     structures: &[Structure],
     effort: Effort,
-) -> Result<Outcome, PlanError> {
+) -> Result<Outcome, Refusal> {
     let mut rings: BTreeMap<(usize, u32, usize, usize), Option<Ring>> = BTreeMap::new();
     let mut candidates = Vec::new();
     for (index, structure) in structures.iter().enumerate() {
@@ -143,7 +144,7 @@ fn search_among(
     candidates.sort_by(|a, b| a.price.total_cmp(&b.price).then(a.n.cmp(&b.n)));
     let mut found: Vec<Found> = Vec::new();
     let mut cheaper: BTreeMap<usize, (f64, Miss)> = BTreeMap::new();
-    let mut nearest: Option<(f64, String)> = None;
+    let mut nearest: Option<Nearest> = None;
     // The largest primes of each structure and length: where they fail, smaller ones need not be tried.
     let mut roomiest: BTreeMap<[usize; 3], &Candidate> = BTreeMap::new();
     for candidate in &candidates {
@@ -156,7 +157,7 @@ fn search_among(
     let mut attempts_after_best = 0;
     let attempt = |candidate: &Candidate| {
         let ring = rings[&candidate.ring()].as_ref().expect("candidates have rings");
-        try_settings(network, options, &structures[candidate.structure], ring)
+        try_settings(network, options, &structures[candidate.structure], ring, network.limits)
     };
     for candidate in &candidates {
         let structure = &structures[candidate.structure];
@@ -184,8 +185,9 @@ fn search_among(
             Attempt::Fails { shortage, reason } if found.is_empty() => {
                 let ring = [tried.n, tried.prime_bits as usize, tried.limbs, tried.special];
                 let miss = |reason| Miss { structure: structure.clone(), ring, price: tried.price, reason };
-                if nearest.as_ref().is_none_or(|(least, _)| shortage < *least) {
-                    nearest = Some((shortage, describe_ring(tried) + &reason));
+                if nearest.as_ref().is_none_or(|nearest| shortage < nearest.shortage) {
+                    let reason = describe_ring(tried) + &reason;
+                    nearest = Some(Nearest { shortage, reason, candidate: tried.clone() });
                 }
                 let least = cheaper.entry(tried.structure).or_insert_with(|| (f64::INFINITY, miss(String::new())));
                 if shortage < least.0 {
@@ -203,7 +205,17 @@ fn search_among(
         }
     }
     if found.is_empty() {
-        return Err(does_not_fit(model, options, nearest.map(|(_, text)| text)));
+        let bearable = |nearest: &Nearest| {
+            let ring = rings[&nearest.candidate.ring()].as_ref().expect("candidates have rings");
+            let structure = &structures[nearest.candidate.structure];
+            let walk = bearable_walk(network, options, structure, ring)?;
+            let found =
+                |walk| Found { structure: structure.clone(), ring: ring.clone(), walk, price: nearest.candidate.price };
+            Ok::<_, PlanError>(walk.map(found))
+        };
+        let bearable = nearest.as_ref().map(bearable).transpose()?.flatten();
+        let error = does_not_fit(model, network, options, nearest.map(|nearest| nearest.reason));
+        return Err(Refusal { error, bearable });
     }
     let best = found.remove(0);
     let mut misses: Vec<(f64, Miss)> = cheaper.into_values().collect();
@@ -212,12 +224,57 @@ fn search_among(
     Ok(Outcome { best, runners_up: found, misses })
 }
 
+/// The attempt that failed by least.
+struct Nearest {
+    shortage: f64,
+    reason: String,
+    candidate: Candidate,
+}
+
+/// Why a search found nothing.
+#[derive(Debug)]
+pub struct Refusal {
+    /// What to tell the user.
+    pub error: PlanError,
+    /// A schedule that fits but for noise on the labels.
+    pub bearable: Option<Found>,
+}
+
+impl From<PlanError> for Refusal {
+    fn from(error: PlanError) -> Self {
+        Refusal { error, bearable: None }
+    }
+}
+
+/// What the candidate does where its noise is too much for the labels; nothing where it fails for another reason.
+fn bearable_walk(
+    network: &Lowered,
+    options: &PlanOptions,
+    structure: &Structure,
+    ring: &Ring,
+) -> Result<Option<Walk>, PlanError> {
+    let mut limits = network.limits;
+    // Each round takes the noise that the one before it could not avoid. More rounds are needed only where the scales that the
+    // headroom bears change on the way.
+    for _ in 0..4 {
+        match try_settings(network, options, structure, ring, limits)? {
+            Attempt::Fits(walk) => return Ok(Some(*walk)),
+            Attempt::Fails { shortage, .. } if shortage < LACKS => {
+                // A little more, so that rounding does not refuse it again.
+                limits = limits.times(libm::exp2(shortage) * 1.001);
+            }
+            Attempt::Fails { .. } => return Ok(None),
+        }
+    }
+    Ok(None)
+}
+
 fn describe_ring(candidate: &Candidate) -> String {
     let Candidate { n, prime_bits, limbs, special, .. } = candidate;
     format!("the nearest attempt (N = {n}, {limbs} x {prime_bits} bits + {special} special) ")
 }
 
-fn does_not_fit(model: &str, options: &PlanOptions, nearest: Option<String>) -> PlanError {
+fn does_not_fit(model: &str, network: &Lowered, options: &PlanOptions, nearest: Option<String>) -> PlanError {
     let pinned = [options.n.is_some(), options.limbs.is_some(), options.prime_bits.is_some()].contains(&true)
         || options.weight_half_bits.is_some()
         || options.input_half_bits.is_some();
@@ -228,8 +285,16 @@ fn does_not_fit(model: &str, options: &PlanOptions, nearest: Option<String>) -> 
     if options.schedule == ScheduleKind::Layered {
         help.push("--schedule auto");
     }
-    help.push("activations of lower degree, or fewer of them");
-    help.push("weights trained for fewer bits");
+    let degrees = degrees(network);
+    if degrees.iter().any(|&degree| degree > 2) {
+        help.push("activations of lower degree");
+    }
+    if degrees.len() > 1 {
+        help.push("fewer activations");
+    }
+    help.push(
+        "training with larger margins and with weights that are rounded to few bits (docs/calibration.md says how)",
+    );
     if options.n.is_some() {
         help.push("a larger --n");
     }
@@ -249,7 +314,9 @@ fn does_not_fit(model: &str, options: &PlanOptions, nearest: Option<String>) -> 
     PlanError::DoesNotFit {
         model: model.into(),
         security: options.security.bits(),
+        tolerance: network.tolerance.percent(),
         nearest: nearest.unwrap_or(none),
+        fits_at: None,
         help: help.join("; "),
     }
 }
@@ -295,6 +362,9 @@ fn candidates_of(
     candidates
 }
 
+/// Added to the shortage of a candidate that lacks modulus, so that any that only has too much noise is nearer.
+const LACKS: f64 = 100.0;
+
 enum Attempt {
     Fits(Box<Walk>),
     Fails { shortage: f64, reason: String },
@@ -307,6 +377,7 @@ fn try_settings(
     options: &PlanOptions,
     structure: &Structure,
     ring: &Ring,
+    limits: Limits,
 ) -> Result<Attempt, PlanError> {
     let factors: usize = structure.factors.iter().map(Vec::len).sum();
     let uniform = |input_half_bits: u32, half_bits: u32| {
@@ -319,7 +390,7 @@ fn try_settings(
     };
     let follow =
         |settings: &Settings| walk(network, structure, ring, settings, options.encryption, options.circuit_privacy);
-    let strain = |walk: &Walk| walk.strain(network.allowed_noise);
+    let strain = |walk: &Walk| walk.strain(&limits);
     let climb = |(input_half_bits, mut stride): (u32, u32)| {
         // The finest weights bound the noise from below, the coarsest bound the headroom from above.
         let mut settings = uniform(input_half_bits, *WEIGHT_HALF_BITS.start());
@@ -400,7 +471,7 @@ fn try_settings(
 
 fn out_of_modulus(lacking: f64) -> Attempt {
     let reason = format!("lacks {lacking:.1} bits of modulus even at the coarsest scales");
-    Attempt::Fails { shortage: 100.0 + lacking, reason }
+    Attempt::Fails { shortage: LACKS + lacking, reason }
 }
 
 /// Input scales worth a try, as `2 log2`. Where noise is to be hidden, those at which a flood that hides the noise of the fresh
@@ -415,7 +486,7 @@ fn input_scales(network: &Lowered, options: &PlanOptions, ring: &Ring) -> RangeI
         EncryptionKind::Public => noise::fresh_public(ring.n, ring.log_p()),
     };
     let hidden = fresh.worst * network.worst_gains().from(network.gains.input()) * MARGIN;
-    let log_scale = goal.rho(ring.n, network.scores()) + libm::log2(hidden / network.allowed_noise[0]);
+    let log_scale = goal.rho(ring.n, network.scores()) + libm::log2(hidden / network.limits.encryption);
     let (least, most) = (*PRIVATE_INPUT_HALF_BITS.start(), *PRIVATE_INPUT_HALF_BITS.end());
     let start = libm::floor(2.0 * log_scale).clamp(f64::from(least), f64::from(most)) as u32;
     start..=(start + ON_TOP).min(most)
