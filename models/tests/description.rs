@@ -55,7 +55,7 @@ const BAD_TEXT: &[(&str, &str, &[&str])] = &[
     ("\"tiny.safetensors\"", "\"../x\"", &["weights `../x` must be the plain name of a file"]),
     ("[2, 9, 8]", "[2, 0, 8]", &["[input]: field `shape` is 0; every dimension must be 1 to 65536"]),
     ("[2, 9, 8]", "[2, -9, 8]", &["field `shape` is -9"]),
-    ("[2, 9, 8]", "[65536, 65536, 65536]", &["[input]: 65536 x 65536 x 65536 is too large; at most 16777216 values"]),
+    ("[2, 9, 8]", "[65536, 65536, 65536]", &["[input]: 65536 x 65536 x 65536 is too large; at most 262144 values"]),
     ("[2, 9, 8]", "[2, 9]", &["tiny.toml", "invalid length 2"]),
     ("range = [-1.0, 1.0]\n\n[acc", "range = [1.0, 1.0]\n\n[acc", &["[input]: `range` [1, 1] must be two finite"]),
     ("range = [-1.0, 1.0]\n\n[acc", "range = [nan, 1.0]\n\n[acc", &["`range` [NaN, 1]"]),

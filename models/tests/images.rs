@@ -4,7 +4,7 @@ use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use cryptodl_models::images::{self, Pixels, RawImages};
+use cryptodl_models::images::{self, ImageError, ImageFile, Pixels, RawImages};
 use cryptodl_models::network::InputSpec;
 use flate2::{Compression, write::GzEncoder};
 use tempfile::TempDir;
@@ -53,8 +53,13 @@ impl Files {
     }
 }
 
+/// All images of a file.
+fn read(path: &Path) -> Result<RawImages, ImageError> {
+    ImageFile::open(path, None)?.next(usize::MAX)
+}
+
 fn refused(path: &Path, fragment: &str) {
-    let error = images::read(path).expect_err(fragment).to_string();
+    let error = read(path).expect_err(fragment).to_string();
     assert!(error.contains(fragment), "{error:?} lacks {fragment:?}");
     assert!(error.contains(path.to_str().unwrap()), "{error:?} does not name the file");
 }
@@ -66,26 +71,26 @@ fn every_format_gives_the_stored_pixels() {
     let expected = |pixels, count, shape| RawImages { pixels, count, shape };
     let stored = |shape| expected(Pixels::U8(bytes.clone()), 2, shape);
     let flat = idx(&[2, 3, 4], &bytes);
-    assert_eq!(images::read(&files.write("a-idx3-ubyte", &flat)).unwrap(), stored([1, 3, 4]));
-    assert_eq!(images::read(&files.write("a.gz", &gzip(&flat))).unwrap(), stored([1, 3, 4]));
-    assert_eq!(images::read(&files.write("b", &idx(&[2, 3, 2, 2], &bytes))).unwrap(), stored([3, 2, 2]));
-    assert_eq!(images::read(&files.write("a.npy", &npy("|u1", "(2, 3, 4)", &bytes))).unwrap(), stored([1, 3, 4]));
-    assert_eq!(images::read(&files.write("b.npy", &npy("|u1", "(2, 3, 2, 2)", &bytes))).unwrap(), stored([3, 2, 2]));
+    assert_eq!(read(&files.write("a-idx3-ubyte", &flat)).unwrap(), stored([1, 3, 4]));
+    assert_eq!(read(&files.write("a.gz", &gzip(&flat))).unwrap(), stored([1, 3, 4]));
+    assert_eq!(read(&files.write("b", &idx(&[2, 3, 2, 2], &bytes))).unwrap(), stored([3, 2, 2]));
+    assert_eq!(read(&files.write("a.npy", &npy("|u1", "(2, 3, 4)", &bytes))).unwrap(), stored([1, 3, 4]));
+    assert_eq!(read(&files.write("b.npy", &npy("|u1", "(2, 3, 2, 2)", &bytes))).unwrap(), stored([3, 2, 2]));
     let rows = files.write("c.npy", &npy("|u1", "(2, 12)", &bytes));
-    assert_eq!(images::read_shaped(&rows, [3, 2, 2]).unwrap(), stored([3, 2, 2]));
+    assert_eq!(ImageFile::open(&rows, Some([3, 2, 2])).unwrap().next(9).unwrap(), stored([3, 2, 2]));
 
     let values = [0.5f32, -1.5, 0.0, 2.0];
     let single: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
     let double: Vec<u8> = values.iter().flat_map(|&v| f64::from(v).to_le_bytes()).collect();
     for (kind, data) in [("<f4", single), ("<f8", double)] {
         let path = files.write("f.npy", &npy(kind, "(1, 2, 2)", &data));
-        assert_eq!(images::read(&path).unwrap(), expected(Pixels::F32(values.to_vec()), 1, [1, 2, 2]));
+        assert_eq!(read(&path).unwrap(), expected(Pixels::F32(values.to_vec()), 1, [1, 2, 2]));
     }
 
-    let one = images::read(&files.write("one.png", &gray(3, 2, &bytes[..6]))).unwrap();
+    let one = read(&files.write("one.png", &gray(3, 2, &bytes[..6]))).unwrap();
     assert_eq!(one, expected(Pixels::U8(bytes[..6].to_vec()), 1, [1, 2, 3]));
     let rgb = png(png::ColorType::Rgb, png::BitDepth::Eight, 2, 1, &[1, 2, 3, 4, 5, 6]);
-    let color = images::read(&files.write("rgb.png", &rgb)).unwrap();
+    let color = read(&files.write("rgb.png", &rgb)).unwrap();
     assert_eq!(color, expected(Pixels::U8(vec![1, 4, 2, 5, 3, 6]), 1, [3, 1, 2]));
 }
 
@@ -97,14 +102,79 @@ fn a_folder_of_pngs_is_read_in_the_order_of_names() {
     }
     files.write("folder/notes.txt", b"not an image");
     let folder = files.0.path().join("folder");
-    let all = images::read(&folder).unwrap();
+    let all = read(&folder).unwrap();
     assert_eq!(all, RawImages { pixels: Pixels::U8(vec![0, 1, 2]), count: 3, shape: [1, 1, 1] });
     let odd = files.write("folder/3.png", &gray(2, 1, &[1, 1]));
-    let error = images::read(&folder).unwrap_err().to_string();
+    let error = read(&folder).unwrap_err().to_string();
     assert!(error.contains(odd.to_str().unwrap()) && error.contains("must have one size"), "{error}");
     let empty = files.0.path().join("empty");
     fs::create_dir(&empty).unwrap();
     refused(&empty, "holds no .png files");
+}
+
+/// Files larger than what is read at once, and than memory, are read a few images at a time.
+#[test]
+fn images_come_a_few_at_a_time() {
+    let files = Files::new();
+    let bytes: Vec<u8> = (0..20).collect();
+    let singles: Vec<u8> = bytes.iter().flat_map(|&byte| f32::from(byte).to_le_bytes()).collect();
+    for (index, byte) in bytes.iter().enumerate() {
+        files.write(&format!("folder/{index:02}.png"), &gray(1, 1, &[*byte]));
+    }
+    let paths = [
+        files.write("plain", &idx(&[20, 1, 1], &bytes)),
+        files.write("zipped", &gzip(&idx(&[20, 1, 1], &bytes))),
+        files.write("bytes.npy", &npy("|u1", "(20, 1, 1)", &bytes)),
+        files.write("singles.npy", &npy("<f4", "(20, 1, 1)", &singles)),
+        files.0.path().join("folder"),
+    ];
+    for path in paths {
+        let mut images = ImageFile::open(&path, Some([1, 1, 1])).unwrap();
+        assert_eq!((images.count(), images.shape()), (20, [1, 1, 1]));
+        let chunks: Vec<RawImages> = (0..4).map(|_| images.next(7).unwrap()).collect();
+        assert_eq!(chunks.iter().map(|chunk| chunk.count).collect::<Vec<_>>(), [7, 7, 6, 0]);
+        let values = chunks.iter().flat_map(|chunk| match &chunk.pixels {
+            Pixels::U8(pixels) => pixels.iter().map(|&pixel| f32::from(pixel)).collect(),
+            Pixels::F32(values) => values.clone(),
+        });
+        assert_eq!(
+            values.collect::<Vec<f32>>(),
+            singles.as_chunks().0.iter().map(|&v| f32::from_le_bytes(v)).collect::<Vec<_>>()
+        );
+    }
+
+    // 4.7 TB of zeros that take no room on the disk.
+    let huge = files.write("huge", &idx(&[u32::MAX, 28, 40], &[]));
+    fs::File::options().write(true).open(&huge).unwrap().set_len(16 + 1120 * u64::from(u32::MAX)).unwrap();
+    let mut images = ImageFile::open(&huge, None).unwrap();
+    assert_eq!(images.count(), u32::MAX as usize);
+    assert_eq!(
+        images.next(3).unwrap(),
+        RawImages { pixels: Pixels::U8(vec![0; 3 * 1120]), count: 3, shape: [1, 28, 40] }
+    );
+    assert!(
+        images.next(1 << 21).unwrap_err().to_string().contains("at most 1073741824 bytes of pixels are read at once")
+    );
+
+    // An image is named by its place in the file.
+    let input = InputSpec { shape: [1, 1, 1], range: [0.0, 12.0] };
+    let mut images = ImageFile::open(&files.0.path().join("singles.npy"), None).unwrap();
+    images.next_values(10, &input).unwrap();
+    let error = images.next_values(10, &input).unwrap_err().to_string();
+    assert!(error.starts_with("image 13: the value at channel 0, row 0, column 0 is 13,"), "{error}");
+}
+
+/// What a compressed file expands to is refused by its header, before it is paid for; and a file that goes on is noticed.
+#[test]
+fn compressed_files_cost_what_their_header_says() {
+    let files = Files::new();
+    let bomb = files.write("bomb.gz", &gzip(&[&idx(&[1, 2, 2], &[])[..], &vec![0; 64 << 20]].concat()));
+    let shape = ImageFile::open(&bomb, Some([1, 28, 28])).map(drop).unwrap_err().to_string();
+    assert!(shape.contains("images are 1 x 2 x 2"), "{shape}");
+    refused(&bomb, "more than 4 bytes follow the IDX header, which announces 4");
+    let large = files.write("large.png", &gray(4096, 4096, &vec![0; 1 << 24]));
+    let error = ImageFile::open(&large, Some([1, 28, 28])).map(drop).unwrap_err().to_string();
+    assert!(error.contains("images are 1 x 4096 x 4096"), "{error}");
 }
 
 #[test]
@@ -133,7 +203,7 @@ fn unsuitable_and_hostile_files_are_refused() {
         (&idx(&[2, 2, 2], &[0; 7]), "7 bytes follow the IDX header, which announces 8"),
         (&idx(&[2, 2, 2], &[0; 9]), "9 bytes follow the IDX header, which announces 8"),
         (&idx(&[u32::MAX; 4], &[]), "claims 4294967295 images"),
-        (&idx(&[60_000, 28_000, 28], &[]), "at most 1073741824 bytes"),
+        (&idx(&[60_000, 28_000, 28], &[]), "0 bytes follow the IDX header, which announces 47040000000"),
         (&idx(&[4], &[0; 4]), "IDX of 1 dimensions; images have 3"),
         (&[0, 0, 0x0d, 3, 0], "IDX of type 0x0d; only unsigned bytes"),
         (&[0, 0, 8, 200, 0, 0], "truncated inside the IDX header"),
@@ -158,7 +228,7 @@ fn unsuitable_and_hostile_files_are_refused() {
     }
     let absent = files.0.path().join("absent");
     refused(&absent, "cannot read");
-    let shape = images::read_shaped(&files.write("s", &idx(&[1, 2, 3], &[0; 6])), [1, 3, 2]).unwrap_err();
+    let shape = ImageFile::open(&files.write("s", &idx(&[1, 2, 3], &[0; 6])), Some([1, 3, 2])).map(drop).unwrap_err();
     assert!(
         shape.to_string().contains("images are 1 x 2 x 3 (channels x height x width) but the network takes 1 x 3 x 2")
     );

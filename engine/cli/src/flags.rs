@@ -1,5 +1,6 @@
 //! Flags that several commands share.
 
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Result, bail};
@@ -167,6 +168,28 @@ const KERNELS: [(&str, Kernels); 7] = {
         (neon, Kernels::Named(neon)),
     ]
 };
+
+/// How much a file may ask for.
+#[derive(Args)]
+pub struct Limit {
+    /// Refuse an input of more than K images before anything is done with it [default: no limit; memory does not depend on
+    /// the number of images]
+    #[arg(long, value_name = "K")]
+    max_images: Option<usize>,
+}
+
+impl Limit {
+    /// Refuses `path`, which holds `images`, if these are too many.
+    pub fn check(&self, path: &Path, images: usize) -> Result<()> {
+        match self.max_images {
+            Some(most) if images > most => bail!(
+                "{} holds {images} images, and --max-images allows {most}: raise it, or split the images",
+                path.display()
+            ),
+            _ => Ok(()),
+        }
+    }
+}
 
 /// Randomness that tests can repeat. Nothing made with it is secret.
 #[derive(Args, Default)]

@@ -30,6 +30,31 @@ const CHECK_BUDGET: u64 = 1 << 30;
 /// Memory for the operands of a benchmark, ten times the largest.
 const BENCH_BUDGET: u64 = 3 << 30;
 
+/// Keeps a layer of Mesa's Vulkan driver from complaining of a desktop session that is not there.
+///
+/// Mesa installs a Vulkan layer that asks a Wayland desktop which GPU it uses. Without XDG_RUNTIME_DIR, as on a server, the
+/// Wayland library prints an error on stderr each time adapters are listed, and all goes on. Only a variable of the
+/// environment switches the layer off. Nothing here needs its order of GPUs, so the process begins anew with that variable:
+/// a variable cannot be set safely in a process that has threads, nor without unsafe code.
+pub fn quiet_driver() {
+    #[cfg(target_os = "linux")]
+    {
+        use std::os::unix::process::CommandExt;
+        use std::{env, path::Path, process::Command};
+
+        const OFF: &str = "NODEVICE_SELECT";
+        let desktop = env::var_os("XDG_RUNTIME_DIR").is_some_and(|folder| Path::new(&folder).is_absolute());
+        if desktop || env::var_os(OFF).is_some() {
+            return;
+        }
+        let mut arguments = env::args_os();
+        if let (Ok(program), Some(name)) = (env::current_exe(), arguments.next()) {
+            // It returns only if it fails; then the driver complains.
+            let _ = Command::new(program).arg0(name).args(arguments).env(OFF, "1").exec();
+        }
+    }
+}
+
 /// An adapter that can run the kernels, and how long its driver may take to compile one.
 pub struct Choice {
     adapter: Adapter,

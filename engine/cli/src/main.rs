@@ -18,6 +18,7 @@ mod report;
 mod results;
 mod samples;
 mod server;
+mod terminal;
 
 use std::process::ExitCode;
 
@@ -44,18 +45,19 @@ Start here:
 Client and server apart:
   cryptodl plan --model mnist-1 --write-spec mnist.spec
   cryptodl keygen --spec mnist.spec --out keys
-  cryptodl encrypt --secret keys/secret.key --spec mnist.spec \\
+  cryptodl encrypt --secret keys/secret/secret.key --spec mnist.spec \\
       --input digits/ --out digits.ct
-  cryptodl infer --model mnist-1 --eval-key keys/eval.key \\
-      --public keys/public.key --input digits.ct --out scores.ct
-  cryptodl decrypt --secret keys/secret.key --spec mnist.spec \\
+  cryptodl infer --model mnist-1 --eval-key keys/public/eval.key \\
+      --public keys/public/public.key --input digits.ct --out scores.ct
+  cryptodl decrypt --secret keys/secret/secret.key --spec mnist.spec \\
       --input scores.ct --out labels.csv";
 
 fn main() -> ExitCode {
+    gpu::quiet_driver();
     match run(Cli::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {}", explain(&error));
+            eprintln!("error: {}", terminal::printable(&explain(&error)));
             ExitCode::FAILURE
         }
     }

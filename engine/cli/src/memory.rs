@@ -1,11 +1,30 @@
 //! Memory of the machine and of this process.
 
+use std::path::Path;
+
+use anyhow::{Result, ensure};
+
 /// What a computation may take where the system does not tell what is free.
 const BLIND_BUDGET: u64 = 3 << 30;
 
 /// Two thirds of the memory that is free.
 pub fn default_budget() -> u64 {
     kibibytes("/proc/meminfo", "MemAvailable:").map_or(BLIND_BUDGET, |free| free / 3 * 2)
+}
+
+/// Refuses work of which one part takes `bytes` where that is more than may be taken, before any of it is taken. The client spec
+/// in `spec` decides how much it is.
+pub fn afford(bytes: u64, spec: &Path) -> Result<()> {
+    let free = default_budget();
+    ensure!(
+        bytes <= free,
+        "one set of ciphertexts needs {} of memory, and {} may be used here: use a machine with more, or check where {} \
+         comes from",
+        show_size(bytes),
+        show_size(free),
+        spec.display()
+    );
+    Ok(())
 }
 
 /// Most memory that this process has held since it started or [`forget_peak`], where the system tells.
@@ -60,6 +79,13 @@ mod tests {
         assert_eq!(show_size(160), "160 bytes");
         assert_eq!(show_size(368_700), "368.7 kB");
         assert_eq!(show_size(72_253_440), "72.3 MB");
+    }
+
+    #[test]
+    fn what_cannot_be_afforded_is_refused() {
+        let error = afford(u64::MAX, Path::new("large.spec")).unwrap_err().to_string();
+        assert!(error.contains("check where large.spec comes from"), "{error}");
+        afford(1, Path::new("small.spec")).unwrap();
     }
 
     #[test]

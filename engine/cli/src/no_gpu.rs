@@ -14,6 +14,9 @@ use crate::server::Server;
 
 const NONE: &str = "this build has no GPU backend: use --backend cpu, or build with the feature gpu";
 
+/// There is no driver to be quiet.
+pub fn quiet_driver() {}
+
 /// An adapter: there is none.
 pub enum Choice {}
 

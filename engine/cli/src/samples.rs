@@ -5,10 +5,11 @@ use std::path::Path;
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use cryptodl_models::Network;
 use cryptodl_models::data::{self, DatasetId, FetchOptions, Progress, Split};
-use cryptodl_models::images::{self, ImageError};
+use cryptodl_models::images::{self, ImageError, ImageFile};
 use cryptodl_models::network::InputSpec;
 use ndarray::{Array4, ArrayView2, Axis, Slice};
 
+use crate::memory::{self, show_size};
 use crate::progress::Bar;
 
 pub struct Samples {
@@ -109,13 +110,42 @@ pub fn fetch(id: DatasetId, options: &FetchOptions) -> Result<std::path::PathBuf
     Ok(folder)
 }
 
-/// Images from a file or folder, of the shape and range that `input` says.
+/// Images in a file or folder, of the shape that `input` says.
+pub fn open_images(path: &Path, input: &InputSpec) -> Result<ImageFile> {
+    ImageFile::open(path, Some(input.shape)).map_err(|error| named(path, error))
+}
+
+/// All images of a file or folder, of the shape and range that `input` says. What they take is compared with the memory that
+/// is free before they are read: a small compressed file can hold many.
 pub fn read_images(path: &Path, input: &InputSpec) -> Result<Array4<f32>> {
-    let images = images::read_shaped(path, input.shape).and_then(|images| images.to_values(input));
-    images.map_err(|error| match error {
+    let mut images = open_images(path, input)?;
+    let values =
+        images.shape().iter().fold(images.count() as u64, |product, &size| product.saturating_mul(size as u64));
+    // As they are stored, and as numbers.
+    let (needed, free) = (values.saturating_mul(12), memory::default_budget());
+    ensure!(
+        needed <= free,
+        "{} holds {} images, which need {} of memory at once, and {} may be used here: split it, or use `encrypt`, `infer` \
+         and `decrypt`, which take one set after the other",
+        path.display(),
+        images.count(),
+        show_size(needed),
+        show_size(free)
+    );
+    next_values(&mut images, path, usize::MAX, input)
+}
+
+/// The next `count` images, in the range that `input` says.
+pub fn next_values(images: &mut ImageFile, path: &Path, count: usize, input: &InputSpec) -> Result<Array4<f32>> {
+    images.next_values(count, input).map_err(|error| named(path, error))
+}
+
+/// The error with the file that it is about.
+fn named(path: &Path, error: ImageError) -> anyhow::Error {
+    match error {
         unnamed @ (ImageError::Shape { .. } | ImageError::Value { .. }) => {
             anyhow!(unnamed).context(path.display().to_string())
         }
         named => named.into(),
-    })
+    }
 }

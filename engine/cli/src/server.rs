@@ -4,17 +4,48 @@ use std::io::{self, Write};
 
 use anyhow::{Context, Result, bail};
 use cryptodl_core::backend;
-use cryptodl_core::ckks::{Ciphertexts, Params, RelinKey};
+use cryptodl_core::ckks::{Ciphertexts, CiphertextsInfo, Params, RelinKey};
 use cryptodl_cpu::{Cpu, Reference};
 use cryptodl_engine::plan::Program;
-use cryptodl_engine::run::{ComputeReport, Executor, Masks, Progress, RunError};
+use cryptodl_engine::run::{self, ComputeReport, Executor, Masks, Progress, RunError};
 use serde::Serialize;
 
 use crate::flags::{Backend, Execution, Kernels};
 use crate::{explain, gpu, memory};
 
+/// A [`run::Computation`], whatever its backend.
+pub trait Computation {
+    /// As [`run::Computation::push`].
+    fn push(&mut self, set: &[u8]) -> Result<Option<Vec<u8>>, RunError>;
+
+    /// As [`run::Computation::finish`].
+    fn finish(self: Box<Self>) -> Result<(Option<Vec<u8>>, ComputeReport), RunError>;
+}
+
+impl<B: backend::Backend> Computation for run::Computation<'_, B> {
+    fn push(&mut self, set: &[u8]) -> Result<Option<Vec<u8>>, RunError> {
+        run::Computation::push(self, set)
+    }
+
+    fn finish(self: Box<Self>) -> Result<(Option<Vec<u8>>, ComputeReport), RunError> {
+        run::Computation::finish(*self)
+    }
+}
+
 /// An executor, whatever its backend.
 pub trait Server {
+    /// As [`Executor::begin`].
+    fn begin<'a>(
+        &'a self,
+        input: &CiphertextsInfo,
+        eval_key: Option<&RelinKey>,
+        masks: Masks<'a>,
+        progress: &'a (dyn Fn(Progress) + Sync),
+    ) -> Result<Box<dyn Computation + 'a>, RunError>;
+
+    /// As [`Executor::result`].
+    fn result(&self, images: usize) -> CiphertextsInfo;
+
     /// As [`Executor::compute`].
     fn compute(
         &self,
@@ -38,6 +69,20 @@ pub struct Machine {
 }
 
 impl<B: backend::Backend> Server for Executor<B> {
+    fn begin<'a>(
+        &'a self,
+        input: &CiphertextsInfo,
+        eval_key: Option<&RelinKey>,
+        masks: Masks<'a>,
+        progress: &'a (dyn Fn(Progress) + Sync),
+    ) -> Result<Box<dyn Computation + 'a>, RunError> {
+        Ok(Box::new(Executor::begin(self, input, eval_key, masks, progress)?))
+    }
+
+    fn result(&self, images: usize) -> CiphertextsInfo {
+        Executor::result(self, images)
+    }
+
     fn compute(
         &self,
         input: &Ciphertexts,

@@ -2,27 +2,26 @@
 
 use cryptodl_core::backend::packed_row;
 use cryptodl_core::ckks::{
-    Ciphertexts, ClientSpec, Encoder, HEADROOM, MAX_COMPONENTS, Params, Scale, UniformPurpose, UniformSource,
+    Ciphertexts, CiphertextsInfo, ClientSpec, Encoder, HEADROOM, MAX_COMPONENTS, Params, Scale, UniformPurpose,
+    UniformSource,
 };
 use cryptodl_core::ring::{CentredConverter, unpack_row};
 use rayon::prelude::*;
 use zeroize::Zeroizing;
 
-use crate::{ClientError, SecretKey};
+use crate::{ClientError, ScoreUnit, SecretKey};
 
 /// A set is spoilt when more than one slot in so many is beyond [`HEADROOM`] times the calibrated range.
 const SPOILT_SHARE: usize = 10;
-/// Most decimals reported, about what an `f32` holds.
-const MAX_DECIMALS: i32 = 6;
 
 /// What a result says about each image.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Decrypted {
     /// Number of classes.
     pub classes: usize,
-    /// Decimals of the scores: [`score_decimals`] of the spec's noise.
-    pub decimals: u32,
-    /// Scores, image-major `[image][class]`, rounded to `decimals`.
+    /// What the scores are multiples of: what is finer is noise.
+    pub unit: ScoreUnit,
+    /// Scores, image-major `[image][class]`, rounded to `unit`.
     pub scores: Vec<f64>,
     /// The class with the largest score before rounding, the first of equals.
     pub labels: Vec<u32>,
@@ -30,50 +29,90 @@ pub struct Decrypted {
     pub out_of_range: Vec<bool>,
 }
 
-/// Decimals of a score that its noise supports: `floor(-log10(noise))`, 0 to 6. What lies below is noise, which depends on the
-/// secret key and is nobody's business.
-pub fn score_decimals(noise: f64) -> u32 {
-    (-noise.log10()).floor().clamp(0.0, f64::from(MAX_DECIMALS)) as u32
+/// Decryption of the result of a Program, set by set.
+pub struct Decryption<'a> {
+    spec: &'a ClientSpec,
+    decryptor: Decryptor<'a>,
+    /// Sets that are done.
+    sets: usize,
 }
 
-/// Decrypts the result of a Program; `params` is what [`ClientSpec::check`] returned.
+impl<'a> Decryption<'a> {
+    /// Begins to decrypt what `info` describes; `params` is what [`ClientSpec::check`] returned.
+    ///
+    /// # Errors
+    /// A key of other parameters; ciphertexts that are not of the spec's output shape.
+    pub fn new(
+        spec: &'a ClientSpec,
+        params: &'a Params,
+        key: &'a SecretKey,
+        info: &CiphertextsInfo,
+    ) -> Result<Self, ClientError> {
+        if params.spec() != &spec.params {
+            return Err(ClientError::OtherParams { what: "the ring" });
+        }
+        let output = &spec.output;
+        require("values", info.values, info.values == output.classes, || output.classes.to_string())?;
+        require("components", info.components, info.components == output.components, || output.components.to_string())?;
+        require("level", info.level, info.level == output.level, || output.level.to_string())?;
+        Ok(Decryption { spec, decryptor: Decryptor::new(params, key, info, output.scale)?, sets: 0 })
+    }
+
+    /// Nothing of any image yet.
+    fn nothing(&self) -> Decrypted {
+        let (classes, unit) = (self.spec.output.classes, ScoreUnit::of(self.spec));
+        Decrypted { classes, unit, scores: Vec::new(), labels: Vec::new(), out_of_range: Vec::new() }
+    }
+
+    /// What the next set says of its images.
+    ///
+    /// # Errors
+    /// A set of another length, or not canonical; one of which more than a tenth of the slots exceed four times the
+    /// calibrated range in one class, as after a decryption with the wrong key.
+    ///
+    /// # Panics
+    /// After the last set.
+    pub fn next(&mut self, set: &[u8]) -> Result<Decrypted, ClientError> {
+        let (output, n, images) = (&self.spec.output, self.decryptor.params.n(), self.decryptor.info.images);
+        let (index, first) = (self.sets, self.sets * n);
+        assert!(first < images, "no set after the last");
+        self.sets += 1;
+        let slots = self.decryptor.set(index, set)?;
+
+        let bound = HEADROOM * output.range[0].abs().max(output.range[1].abs());
+        let mut decrypted = self.nothing();
+        let unit = decrypted.unit;
+        let count = n.min(images - first);
+        check_set(index, first..first + count, slots.chunks_exact(n), bound)?;
+        for slot in 0..count {
+            let scores = (0..output.classes).map(|class| slots[class * n + slot]);
+            let best = scores.clone().enumerate().rev().max_by(|(_, a), (_, b)| a.total_cmp(b));
+            decrypted.labels.push(best.map_or(0, |(class, _)| class as u32));
+            decrypted.out_of_range.push(scores.clone().any(|score| exceeds(score, bound)));
+            decrypted.scores.extend(scores.map(|score| unit.round(score)));
+        }
+        Ok(decrypted)
+    }
+}
+
+/// Decrypts a result that is all in memory, as [`Decryption`] does set by set.
 ///
 /// # Errors
-/// A key of other parameters; ciphertexts that are not of the spec's output shape, or not canonical; a set of which more than a
-/// tenth of the slots exceed four times the calibrated range in one class, as after a decryption with the wrong key.
+/// As [`Decryption`], or sets of another number.
 pub fn decrypt(
     spec: &ClientSpec,
     params: &Params,
     key: &SecretKey,
     result: &Ciphertexts,
 ) -> Result<Decrypted, ClientError> {
-    if params.spec() != &spec.params {
-        return Err(ClientError::OtherParams { what: "the ring" });
-    }
-    let output = &spec.output;
-    let (classes, images) = (output.classes, result.images);
-    require("values", result.values, result.values == classes, || classes.to_string())?;
-    require("components", result.components, result.components == output.components, || output.components.to_string())?;
-    require("level", result.level, result.level == output.level, || output.level.to_string())?;
-    let sets = decrypt_slots_raw_do_not_return_to_server(params, key, result, output.scale)?;
-
-    let bound = HEADROOM * output.range[0].abs().max(output.range[1].abs());
-    let decimals = score_decimals(output.noise);
-    let unit = 10f64.powi(decimals as i32);
-    let mut decrypted =
-        Decrypted { classes, decimals, scores: Vec::new(), labels: Vec::new(), out_of_range: Vec::new() };
-    for (set, slots) in sets.iter().enumerate() {
-        let first = set * params.n();
-        let count = params.n().min(images - first);
-        check_set(set, first..first + count, slots.chunks_exact(params.n()), bound)?;
-        for slot in 0..count {
-            let scores = (0..classes).map(|class| slots[class * params.n() + slot]);
-            let best = scores.clone().enumerate().rev().max_by(|(_, a), (_, b)| a.total_cmp(b));
-            decrypted.labels.push(best.map_or(0, |(class, _)| class as u32));
-            decrypted.out_of_range.push(scores.clone().any(|score| exceeds(score, bound)));
-            // Adding zero turns -0 into 0.
-            decrypted.scores.extend(scores.map(|score| (score * unit).round() / unit + 0.0));
-        }
+    check_sets(params, result)?;
+    let mut decryption = Decryption::new(spec, params, key, &result.info())?;
+    let mut decrypted = decryption.nothing();
+    for set in &result.sets {
+        let Decrypted { scores, labels, out_of_range, .. } = decryption.next(set)?;
+        decrypted.scores.extend(scores);
+        decrypted.labels.extend(labels);
+        decrypted.out_of_range.extend(out_of_range);
     }
     Ok(decrypted)
 }
@@ -99,8 +138,9 @@ fn exceeds(score: f64, bound: f64) -> bool {
     score.is_nan() || score.abs() > bound
 }
 
-/// All slots of every set, `[value][N]`, unrounded, padding included. They contain the ciphertexts' noise, from which whoever
-/// also has the ciphertexts can compute the secret key (IND-CPA-D): never show them to the server or to anybody else.
+/// All slots of every set, `[value][N]`, unrounded, padding included, wiped when they are dropped. They contain the
+/// ciphertexts' noise, from which whoever also has the ciphertexts can compute the secret key (IND-CPA-D): never show them to
+/// the server or to anybody else.
 ///
 /// # Errors
 /// A key of other parameters; ciphertexts of a shape that cannot be, of the wrong length, or not canonical.
@@ -109,29 +149,14 @@ pub fn decrypt_slots_raw_do_not_return_to_server(
     key: &SecretKey,
     ciphertexts: &Ciphertexts,
     scale: Scale,
-) -> Result<Vec<Vec<f64>>, ClientError> {
-    key.require(params)?;
-    check_shape(params, ciphertexts)?;
-    let decryptor = Decryptor {
-        params,
-        key,
-        layout: ciphertexts,
-        uniform: ciphertexts.seed.map(|seed| UniformSource::new(UniformPurpose::Ciphertext, params, &seed)),
-        centre: params.basis().centred_converter(&params.chain(ciphertexts.level), &[]),
-        encoder: Encoder::new(params.n()),
-        scale,
-    };
-    let sets = ciphertexts.sets.iter().enumerate();
-    sets.map(|(set, bytes)| {
-        let slots: Result<Vec<_>, _> =
-            (0..ciphertexts.values).into_par_iter().map(|value| decryptor.decrypt(set, bytes, value)).collect();
-        Ok(slots?.concat())
-    })
-    .collect()
+) -> Result<Vec<Zeroizing<Vec<f64>>>, ClientError> {
+    check_sets(params, ciphertexts)?;
+    let decryptor = Decryptor::new(params, key, &ciphertexts.info(), scale)?;
+    ciphertexts.sets.iter().enumerate().map(|(index, set)| decryptor.set(index, set)).collect()
 }
 
-fn check_shape(params: &Params, ciphertexts: &Ciphertexts) -> Result<(), ClientError> {
-    let &Ciphertexts { level, values, components, seed, images, ref sets } = ciphertexts;
+fn check_info(params: &Params, info: &CiphertextsInfo) -> Result<(), ClientError> {
+    let &CiphertextsInfo { level, values, components, seed, images } = info;
     let chain = params.chain_len();
     require("level", level, (1..=chain).contains(&level), || format!("1 to {chain}"))?;
     let most = if seed.is_some() { 2 } else { MAX_COMPONENTS };
@@ -139,17 +164,18 @@ fn check_shape(params: &Params, ciphertexts: &Ciphertexts) -> Result<(), ClientE
     if images == 0 {
         return Err(ClientError::NoImages);
     }
-    let expected = images.div_ceil(params.n());
-    require("sets", sets.len(), sets.len() == expected, || format!("{expected} for {images} images"))?;
     // Objects of one seed are numbered in 32 bits.
-    let most = u32::MAX as usize / expected;
-    require("values", values, (1..=most).contains(&values), || format!("1 to {most}"))?;
-    let rows: usize = (0..level).map(|limb| packed_row(params.basis(), limb)).sum();
-    let expected = (ciphertexts.stored_components() * rows).saturating_mul(values);
-    match sets.iter().position(|set| set.len() != expected) {
-        None => Ok(()),
-        Some(set) => Err(ClientError::SetLength { set, actual: sets[set].len(), expected }),
+    let most = u32::MAX as usize / info.sets(params);
+    require("values", values, (1..=most).contains(&values), || format!("1 to {most}"))
+}
+
+fn check_sets(params: &Params, ciphertexts: &Ciphertexts) -> Result<(), ClientError> {
+    let (images, sets) = (ciphertexts.images, ciphertexts.sets.len());
+    if images == 0 {
+        return Err(ClientError::NoImages);
     }
+    let expected = images.div_ceil(params.n());
+    require("sets", sets, sets == expected, || format!("{expected} for {images} images"))
 }
 
 fn require(
@@ -165,7 +191,7 @@ fn require(
 struct Decryptor<'a> {
     params: &'a Params,
     key: &'a SecretKey,
-    layout: &'a Ciphertexts,
+    info: CiphertextsInfo,
     /// Expands component 1 where it did not travel.
     uniform: Option<UniformSource>,
     centre: CentredConverter,
@@ -173,24 +199,54 @@ struct Decryptor<'a> {
     scale: Scale,
 }
 
-impl Decryptor<'_> {
+impl<'a> Decryptor<'a> {
+    fn new(params: &'a Params, key: &'a SecretKey, info: &CiphertextsInfo, scale: Scale) -> Result<Self, ClientError> {
+        key.require(params)?;
+        check_info(params, info)?;
+        Ok(Decryptor {
+            params,
+            key,
+            uniform: info.seed.map(|seed| UniformSource::new(UniformPurpose::Ciphertext, params, &seed)),
+            centre: params.basis().centred_converter(&params.chain(info.level), &[]),
+            encoder: Encoder::new(params.n()),
+            info: info.clone(),
+            scale,
+        })
+    }
+
+    /// All slots of set number `index`, `[value][N]`.
+    fn set(&self, index: usize, bytes: &[u8]) -> Result<Zeroizing<Vec<f64>>, ClientError> {
+        let (n, values) = (self.params.n(), self.info.values);
+        let rows: usize = (0..self.info.level).map(|limb| packed_row(self.params.basis(), limb)).sum();
+        let expected = (self.info.stored_components() * rows).saturating_mul(values);
+        if bytes.len() != expected {
+            return Err(ClientError::SetLength { set: index, actual: bytes.len(), expected });
+        }
+        let mut slots = Zeroizing::new(Vec::new());
+        slots.try_reserve_exact(values * n).map_err(|_| ClientError::OutOfMemory { bytes: 8 * values * n })?;
+        slots.resize(values * n, 0.0);
+        slots
+            .par_chunks_exact_mut(n)
+            .enumerate()
+            .try_for_each(|(value, slots)| self.decrypt(index, bytes, value, slots))?;
+        Ok(slots)
+    }
+
     /// The N slots of value `value` of the set `bytes`.
-    fn decrypt(&self, set: usize, bytes: &[u8], value: usize) -> Result<Vec<f64>, ClientError> {
-        let (n, level) = (self.params.n(), self.layout.level);
+    fn decrypt(&self, set: usize, bytes: &[u8], value: usize, slots: &mut [f64]) -> Result<(), ClientError> {
+        let (n, level) = (self.params.n(), self.info.level);
         let mut residues = Zeroizing::new(vec![0; level * n]);
         for (limb, row) in residues.chunks_exact_mut(n).enumerate() {
             self.phase(set, bytes, value, limb, row)?;
         }
-        let (mut at, mut digits) = (vec![0; level], vec![0; level]);
-        let mut slots: Vec<f64> = (0..n)
-            .map(|j| {
-                at.iter_mut().enumerate().for_each(|(limb, x)| *x = residues[limb * n + j]);
-                self.centre.digits(&at, &mut digits);
-                self.centre.to_f64(&digits)
-            })
-            .collect();
-        self.encoder.decode(&mut slots, self.scale);
-        Ok(slots)
+        let (mut at, mut digits) = (Zeroizing::new(vec![0; level]), Zeroizing::new(vec![0; level]));
+        for (j, slot) in slots.iter_mut().enumerate() {
+            at.iter_mut().enumerate().for_each(|(limb, x)| *x = residues[limb * n + j]);
+            self.centre.digits(&at, &mut digits);
+            *slot = self.centre.to_f64(&digits);
+        }
+        self.encoder.decode(slots, self.scale);
+        Ok(())
     }
 
     /// `sum_t c_t s^t` modulo the prime of `limb`, in coefficient domain.
@@ -198,7 +254,7 @@ impl Decryptor<'_> {
         let table = self.params.basis().table(limb);
         let modulus = table.modulus();
         let mut row = vec![0; sum.len()];
-        for component in (0..self.layout.components).rev() {
+        for component in (0..self.info.components).rev() {
             self.component(set, bytes, value, component, limb, &mut row)?;
             for ((sum, &s), &c) in sum.iter_mut().zip(self.key.row(limb)).zip(&row) {
                 *sum = modulus.add(modulus.mul(*sum, s), c);
@@ -220,13 +276,13 @@ impl Decryptor<'_> {
     ) -> Result<(), ClientError> {
         let modulus = self.params.basis().modulus(limb);
         if let Some(uniform) = self.uniform.as_ref().filter(|_| component == 1) {
-            uniform.fill((set * self.layout.values + value) as u32, limb as u32, modulus, 0, row);
+            uniform.fill((set * self.info.values + value) as u32, limb as u32, modulus, 0, row);
             return Ok(());
         }
         let row_bytes = |limb| packed_row(self.params.basis(), limb);
         let limbs_before: usize = (0..limb).map(row_bytes).sum();
-        let start = component * self.layout.component_bytes(self.params)
-            + self.layout.values * limbs_before
+        let start = component * self.info.component_bytes(self.params)
+            + self.info.values * limbs_before
             + value * row_bytes(limb);
         unpack_row(&bytes[start..][..row_bytes(limb)], modulus.bits(), row);
         let canonical = row.iter().all(|&residue| residue < modulus.value());

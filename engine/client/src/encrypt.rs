@@ -3,7 +3,9 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use cryptodl_core::backend::packed_row;
-use cryptodl_core::ckks::{Ciphertexts, ClientSpec, Encoder, Params, PublicKey, Randomness};
+use cryptodl_core::ckks::{
+    Ciphertexts, CiphertextsInfo, ClientSpec, Encoder, Params, PublicKey, Randomness, SecretStreams,
+};
 use rayon::prelude::*;
 use zeroize::Zeroizing;
 
@@ -19,16 +21,109 @@ pub enum EncryptionKey<'a> {
     Public(&'a PublicKey),
 }
 
-/// Encrypts `count` images. `images` is image-major, each image in channel, row, column order, its values already in the
-/// spec's range; `params` is what [`ClientSpec::check`] returned. The slots that are left over in the last set hold
-/// the value of the range that is nearest to zero.
-///
-/// `progress` is told how many of all ciphertexts are done, from any thread. The result depends on the state of `rng` and not
-/// on the number of threads.
+/// Encryption of a number of images, set by set. The slots that are left over in the last set hold the value of the range that
+/// is nearest to zero. What it gives depends on the state of the randomness and not on the number of threads.
+pub struct Encryption<'a> {
+    spec: &'a ClientSpec,
+    params: &'a Params,
+    encryptor: Encryptor<'a>,
+    encoder: Encoder,
+    streams: SecretStreams,
+    info: CiphertextsInfo,
+    /// Sets that are done.
+    sets: usize,
+}
+
+impl<'a> Encryption<'a> {
+    /// Begins to encrypt `count` images; `params` is what [`ClientSpec::check`] returned. It takes fresh randomness.
+    ///
+    /// # Errors
+    /// A key of another kind or of other parameters; no images, or more than one seed allows; no randomness.
+    ///
+    /// # Panics
+    /// If the spec would not pass [`ClientSpec::check`].
+    pub fn new(
+        spec: &'a ClientSpec,
+        params: &'a Params,
+        key: EncryptionKey<'a>,
+        count: usize,
+        rng: &mut Randomness,
+    ) -> Result<Self, ClientError> {
+        if params.spec() != &spec.params {
+            return Err(ClientError::OtherParams { what: "the ring" });
+        }
+        let values: usize = spec.input.shape.iter().product();
+        if count == 0 {
+            return Err(ClientError::NoImages);
+        }
+        // Objects of one seed are numbered in 32 bits.
+        let allowed = (u32::MAX as usize / values).saturating_mul(params.n());
+        if count > allowed {
+            return Err(ClientError::TooManyImages { count, allowed });
+        }
+        let encryptor = Encryptor::new(spec, params, key, rng)?;
+        let info =
+            CiphertextsInfo { level: spec.input.level, values, components: 2, seed: encryptor.seed(), images: count };
+        let (encoder, streams) = (Encoder::new(params.n()), rng.streams());
+        Ok(Encryption { spec, params, encryptor, encoder, streams, info, sets: 0 })
+    }
+
+    /// What the sets are.
+    pub fn info(&self) -> &CiphertextsInfo {
+        &self.info
+    }
+
+    /// Images of the next set: N, fewer in the last set, 0 after it.
+    pub fn next_images(&self) -> usize {
+        (self.info.images - self.info.images.min(self.sets * self.params.n())).min(self.params.n())
+    }
+
+    /// Replaces `set` by the encryption of the next [`Self::next_images`] images, image-major, each in channel, row, column
+    /// order, with values in the spec's range.
+    ///
+    /// `progress` is told how many of all ciphertexts are done, from any thread.
+    ///
+    /// # Errors
+    /// Another number of values; a pixel that is out of range (by more than the rounding of an `f32`), infinite or not a
+    /// number; no memory.
+    pub fn next(
+        &mut self,
+        images: &[f32],
+        set: &mut Vec<u8>,
+        progress: &(dyn Fn(usize, usize) + Sync),
+    ) -> Result<(), ClientError> {
+        let Encryption { spec, params, encryptor, encoder, streams, info, sets } = &*self;
+        let (values, n) = (info.values, params.n());
+        check_images(spec, images, sets * n, self.next_images())?;
+        // A hostile spec can ask for more than there is.
+        let len = info.set_bytes(params);
+        set.clear();
+        set.try_reserve_exact(len).map_err(|_| ClientError::OutOfMemory { bytes: len })?;
+        set.resize(len, 0);
+        let [low, high] = spec.input.range;
+        let padding = 0f64.clamp(low, high);
+        let (scale, _) = spec.input.encoding();
+        let first = sets * values;
+        let (done, total) = (AtomicUsize::new(first), info.sets(params) * values);
+        rows_by_value(set, params, info).into_par_iter().enumerate().for_each(|(value, rows)| {
+            let object = first + value;
+            let mut message = Zeroizing::new(vec![padding; n]);
+            for (slot, image) in message.iter_mut().zip(images.chunks_exact(values)) {
+                *slot = f64::from(image[value]);
+            }
+            encoder.encode(&mut message, scale);
+            encryptor.encrypt(object as u32, &message, &mut streams.stream(object as u64), rows);
+            progress(done.fetch_add(1, Ordering::Relaxed) + 1, total);
+        });
+        self.sets += 1;
+        Ok(())
+    }
+}
+
+/// Encrypts `count` images that are all in memory, as [`Encryption`] does set by set.
 ///
 /// # Errors
-/// A key of another kind or of other parameters; no images, or not `count` of the spec's size; a pixel that is out of range
-/// (by more than the rounding of an `f32`), infinite or not a number; no randomness.
+/// As [`Encryption`], or not `count` images of the spec's size.
 ///
 /// # Panics
 /// If the spec would not pass [`ClientSpec::check`].
@@ -41,64 +136,42 @@ pub fn encrypt(
     rng: &mut Randomness,
     progress: &(dyn Fn(usize, usize) + Sync),
 ) -> Result<Ciphertexts, ClientError> {
-    if params.spec() != &spec.params {
-        return Err(ClientError::OtherParams { what: "the ring" });
+    let mut encryption = Encryption::new(spec, params, key, count, rng)?;
+    let values = encryption.info.values;
+    check_size(images, count, values)?;
+    let mut sets = Vec::new();
+    for images in images.chunks(params.n() * values) {
+        let mut set = Vec::new();
+        encryption.next(images, &mut set, progress)?;
+        sets.push(set);
     }
-    check_images(spec, params, images, count)?;
-    let encryptor = Encryptor::new(spec, params, key, rng)?;
-    let (encoder, streams) = (Encoder::new(params.n()), rng.streams());
-
-    let (values, level, seed) = (spec.input.shape.iter().product(), spec.input.level, encryptor.seed());
-    let mut ciphertexts = Ciphertexts { level, values, components: 2, seed, images: count, sets: Vec::new() };
-    let [low, high] = spec.input.range;
-    let padding = 0f64.clamp(low, high);
-    let (scale, _) = spec.input.encoding();
-    let total = count.div_ceil(params.n()) * values;
-    let done = AtomicUsize::new(0);
-    for (set, images) in images.chunks(params.n() * values).enumerate() {
-        // A hostile spec can ask for more than there is.
-        let (mut bytes, len) = (Vec::new(), ciphertexts.set_bytes(params));
-        bytes.try_reserve_exact(len).map_err(|_| ClientError::OutOfMemory { bytes: len })?;
-        bytes.resize(len, 0);
-        rows_by_value(&mut bytes, params, &ciphertexts).into_par_iter().enumerate().for_each(|(value, rows)| {
-            let object = set * values + value;
-            let mut message = Zeroizing::new(vec![padding; params.n()]);
-            for (slot, image) in message.iter_mut().zip(images.chunks_exact(values)) {
-                *slot = f64::from(image[value]);
-            }
-            encoder.encode(&mut message, scale);
-            encryptor.encrypt(object as u32, &message, &mut streams.stream(object as u64), rows);
-            progress(done.fetch_add(1, Ordering::Relaxed) + 1, total);
-        });
-        ciphertexts.sets.push(bytes);
-    }
-    Ok(ciphertexts)
+    Ok(Ciphertexts::new(encryption.info(), sets))
 }
 
-fn check_images(spec: &ClientSpec, params: &Params, images: &[f32], count: usize) -> Result<(), ClientError> {
+fn check_size(images: &[f32], count: usize, pixels: usize) -> Result<(), ClientError> {
+    match count.checked_mul(pixels) {
+        Some(len) if len == images.len() => Ok(()),
+        _ => Err(ClientError::ImageSize { count, pixels, actual: images.len() }),
+    }
+}
+
+/// Checks `count` images, of which the first has number `first`.
+fn check_images(spec: &ClientSpec, images: &[f32], first: usize, count: usize) -> Result<(), ClientError> {
     let pixels: usize = spec.input.shape.iter().product();
-    if count == 0 {
-        return Err(ClientError::NoImages);
-    }
-    // Objects of one seed are numbered in 32 bits.
-    let allowed = (u32::MAX as usize / pixels).saturating_mul(params.n());
-    if count > allowed {
-        return Err(ClientError::TooManyImages { count, allowed });
-    }
-    if Some(images.len()) != count.checked_mul(pixels) {
-        return Err(ClientError::ImageSize { count, pixels, actual: images.len() });
-    }
+    check_size(images, count, pixels)?;
     let [low, high] = spec.input.range;
     let slack = 4.0 * f64::from(f32::EPSILON) * low.abs().max(high.abs());
     let allowed = low - slack..=high + slack;
     match images.iter().position(|&value| !allowed.contains(&f64::from(value))) {
         None => Ok(()),
-        Some(i) => Err(ClientError::Pixel { image: i / pixels, pixel: i % pixels, value: images[i], low, high }),
+        Some(i) => {
+            Err(ClientError::Pixel { image: first + i / pixels, pixel: i % pixels, value: images[i], low, high })
+        }
     }
 }
 
 /// The packed rows of every value of a set, `[stored component][limb]`; in the set they lie `[component][limb][value]`.
-fn rows_by_value<'a>(set: &'a mut [u8], params: &Params, layout: &Ciphertexts) -> Vec<Vec<&'a mut [u8]>> {
+fn rows_by_value<'a>(set: &'a mut [u8], params: &Params, layout: &CiphertextsInfo) -> Vec<Vec<&'a mut [u8]>> {
     let mut by_value: Vec<Vec<_>> = (0..layout.values).map(|_| Vec::new()).collect();
     let mut rest = set;
     for limb in (0..layout.stored_components()).flat_map(|_| 0..layout.level) {

@@ -102,12 +102,12 @@ pub enum ClientError {
         /// The prime.
         q: u32,
     },
-    /// No room for the ciphertexts.
+    /// No room for one set.
     #[error(
-        "no memory for {bytes} bytes of ciphertexts: encrypt fewer images at a time, or check where the spec comes from"
+        "no memory for {bytes} bytes of one ciphertext set: use a machine with more, or check where the spec comes from"
     )]
     OutOfMemory {
-        /// Bytes of one set.
+        /// Bytes of one set, or of its slots.
         bytes: usize,
     },
     /// A result that cannot be a result.

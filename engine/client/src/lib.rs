@@ -9,11 +9,13 @@ mod encrypt;
 mod encryptor;
 mod error;
 mod keygen;
+mod scores;
 mod secret_key;
 
 pub mod wire;
 
-pub use decrypt::{Decrypted, decrypt, decrypt_slots_raw_do_not_return_to_server, score_decimals};
-pub use encrypt::{EncryptionKey, encrypt};
+pub use decrypt::{Decrypted, Decryption, decrypt, decrypt_slots_raw_do_not_return_to_server};
+pub use encrypt::{Encryption, EncryptionKey, encrypt};
 pub use error::ClientError;
+pub use scores::ScoreUnit;
 pub use secret_key::SecretKey;

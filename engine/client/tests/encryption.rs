@@ -5,8 +5,8 @@ mod common;
 use std::sync::Mutex;
 
 use common::*;
-use cryptodl_client::{ClientError, EncryptionKey, SecretKey, decrypt, encrypt, score_decimals};
-use cryptodl_core::ckks::{ClientSpec, EncryptionKind, Params, Randomness, Scale, rerandomise};
+use cryptodl_client::{ClientError, EncryptionKey, ScoreUnit, SecretKey, decrypt, encrypt};
+use cryptodl_core::ckks::{ClientSpec, EncryptionKind, Params, Randomness, Scale, noise, rerandomise};
 use cryptodl_core::ring::Modulus;
 
 const KINDS: [EncryptionKind; 2] = [EncryptionKind::Secret, EncryptionKind::Public];
@@ -38,16 +38,16 @@ fn secure_parameters_with_both_keys_and_the_systems_randomness() {
             let decrypted = decrypt(&spec, &params, &secret, &ciphertexts).unwrap();
             assert_eq!((decrypted.scores.len(), decrypted.labels.len()), (images.len(), count));
             assert!(decrypted.out_of_range.iter().all(|&out| !out));
-            assert_eq!(decrypted.decimals, 4);
-            let unit = 10f64.powi(decrypted.decimals as i32);
+            let unit = decrypted.unit.value();
+            assert!(decrypted.unit == ScoreUnit::of(&spec) && unit <= 0.02, "{unit}");
             for ((score, image), label) in
                 decrypted.scores.chunks_exact(3).zip(images.chunks_exact(3)).zip(&decrypted.labels)
             {
                 for (score, value) in score.iter().zip(image) {
-                    // Half a unit of the last decimal, and 26 deviations of the noise 2^11.9 / 2^25: at slot k it is
+                    // Half a unit, and 26 deviations of the noise 2^11.9 / 2^25: at slot k it is
                     // a rounding times s_k, whose tail is that of a product of two normal numbers.
-                    assert!((score - f64::from(*value)).abs() < 0.5 / unit + 0.003, "{score} for {value}");
-                    assert!((score * unit - (score * unit).round()).abs() < 1e-6, "{score} is rounded");
+                    assert!((score - f64::from(*value)).abs() < 0.5 * unit + 0.003, "{score} for {value}");
+                    assert!((score / unit - (score / unit).round()).abs() < 1e-6, "{score} is rounded");
                 }
                 let largest = image.iter().copied().fold(f32::MIN, f32::max);
                 assert!(largest - image[*label as usize] < 0.006, "label {label} of {image:?}");
@@ -228,12 +228,33 @@ fn outliers_are_marked_and_spoilt_sets_refused() {
     assert_eq!(error, expected);
 }
 
+/// A stranger's spec may state any noise: scores show no digit of what masks and division leave in them.
 #[test]
-fn decimals_follow_the_noise() {
-    let expected = [(0.0, 6), (1e-9, 6), (0.0009, 3), (0.001, 3), (0.02, 1), (0.5, 0), (7.0, 0), (f64::INFINITY, 0)];
-    for (noise, decimals) in expected {
-        assert_eq!(score_decimals(noise), decimals, "noise {noise}");
-    }
+fn a_spec_that_denies_its_noise_gets_no_noise_to_see() {
+    let mut spec = spec(1024, 2, 0, 2, EncryptionKind::Secret);
+    let unit = |noise: f64, spec: &mut ClientSpec| {
+        spec.output.noise = noise;
+        ScoreUnit::of(spec).value()
+    };
+    let least = unit(1e-300, &mut spec);
+    let own = noise::rerandomise(1024, 2).plus(noise::divide(1024, 2)).rms / spec.output.scale.value();
+    assert!(least >= 8.0 * own && least < 20.0 * own, "{least} for a noise of {own}");
+    assert_eq!(unit(0.0, &mut spec), least);
+    assert_eq!(unit(0.03, &mut spec), 0.5);
+    assert_eq!(unit(2.0, &mut spec), 20.0);
+
+    // Freshly encrypted numbers have less noise than a masked result; still none of it is to be seen.
+    spec.output.noise = 1e-300;
+    let secret = secret(&spec, 5);
+    let images = [0.25, 0.75];
+    let key = EncryptionKey::Secret(&secret);
+    let results = (0..20).map(|seed| {
+        let mut rng = rng(seed, "encrypt");
+        let ciphertexts = encrypt(&spec, secret.params(), key, &images, 1, &mut rng, &|_, _| ()).unwrap();
+        decrypt(&spec, secret.params(), &secret, &ciphertexts).unwrap().scores
+    });
+    let results: Vec<_> = results.collect();
+    assert!(results.iter().all(|scores| scores == &results[0]), "{results:?}");
 }
 
 /// `[limb][component][N]` of two values, combined limb by limb.

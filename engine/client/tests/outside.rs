@@ -1,16 +1,19 @@
-//! A program that knows only `docs/format.md` decrypts a result: `tests/outside/decrypt.py`. Needs `python3`.
+//! Programs that know only `docs/format.md` decrypt a result and encrypt images with either key: `tests/outside`. Needs
+//! `python3`.
 
-use std::path::Path;
-use std::process::Command;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
 
 use cryptodl_client::wire::write_secret_key;
-use cryptodl_client::{SecretKey, decrypt};
+use cryptodl_client::{ScoreUnit, SecretKey, decrypt, decrypt_slots_raw_do_not_return_to_server};
 use cryptodl_core::ckks::{
     Ciphertexts, ClientSpec, Digest, Encoder, EncryptionKind, InputLayout, OutputLayout, Params, ParamsSpec,
-    Randomness, Scale, SecurityLevel, UniformPurpose, UniformSource,
+    Randomness, Scale, SecurityLevel, UniformPurpose, UniformSource, noise,
 };
 use cryptodl_core::ring::{NttTable, ntt_primes, pack_row, packed_row_len};
-use cryptodl_core::wire::{Binding, CiphertextLayout, write_ciphertexts, write_client_spec};
+use cryptodl_core::wire::{
+    Binding, CiphertextLayout, read_ciphertexts, write_ciphertexts, write_client_spec, write_public_key,
+};
 
 const N: usize = 4096;
 
@@ -80,10 +83,91 @@ fn pack(table: &NttTable, row: &[u32]) -> Vec<u8> {
     packed
 }
 
+fn there_is_python() -> bool {
+    let found = Command::new("python3").arg("--version").output().is_ok();
+    if !found {
+        eprintln!("not tested: there is no python3");
+    }
+    found
+}
+
+/// Runs a program of `tests/outside`.
+fn outside(program: &str, arguments: &[PathBuf]) -> Output {
+    let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/outside").join(program);
+    let output = Command::new("python3").arg("-B").arg(program).args(arguments).output().expect("python3 runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    output
+}
+
+/// Both encryptions as the page describes them: the files are read, the slots are the pixels, and the noise is what the page
+/// says, neither more nor less.
+#[test]
+fn a_program_written_from_the_format_description_encrypts() {
+    if !there_is_python() {
+        return;
+    }
+    for (encryption, level) in [(EncryptionKind::Secret, 2), (EncryptionKind::Public, 1)] {
+        let mut spec = spec();
+        // A level below the chain's length, so that limbs which take no part lie before the special ones.
+        let primes = ntt_primes(N, 30, 3).expect("such primes exist");
+        (spec.params.primes, spec.params.special_primes) = (primes[1..].to_vec(), primes[..1].to_vec());
+        (spec.encryption, spec.output.level) = (encryption, 2);
+        (spec.input.level, spec.input.shape, spec.input.range) = (level, [1, 1, 2], [0.25, 1.0]);
+        let params = spec.check().expect("a valid spec");
+        let mut rng = Randomness::insecure_from_seed_for_tests(2, "outside");
+        let key = SecretKey::generate(&params, &mut rng);
+        let public = key.public_key(&mut rng).expect("a key");
+
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let files = ["key", "client.spec", "images.json", "images.enc"].map(|name| folder.path().join(name));
+        let create = |i: usize| std::fs::File::create(&files[i]).expect("a writable folder");
+        let binding = Binding { program: spec.program, params: &params };
+        match encryption {
+            EncryptionKind::Secret => write_secret_key(create(0), spec.program, &key).expect("written"),
+            EncryptionKind::Public => write_public_key(create(0), &binding, &public).expect("written"),
+        }
+        write_client_spec(create(1), &spec).expect("written");
+        let images = N + 3;
+        let pixel = |image: usize, value: usize| 0.25 + ((image * 7 + value * 5) % 64) as f64 / 128.0;
+        let rows: Vec<String> = (0..images).map(|i| format!("[{}, {}]", pixel(i, 0), pixel(i, 1))).collect();
+        std::fs::write(&files[2], format!("[{}]", rows.join(","))).expect("written");
+        outside("encrypt.py", &files);
+
+        let file = std::fs::File::open(&files[3]).expect("written");
+        let ciphertexts = read_ciphertexts(file, &binding, &CiphertextLayout::input(&spec)).expect("a valid file");
+        let sets = decrypt_slots_raw_do_not_return_to_server(&params, &key, &ciphertexts, spec.input.scale).unwrap();
+        let mut squares = 0.0;
+        for (set, slots) in sets.iter().enumerate() {
+            for (i, slot) in slots.iter().enumerate() {
+                let (image, value) = (set * N + i % N, i / N);
+                let expected = if image < images { pixel(image, value) } else { 0.25 };
+                squares += (slot - expected).powi(2);
+            }
+        }
+        let measured = (squares / (4 * N) as f64).sqrt() * spec.input.scale.value();
+        // The formulas of the page.
+        let n = N as f64;
+        let (error, half, secret) = (10.5 * (2.0 * n - 1.0), (2.0 * n - 1.0) / 12.0, 2.0 / 3.0 * (2.0 * n - 1.0));
+        let documented = match encryption {
+            EncryptionKind::Secret => (error + half).sqrt(),
+            EncryptionKind::Public => {
+                let p = f64::from(spec.params.special_primes[0]);
+                (half * (2.0 + secret) + error * (2.0 * secret + 1.0) / (p * p)).sqrt()
+            }
+        };
+        let predicted = match encryption {
+            EncryptionKind::Secret => noise::fresh_secret(N),
+            EncryptionKind::Public => noise::fresh_public(N, params.log_p()),
+        };
+        assert!((documented / predicted.rms - 1.0).abs() < 1e-6, "{documented} against {}", predicted.rms);
+        // 16,384 slots: the deviation of their root mean square is about one in a hundred.
+        assert!((measured / documented - 1.0).abs() < 0.06, "{encryption:?}: {measured} against {documented}");
+    }
+}
+
 #[test]
 fn a_program_written_from_the_format_description_decrypts() {
-    if Command::new("python3").arg("--version").output().is_err() {
-        eprintln!("not tested: there is no python3");
+    if !there_is_python() {
         return;
     }
     let spec = spec();
@@ -92,17 +176,15 @@ fn a_program_written_from_the_format_description_decrypts() {
     let result = result(&spec, &params, &key, N + 5);
     let ours = decrypt(&spec, &params, &key, &result).expect("a valid result");
 
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
-    let files = ["secret.key", "client.spec", "result"].map(|name| folder.join(name));
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let files = ["secret.key", "client.spec", "result"].map(|name| folder.path().join(name));
     let create = |i: usize| std::fs::File::create(&files[i]).expect("a writable folder");
     let binding = Binding { program: spec.program, params: &params };
     write_secret_key(create(0), spec.program, &key).expect("written");
     write_client_spec(create(1), &spec).expect("written");
     write_ciphertexts(create(2), &binding, &CiphertextLayout::result(&spec), &result).expect("written");
-    let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/outside/decrypt.py");
-    let output = Command::new("python3").arg(program).args(&files).output().expect("python3 runs");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-
+    let output = outside("decrypt.py", &files);
+    let unit = ScoreUnit::of(&spec).value();
     let theirs = String::from_utf8(output.stdout).expect("text");
     let lines: Vec<&str> = theirs.lines().skip(1).collect();
     assert_eq!(lines.len(), result.images);
@@ -111,7 +193,10 @@ fn a_program_written_from_the_format_description_decrypts() {
         assert_eq!(fields[..2], [image as f64, f64::from(ours.labels[image])]);
         for (value, theirs) in fields[2..].iter().enumerate() {
             assert_eq!(*theirs, ours.scores[image * spec.output.classes + value]);
-            assert!((theirs - score(image, value)).abs() < 0.006, "image {image}, class {value}: {theirs}");
+            assert!(
+                (theirs - score(image, value)).abs() < 0.004 + 0.5 * unit,
+                "image {image}, class {value}: {theirs}"
+            );
         }
     }
 }

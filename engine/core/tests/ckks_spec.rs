@@ -98,7 +98,7 @@ fn hostile_specs_are_refused_by_name() {
         (|s| s.output.level = 2, "output.scale = 2^70.0 is not allowed: 4 times the range needs 77.6 bits"),
         (|s| s.output.range = [0.0, 1e6], "4 times the range needs 91.9 bits at this scale, of 89.0"),
         (|s| s.output.range = [f64::NEG_INFINITY, 0.0], "output.range"),
-        (|s| s.output.noise = f64::NAN, "output.noise = NaN is not allowed: a finite number"),
+        (|s| s.output.noise = f64::NAN, "output.noise = NaN is not allowed: a number from 0 to 1000000"),
         (|s| s.output.noise = -1.0, "output.noise = -1"),
         (|s| s.relin.as_mut().unwrap().level = 0, "relin.level = 0 is not allowed: 1 to 3"),
         (|s| s.relin.as_mut().unwrap().level = 4, "relin.level = 4"),

@@ -125,6 +125,14 @@ pub fn choose(request: &AdapterRequest) -> Result<Adapter, GpuError> {
     found.swap_remove(0).if_usable()
 }
 
+/// Largest page that kernels can index: 2^31 words. An index has 32 bits, and sums of indices must not overflow either.
+const MAX_PAGE_BYTES: u64 = 4 << 31;
+
+/// The largest page of a device. Metal binds as much as the machine has memory, which can be more than kernels can index.
+fn page_bytes(limits: &wgpu::Limits) -> u64 {
+    limits.max_storage_buffer_binding_size.min(limits.max_buffer_size).min(MAX_PAGE_BYTES)
+}
+
 impl AdapterInfo {
     fn new(index: usize, adapter: &wgpu::Adapter) -> Self {
         let (info, limits, features) = (adapter.get_info(), adapter.limits(), adapter.features());
@@ -133,7 +141,7 @@ impl AdapterInfo {
             _ => AdapterKind::Hardware,
         };
         let limits = AdapterLimits {
-            page_bytes: limits.max_storage_buffer_binding_size.min(limits.max_buffer_size),
+            page_bytes: page_bytes(&limits),
             workgroup_bytes: limits.max_compute_workgroup_storage_size,
             workgroup_size: limits.max_compute_invocations_per_workgroup.min(limits.max_compute_workgroup_size_x),
             groups: limits.max_compute_workgroups_per_dimension,
@@ -281,6 +289,19 @@ fn enumerate() -> Vec<Adapter> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A 32-bit index of a word reaches 16 GiB, and was truncated beyond.
+    #[test]
+    fn pages_are_no_larger_than_kernels_can_index() {
+        let bytes = |most: u64| {
+            let limits = wgpu::Limits::default();
+            page_bytes(&wgpu::Limits { max_storage_buffer_binding_size: most, max_buffer_size: most, ..limits })
+        };
+        assert_eq!(bytes(1 << 27), 1 << 27);
+        for most in [17 << 30, 96 << 30, u64::MAX] {
+            assert!(bytes(most) / 4 <= 1 << 31, "{most}");
+        }
+    }
 
     #[test]
     fn every_limit_that_is_too_small_is_named() {

@@ -138,7 +138,8 @@ impl Pipelines {
     }
 }
 
-/// Does `work` for all `units` on a device called `name`, so many at a time, in threads of their own. The first error ends it.
+/// Does `work` for all `units` on a device called `name`, so many at a time, in threads of their own. After an error no further work
+/// begins; what has begun is waited for, because a driver must not be left while it compiles, unless that takes too long.
 pub(super) fn watched<D: Send + Sync + 'static, T: Send + 'static>(
     device: &Arc<D>,
     name: &str,
@@ -153,13 +154,13 @@ pub(super) fn watched<D: Send + Sync + 'static, T: Send + 'static>(
     }
     let total = units.len();
     let queue: Arc<Mutex<VecDeque<_>>> = Arc::new(Mutex::new(units.into_iter().enumerate().collect()));
+    let next = |queue: &Mutex<VecDeque<_>>| queue.lock().expect("no code panics while it takes a kernel").pop_front();
     let (sender, events) = mpsc::channel();
-    for _ in 0..workers.min(total) {
+    let start = |_| {
         let (device, queue, sender) = (Arc::clone(device), Arc::clone(&queue), sender.clone());
-        let next = move || queue.lock().expect("no code panics while it takes a kernel").pop_front();
-        // Once nobody listens any more, the kernel in hand is the last.
+        // Nobody listens any more once a kernel took too long.
         let compile = move || {
-            while let Some((index, unit)) = next() {
+            while let Some((index, unit)) = next(&queue) {
                 if sender.send(Event::Begins(index, unit)).is_err() {
                     return;
                 }
@@ -168,32 +169,45 @@ pub(super) fn watched<D: Send + Sync + 'static, T: Send + 'static>(
                 }
             }
         };
-        thread::Builder::new().stack_size(STACK_BYTES).spawn(compile).expect("a thread for the driver's compiler");
-    }
+        thread::Builder::new().stack_size(STACK_BYTES).spawn(compile).expect("a thread for the driver's compiler")
+    };
+    let threads: Vec<_> = (0..workers.min(total)).map(start).collect();
     drop(sender);
 
     let mut running: Vec<(usize, Unit, Instant)> = Vec::new();
     let mut done = Vec::new();
-    while done.len() < total {
+    let mut failed = None;
+    loop {
         let left = running.first().map_or(watch.limit, |(_, _, since)| watch.limit.saturating_sub(since.elapsed()));
         match events.recv_timeout(left) {
             Ok(Event::Begins(index, unit)) => running.push((index, unit, Instant::now())),
             Ok(Event::Ends(index, result)) => {
                 let place = running.iter().position(|&(of, ..)| of == index).expect("what ends has begun");
                 let (_, unit, _) = running.remove(place);
-                done.push((unit, result?));
+                match result {
+                    Ok(made) => done.push((unit, made)),
+                    Err(error) => {
+                        queue.lock().expect("no code panics while it takes a kernel").clear();
+                        failed.get_or_insert(error);
+                    }
+                }
             }
             Err(RecvTimeoutError::Timeout) => {
                 if let Some((_, unit, _)) = running.first() {
+                    queue.lock().expect("no code panics while it takes a kernel").clear();
                     return Err(too_slow(name, unit, watch.limit));
                 }
             }
-            Err(RecvTimeoutError::Disconnected) => panic!("a thread that compiled kernels has panicked"),
+            Err(RecvTimeoutError::Disconnected) => break,
         }
         let kernel = running.first().map(|(_, unit, _)| unit.kernel.name);
         (watch.progress)(&Compiling { kernel, done: done.len(), total });
     }
-    Ok(done)
+    // The threads hold the device: it must not be theirs to close while this process ends.
+    for thread in threads {
+        thread.join().expect("compiling does not panic");
+    }
+    failed.map_or(Ok(done), Err)
 }
 
 fn too_slow(device: &str, unit: &Unit, limit: Duration) -> BackendError {

@@ -64,7 +64,8 @@ impl GpuTensor {
         let Shape { values, components, lanes, .. } = self.shape;
         let dense = View::dense(values as u32, components as u32, lanes as u32);
         let first = (limb % self.limbs_per_page) * self.shape.limb_len();
-        View { base: (first + (value * components + component) * lanes + lane) as u32, ..dense }
+        let base = first + (value * components + component) * lanes + lane;
+        View { base: u32::try_from(base).expect("a page has at most 2^31 words"), ..dense }
     }
 
     /// The position of the first limb of the page that holds `limb`.

@@ -1,6 +1,6 @@
 //! Why a network cannot be planned.
 
-use cryptodl_core::ckks::ParamsError;
+use cryptodl_core::ckks::{ParamsError, SpecError};
 
 /// Planner errors; each says what would help.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -36,6 +36,18 @@ pub enum PlanError {
     StaleCalibration {
         /// Where it differs.
         place: String,
+    },
+    /// The network is too large to be planned.
+    #[error("the network is too large: {what} is {found}, and at most {limit} is supported. What would help: {help}")]
+    TooLarge {
+        /// What is counted.
+        what: String,
+        /// How many there are, or how many there were when counting ended.
+        found: u64,
+        /// How many there may be.
+        limit: u64,
+        /// What to change.
+        help: &'static str,
     },
     /// A pinned choice is out of range.
     #[error("{what} = {value} is not allowed: {allowed}")]
@@ -80,6 +92,9 @@ pub enum PlanError {
     /// Parameters refused.
     #[error(transparent)]
     Params(#[from] ParamsError),
+    /// A Program that its clients would refuse.
+    #[error("no client would accept this network's client.spec: {0}")]
+    Spec(#[from] SpecError),
     /// A map beyond the kernels' exactness bounds.
     #[error("layer {layer}: {source}")]
     Map {

@@ -4,6 +4,7 @@
 
 use cryptodl_models::network::{Histogram, Layer, LayerOp, Network, Shape};
 
+use super::limits::{Merging, Weights};
 use super::{Geometry, PlanError, RealMap};
 
 /// A polynomial activation as the model file states it.
@@ -31,16 +32,18 @@ pub struct FoldedStage {
 /// Folds `network`.
 ///
 /// # Errors
-/// A network that ends with an activation.
+/// A network that ends with an activation, or has too many weights.
 pub fn fold(network: &Network) -> Result<Vec<FoldedStage>, PlanError> {
     let mut stages = Vec::new();
     let mut run: Vec<RealMap> = Vec::new();
+    let mut weights = Weights::default();
+    let mut merging = Merging::default();
     for layer in &network.layers {
         match &layer.op {
             LayerOp::Flatten | LayerOp::Identity | LayerOp::Dropout => {}
             LayerOp::Polynomial { coefficients, inputs } => {
                 if run.is_empty() {
-                    run.push(per_channel(layer, &[1.0], &[0.0]));
+                    run.push(per_channel(layer, &[1.0], &[0.0], &mut weights)?);
                 }
                 let inputs = inputs.as_ref().ok_or_else(|| PlanError::MissingCalibration {
                     layer: layer.name.clone(),
@@ -66,14 +69,16 @@ pub fn fold(network: &Network) -> Result<Vec<FoldedStage>, PlanError> {
                         rename(&mut map, layer);
                         run.push(map);
                     }
-                    None => run.push(per_channel(layer, &factor, &shift)),
+                    None => run.push(per_channel(layer, &factor, &shift, &mut weights)?),
                 }
             }
             LayerOp::AvgPool2d { kernel, stride } => {
                 let weight = 1.0 / (kernel[0] * kernel[1]) as f64;
-                push_pool(&mut run, pool(layer, *kernel, *stride, weight));
+                push_pool(&mut run, pool(layer, *kernel, *stride, weight, &mut weights)?, &mut merging);
             }
-            LayerOp::SumPool2d { kernel, stride } => push_pool(&mut run, pool(layer, *kernel, *stride, 1.0)),
+            LayerOp::SumPool2d { kernel, stride } => {
+                push_pool(&mut run, pool(layer, *kernel, *stride, 1.0, &mut weights)?, &mut merging);
+            }
             LayerOp::Conv2d { weight, bias, stride, padding } => {
                 let (channels, _, rows, columns) = weight.dim();
                 let geometry = Geometry {
@@ -84,6 +89,7 @@ pub fn fold(network: &Network) -> Result<Vec<FoldedStage>, PlanError> {
                     padding: *padding,
                     groups: 1,
                 };
+                weights.add(&layer.name, &geometry)?;
                 run.push(weighted(layer, geometry, weight.iter(), bias.as_ref().map(|b| b.iter())));
             }
             LayerOp::Dense { weight, bias } => {
@@ -98,6 +104,7 @@ pub fn fold(network: &Network) -> Result<Vec<FoldedStage>, PlanError> {
                     padding: [0, 0],
                     groups: 1,
                 };
+                weights.add(&layer.name, &geometry)?;
                 run.push(weighted(layer, geometry, weight.iter(), bias.as_ref().map(|b| b.iter())));
             }
         }
@@ -143,12 +150,13 @@ fn weighted<'a>(
 }
 
 /// A map of each channel by itself; one factor may stand for all channels.
-fn per_channel(layer: &Layer, factor: &[f64], shift: &[f64]) -> RealMap {
+fn per_channel(layer: &Layer, factor: &[f64], shift: &[f64], weights: &mut Weights) -> Result<RealMap, PlanError> {
     let input = planes(&layer.input_shape);
     let all = |values: &[f64]| (0..input[0]).map(|c| values[c % values.len()]).collect();
     let geometry =
         Geometry { input, channels: input[0], kernel: [1, 1], stride: [1, 1], padding: [0, 0], groups: input[0] };
-    RealMap {
+    weights.add(&layer.name, &geometry)?;
+    Ok(RealMap {
         name: layer.name.clone(),
         geometry,
         weights: all(factor),
@@ -156,13 +164,20 @@ fn per_channel(layer: &Layer, factor: &[f64], shift: &[f64]) -> RealMap {
         input_rms: layer.input_rms,
         output_range: layer.output_range,
         published: 0,
-    }
+    })
 }
 
-fn pool(layer: &Layer, kernel: [usize; 2], stride: [usize; 2], weight: f64) -> RealMap {
+fn pool(
+    layer: &Layer,
+    kernel: [usize; 2],
+    stride: [usize; 2],
+    weight: f64,
+    weights: &mut Weights,
+) -> Result<RealMap, PlanError> {
     let input = planes(&layer.input_shape);
     let geometry = Geometry { input, channels: input[0], kernel, stride, padding: [0, 0], groups: input[0] };
-    RealMap {
+    weights.add(&layer.name, &geometry)?;
+    Ok(RealMap {
         name: layer.name.clone(),
         weights: vec![weight; geometry.channels * geometry.taps()],
         bias: vec![0.0; geometry.channels],
@@ -170,12 +185,12 @@ fn pool(layer: &Layer, kernel: [usize; 2], stride: [usize; 2], weight: f64) -> R
         input_rms: layer.input_rms,
         output_range: layer.output_range,
         published: 0,
-    }
+    })
 }
 
-/// Pooling after a convolution is folded into it; after an activation it stays a map of its own.
-fn push_pool(run: &mut Vec<RealMap>, pool: RealMap) {
-    match run.pop() {
+/// Pooling after a convolution is folded into it, unless it is too large for that; after an activation it stays a map of its own.
+fn push_pool(run: &mut Vec<RealMap>, pool: RealMap, merging: &mut Merging) {
+    match run.pop_if(|before| merging.allows(before, &pool)) {
         Some(before) => run.push(before.merge(&pool)),
         None => run.push(pool),
     }

@@ -8,9 +8,6 @@ use rayon::prelude::*;
 
 use super::normalise::{Activation, Stage};
 
-/// Random vectors per source.
-const PROBES: usize = 32;
-
 /// Places in the network, in order: the input, then each base map's output and each activation's output.
 #[derive(Clone, Debug)]
 pub struct Gains {
@@ -63,14 +60,14 @@ pub fn elements(stages: &[Stage]) -> (Vec<Element<'_>>, Vec<String>) {
 }
 
 impl Gains {
-    /// Measures all gains. Deterministic.
-    pub fn measure(stages: &[Stage]) -> Self {
+    /// Measures all gains with `probes` random vectors per source. Deterministic.
+    pub fn measure(stages: &[Stage], probes: usize) -> Self {
         let (elements, names) = elements(stages);
         let places = stages.iter().scan(0, |input, stage| {
             let output = *input + stage.run.len() + usize::from(stage.activation.is_some());
             Some(StagePlaces { input: std::mem::replace(input, output), output })
         });
-        let by = (0..=elements.len()).into_par_iter().map(|from| probe(&elements, from)).collect();
+        let by = (0..=elements.len()).into_par_iter().map(|from| probe(&elements, from, probes)).collect();
         Gains { by, stages: places.collect(), names }
     }
 
@@ -105,22 +102,22 @@ impl Gains {
     }
 }
 
-fn probe(elements: &[Element<'_>], from: usize) -> Vec<f64> {
+fn probe(elements: &[Element<'_>], from: usize, probes: usize) -> Vec<f64> {
     let mut gains = vec![0.0; elements.len() + 1];
     gains[from] = 1.0;
     let mut random = SplitMix(from as u64);
     let mut noise: Option<Vec<f64>> = None;
     for (i, element) in elements.iter().enumerate().skip(from) {
-        let input = match (&noise, element) {
-            (Some(noise), _) => noise.clone(),
-            (None, Element::Map(map)) => random.signs(map.geometry.inputs() * PROBES),
+        let input = match (noise.take(), element) {
+            (Some(noise), _) => noise,
+            (None, Element::Map(map)) => random.signs(map.geometry.inputs() * probes),
             (None, Element::Activation(_)) => match &elements[i - 1] {
-                Element::Map(map) => random.signs(map.geometry.outputs() * PROBES),
+                Element::Map(map) => random.signs(map.geometry.outputs() * probes),
                 Element::Activation(_) => unreachable!("a map comes before every activation"),
             },
         };
         let output = match element {
-            Element::Map(map) => map.geometry.apply(&map.weights, None, &input, PROBES),
+            Element::Map(map) => map.geometry.apply(&map.weights, None, &input, probes),
             Element::Activation(activation) => {
                 let sampler = Sampler::new(activation);
                 // One image per probe, so its values share nothing but the histogram.

@@ -54,6 +54,11 @@ impl Geometry {
         self.group_channels() * self.kernel[0] * self.kernel[1]
     }
 
+    /// Weights of all output channels.
+    pub fn weights(&self) -> u64 {
+        self.channels as u64 * self.taps() as u64
+    }
+
     /// Input values that all positions of all groups take, counted as often as they are taken.
     pub fn gathered(&self) -> usize {
         self.groups * self.taps() * self.positions()

@@ -72,6 +72,8 @@ impl RealMap {
         let mut weights = vec![0.0; geometry.channels * geometry.taps()];
         let mut bias = next.bias.clone();
         let (a_rows, b_rows) = (a.channels / a.groups, b.channels / b.groups);
+        // What lies side by side in both kernels: all taps where the kernel stays as it is, else a line of it.
+        let line = if geometry.kernel == a.kernel { a.taps() } else { a.kernel[1] };
         for (o, bias) in bias.iter_mut().enumerate() {
             for tap in 0..b.taps() {
                 let w = next.weights[o * b.taps() + tap];
@@ -83,7 +85,7 @@ impl RealMap {
                 let (y, x) = (at / b.kernel[1] * a.stride[0], at % b.kernel[1] * a.stride[1]);
                 *bias += w * self.bias[middle];
                 let first_channel = middle / a_rows * a.group_channels();
-                for (row, line) in self.weights[middle * a.taps()..][..a.taps()].chunks_exact(a.kernel[1]).enumerate() {
+                for (row, line) in self.weights[middle * a.taps()..][..a.taps()].chunks_exact(line).enumerate() {
                     let (channel, dy) = (first_channel + row / a.kernel[0], row % a.kernel[0]);
                     let channel = o * geometry.group_channels() + channel % geometry.group_channels();
                     let start = (channel * height + y + dy) * width + x;

@@ -9,6 +9,7 @@ mod error;
 mod fold;
 mod gains;
 mod geometry;
+mod limits;
 mod lowered;
 mod map;
 mod normalise;

@@ -285,7 +285,7 @@ pub(super) fn finish(
     if let Some(prediction) = &prediction {
         program.content.output.noise = prediction.rms;
     }
-    let params = program.params()?;
+    let params = program.client_spec().check()?;
     for (step, name) in program.content.steps.iter().zip(&program.names) {
         if let Step::Linear { map, .. } = step {
             map.prepare(params.basis()).map_err(|source| PlanError::Map { layer: name.clone(), source })?;

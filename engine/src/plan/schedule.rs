@@ -3,7 +3,6 @@
 use cryptodl_core::backend::ProductPlan;
 use cryptodl_core::ckks::noise::{self, Noise};
 use cryptodl_core::ckks::{EncryptionKind, HEADROOM, RelinLayout, Scale};
-use cryptodl_core::ring::ntt_primes;
 
 use super::PlanError;
 use super::arrangement::Arrangement;
@@ -19,7 +18,7 @@ use super::worst::WorstGains;
 pub const LINEAR_SHARE: f64 = 0.125;
 
 /// The discrete shape of a schedule: how runs are factored, and what follows each product.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Structure {
     /// Per stage, how many base maps each factor merges.
     pub factors: Vec<Vec<usize>>,
@@ -87,6 +86,12 @@ impl Structure {
         (plans, waiting)
     }
 
+    /// Maps, products and what waits: what a walk has states for.
+    pub fn steps(&self) -> usize {
+        let (factors, products) = (self.factors.iter().map(Vec::len), self.products.iter().map(Vec::len));
+        factors.chain(products).sum::<usize>() + self.deferred.iter().filter(|&&waits| waits).count()
+    }
+
     /// Primes dropped in all.
     pub fn drops(&self) -> usize {
         self.products.iter().flatten().map(|plan| plan.drop).sum()
@@ -113,14 +118,9 @@ pub struct Ring {
 }
 
 impl Ring {
-    /// The largest primes of `prime_bits` bits: special primes first, then the chain, descending.
-    ///
-    /// # Errors
-    /// Too few such primes.
-    pub fn new(n: usize, prime_bits: u32, limbs: usize, special: usize) -> Result<Self, PlanError> {
-        let mut special_primes =
-            ntt_primes(n, prime_bits, limbs + special).map_err(cryptodl_core::ckks::ParamsError::from)?;
-        let primes = special_primes.split_off(special);
+    /// A ring over `primes` of `prime_bits` bits, descending: `special` special primes first, then the chain.
+    pub fn new(n: usize, prime_bits: u32, primes: &[u32], special: usize) -> Self {
+        let (special_primes, primes) = primes.split_at(special);
         let sums = |primes: &[u32]| {
             let sum = primes.iter().scan(0.0, |sum, &q| {
                 *sum += libm::log2(q.into());
@@ -128,9 +128,9 @@ impl Ring {
             });
             std::iter::once(0.0).chain(sum).collect::<Vec<f64>>()
         };
-        let (log_q, log_p) = (sums(&primes), sums(&special_primes)[special]);
+        let (log_q, log_p) = (sums(primes), sums(special_primes)[special]);
         let draws = primes.iter().map(|&q| draws(q)).sum();
-        Ok(Ring { n, prime_bits, primes, special: special_primes, log_q, log_p, draws })
+        Ring { n, prime_bits, primes: primes.to_vec(), special: special_primes.to_vec(), log_q, log_p, draws }
     }
 
     /// `log2 Q` of the first `level` primes.

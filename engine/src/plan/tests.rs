@@ -2,7 +2,7 @@
 
 use cryptodl_core::backend::{PADDING, ProductPlan};
 use cryptodl_core::ckks::{EncryptionKind, SecurityLevel};
-use cryptodl_models::network::{LayerOp, Network};
+use cryptodl_models::network::{LayerOp, Network, Shape};
 use cryptodl_models::{plain, zoo};
 use ndarray::Array2;
 
@@ -217,7 +217,7 @@ fn gains_of_linear_maps_are_row_norms() {
     let mut g = generator();
     let ops = vec![conv(&mut g, [2, 1, 3], 1, 0), LayerOp::Flatten, dense(&mut g, 3, 72)];
     let stages = normalise(fold(&network([1, 8, 8], ops)).unwrap()).unwrap();
-    let gains = gains::Gains::measure(&stages);
+    let gains = gains::Gains::measure(&stages, 32);
     let merged = stages[0].run[0].merge(&stages[0].run[1]);
     let exact = (merged.weights.iter().map(|w| w * w).sum::<f64>() / 3.0).sqrt();
     let measured = gains.between(gains.input(), gains.output());
@@ -491,4 +491,75 @@ fn plain_mode_follows_the_float_network_and_simulation_adds_the_predicted_noise(
     let noisy = run::simulate(&plan.program, rows(&images), 4);
     let rms = ((&noisy - &quantised).mapv(|d| d * d).mean().unwrap()).sqrt();
     assert!((rms / plan.program.content.output.noise).log2().abs() < 0.2);
+}
+
+/// `count` convolutions of one tap, which all merge, then an activation and a dense layer.
+fn mergeable(count: usize) -> Network {
+    let mut g = generator();
+    let convs = (0..count).map(|_| conv(&mut g, [2, 2, 1], 1, 0)).collect::<Vec<_>>();
+    let rest = [polynomial(&[0.1, 0.4, 0.3]), LayerOp::Flatten, dense(&mut g, 3, 32)];
+    network([2, 4, 4], convs.into_iter().chain(rest).collect())
+}
+
+#[test]
+fn long_runs_are_planned_without_listing_their_factorisations() {
+    for (count, ways) in [(12, 1 << 11), (40, 1 << 39), (80, usize::MAX)] {
+        let net = mergeable(count);
+        let lowered = lowered::Lowered::new(&net, Tolerance::default()).unwrap();
+        assert_eq!(lowered.count_factorisations(0), ways);
+        assert_eq!(lowered.cheapest_factorisation(0), [count]);
+        let plan = plan(&net, &PlanOptions::default());
+        if count <= 40 {
+            let plan = plan.unwrap();
+            assert!(plan.report.schedule.contains(&format!("[{count}]")), "{}", plan.report.schedule);
+        }
+    }
+}
+
+#[test]
+fn counted_and_cheapest_factorisations_are_those_of_the_list() {
+    let all_of = |lowered: &lowered::Lowered| {
+        for stage in 0..lowered.stages.len() {
+            let all = lowered.factorisations(stage);
+            assert_eq!(lowered.count_factorisations(stage), all.len());
+            let price = |counts: &[usize]| -> u64 {
+                let firsts = counts.iter().scan(0, |first, count| Some(std::mem::replace(first, *first + count)));
+                let factors = firsts.zip(counts).map(|(first, &count)| lowered.factor(stage, first, count).unwrap());
+                factors.map(|factor| factor.map.geometry.multiply_adds()).sum()
+            };
+            let cheapest = all.iter().min_by_key(|counts| price(counts)).unwrap();
+            assert_eq!(&lowered.cheapest_factorisation(stage), cheapest);
+        }
+    };
+    for model in ["mnist-1", "mnist-best", "chabanne-light"] {
+        all_of(&lowered::Lowered::new(&zoo::load(model).unwrap(), Tolerance::default()).unwrap());
+    }
+    // 2048 ways: those near one are merged at a boundary or cut at one.
+    let lowered = lowered::Lowered::new(&mergeable(12), Tolerance::default()).unwrap();
+    all_of(&lowered);
+    let near = lowered.factorisations_near(0, &[5, 7]);
+    assert_eq!(near.len(), 4 + 6 + 1);
+    assert!(near.iter().all(|counts| counts.iter().sum::<usize>() == 12) && near.contains(&vec![12]));
+}
+
+#[test]
+fn networks_too_large_to_be_planned_are_refused_with_what_would_help() {
+    let refuse = |net: &Network| plan(net, &PlanOptions::default()).unwrap_err().to_string();
+    let mut g = generator();
+    let mut ops = vec![conv(&mut g, [1, 1, 1], 1, 0)];
+    ops.extend((0..14).map(|_| polynomial(&[0.1, 0.4, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.3])));
+    ops.extend([LayerOp::Flatten, dense(&mut g, 2, 4)]);
+    let message = refuse(&network([1, 2, 2], ops));
+    assert!(message.contains("multiplications of ciphertexts is 42, and at most 40 is supported"), "{message}");
+
+    // A window of 2^16 values at 2^16 positions.
+    let pool = LayerOp::AvgPool2d { kernel: [256; 2], stride: [1; 2] };
+    let shape =
+        [Shape::Image { channels: 1, height: 511, width: 511 }, Shape::Image { channels: 1, height: 256, width: 256 }];
+    let mut net = mergeable(1);
+    net.layers[0].op = pool;
+    [net.layers[0].input_shape, net.layers[0].output_shape] = shape;
+    let message = refuse(&net);
+    assert!(message.contains("multiply-adds for estimating noise is"), "{message}");
+    assert!(message.contains("What would help: fewer layers, fewer channels or smaller images"), "{message}");
 }

@@ -48,6 +48,20 @@ impl Work {
         }
     }
 
+    /// Work counted for N = 1, at another N.
+    fn at(self, n: usize) -> Work {
+        let n = n as u64;
+        Work {
+            residue_multiply_adds: self.residue_multiply_adds * n,
+            map_reads: self.map_reads * n,
+            map_writes: self.map_writes * n,
+            multiplies: self.multiplies * n,
+            conversions: self.conversions * n,
+            streamed: self.streamed * n,
+            ..self
+        }
+    }
+
     fn price(&self, ring: &Ring) -> f64 {
         let n = ring.n as f64;
         self.residue_multiply_adds as f64 * cost::planes(ring.prime_bits) * COST.multiply_add_plane
@@ -62,13 +76,50 @@ impl Work {
 
 /// Work of every step of a schedule on one ciphertext set, in the order of the walk's steps.
 pub fn steps(network: &Lowered, structure: &Structure, ring: &Ring) -> Vec<Work> {
-    follow(network, structure, ring).0
+    let counted = Counted::new(network, structure, ring.primes.len(), ring.special.len());
+    counted.steps.into_iter().map(|work| work.at(ring.n)).collect()
 }
 
-/// [`steps`], and the limbs and components of the result.
-fn follow(network: &Lowered, structure: &Structure, ring: &Ring) -> (Vec<Work>, [usize; 2]) {
+/// What a schedule does on one ciphertext set with so many limbs and special primes, counted for N = 1: all rings of these
+/// numbers of primes share it.
+pub struct Counted {
+    /// In the order of the walk's steps.
+    steps: Vec<Work>,
+    /// Limbs and components of the result.
+    result: [usize; 2],
+    /// Values of an image, and classes.
+    values: [usize; 2],
+}
+
+impl Counted {
+    /// Counts the work of `structure`.
+    pub fn new(network: &Lowered, structure: &Structure, limbs: usize, special: usize) -> Self {
+        let (steps, result) = follow(network, structure, limbs, special);
+        let classes = network.stages.last().and_then(|stage| stage.run.last()).map_or(0, |map| map.geometry.outputs());
+        Counted { steps, result, values: [network.stages[0].run[0].geometry.inputs(), classes] }
+    }
+
+    /// Price of the schedule for `batch` images on a ring of as many primes, in the fixed table's nanoseconds.
+    pub fn price(&self, ring: &Ring, public: bool, batch: usize) -> f64 {
+        let [level, components] = self.result;
+        let computation: f64 = self.steps.iter().map(|work| work.at(ring.n).price(ring)).sum();
+        // What crosses is packed on one side and unpacked on the other.
+        let crossing = 2.0 * COST.pack + f64::from(ring.prime_bits) / 8.0 * COST.byte;
+        let [inputs, classes] = self.values.map(|values| (values * ring.n) as f64);
+        let limbs = ring.primes.len() as f64;
+        let input =
+            inputs * if public { 2.0 * limbs * crossing } else { limbs * crossing + ring.draws() * COST.expand };
+        let result = classes * level as f64;
+        let result = result * (components as f64 * crossing + (components - 1) as f64 * COST.mask);
+        batch.div_ceil(ring.n) as f64 * (computation + input + result)
+    }
+}
+
+/// Work of the steps for N = 1, and the limbs and components of the result.
+fn follow(network: &Lowered, structure: &Structure, limbs: usize, special: usize) -> (Vec<Work>, [usize; 2]) {
     let mut work = Vec::new();
-    let (mut level, mut components) = (ring.primes.len(), 2);
+    let (mut level, mut components) = (limbs, 2);
+    let reduction = |values, components, level, plan: &ProductPlan| reduction(values, components, level, plan, special);
     let mut activations = 0;
     let mut waiting: Option<ProductPlan> = None;
     for (stage, counts) in structure.factors.iter().enumerate() {
@@ -76,7 +127,7 @@ fn follow(network: &Lowered, structure: &Structure, ring: &Ring) -> (Vec<Work>, 
         for &count in counts {
             let map = &network.factor(stage, first, count).expect("structures use factors that exist").map;
             let multiply_adds = map.geometry.multiply_adds();
-            let residues = (components * level * ring.n) as u64;
+            let residues = (components * level) as u64;
             work.push(Work {
                 multiply_adds,
                 published: map.published,
@@ -90,8 +141,8 @@ fn follow(network: &Lowered, structure: &Structure, ring: &Ring) -> (Vec<Work>, 
         let values = network.stages[stage].run.last().map_or(0, |map| map.geometry.outputs());
         if let Some(plan) = waiting.take() {
             let after = plan.result(level, components);
-            let streamed = streamed(values, &[(level, components), after], ring);
-            work.push(reduction(values, components, level, &plan, ring).plus(streamed));
+            let streamed = streamed(values, &[(level, components), after]);
+            work.push(reduction(values, components, level, &plan).plus(streamed));
             (level, components) = after;
         }
         if let Some(activation) = &network.stages[stage].activation {
@@ -103,14 +154,14 @@ fn follow(network: &Lowered, structure: &Structure, ring: &Ring) -> (Vec<Work>, 
             let works = products.iter().zip(&plans).enumerate().map(|(i, (product, plan))| {
                 let [a, b] = product.operands;
                 let extra = if arrangement.adds_multiple(i) { components } else { 0 };
-                let multiplies = (values * (a * b + extra) * product.level * ring.n) as u64;
-                let after = reduction(values, product.components(), product.level, plan, ring);
+                let multiplies = (values * (a * b + extra) * product.level) as u64;
+                let after = reduction(values, product.components(), product.level, plan);
                 after.plus(Work { multiplies, ..Work::default() })
             });
             let mut sum = works.fold(Work::default(), Work::plus);
             let lazy = arrangement == Arrangement::Horner && plans.iter().all(|plan| !plan.acts());
             if !lazy {
-                sum = sum.plus(streamed(values, &[(level, components), result], ring));
+                sum = sum.plus(streamed(values, &[(level, components), result]));
             }
             work.push(sum);
             (level, components) = result;
@@ -120,14 +171,13 @@ fn follow(network: &Lowered, structure: &Structure, ring: &Ring) -> (Vec<Work>, 
 }
 
 /// Tensors of these limbs and components that go through memory.
-fn streamed(values: usize, tensors: &[(usize, usize)], ring: &Ring) -> Work {
+fn streamed(values: usize, tensors: &[(usize, usize)]) -> Work {
     let polynomials: usize = tensors.iter().map(|(level, components)| level * components).sum();
-    Work { streamed: (values * polynomials * ring.n) as u64, ..Work::default() }
+    Work { streamed: (values * polynomials) as u64, ..Work::default() }
 }
 
 /// What is planned after a product of `components` components at `level`.
-fn reduction(values: usize, components: usize, level: usize, plan: &ProductPlan, ring: &Ring) -> Work {
-    let special = ring.special.len();
+fn reduction(values: usize, components: usize, level: usize, plan: &ProductPlan, special: usize) -> Work {
     let (mut polynomial_products, mut ntts, mut conversions) = (0, 0, 0);
     let mut divide = |components: usize, dropped: usize| {
         let kept = level - plan.drop;
@@ -136,8 +186,7 @@ fn reduction(values: usize, components: usize, level: usize, plan: &ProductPlan,
         components * kept
     };
     if plan.relinearize {
-        let layout = ring.relin_layout(ring.primes.len());
-        let digits = layout.digits(level);
+        let digits = level.div_ceil(special);
         polynomial_products += 2 * level + 2 * digits * (level + special) + divide(2, special + plan.drop);
         ntts += level + digits * (level + special);
         conversions += level * (level + special);
@@ -145,24 +194,9 @@ fn reduction(values: usize, components: usize, level: usize, plan: &ProductPlan,
         polynomial_products += divide(components, plan.drop);
     }
     Work {
-        multiplies: (values * polynomial_products * ring.n) as u64,
+        multiplies: (values * polynomial_products) as u64,
         ntts: (values * ntts) as u64,
-        conversions: (values * conversions * ring.n) as u64,
+        conversions: (values * conversions) as u64,
         ..Work::default()
     }
-}
-
-/// Price of the schedule for `batch` images, in the fixed table's nanoseconds.
-pub fn price(network: &Lowered, structure: &Structure, ring: &Ring, public: bool, batch: usize) -> f64 {
-    let (work, [level, components]) = follow(network, structure, ring);
-    let computation: f64 = work.iter().map(|work| work.price(ring)).sum();
-    // What crosses is packed on one side and unpacked on the other.
-    let crossing = 2.0 * COST.pack + f64::from(ring.prime_bits) / 8.0 * COST.byte;
-    let inputs = (network.stages[0].run[0].geometry.inputs() * ring.n) as f64;
-    let limbs = ring.primes.len() as f64;
-    let input = inputs * if public { 2.0 * limbs * crossing } else { limbs * crossing + ring.draws() * COST.expand };
-    let classes = network.stages.last().and_then(|stage| stage.run.last()).map_or(0, |map| map.geometry.outputs());
-    let result = (classes * level * ring.n) as f64;
-    let result = result * (components as f64 * crossing + (components - 1) as f64 * COST.mask);
-    batch.div_ceil(ring.n) as f64 * (computation + input + result)
 }

@@ -199,7 +199,7 @@ mod tests {
     fn worst_gains_are_above_the_mean_ones() {
         for model in ["mnist-1", "mnist-1-square", "cryptonets", "mnist-2"] {
             let stages = normalise(fold(&zoo::load(model).unwrap()).unwrap()).unwrap();
-            let (worst, mean) = (WorstGains::measure(&stages), super::super::gains::Gains::measure(&stages));
+            let (worst, mean) = (WorstGains::measure(&stages), super::super::gains::Gains::measure(&stages, 32));
             for place in 0..=mean.output() {
                 let excess = worst.from(place) / mean.between(place, mean.output());
                 println!("{model}, place {place}: {excess:.2} times the mean gain");

@@ -4,14 +4,15 @@ use std::panic::resume_unwind;
 use std::thread;
 use std::time::Instant;
 
-use cryptodl_core::backend::{Backend, KeySwitch, Shape};
+use cryptodl_core::backend::{Backend, KeySwitch, Shape, Transfers};
 use cryptodl_core::ckks::flood::add_flood;
 use cryptodl_core::ckks::{
-    Ciphertexts, EncryptionKind, Params, PublicKey, Randomness, RelinKey, UniformPurpose, UniformSource, rerandomise,
+    Ciphertexts, CiphertextsInfo, EncryptionKind, Params, PublicKey, Randomness, RelinKey, UniformPurpose,
+    UniformSource, rerandomise,
 };
 
 use super::layers::Layers;
-use super::{ComputeReport, Progress, RunError};
+use super::{ComputeParts, ComputeReport, Progress, RunError};
 use crate::plan::{CircuitPrivacy, Program};
 
 /// Bytes of operands and results of a network that is large for the host's memory: the system takes longer to hand out that
@@ -83,8 +84,51 @@ impl<B: Backend> Executor<B> {
         &self.backend
     }
 
-    /// Classifies the images in `input`. The result's bytes are the same on every backend, with every budget and number of
-    /// threads, up to the masks.
+    /// Begins to classify the images of sets that come one after the other, as `input` describes them. The result's bytes are
+    /// the same on every backend, with every budget and number of threads, up to the masks.
+    ///
+    /// # Errors
+    /// Input of another layout, a missing key, or what the backend could not do.
+    pub fn begin<'a>(
+        &'a self,
+        input: &CiphertextsInfo,
+        eval_key: Option<&RelinKey>,
+        masks: Masks<'a>,
+        progress: &'a (dyn Fn(Progress) + Sync),
+    ) -> Result<Computation<'a, B>, RunError> {
+        let start = Instant::now();
+        self.check_input(input)?;
+        let crossed = self.backend.transfers();
+        let key = self.upload_key(eval_key)?;
+        let seconds = start.elapsed().as_secs_f64();
+        let parts = ComputeParts { key: seconds, ..ComputeParts::default() };
+        Ok(Computation {
+            executor: self,
+            key,
+            special: self.params.special(),
+            component_bytes: input.component_bytes(&self.params),
+            set_bytes: input.set_bytes(&self.params),
+            sets: input.sets(&self.params),
+            uniform: input.seed.map(|seed| UniformSource::new(UniformPurpose::Ciphertext, &self.params, &seed)),
+            masks,
+            progress,
+            waiting: None,
+            loaded: 0,
+            computed: 0,
+            crossed,
+            report: ComputeReport { seconds, parts, ..ComputeReport::default() },
+        })
+    }
+
+    /// What the sets of a result are, for `images` images.
+    pub fn result(&self, images: usize) -> CiphertextsInfo {
+        let shape = self.layers.output();
+        let (values, components) = (shape.values, shape.components);
+        let level = shape.limbs.len() - self.divided_limbs();
+        CiphertextsInfo { level, values, components, seed: None, images }
+    }
+
+    /// Classifies the images in `input`, which are all in memory, as [`Self::begin`] does set by set.
     ///
     /// # Errors
     /// Input of another layout, residues that are none, a missing key, or what the backend could not do. Nothing is kept.
@@ -92,58 +136,19 @@ impl<B: Backend> Executor<B> {
         &self,
         input: &Ciphertexts,
         eval_key: Option<&RelinKey>,
-        mut masks: Masks<'_>,
+        masks: Masks<'_>,
         progress: &(dyn Fn(Progress) + Sync),
     ) -> Result<(Ciphertexts, ComputeReport), RunError> {
-        let start = Instant::now();
-        self.check_input(input)?;
-        let mut report = ComputeReport::default();
-        let crossed = self.backend.transfers();
-        let key_rows = self.upload_key(eval_key)?;
-        let special = self.params.special();
-        let key = key_rows.as_ref().zip(self.relin).map(|(rows, layout)| KeySwitch { rows, layout, special: &special });
-        report.parts.key = start.elapsed().as_secs_f64();
-        let total = input.sets.len() * self.layers.steps();
+        let info = input.info();
+        let mut computation = self.begin(&info, eval_key, masks, progress)?;
+        check("the number of sets", input.sets.len(), computation.sets)?;
         let mut sets = Vec::with_capacity(input.sets.len());
-        let mut loaded = None;
-        for set in 0..input.sets.len() {
-            let Loaded { x, unpack, expand } = match loaded.take() {
-                Some(x) => x,
-                None => self.load(input, set),
-            }?;
-            report.parts.unpack += unpack;
-            report.parts.expand += expand;
-            let following = (self.loads_ahead && set + 1 < input.sets.len()).then_some(set + 1);
-            let beside = |masks: &mut Masks<'_>| (self.mask(masks), following.map(|set| self.load(input, set)));
-            let computed = |progress_of_set: &dyn Fn(usize)| {
-                self.layers.run(&self.backend, x, key.as_ref(), &mut report, progress_of_set)
-            };
-            let progress_of_set = |segment| progress(Progress { done: set * self.layers.steps() + segment, total });
-            let (x, (mask, next)) = if crossed.is_some() {
-                // The device computes; the host's threads are free.
-                thread::scope(|scope| {
-                    let beside = scope.spawn(|| beside(&mut masks));
-                    let x = computed(&progress_of_set)?;
-                    Ok::<_, RunError>((x, beside.join().unwrap_or_else(|panic| resume_unwind(panic))))
-                })?
-            } else {
-                (computed(&progress_of_set)?, beside(&mut masks))
-            };
-            loaded = next;
-            sets.push(self.finish(x, mask, &mut report)?);
+        for set in &input.sets {
+            sets.extend(computation.push(set)?);
         }
-        let shape = self.layers.output();
-        let result = Ciphertexts {
-            level: shape.limbs.len() - self.divided_limbs(),
-            values: shape.values,
-            components: shape.components,
-            seed: None,
-            images: input.images,
-            sets,
-        };
-        report.parts.transfers = self.backend.transfers().zip(crossed).map(|(now, before)| now.since(&before));
-        report.seconds = start.elapsed().as_secs_f64();
-        Ok((result, report))
+        let (last, report) = computation.finish()?;
+        sets.extend(last);
+        Ok((Ciphertexts::new(&self.result(info.images), sets), report))
     }
 
     /// Limbs that are divided off after the masks.
@@ -197,42 +202,27 @@ impl<B: Backend> Executor<B> {
         Ok(packed)
     }
 
-    fn check_input(&self, input: &Ciphertexts) -> Result<(), RunError> {
-        let bytes = input.set_bytes(&self.params);
-        let sets = input.images.div_ceil(self.params.n());
+    fn check_input(&self, input: &CiphertextsInfo) -> Result<(), RunError> {
+        let sets = input.sets(&self.params);
+        let refused = |field, actual: usize, expected| RunError::Input { field, actual: actual.to_string(), expected };
         if sets == 0 {
-            return Err(RunError::Input {
-                field: "the number of images",
-                actual: "0".into(),
-                expected: "1 or more".into(),
-            });
+            return Err(refused("the number of images", 0, "1 or more".into()));
         }
         // Objects of one seed are numbered in 32 bits.
         let most = u32::MAX as usize / self.layers.input().values;
         if sets > most {
-            let (actual, expected) = (sets.to_string(), format!("at most {most}"));
-            return Err(RunError::Input { field: "the number of sets", actual, expected });
+            return Err(refused("the number of sets", sets, format!("at most {most}")));
         }
         if let Some(CircuitPrivacy { goal, .. }) = self.circuit_privacy
             && sets > goal.sets as usize
         {
             let expected = format!("at most the {} of its --circuit-privacy", goal.sets);
-            return Err(RunError::Input { field: "the number of sets", actual: sets.to_string(), expected });
+            return Err(refused("the number of sets", sets, expected));
         }
-        let checks = [
-            ("the number of chain limbs", input.level, self.layers.input().limbs.len()),
-            ("the number of values", input.values, self.layers.input().values),
-            ("the number of components", input.components, 2),
-            ("the number of stored components", input.stored_components(), if self.seeded { 1 } else { 2 }),
-            ("the number of sets", input.sets.len(), sets),
-            ("the length of a set", input.sets.iter().map(Vec::len).find(|&len| len != bytes).unwrap_or(bytes), bytes),
-        ];
-        match checks.into_iter().find(|(_, actual, expected)| actual != expected) {
-            Some((field, actual, expected)) => {
-                Err(RunError::Input { field, actual: actual.to_string(), expected: expected.to_string() })
-            }
-            None => Ok(()),
-        }
+        check("the number of chain limbs", input.level, self.layers.input().limbs.len())?;
+        check("the number of values", input.values, self.layers.input().values)?;
+        check("the number of components", input.components, 2)?;
+        check("the number of stored components", input.stored_components(), if self.seeded { 1 } else { 2 })
     }
 
     fn upload_key(&self, key: Option<&RelinKey>) -> Result<Option<B::Tensor>, RunError> {
@@ -259,22 +249,153 @@ impl<B: Backend> Executor<B> {
         let shape = Shape { limbs, values: digits, components: 2, lanes: n };
         Ok(Some(self.backend.upload(shape, &rows)?))
     }
+}
 
-    fn load(&self, input: &Ciphertexts, set: usize) -> Result<Loaded<B::Tensor>, RunError> {
+fn check(field: &'static str, actual: usize, expected: usize) -> Result<(), RunError> {
+    if actual == expected {
+        return Ok(());
+    }
+    Err(RunError::Input { field, actual: actual.to_string(), expected: expected.to_string() })
+}
+
+/// A computation that takes ciphertext sets one after the other and gives each result as soon as it is there. On a device the
+/// next set is loaded while one is computed, so that results come one set late.
+pub struct Computation<'a, B: Backend> {
+    executor: &'a Executor<B>,
+    key: Option<B::Tensor>,
+    /// Special limbs.
+    special: Vec<usize>,
+    component_bytes: usize,
+    set_bytes: usize,
+    sets: usize,
+    /// Expands component 1 where it did not travel.
+    uniform: Option<UniformSource>,
+    masks: Masks<'a>,
+    progress: &'a (dyn Fn(Progress) + Sync),
+    /// A set that is loaded and not yet computed.
+    waiting: Option<B::Tensor>,
+    loaded: usize,
+    computed: usize,
+    crossed: Option<Transfers>,
+    report: ComputeReport,
+}
+
+impl<B: Backend> Computation<'_, B> {
+    /// Takes the next set, and returns the next result, packed, if it is there.
+    ///
+    /// # Errors
+    /// A set too many or of another length, residues that are none, or what the backend could not do. The computation is then
+    /// to be given up.
+    pub fn push(&mut self, set: &[u8]) -> Result<Option<Vec<u8>>, RunError> {
+        let start = Instant::now();
+        if self.loaded == self.sets {
+            check("the number of sets", self.loaded + 1, self.sets)?;
+        }
+        check("the length of a set", set.len(), self.set_bytes)?;
+        let result = match self.waiting.take() {
+            Some(x) => self.compute(x, Some(set)).map(Some),
+            None => {
+                let loaded = self.load(set);
+                let x = self.note(loaded)?;
+                if self.executor.loads_ahead {
+                    self.waiting = Some(x);
+                    Ok(None)
+                } else {
+                    self.compute(x, None).map(Some)
+                }
+            }
+        };
+        self.report.seconds += start.elapsed().as_secs_f64();
+        result
+    }
+
+    /// The last result, if it has not come before, and where the time went.
+    ///
+    /// # Errors
+    /// Sets are missing, or what the backend could not do.
+    pub fn finish(mut self) -> Result<(Option<Vec<u8>>, ComputeReport), RunError> {
+        let start = Instant::now();
+        check("the number of sets", self.loaded, self.sets)?;
+        let last = self.waiting.take().map(|x| self.compute(x, None)).transpose()?;
+        let mut report = self.report;
+        report.parts.transfers =
+            self.executor.backend.transfers().zip(self.crossed).map(|(now, before)| now.since(&before));
+        report.seconds += start.elapsed().as_secs_f64();
+        Ok((last, report))
+    }
+
+    /// Computes a set, and loads the next one beside it if there is one.
+    fn compute(&mut self, x: B::Tensor, next: Option<&[u8]>) -> Result<Vec<u8>, RunError> {
+        let Executor { backend, layers, relin, .. } = self.executor;
+        let key = self.key.as_ref().zip(*relin);
+        let key = key.map(|(rows, layout)| KeySwitch { rows, layout, special: &self.special });
+        let (total, before, progress) = (self.sets * layers.steps(), self.computed * layers.steps(), self.progress);
+        let progress_of_set = |segment| progress(Progress { done: before + segment, total });
+        let mut report = std::mem::take(&mut self.report);
+        let computed = || layers.run(backend, x, key.as_ref(), &mut report, &progress_of_set);
+        let loader = Loader {
+            executor: self.executor,
+            uniform: self.uniform.as_ref(),
+            component_bytes: self.component_bytes,
+            set: self.loaded,
+        };
+        let masks = &mut self.masks;
+        let mut beside = || (self.executor.mask(masks), next.map(|set| loader.load(set)));
+        let (x, (mask, next)) = if self.crossed.is_some() {
+            // The device computes; the host's threads are free.
+            thread::scope(|scope| {
+                let beside = scope.spawn(beside);
+                let x = computed()?;
+                Ok::<_, RunError>((x, beside.join().unwrap_or_else(|panic| resume_unwind(panic))))
+            })?
+        } else {
+            (computed()?, beside())
+        };
+        self.report = report;
+        self.computed += 1;
+        self.waiting = next.map(|next| self.note(next)).transpose()?;
+        self.executor.finish(x, mask, &mut self.report)
+    }
+
+    fn load(&self, set: &[u8]) -> Result<Loaded<B::Tensor>, RunError> {
+        let (executor, uniform, component_bytes) = (self.executor, self.uniform.as_ref(), self.component_bytes);
+        Loader { executor, uniform, component_bytes, set: self.loaded }.load(set)
+    }
+
+    /// Notes what loading took.
+    fn note(&mut self, loaded: Result<Loaded<B::Tensor>, RunError>) -> Result<B::Tensor, RunError> {
+        let Loaded { x, unpack, expand } = loaded?;
+        self.report.parts.unpack += unpack;
+        self.report.parts.expand += expand;
+        self.loaded += 1;
+        Ok(x)
+    }
+}
+
+/// Brings one set to the backend.
+struct Loader<'a, B: Backend> {
+    executor: &'a Executor<B>,
+    uniform: Option<&'a UniformSource>,
+    component_bytes: usize,
+    /// Its number.
+    set: usize,
+}
+
+impl<B: Backend> Loader<'_, B> {
+    fn load(&self, bytes: &[u8]) -> Result<Loaded<B::Tensor>, RunError> {
+        let Executor { backend, layers, .. } = self.executor;
         let started = Instant::now();
-        let mut x = self.backend.any(self.layers.input().clone())?;
-        let packed = input.sets[set].chunks_exact(input.component_bytes(&self.params));
-        for (component, packed) in packed.enumerate() {
-            if !self.backend.unpack(packed, &mut x, component)? {
-                return Err(RunError::Residue { set });
+        let mut x = backend.any(layers.input().clone())?;
+        for (component, packed) in bytes.chunks_exact(self.component_bytes).enumerate() {
+            if !backend.unpack(packed, &mut x, component)? {
+                return Err(RunError::Residue { set: self.set });
             }
         }
         let unpack = started.elapsed().as_secs_f64();
         let started = Instant::now();
-        if let Some(seed) = &input.seed {
-            let source = UniformSource::new(UniformPurpose::Ciphertext, &self.params, seed);
-            self.backend.expand(&source, (set * self.layers.input().values) as u32, &mut x, 1)?;
-            self.backend.synchronise()?;
+        if let Some(source) = self.uniform {
+            backend.expand(source, (self.set * layers.input().values) as u32, &mut x, 1)?;
+            backend.synchronise()?;
         }
         Ok(Loaded { x, unpack, expand: started.elapsed().as_secs_f64() })
     }

@@ -13,6 +13,6 @@ mod report;
 mod tests;
 
 pub use error::RunError;
-pub use executor::{Executor, Masks};
+pub use executor::{Computation, Executor, Masks};
 pub use plain::{plain, simulate};
 pub use report::{ComputeParts, ComputeReport, LayerTime, Progress};

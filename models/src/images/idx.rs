@@ -1,11 +1,11 @@
 //! IDX, the format of the MNIST files: `00 00 type dimensions`, big-endian u32 sizes, then the bytes.
 
-use std::borrow::Cow;
-use std::io::Read;
+use std::io::{BufRead, Read};
 
-use flate2::read::MultiGzDecoder;
+use flate2::bufread::MultiGzDecoder;
 
-use super::{MAX_BYTES, Pixels, RawImages, checked_len};
+use super::source::{Format, Layout, Source, read_up_to};
+use super::{Pixels, RawImages};
 
 const UNSIGNED_BYTE: u8 = 0x08;
 
@@ -14,16 +14,7 @@ const UNSIGNED_BYTE: u8 = 0x08;
 /// # Errors
 /// What was found and what is expected.
 pub fn parse_images(bytes: &[u8]) -> Result<RawImages, String> {
-    let bytes = unzip(bytes)?;
-    let (sizes, data) = header(&bytes)?;
-    let (count, shape) = match sizes[..] {
-        [count, height, width] => (count, [1, height, width]),
-        [count, channels, height, width] => (count, [channels, height, width]),
-        _ => return Err(format!("IDX of {} dimensions; images have 3 (N x H x W) or 4 (N x C x H x W)", sizes.len())),
-    };
-    let len = checked_len(count, shape, 1)?;
-    check_data(data, len)?;
-    Ok(RawImages { pixels: Pixels::U8(data.to_vec()), count: count as usize, shape: shape.map(|size| size as usize) })
+    open(bytes)?.all()
 }
 
 /// Labels from the bytes of an IDX file of unsigned bytes and one dimension, plain or gzip.
@@ -31,45 +22,66 @@ pub fn parse_images(bytes: &[u8]) -> Result<RawImages, String> {
 /// # Errors
 /// What was found and what is expected.
 pub fn parse_labels(bytes: &[u8]) -> Result<Vec<u8>, String> {
-    let bytes = unzip(bytes)?;
-    let (sizes, data) = header(&bytes)?;
+    let mut file = unzip(bytes);
+    let sizes = header(&mut file)?;
     let [count] = sizes[..] else {
         return Err(format!("IDX of {} dimensions; labels have 1", sizes.len()));
     };
-    check_data(data, checked_len(count, [1, 1, 1], 1)?)?;
-    Ok(data.to_vec())
+    let layout = Layout { count, shape: [1, 1, 1], format: Format::U8 };
+    match Source::new(file, layout, "IDX header")?.all()?.pixels {
+        Pixels::U8(labels) => Ok(labels),
+        Pixels::F32(_) => unreachable!("the format is bytes"),
+    }
 }
 
-fn unzip(bytes: &[u8]) -> Result<Cow<'_, [u8]>, String> {
-    if !bytes.starts_with(&[0x1f, 0x8b]) {
-        return Ok(Cow::Borrowed(bytes));
-    }
-    let mut plain = Vec::new();
-    let read = MultiGzDecoder::new(bytes).take(MAX_BYTES + 1).read_to_end(&mut plain);
-    read.map_err(|error| format!("damaged gzip data: {error}"))?;
-    if plain.len() as u64 > MAX_BYTES {
-        return Err(format!("expands to more than {MAX_BYTES} bytes, the most that is read at once"));
-    }
-    Ok(Cow::Owned(plain))
+/// Reads the header; images follow.
+pub(super) fn open<R: BufRead>(file: R) -> Result<Source<Unzip<R>>, String> {
+    let mut file = unzip(file);
+    let sizes = header(&mut file)?;
+    let (count, shape) = match sizes[..] {
+        [count, height, width] => (count, [1, height, width]),
+        [count, channels, height, width] => (count, [channels, height, width]),
+        _ => return Err(format!("IDX of {} dimensions; images have 3 (N x H x W) or 4 (N x C x H x W)", sizes.len())),
+    };
+    Source::new(file, Layout { count, shape, format: Format::U8 }, "IDX header")
 }
 
-/// The sizes and the bytes after the header.
-fn header(bytes: &[u8]) -> Result<(Vec<u64>, &[u8]), String> {
-    let &[0, 0, kind, dimensions, ref rest @ ..] = bytes else {
+/// A plain or a compressed file.
+pub(super) enum Unzip<R> {
+    Plain(R),
+    Gzip(Box<MultiGzDecoder<R>>),
+}
+
+fn unzip<R: BufRead>(mut file: R) -> Unzip<R> {
+    // A file that cannot be read says so when its header is.
+    let compressed = file.fill_buf().is_ok_and(|bytes| bytes.starts_with(&[0x1f, 0x8b]));
+    if compressed { Unzip::Gzip(Box::new(MultiGzDecoder::new(file))) } else { Unzip::Plain(file) }
+}
+
+impl<R: BufRead> Read for Unzip<R> {
+    fn read(&mut self, out: &mut [u8]) -> std::io::Result<usize> {
+        match self {
+            Unzip::Plain(file) => file.read(out),
+            Unzip::Gzip(file) => {
+                file.read(out).map_err(|error| std::io::Error::new(error.kind(), format!("damaged gzip data: {error}")))
+            }
+        }
+    }
+}
+
+/// The sizes.
+fn header(file: &mut impl Read) -> Result<Vec<u64>, String> {
+    let mut start = [0; 4];
+    let read = read_up_to(file, &mut start)?;
+    let &[0, 0, kind, dimensions] = &start[..read] else {
         return Err("not an image file: expected IDX (plain or .gz), .npy or PNG".into());
     };
     if kind != UNSIGNED_BYTE {
         return Err(format!("IDX of type {kind:#04x}; only unsigned bytes (0x08) are read"));
     }
-    let (sizes, _) = rest.as_chunks::<4>();
-    let sizes = sizes.get(..usize::from(dimensions)).ok_or("truncated inside the IDX header")?;
-    let sizes = sizes.iter().map(|&size| u64::from(u32::from_be_bytes(size))).collect();
-    Ok((sizes, &rest[4 * usize::from(dimensions)..]))
-}
-
-fn check_data(data: &[u8], len: usize) -> Result<(), String> {
-    if data.len() == len {
-        return Ok(());
+    let mut sizes = vec![0; 4 * usize::from(dimensions)];
+    if read_up_to(file, &mut sizes)? < sizes.len() {
+        return Err("truncated inside the IDX header".into());
     }
-    Err(format!("{} bytes follow the IDX header, which announces {len}; the file is damaged", data.len()))
+    Ok(sizes.as_chunks::<4>().0.iter().map(|&size| u64::from(u32::from_be_bytes(size))).collect())
 }

@@ -3,9 +3,10 @@
 mod idx;
 mod npy;
 mod png;
+mod source;
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{self, BufRead, BufReader, Read, Seek};
 use std::path::{Path, PathBuf};
 
 use ndarray::Array4;
@@ -18,7 +19,7 @@ pub use npy::parse as parse_npy;
 pub(crate) use png::decode as decode_png;
 pub use png::parse as parse_png;
 
-/// Most bytes of pixels, and of any one file, that are read.
+/// Most bytes of pixels that are read at once, and of a PNG file or a file of labels.
 pub const MAX_BYTES: u64 = 1 << 30;
 
 /// Images as they were stored, one after the other in channel, row, column order.
@@ -88,42 +89,128 @@ pub enum ImageError {
     },
 }
 
-/// Reads images from a file or folder; what it is shows in its content (PNG, npy, gzip) or follows IDX.
+/// Images of a file or folder, read some at a time: files of any size take no more memory than that.
+///
+/// What a file is shows in its content (PNG, npy, gzip) or follows IDX:
 ///
 /// - IDX of unsigned bytes, N x H x W or N x C x H x W, plain or gzip-compressed;
-/// - `.npy` of uint8, float32 or float64, N x H x W or N x C x H x W (for N x values use [`read_shaped`]);
+/// - `.npy` of uint8, float32 or float64, N x H x W or N x C x H x W, or N x values where the shape is known;
 /// - PNG, 8-bit gray or RGB, without alpha: one image;
 /// - a folder: all its `.png` files, of equal size, in the order of their names compared byte by byte.
-///
-/// # Errors
-/// Names the file with what was found and what is expected.
-pub fn read(path: &Path) -> Result<RawImages, ImageError> {
-    read_as(path, None)
+pub struct ImageFile {
+    path: PathBuf,
+    source: Source,
+    taken: usize,
 }
 
-/// As [`read`], for images of a known shape (channels, height, width): also takes `.npy` of N x values.
-///
-/// # Errors
-/// As [`read`]; [`ImageError::Shape`] if the images have another shape.
-pub fn read_shaped(path: &Path, shape: [usize; 3]) -> Result<RawImages, ImageError> {
-    let images = read_as(path, Some(shape))?;
-    if images.shape != shape {
-        return Err(ImageError::Shape { expected: shape, actual: images.shape });
-    }
-    Ok(images)
+enum Source {
+    Idx(source::Source<idx::Unzip<BufReader<File>>>),
+    Npy(source::Source<BufReader<File>>),
+    Png(png::Files),
 }
 
-fn read_as(path: &Path, shape: Option<[usize; 3]>) -> Result<RawImages, ImageError> {
-    if path.is_dir() {
-        return png::read_folder(path);
+impl ImageFile {
+    /// Opens a file or folder and reads what it says of its images. With `shape` (channels, height, width), images of another
+    /// shape are refused before any of them is read.
+    ///
+    /// # Errors
+    /// Names the file with what was found and what is expected; [`ImageError::Shape`] if the images have another shape.
+    pub fn open(path: &Path, shape: Option<[usize; 3]>) -> Result<Self, ImageError> {
+        let images = ImageFile { path: path.to_owned(), source: Source::open(path, shape)?, taken: 0 };
+        match shape {
+            Some(expected) if expected != images.shape() => Err(ImageError::Shape { expected, actual: images.shape() }),
+            _ => Ok(images),
+        }
     }
-    let bytes = read_bytes(path)?;
-    let parsed = match &bytes[..] {
-        [0x89, b'P', b'N', b'G', ..] => png::parse(&bytes),
-        [0x93, b'N', b'U', b'M', b'P', b'Y', ..] => npy::parse(&bytes, shape),
-        _ => idx::parse_images(&bytes),
-    };
-    parsed.map_err(|problem| ImageError::File { path: path.to_owned(), problem })
+
+    /// Channels, height, width.
+    pub fn shape(&self) -> [usize; 3] {
+        match &self.source {
+            Source::Idx(source) => source.shape(),
+            Source::Npy(source) => source.shape(),
+            Source::Png(files) => files.shape(),
+        }
+    }
+
+    /// Images in all, as the file says.
+    pub fn count(&self) -> usize {
+        match &self.source {
+            Source::Idx(source) => source.count() as usize,
+            Source::Npy(source) => source.count() as usize,
+            Source::Png(files) => files.count(),
+        }
+    }
+
+    /// The next `count` images, fewer at the end.
+    ///
+    /// # Errors
+    /// Names the file with what was found and what is expected. That a file goes on after its last image shows when that
+    /// is read.
+    pub fn next(&mut self, count: usize) -> Result<RawImages, ImageError> {
+        let wrong = |problem| ImageError::File { path: self.path.clone(), problem };
+        let images = match &mut self.source {
+            Source::Idx(source) => source.next(count as u64).map_err(wrong)?,
+            Source::Npy(source) => source.next(count as u64).map_err(wrong)?,
+            Source::Png(files) => files.next(count)?,
+        };
+        self.taken += images.count;
+        Ok(images)
+    }
+
+    /// The values that a network with this input sees in the next `count` images: see [`RawImages::to_values`].
+    ///
+    /// # Errors
+    /// As [`Self::next`] and [`RawImages::to_values`].
+    pub fn next_values(&mut self, count: usize, input: &InputSpec) -> Result<Array4<f32>, ImageError> {
+        let first = self.taken;
+        self.next(count)?.to_values(input).map_err(|error| match error {
+            ImageError::Value { image, place, value, range } => {
+                ImageError::Value { image: first + image, place, value, range }
+            }
+            error => error,
+        })
+    }
+}
+
+impl Source {
+    fn open(path: &Path, shape: Option<[usize; 3]>) -> Result<Self, ImageError> {
+        if path.is_dir() {
+            return png::Files::folder(path).map(Source::Png);
+        }
+        let mut file = open_file(path)?;
+        let read = |source| ImageError::Read { path: path.to_owned(), source };
+        let wrong = |problem| ImageError::File { path: path.to_owned(), problem };
+        match file.fill_buf().map_err(read)? {
+            [0x89, b'P', b'N', b'G', ..] => png::Files::one(path).map(Source::Png),
+            [0x93, b'N', b'U', b'M', b'P', b'Y', ..] => {
+                let mut source = npy::open(file, shape).map_err(wrong)?;
+                let rest = rest(source.file_mut()).map_err(read)?;
+                rest.map_or(Ok(()), |bytes| source.expect_len(bytes)).map_err(wrong)?;
+                Ok(Source::Npy(source))
+            }
+            _ => {
+                let mut source = idx::open(file).map_err(wrong)?;
+                if let idx::Unzip::Plain(file) = source.file_mut() {
+                    let rest = rest(file).map_err(read)?;
+                    rest.map_or(Ok(()), |bytes| source.expect_len(bytes)).map_err(wrong)?;
+                }
+                Ok(Source::Idx(source))
+            }
+        }
+    }
+}
+
+/// Bytes that are still to be read, where the system knows.
+fn rest(file: &mut BufReader<File>) -> io::Result<Option<u64>> {
+    let found = file.get_ref().metadata()?;
+    if !found.is_file() {
+        return Ok(None);
+    }
+    Ok(Some(found.len().saturating_sub(file.stream_position()?)))
+}
+
+fn open_file(path: &Path) -> Result<BufReader<File>, ImageError> {
+    File::open(path).map(BufReader::new).map_err(|source| ImageError::Read { path: path.to_owned(), source })
 }
 
 /// Reads labels from an IDX file of unsigned bytes, plain or gzip-compressed.
@@ -146,24 +233,6 @@ fn read_bytes(path: &Path) -> Result<Vec<u8>, ImageError> {
     Ok(bytes)
 }
 
-/// Number of values of `count` images, if neither is zero and they fit [`MAX_BYTES`] at `width` bytes per value.
-fn checked_len(count: u64, shape: [u64; 3], width: u64) -> Result<usize, String> {
-    if count == 0 {
-        return Err("holds no images; at least one is needed".into());
-    }
-    if shape.contains(&0) {
-        return Err(format!("images of {} x {} x {} have no pixels", shape[0], shape[1], shape[2]));
-    }
-    let len = shape.iter().try_fold(count, |len, &size| len.checked_mul(size));
-    match len.filter(|len| len.checked_mul(width).is_some_and(|bytes| bytes <= MAX_BYTES)) {
-        Some(len) => Ok(len as usize),
-        None => Err(format!(
-            "claims {count} images of {} x {} x {}; at most {MAX_BYTES} bytes of pixels are read at once",
-            shape[0], shape[1], shape[2]
-        )),
-    }
-}
-
 impl RawImages {
     /// The values that the network sees, N x channels x height x width, each in `input.range`.
     ///
@@ -172,7 +241,7 @@ impl RawImages {
     /// value that is not a number or outside the range (by more than f32 rounding).
     ///
     /// # Panics
-    /// If the number of pixels is not `count` times the shape; that of everything that [`read`] returns is.
+    /// If the number of pixels is not `count` times the shape; that of everything that is read from files is.
     pub fn to_values(&self, input: &InputSpec) -> Result<Array4<f32>, ImageError> {
         if self.shape != input.shape {
             return Err(ImageError::Shape { expected: input.shape, actual: self.shape });

@@ -1,6 +1,9 @@
 //! NumPy's `.npy`, little-endian and row-major. The header is Python's text form of a dictionary.
 
-use super::{Pixels, RawImages, checked_len};
+use std::io::Read;
+
+use super::RawImages;
+use super::source::{Format, Layout, Source, read_up_to};
 
 const MAX_HEADER: usize = 1 << 16;
 
@@ -9,18 +12,23 @@ const MAX_HEADER: usize = 1 << 16;
 /// # Errors
 /// What was found and what is expected.
 pub fn parse(bytes: &[u8], shape: Option<[usize; 3]>) -> Result<RawImages, String> {
-    let (header, data) = split(bytes)?;
-    if field(header, "fortran_order")? != "False" {
+    open(bytes, shape)?.all()
+}
+
+/// Reads the header; images follow.
+pub(super) fn open<R: Read>(mut file: R, shape: Option<[usize; 3]>) -> Result<Source<R>, String> {
+    let header = header(&mut file)?;
+    if field(&header, "fortran_order")? != "False" {
         return Err("the array is in Fortran order; save it with numpy.ascontiguousarray".into());
     }
-    let kind = field(header, "descr")?.trim_matches(['\'', '"']);
-    let width = match kind {
-        "|u1" => 1,
-        "<f4" => 4,
-        "<f8" => 8,
+    let kind = field(&header, "descr")?.trim_matches(['\'', '"']);
+    let format = match kind {
+        "|u1" => Format::U8,
+        "<f4" => Format::F32,
+        "<f8" => Format::F64,
         _ => return Err(format!("array of type {kind}; only uint8, float32 and float64 (little-endian) are read")),
     };
-    let sizes = sizes(field(header, "shape")?)?;
+    let sizes = sizes(field(&header, "shape")?)?;
     let (count, shape) = match (&sizes[..], shape) {
         (&[count, height, width], _) => (count, [1, height, width]),
         (&[count, channels, height, width], _) => (count, [channels, height, width]),
@@ -32,35 +40,31 @@ pub fn parse(bytes: &[u8], shape: Option<[usize; 3]>) -> Result<RawImages, Strin
             return Err(format!("array of shape {sizes:?}; images are N x H x W, N x C x H x W{flat}"));
         }
     };
-    let len = checked_len(count, shape, width)?;
-    if data.len() as u64 != len as u64 * width {
-        return Err(format!("{} bytes follow the header, which announces {}", data.len(), len as u64 * width));
-    }
-    let pixels = match width {
-        1 => Pixels::U8(data.to_vec()),
-        4 => Pixels::F32(data.as_chunks::<4>().0.iter().map(|&value| f32::from_le_bytes(value)).collect()),
-        _ => Pixels::F32(data.as_chunks::<8>().0.iter().map(|&value| f64::from_le_bytes(value) as f32).collect()),
-    };
-    Ok(RawImages { pixels, count: count as usize, shape: shape.map(|size| size as usize) })
+    Source::new(file, Layout { count, shape, format }, "header")
 }
 
-/// The header's text and the array's bytes.
-fn split(bytes: &[u8]) -> Result<(&str, &[u8]), String> {
-    let truncated = || String::from("truncated inside the .npy header");
-    let (&[major, _minor], rest) =
-        bytes.get(6..).and_then(|rest| rest.split_first_chunk::<2>()).ok_or_else(truncated)?;
-    let (len, rest) = match major {
-        1 => rest.split_first_chunk::<2>().map(|(len, rest)| (u32::from(u16::from_le_bytes(*len)), rest)),
-        2 | 3 => rest.split_first_chunk::<4>().map(|(len, rest)| (u32::from_le_bytes(*len), rest)),
-        _ => return Err(format!(".npy version {major}; versions 1 to 3 are read")),
+/// The header's text.
+fn header(file: &mut impl Read) -> Result<String, String> {
+    let mut fill = |out: &mut [u8]| match read_up_to(file, out)? {
+        read if read == out.len() => Ok(()),
+        _ => Err(String::from("truncated inside the .npy header")),
+    };
+    // Six bytes of magic, which brought us here, and the version.
+    let mut start = [0; 8];
+    fill(&mut start)?;
+    let mut len = [0; 4];
+    match start[6] {
+        1 => fill(&mut len[..2])?,
+        2 | 3 => fill(&mut len)?,
+        major => return Err(format!(".npy version {major}; versions 1 to 3 are read")),
     }
-    .ok_or_else(truncated)?;
-    let len = len as usize;
+    let len = u32::from_le_bytes(len) as usize;
     if len > MAX_HEADER {
         return Err(format!(".npy header of {len} bytes; at most {MAX_HEADER} are read"));
     }
-    let (header, data) = rest.split_at_checked(len).ok_or_else(truncated)?;
-    Ok((std::str::from_utf8(header).map_err(|_| "the .npy header is not text")?, data))
+    let mut header = vec![0; len];
+    fill(&mut header)?;
+    String::from_utf8(header).map_err(|_| "the .npy header is not text".into())
 }
 
 /// The text of one value of the dictionary; a tuple keeps its parentheses.

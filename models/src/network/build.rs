@@ -165,11 +165,7 @@ fn convolution(
     let stride = fields.pair("stride", 1)?.unwrap_or([1, 1]);
     let padding = fields.pair("padding", 0)?.unwrap_or([0, 0]);
     let (in_channels, output) = windows("conv2d", input, kernel, stride, padding, Some(out_channels))?;
-    let taps = [in_channels, kernel[0], kernel[1]].iter().map(|&size| size as u128).product();
-    let positions = output.len() as u128 / out_channels as u128;
-    if taps * positions > MAX_WINDOW_VALUES {
-        return Err(Problem::Windows { taps, positions });
-    }
+    check_windows(in_channels, kernel, out_channels, output)?;
     let weight = tensors.kernels(format!("{name}.weight"), [out_channels, in_channels, kernel[0], kernel[1]])?;
     let bias = tensors.optional_vector(format!("{name}.bias"), out_channels)?;
     Ok((LayerOp::Conv2d { weight, bias, stride, padding }, output))
@@ -178,12 +174,20 @@ fn convolution(
 fn pool(fields: &mut Fields, kind: &str, input: Shape) -> Result<(LayerOp, Shape), Problem> {
     let kernel = fields.kernel()?;
     let stride = fields.pair("stride", 1)?.unwrap_or(kernel);
-    let (_, output) = windows(kind, input, kernel, stride, [0, 0], None)?;
+    let (channels, output) = windows(kind, input, kernel, stride, [0, 0], None)?;
+    check_windows(1, kernel, channels, output)?;
     let op = match kind {
         "avg_pool2d" => LayerOp::AvgPool2d { kernel, stride },
         _ => LayerOp::SumPool2d { kernel, stride },
     };
     Ok((op, output))
+}
+
+/// Refuses too many values in all windows of an output channel, each of which sees `seen` input channels.
+fn check_windows(seen: usize, kernel: [usize; 2], out_channels: usize, output: Shape) -> Result<(), Problem> {
+    let taps = [seen, kernel[0], kernel[1]].iter().map(|&size| size as u128).product();
+    let positions = output.len() as u128 / out_channels as u128;
+    if taps * positions > MAX_WINDOW_VALUES { Err(Problem::Windows { taps, positions }) } else { Ok(()) }
 }
 
 /// Input channels, and the shape of what a sliding window produces; `out_channels` defaults to the input's.

@@ -145,7 +145,7 @@ pub enum Problem {
         /// The shape.
         shape: Shape,
     },
-    /// A convolution whose windows together hold too many values.
+    /// A convolution or pool whose windows together hold too many values.
     #[error(
         "{taps} weights per output at {positions} positions are too many; their product may be {MAX_WINDOW_VALUES}"
     )]

@@ -28,15 +28,15 @@ use description::Description;
 /// Largest description that is read, in bytes.
 pub const MAX_DESCRIPTION_BYTES: u64 = 1 << 20;
 /// Largest weight file that is read, in bytes.
-pub const MAX_WEIGHT_BYTES: u64 = 1 << 30;
+pub const MAX_WEIGHT_BYTES: u64 = 1 << 25;
 /// Most layers of a network.
 pub const MAX_LAYERS: usize = 512;
 /// Largest single dimension (channels, height, width, kernel, stride, features).
 pub const MAX_DIMENSION: usize = 1 << 16;
 /// Most values that one image may have between two layers.
-pub const MAX_VALUES: usize = 1 << 24;
-/// Most values that all windows of a convolution may hold: weights per output value times output positions.
-pub const MAX_WINDOW_VALUES: u128 = 1 << 26;
+pub const MAX_VALUES: usize = 1 << 18;
+/// Most values that all windows of a convolution or pool may hold: weights per output value times output positions.
+pub const MAX_WINDOW_VALUES: u128 = 1 << 24;
 
 /// A trained, validated network.
 #[derive(Debug, Clone)]

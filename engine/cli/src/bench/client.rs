@@ -132,7 +132,7 @@ impl Client<'_> {
         measure(bench, backend, work, &mut run)?;
 
         let decrypted = decrypted.context("nothing was decrypted")?;
-        let rounding = 0.5 * 10f64.powi(-(decrypted.decimals as i32));
+        let rounding = 0.5 * decrypted.unit.value();
         let allowed = rounding + DEVIATIONS * noise::fresh_secret(n).worst / output.scale.value();
         let right = decrypted.scores.iter().zip(&scores).all(|(a, &b)| (a - f64::from(b)).abs() <= allowed);
         ensure!(right, "decrypt, N = {n}: it does not give the scores back within {allowed:.2e}");

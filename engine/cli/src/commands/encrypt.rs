@@ -5,15 +5,16 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 use cryptodl_client::wire::read_secret_key;
-use cryptodl_client::{EncryptionKey, encrypt};
-use cryptodl_core::ckks::EncryptionKind;
-use cryptodl_core::wire::{Binding, CiphertextLayout, read_public_key, write_ciphertexts};
+use cryptodl_client::{Encryption, EncryptionKey};
+use cryptodl_core::ckks::{CiphertextsInfo, EncryptionKind, Params};
+use cryptodl_core::wire::{Binding, CiphertextLayout, CiphertextsWriter, ciphertexts_len, read_public_key};
 use cryptodl_models::network::InputSpec;
 
 use crate::files::{self, Access, Output};
-use crate::flags::TestSeed;
+use crate::flags::{Limit, TestSeed};
+use crate::memory::{self, show_size};
 use crate::progress::Bar;
-use crate::samples::read_images;
+use crate::samples::{next_values, open_images};
 
 /// Encrypt images
 ///
@@ -23,7 +24,8 @@ use crate::samples::read_images;
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
-  cryptodl encrypt --secret keys/secret.key --spec keys/client.spec --input t10k-images-idx3-ubyte.gz --out digits.ct
+  cryptodl encrypt --secret keys/secret/secret.key --spec keys/public/client.spec \\
+      --input t10k-images-idx3-ubyte.gz --out digits.ct
   cryptodl encrypt --public public.key --spec client.spec --input my-digits/ --out digits.ct")]
 pub struct Encrypt {
     #[command(flatten)]
@@ -38,6 +40,13 @@ pub struct Encrypt {
     /// Where the ciphertexts go
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
+    #[command(flatten)]
+    limit: Limit,
+    /// Refuse to write more than SIZE, as 2GiB, 512MiB or bytes
+    ///
+    /// How large ciphertexts are follows from the client spec, which may come from a stranger.
+    #[arg(long, value_name = "SIZE", default_value = "64GiB", value_parser = memory::parse_size)]
+    max_size: u64,
     #[command(flatten)]
     seed: TestSeed,
 }
@@ -74,20 +83,51 @@ impl Encrypt {
         let public = self.key.public.as_ref().map(|path| files::read(path, |file| read_public_key(file, &binding)));
         let (secret, public) = (secret.transpose()?, public.transpose()?);
         let key = secret.as_ref().map(EncryptionKey::Secret).or(public.as_ref().map(EncryptionKey::Public));
-        let images = read_images(&self.input, &InputSpec { shape: spec.input.shape, range: spec.input.range })?;
+        let input = InputSpec { shape: spec.input.shape, range: spec.input.range };
+        let mut images = open_images(&self.input, &input)?;
+        self.limit.check(&self.input, images.count())?;
+        let mut rng = self.seed.randomness("encrypt")?;
+        let refused = || self.input.display().to_string();
+        let key = key.expect("clap requires one of the keys");
+        let mut encryption = Encryption::new(&spec, &params, key, images.count(), &mut rng).with_context(refused)?;
+        let (layout, info) = (CiphertextLayout::input(&spec), encryption.info().clone());
+        self.check_cost(&params, &layout, &info)?;
         let out = Output::create(&self.out, Access::Everybody)?;
 
-        let (bar, mut rng) = (Bar::new("encrypt"), self.seed.randomness("encrypt")?);
-        let ciphertexts = encrypt(
-            &spec,
-            &params,
-            key.expect("clap requires one of the keys"),
-            images.as_slice().expect("images are in standard order"),
-            images.dim().0,
-            &mut rng,
-            &|done, total| bar.show(done as u64, total as u64),
-        )
-        .with_context(|| self.input.display().to_string())?;
-        out.write(|file| write_ciphertexts(file, &binding, &CiphertextLayout::input(&spec), &ciphertexts))
+        let bar = Bar::new("encrypt");
+        out.write(|file| {
+            let mut writer = CiphertextsWriter::new(file, &binding, &layout, &info)?;
+            let mut set = Vec::new();
+            while encryption.next_images() > 0 {
+                let values = next_values(&mut images, &self.input, encryption.next_images(), &input)?;
+                let values = values.as_slice().expect("images are in standard order");
+                let progress = |done: usize, total: usize| bar.show(done as u64, total as u64);
+                encryption.next(values, &mut set, &progress).with_context(refused)?;
+                writer.put(&set)?;
+            }
+            writer.finish()?;
+            Ok::<_, anyhow::Error>(())
+        })
+    }
+
+    /// Says what it will cost, before it does: spec and images can ask for any amount.
+    fn check_cost(&self, params: &Params, layout: &CiphertextLayout, info: &CiphertextsInfo) -> Result<()> {
+        let (images, sets) = (info.images, info.sets(params));
+        let bytes = ciphertexts_len(params, layout, images as u64);
+        let (set, file, out) = (show_size(info.set_bytes(params) as u64), show_size(bytes), self.out.display());
+        ensure!(
+            bytes <= self.max_size,
+            "{images} images would make {out} a file of {file}, {set} for every {} of them, and --max-size allows {}: \
+             raise it, encrypt fewer images, or check where {} comes from",
+            params.n(),
+            show_size(self.max_size),
+            self.spec.display()
+        );
+        // A set, its pixels as they are stored, and as numbers.
+        let pixels = images.min(params.n()).saturating_mul(info.values);
+        let needed = (info.set_bytes(params) as u64).saturating_add((pixels as u64).saturating_mul(12));
+        memory::afford(needed, &self.spec)?;
+        eprintln!("{images} images make {sets} set(s) of {set}: {out} will have {file}");
+        Ok(())
     }
 }

@@ -4,12 +4,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use clap::Args;
-use cryptodl_core::wire::{CiphertextLayout, read_ciphertexts, read_eval_key, read_public_key, write_ciphertexts};
-use cryptodl_engine::run::{ComputeParts, Masks};
+use cryptodl_core::wire::{CiphertextLayout, CiphertextsWriter, read_eval_key, read_public_key};
+use cryptodl_engine::run::{ComputeParts, Masks, Progress};
 use serde::Serialize;
 
-use crate::files::{self, Access, Output};
-use crate::flags::{Execution, Planning, TestSeed};
+use crate::files::{self, Access, Output, Sets};
+use crate::flags::{Execution, Limit, Planning, TestSeed};
 use crate::json::Json;
 use crate::memory::peak_rss;
 use crate::prepared::Prepared;
@@ -27,8 +27,9 @@ use crate::server::Machine;
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
-  cryptodl infer --model mnist-1 --eval-key eval.key --public public.key --input digits.ct --out scores.ct
-  cryptodl infer --model mnist-1 --eval-key eval.key --deterministic --input digits.ct --out scores.ct --json -")]
+  cryptodl infer --model mnist-1 --eval-key public/eval.key --public public/public.key --input digits.ct \\
+      --out scores.ct
+  cryptodl infer --model mnist-1 --eval-key public/eval.key --deterministic --input digits.ct --out scores.ct --json -")]
 pub struct Infer {
     /// A shipped model (`cryptodl models` lists them) or a .toml file
     #[arg(long)]
@@ -44,6 +45,8 @@ pub struct Infer {
     /// Where the encrypted scores go
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
+    #[command(flatten)]
+    limit: Limit,
     #[command(flatten)]
     json: Json,
     #[command(flatten)]
@@ -99,30 +102,46 @@ impl Infer {
         let key = files::read(&self.eval_key, |file| read_eval_key(file, &binding, spec.relin))?;
         let public = self.masking.public.as_ref().map(|path| files::read(path, |file| read_public_key(file, &binding)));
         let public = public.transpose()?;
-        let input = files::read(&self.input, |file| read_ciphertexts(file, &binding, &CiphertextLayout::input(spec)))?;
+        let mut input = Sets::open(&self.input, &binding, &CiphertextLayout::input(spec))?;
+        let info = input.info().clone();
+        self.limit.check(&self.input, info.images)?;
         let json = self.json.create()?;
         let out = Output::create(&self.out, Access::Everybody)?;
 
         let (bar, mut rng) = (Bar::new("compute"), self.seed.randomness("masks")?);
         let masks = public.as_ref().map_or(Masks::Deterministic, |public| Masks::Fresh(public, &mut rng));
-        let (result, compute) = prepared
-            .server
-            .compute(&input, key.as_ref(), masks, &|progress| bar.show(progress.done as u64, progress.total as u64))
-            .with_context(|| self.input.display().to_string())?;
+        let progress = |progress: Progress| bar.show(progress.done as u64, progress.total as u64);
+        let refused = || self.input.display().to_string();
+        let server = &prepared.server;
+        let mut computation = server.begin(&info, key.as_ref(), masks, &progress).with_context(refused)?;
+        let compute = out.write(|file| {
+            let (layout, result) = (CiphertextLayout::result(spec), server.result(info.images));
+            let mut writer = CiphertextsWriter::new(file, &binding, &layout, &result)?;
+            let mut set = Vec::new();
+            while input.next(&mut set)? {
+                let result = computation.push(&set).with_context(refused)?;
+                result.map_or(Ok(()), |result| writer.put(&result))?;
+            }
+            // Nothing of a damaged file is published.
+            input.finish()?;
+            let (last, report) = computation.finish().with_context(refused)?;
+            last.map_or(Ok(()), |result| writer.put(&result))?;
+            writer.finish()?;
+            Ok::<_, anyhow::Error>(report)
+        })?;
         drop(bar);
-        out.write(|file| write_ciphertexts(file, &binding, &CiphertextLayout::result(spec), &result))?;
 
         let report = InferReport {
             model: spec.model.clone(),
             machine: prepared.server.machine(),
             program: spec.program.to_string(),
-            images: input.images,
-            batches: input.sets.len(),
+            images: info.images,
+            batches: info.sets(&prepared.params),
             masked: public.is_some(),
             seconds: Seconds { prepare: prepared.seconds, compute: compute.seconds },
             compute_parts: compute.parts,
-            images_per_second: input.images as f64 / compute.seconds,
-            layers: Layer::all(&prepared.plan.report, &compute, input.sets.len()),
+            images_per_second: info.images as f64 / compute.seconds,
+            layers: Layer::all(&prepared.plan.report, &compute, info.sets(&prepared.params)),
             peak_rss_bytes: peak_rss(),
         };
         json.show(&report, || {

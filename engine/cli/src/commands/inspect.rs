@@ -6,20 +6,23 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use clap::Args;
+use cryptodl_core::ckks::SpecError;
 use cryptodl_core::wire::{Contents, Identity, VERSION, identify};
 use cryptodl_models::Network;
 use serde_json::{Value, json};
 
 use crate::files;
 use crate::json::Json;
+use crate::terminal::printable_line;
 
 /// Say what a file is: a key, ciphertexts, a result, a client spec or a model
 ///
-/// The file is read to its end and its checksum is checked. A client spec is checked as `keygen` would.
+/// The file is read to its end and its checksum is checked. A client spec is checked as `keygen` would. What other commands
+/// would refuse is shown, and is a failure (exit code 1).
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
-  cryptodl inspect keys/client.spec
+  cryptodl inspect keys/public/client.spec
   cryptodl inspect scores.ct --json -")]
 pub struct Inspect {
     /// A file that this program wrote, or a model description (.toml)
@@ -31,12 +34,14 @@ pub struct Inspect {
 impl Inspect {
     pub fn run(self) -> Result<()> {
         let is_model = self.file.extension().is_some_and(|extension| extension == "toml");
-        let facts = if is_model { model(&self.file)? } else { container(&self.file)? };
-        self.json.create()?.show(&facts, || table(&facts))
+        let (facts, check) = if is_model { (model(&self.file)?, Ok(())) } else { container(&self.file)? };
+        self.json.create()?.show(&facts, || table(&facts))?;
+        check.with_context(|| self.file.display().to_string())
     }
 }
 
-fn container(path: &Path) -> Result<Value> {
+/// The facts, and why other commands would refuse the file.
+fn container(path: &Path) -> Result<(Value, Result<(), SpecError>)> {
     let Identity { header, contents } = files::read(path, identify)?;
     let mut facts = json!({
         "kind": header.kind.name(),
@@ -45,6 +50,7 @@ fn container(path: &Path) -> Result<Value> {
         "program": header.program,
         "params_digest": header.params,
     });
+    let mut refused = Ok(());
     let more = match contents {
         Contents::SecretKey => json!({ "warning": "this file decrypts everything: keep it to yourself" }),
         Contents::PublicKey => json!({}),
@@ -59,9 +65,9 @@ fn container(path: &Path) -> Result<Value> {
             "seeded": header.seed.is_some(),
         }),
         Contents::ClientSpec(spec) => {
-            let check = spec.check().map_or_else(|error| format!("refused: {error}"), |_| "passed".into());
+            refused = spec.check().map(drop);
             json!({
-                "check": check,
+                "check": refused.as_ref().map_or_else(|error| format!("refused: {error}"), |()| "passed".into()),
                 "model": spec.model,
                 "encryption": spec.encryption,
                 "params": spec.params,
@@ -72,7 +78,7 @@ fn container(path: &Path) -> Result<Value> {
         }
     };
     extend(&mut facts, more);
-    Ok(facts)
+    Ok((facts, refused))
 }
 
 fn model(path: &Path) -> Result<Value> {
@@ -116,7 +122,7 @@ fn table(facts: &Value) -> String {
     let mut text = String::new();
     for (name, value) in facts.as_object().into_iter().flatten() {
         match value {
-            Value::String(value) => writeln!(text, "{name:<14} {value}"),
+            Value::String(value) => writeln!(text, "{name:<14} {}", printable_line(value)),
             Value::Array(rows) if rows.iter().any(Value::is_object) => writeln!(text, "{name}")
                 .and_then(|()| rows.iter().try_for_each(|row| writeln!(text, "  {}", line(row)))),
             value => writeln!(text, "{name:<14} {}", line(value)),
@@ -130,7 +136,7 @@ fn table(facts: &Value) -> String {
 fn line(value: &Value) -> String {
     match value {
         Value::Null => "none".into(),
-        Value::String(value) => value.clone(),
+        Value::String(value) => printable_line(value),
         Value::Object(fields) => {
             fields.iter().map(|(name, value)| format!("{name} {}", line(value))).collect::<Vec<_>>().join(", ")
         }

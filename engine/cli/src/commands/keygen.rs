@@ -1,22 +1,24 @@
 //! `cryptodl keygen`.
 
-use std::fs;
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use clap::Args;
-use cryptodl_client::wire::write_secret_key;
-use cryptodl_core::wire::{Binding, write_client_spec, write_eval_key, write_public_key};
+use cryptodl_client::wire::{secret_key_len, write_secret_key};
+use cryptodl_core::ckks::{ClientSpec, Params};
+use cryptodl_core::wire::{Binding, eval_key_len, public_key_len, write_client_spec, write_eval_key, write_public_key};
 
 use crate::files::{self, Access, Output};
 use crate::flags::{Planning, TestSeed};
 use crate::keys::Keys;
+use crate::memory::{self, show_size};
 use crate::prepared::load_and_plan;
 
 /// Generate a client's keys
 ///
-/// Writes into the folder DIR: secret.key (keep it: only its owner may read it), public.key and eval.key (for the
-/// server), and client.spec. A spec from a server is checked in full before anything is made from it.
+/// Writes below the folder DIR: secret/secret.key, which only its owner may read and which decrypts everything; and
+/// public/public.key, public/eval.key and public/client.spec, a folder that can be given to the server as it is. All files
+/// are replaced or none. A spec from a server is checked in full before anything is made from it.
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
@@ -35,6 +37,11 @@ pub struct Keygen {
     /// Replace keys that are there; what was encrypted with them can then not be decrypted any more
     #[arg(long)]
     force: bool,
+    /// Refuse to make keys that are larger together than SIZE, as 2GiB, 512MiB or bytes
+    ///
+    /// How large they are follows from the client spec, which may come from a stranger.
+    #[arg(long, value_name = "SIZE", default_value = "256MiB", value_parser = memory::parse_size)]
+    max_size: u64,
     #[command(flatten)]
     planning: Planning,
     #[command(flatten)]
@@ -52,34 +59,58 @@ impl Keygen {
             }
             (None, None) => unreachable!("clap requires a spec or a model"),
         };
-        let secret_path = self.out.join("secret.key");
-        for name in ["secret.key", "public.key", "eval.key"] {
-            let path = self.out.join(name);
+        self.check_cost(&spec, &params)?;
+        let (secret, public) = (self.out.join("secret"), self.out.join("public"));
+        files::make_folder(&public, Access::Everybody)?;
+        files::make_folder(&secret, Access::Owner)?;
+        // Two runs at once would each replace some of the other's files.
+        let _lock = files::lock_folder(&self.out)?;
+        let [secret_key, public_key, eval_key, client_spec] =
+            [secret.join("secret.key"), public.join("public.key"), public.join("eval.key"), public.join("client.spec")];
+        for path in [&secret_key, &public_key, &eval_key] {
             ensure!(
                 self.force || !path.exists(),
                 "{} exists: choose another folder, or replace the keys with --force",
                 path.display()
             );
         }
-        fs::create_dir_all(&self.out).with_context(|| format!("cannot make the folder {}", self.out.display()))?;
-        let everybody = |name| Output::create(&self.out.join(name), Access::Everybody);
-        let [public, eval, client] = [everybody("public.key")?, everybody("eval.key")?, everybody("client.spec")?];
-        let secret = Output::create(&secret_path, Access::Owner)?;
+        let everybody = |path| Output::create(path, Access::Everybody);
+        let outputs = [
+            everybody(&public_key)?,
+            everybody(&eval_key)?,
+            everybody(&client_spec)?,
+            Output::create(&secret_key, Access::Owner)?,
+        ];
 
         let keys = Keys::generate(&spec, &params, &mut self.seed.randomness("keygen")?)?;
         let binding = Binding { program: spec.program, params: &params };
-        let staged = [
-            public.stage(|file| write_public_key(file, &binding, &keys.public))?,
-            eval.stage(|file| write_eval_key(file, &binding, keys.relin.as_ref()))?,
-            client.stage(|file| write_client_spec(file, &spec))?,
-            secret.stage(|file| write_secret_key(file, spec.program, &keys.secret))?,
-        ];
-        staged.into_iter().try_for_each(Output::publish)?;
+        let [public_key, eval_key, client_spec, secret_key] = &outputs;
+        public_key.fill(|file| write_public_key(file, &binding, &keys.public))?;
+        eval_key.fill(|file| write_eval_key(file, &binding, keys.relin.as_ref()))?;
+        client_spec.fill(|file| write_client_spec(file, &spec))?;
+        secret_key.fill(|file| write_secret_key(file, spec.program, &keys.secret))?;
+        files::publish_all(outputs.into())?;
         files::print(&format!(
-            "keys for {} (Program {}) are in {}: keep secret.key to yourself\n",
+            "keys for {} (Program {}): {} is for the server and for whoever encrypts, {} is yours alone\n",
             spec.model,
             spec.program,
-            self.out.display()
+            public.display(),
+            secret.display()
         ))
+    }
+
+    /// Refuses to make larger keys than is allowed: a spec can ask for any size.
+    fn check_cost(&self, spec: &ClientSpec, params: &Params) -> Result<()> {
+        let (public, eval) = (public_key_len(params), eval_key_len(params, spec.relin));
+        let bytes = secret_key_len(params).saturating_add(public).saturating_add(eval);
+        ensure!(
+            bytes <= self.max_size,
+            "the keys would have {} (the evaluation key {}), and --max-size allows {}: raise it, or check where the \
+             client spec comes from",
+            show_size(bytes),
+            show_size(eval),
+            show_size(self.max_size)
+        );
+        Ok(())
     }
 }

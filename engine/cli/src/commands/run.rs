@@ -12,7 +12,7 @@ use crate::flags::{Execution, Planning, TestSeed};
 use crate::json::Json;
 use crate::prepared::Prepared;
 use crate::report::RunReport;
-use crate::results::Results;
+use crate::results::{Results, Shown};
 use crate::samples::Samples;
 
 /// Encrypt, classify and decrypt in one process, with a full report
@@ -43,9 +43,11 @@ pub struct Run {
     /// Compute K times and report the median; the first time can be slower
     #[arg(long, value_name = "K", default_value = "1")]
     repeat: NonZeroUsize,
-    /// Write the decrypted labels and scores, as `decrypt` does: a .csv, .json or .npy file
+    /// Write the decrypted labels, as `decrypt` does: a .csv, .json or .npy file
     #[arg(long, value_name = "FILE")]
     out: Option<Results>,
+    #[command(flatten)]
+    shown: Shown,
     #[command(flatten)]
     json: Json,
     #[command(flatten)]
@@ -65,11 +67,11 @@ impl Run {
         if let Some(images) = self.images {
             samples.truncate(images)?;
         }
-        let out = self.out.as_ref().map(Results::create).transpose()?;
+        let out = self.out.as_ref().map(|out| out.create(&self.shown)).transpose()?;
         let json = self.json.create()?;
         let outcome = classify(&prepared, &samples, &self.seed, self.repeat)?;
         if let Some(out) = out {
-            out.write(&prepared.spec, &outcome.decrypted)?;
+            out.write(&prepared.spec, samples.count(), |out| out.put(&outcome.decrypted))?;
         }
         let report = RunReport::new(&prepared, &samples, &outcome);
         if let Some(warning) = report.broken_promise(prepared.plan.program.content.tolerance) {

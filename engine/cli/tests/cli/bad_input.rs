@@ -11,12 +11,12 @@ use crate::support::{SMALL, digits, fail, names, succeed};
 
 /// Every kind of file with the command that reads it.
 const READERS: [(&str, &str); 6] = [
-    ("client.spec", "encrypt --secret secret.key --spec FILE --input digits.idx --out out.ct"),
-    ("secret.key", "encrypt --secret FILE --spec client.spec --input digits.idx --out out.ct"),
-    ("public.key", "infer MODEL --eval-key eval.key --public FILE --input digits.ct --out out.ct"),
-    ("eval.key", "infer MODEL --eval-key FILE --deterministic --input digits.ct --out out.ct"),
-    ("digits.ct", "infer MODEL --eval-key eval.key --deterministic --input FILE --out out.ct"),
-    ("scores.ct", "decrypt --secret secret.key --spec client.spec --input FILE --out out.csv"),
+    ("public/client.spec", "encrypt --secret secret/secret.key --spec FILE --input digits.idx --out out.ct"),
+    ("secret/secret.key", "encrypt --secret FILE --spec public/client.spec --input digits.idx --out out.ct"),
+    ("public/public.key", "infer MODEL --eval-key public/eval.key --public FILE --input digits.ct --out out.ct"),
+    ("public/eval.key", "infer MODEL --eval-key FILE --deterministic --input digits.ct --out out.ct"),
+    ("digits.ct", "infer MODEL --eval-key public/eval.key --deterministic --input FILE --out out.ct"),
+    ("scores.ct", "decrypt --secret secret/secret.key --spec public/client.spec --input FILE --out out.csv"),
 ];
 
 /// A folder with a file of every kind.
@@ -24,8 +24,8 @@ fn every_kind(planning: &str) -> TempDir {
     let client = digits(2);
     let folder = client.path();
     succeed(folder, &format!("keygen {} --out .", model(planning)));
-    succeed(folder, "encrypt --secret secret.key --spec client.spec --input digits.idx --out digits.ct");
-    let infer = "--eval-key eval.key --public public.key --input digits.ct --out scores.ct";
+    succeed(folder, "encrypt --secret secret/secret.key --spec public/client.spec --input digits.idx --out digits.ct");
+    let infer = "--eval-key public/eval.key --public public/public.key --input digits.ct --out scores.ct";
     succeed(folder, &format!("infer {} {infer}", model(planning)));
     client
 }
@@ -86,12 +86,13 @@ fn files_of_another_program_are_refused() {
     let (client, other) = (every_kind(""), every_kind("--n 8192"));
     let folder = client.path();
     let program = |file: &Path| fs::read(file).expect("written")[16..48].iter().map(|b| format!("{b:02x}")).collect();
-    let digests: [String; 2] = [program(&folder.join("eval.key")), program(&other.path().join("eval.key"))];
+    let digests: [String; 2] =
+        [program(&folder.join("public/eval.key")), program(&other.path().join("public/eval.key"))];
     for (kind, _) in READERS {
         fs::copy(other.path().join(kind), folder.join("other.file")).expect("copied");
         // With another spec it is the key that does not fit.
-        if kind == "client.spec" {
-            let files = "--secret secret.key --spec other.file --input digits.idx --out out.ct";
+        if kind == "public/client.spec" {
+            let files = "--secret secret/secret.key --spec other.file --input digits.idx --out out.ct";
             let error = fail(folder, &format!("encrypt {files}"), 1);
             assert!(error.contains("secret.key") && digests.iter().all(|digest| error.contains(digest)), "{error}");
             continue;
@@ -106,9 +107,9 @@ fn files_of_another_program_are_refused() {
 #[test]
 fn the_other_kind_of_key_is_refused() {
     let client = every_kind("");
-    let files = "--public public.key --spec client.spec --input digits.idx --out out.ct";
+    let files = "--public public/public.key --spec public/client.spec --input digits.idx --out out.ct";
     let error = fail(client.path(), &format!("encrypt {files}"), 1);
-    assert!(error.contains("client.spec: images of this Program are encrypted with --secret"), "{error}");
+    assert!(error.contains("public/client.spec: images of this Program are encrypted with --secret"), "{error}");
     assert!(!client.path().join("out.ct").exists());
 }
 
@@ -117,7 +118,7 @@ fn the_other_kind_of_key_is_refused() {
 fn hostile_residues_are_refused() {
     let client = every_kind("");
     let folder = client.path();
-    let spec = read_client_spec(&fs::read(folder.join("client.spec")).expect("written")[..]).expect("a spec");
+    let spec = read_client_spec(&fs::read(folder.join("public/client.spec")).expect("written")[..]).expect("a spec");
     let params = spec.check().expect("checked");
     let binding = Binding { program: spec.program, params: &params };
     for (kind, layout) in
@@ -138,7 +139,7 @@ fn hostile_residues_are_refused() {
 fn hostile_specs_are_refused() {
     let client = every_kind("");
     let folder = client.path();
-    let spec = read_client_spec(&fs::read(folder.join("client.spec")).expect("written")[..]).expect("a spec");
+    let spec = read_client_spec(&fs::read(folder.join("public/client.spec")).expect("written")[..]).expect("a spec");
     type Change = fn(&mut ClientSpec);
     let cases: [(&str, Change); 8] = [
         ("params.n", |spec| spec.params.n = 512),
@@ -156,7 +157,7 @@ fn hostile_specs_are_refused() {
         let mut bytes = Vec::new();
         write_client_spec(&mut bytes, &hostile).expect("written");
         fs::write(folder.join("hostile.spec"), bytes).expect("written");
-        refuse(folder, "client.spec", "hostile.spec", fragment);
+        refuse(folder, "public/client.spec", "hostile.spec", fragment);
         let error = fail(folder, "keygen --spec hostile.spec --out other", 1);
         assert!(error.contains("hostile.spec") && error.contains(fragment), "{fragment} in\n{error}");
         assert!(!folder.join("other").exists());
@@ -168,9 +169,9 @@ fn places_that_cannot_be_written() {
     let client = every_kind("");
     let folder = client.path();
     let writers = [
-        format!("infer {} --eval-key eval.key --deterministic --input digits.ct --out OUT", model("")),
-        "encrypt --secret secret.key --spec client.spec --input digits.idx --out OUT".into(),
-        "decrypt --secret secret.key --spec client.spec --input scores.ct --out OUT.csv".into(),
+        format!("infer {} --eval-key public/eval.key --deterministic --input digits.ct --out OUT", model("")),
+        "encrypt --secret secret/secret.key --spec public/client.spec --input digits.idx --out OUT".into(),
+        "decrypt --secret secret/secret.key --spec public/client.spec --input scores.ct --out OUT.csv".into(),
         format!("plan {} --write-spec OUT", model("")),
         format!("plan {} --json OUT", model("")),
     ];
@@ -192,7 +193,7 @@ fn places_that_cannot_be_written() {
             assert!(error.contains("cannot write"), "{writer} to {out}:\n{error}");
         }
     }
-    let error = fail(folder, "keygen --spec client.spec --out digits.idx/keys", 1);
+    let error = fail(folder, "keygen --spec public/client.spec --out digits.idx/keys", 1);
     assert!(error.contains("digits.idx/keys"), "{error}");
     assert_eq!(names(folder), before);
 }
@@ -220,10 +221,10 @@ fn an_output_never_replaces_an_input_or_another_output() {
     let client = digits(3);
     let folder = client.path();
     succeed(folder, &format!("keygen --model {SMALL} --out keys"));
-    let secret = fs::read(folder.join("keys/secret.key")).expect("written");
-    let encrypt = "encrypt --secret keys/secret.key --spec keys/client.spec --input digits.idx --out";
+    let secret = fs::read(folder.join("keys/secret/secret.key")).expect("written");
+    let encrypt = "encrypt --secret keys/secret/secret.key --spec keys/public/client.spec --input digits.idx --out";
     for arguments in [
-        format!("{encrypt} keys/secret.key"),
+        format!("{encrypt} keys/secret/secret.key"),
         format!("{encrypt} keys/../digits.idx"),
         format!("plan --model {SMALL} --json twice --write-spec twice"),
         format!("run --model {SMALL} --images 3 --json labels.json --out labels.json"),
@@ -231,10 +232,10 @@ fn an_output_never_replaces_an_input_or_another_output() {
         let error = fail(folder, &arguments, 1);
         assert!(error.contains("named twice"), "{arguments}: {error}");
     }
-    assert_eq!(fs::read(folder.join("keys/secret.key")).expect("still there"), secret);
+    assert_eq!(fs::read(folder.join("keys/secret/secret.key")).expect("still there"), secret);
     assert_eq!(names(folder), ["digits.idx", "keys", "labels.idx"]);
     // Keys are not replaced one by one either.
-    fs::remove_file(folder.join("keys/secret.key")).expect("removed");
+    fs::remove_file(folder.join("keys/secret/secret.key")).expect("removed");
     let error = fail(folder, &format!("keygen --model {SMALL} --out keys"), 1);
     assert!(error.contains("public.key exists"), "{error}");
 }

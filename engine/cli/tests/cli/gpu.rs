@@ -20,10 +20,11 @@ fn main() -> ExitCode {
     let required = std::env::var_os("CRYPTODL_REQUIRE_ADAPTER").is_some_and(|value| value == "1");
     let adapter = adapter();
     let ignored = adapter.is_none() && !required;
-    let tests: [(&str, Test); 9] = [
+    let tests: [(&str, Test); 10] = [
         ("devices_describe_the_adapter", devices),
         ("every_kernel_is_compiled_and_timed", compilation),
         ("inference_gives_the_bytes_of_the_cpu", inference),
+        ("a_run_prints_no_error_without_a_desktop", quiet),
         ("a_run_says_where_it_was_computed", run),
         ("verify_compares_with_the_reference", verify),
         ("kernels_are_measured_against_ceilings", bench),
@@ -113,10 +114,10 @@ fn inference(adapter: &Value) {
         let folder = digits(images);
         let folder = folder.path();
         succeed(folder, &format!("keygen --model {SMALL} {planning} --out {schedule} {seed}"));
-        let keys = format!("--secret {schedule}/secret.key --spec {schedule}/client.spec");
+        let keys = format!("--secret {schedule}/secret/secret.key --spec {schedule}/public/client.spec");
         succeed(folder, &format!("encrypt {keys} --input digits.idx --out digits.ct {seed}"));
         let infer = format!(
-            "infer --model {SMALL} {planning} --eval-key {schedule}/eval.key --deterministic --input digits.ct --out"
+            "infer --model {SMALL} {planning} --eval-key {schedule}/public/eval.key --deterministic --input digits.ct --out"
         );
         succeed(folder, &format!("{infer} cpu.ct --backend cpu"));
         let report = json(folder, &format!("{infer} gpu.ct --backend gpu {}", flag(adapter)));
@@ -129,6 +130,14 @@ fn inference(adapter: &Value) {
         let [cpu, gpu] = ["cpu.ct", "gpu.ct"].map(|file| std::fs::read(folder.join(file)).expect("written"));
         assert!(cpu == gpu, "{schedule}: the result files differ");
     }
+}
+
+/// On a machine without a desktop session the driver has nothing to complain of.
+fn quiet(adapter: &Value) {
+    let mut command = support::command(here(), &format!("run --model {SMALL} --images 1 {}", flag(adapter)));
+    let output = command.env_remove("XDG_RUNTIME_DIR").output().expect("the binary starts");
+    assert!(output.status.success());
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
 }
 
 /// The report names backend, adapter and kernels, with and without --backend.

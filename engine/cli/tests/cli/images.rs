@@ -34,16 +34,31 @@ fn formats_mean_the_same_images() {
 
     succeed(folder, &format!("keygen --model {SMALL} --out keys"));
     for input in ["digits.idx", "bytes.npy", "floats.npy"] {
-        let keys = "--secret keys/secret.key --spec keys/client.spec";
+        let keys = "--secret keys/secret/secret.key --spec keys/public/client.spec";
         succeed(folder, &format!("encrypt {keys} --input {input} --out digits.ct"));
-        let infer = "--eval-key keys/eval.key --public keys/public.key --input digits.ct --out scores.ct";
+        let infer = "--eval-key keys/public/eval.key --public keys/public/public.key --input digits.ct --out scores.ct";
         succeed(folder, &format!("infer --model {SMALL} {infer}"));
-        for out in ["labels.csv", "labels.json", "scores.npy"] {
+        for out in [
+            "labels.csv",
+            "labels.json",
+            "labels.npy",
+            "scores.csv --scores",
+            "scores.json --scores",
+            "scores.npy --scores",
+        ] {
             succeed(folder, &format!("decrypt {keys} --input scores.ct --out {out}"));
         }
         assert_eq!(labels(&folder.join("labels.csv")), [7, 2, 1, 0], "{input}");
-        let scores = fs::read(folder.join("scores.npy")).expect("written");
+        let array = |name: &str| fs::read(folder.join(name)).expect("written");
+        let scores = array("scores.npy");
         assert!(scores.starts_with(b"\x93NUMPY") && scores.len() % 64 == 4 * 10 * 4 % 64, "{}", scores.len());
+        assert!(array("labels.npy").ends_with(&[7, 0, 0, 0, 2, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0]));
+        let text = |name: &str| fs::read_to_string(folder.join(name)).expect("written");
+        assert_eq!(text("labels.csv"), "index,label\n0,7\n1,2\n2,1\n3,0\n", "scores are asked for");
+        assert!(
+            text("scores.csv").starts_with("index,label,score_0,") && text("scores.json").contains("\"score_unit\":")
+        );
+        assert!(!text("labels.json").contains("score"));
     }
 }
 
@@ -67,6 +82,7 @@ fn unfit_images_are_refused() {
         ("short.idx", idx([2, 28, 28], IMAGE), "damaged"),
         ("huge.idx", idx([u32::MAX; 3], 0), "at most"),
         ("type.npy", npy("<c8", "(1, 28, 28)", &vec![0; 8 * IMAGE]), "c8"),
+        ("escape.npy", npy("<\u{1b}[2J\u{202e}", "(1, 28, 28)", &vec![0; IMAGE]), "<\\u001b[2J\\u202e"),
         ("nan.npy", with(f32::NAN), "image 1: the value at channel 0, row 1, column 2 is NaN"),
         ("infinite.npy", with(f32::INFINITY), "is inf"),
         ("range.npy", with(1.5), "is 1.5, outside"),
@@ -75,7 +91,8 @@ fn unfit_images_are_refused() {
         ("empty.png", Vec::new(), "not an image file"),
     ];
     let encrypt = |input: &str| {
-        let files = format!("--secret keys/secret.key --spec keys/client.spec --input {input} --out out.ct");
+        let files =
+            format!("--secret keys/secret/secret.key --spec keys/public/client.spec --input {input} --out out.ct");
         let error = fail(folder, &format!("encrypt {files}"), 1);
         assert!(error.contains(input), "{input} in\n{error}");
         assert!(!folder.join("out.ct").exists());

@@ -4,6 +4,8 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
+use cryptodl_core::wire::{read_client_spec, write_client_spec};
+
 use crate::support::{SMALL, command, digits, fail, failure, json, mnist, names, succeed};
 
 #[test]
@@ -44,20 +46,40 @@ fn a_plan_needs_nothing_but_the_model() {
     assert_ne!(pinned["program"], plan["program"]);
 }
 
+/// A stranger's model says what it likes, but does not reverse what the terminal shows of it.
+#[test]
+fn titles_do_not_steer_the_terminal() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let zoo = concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/zoo/mnist-1-square");
+    let toml = fs::read_to_string(format!("{zoo}.toml")).expect("a shipped model");
+    let title = "\u{202e}2 ledoM NNC";
+    let toml = toml.replace("CNN Model 1 of CryptoDL, learned degree-2 polynomial", title);
+    fs::write(folder.path().join("model.toml"), toml).expect("written");
+    fs::copy(format!("{zoo}.safetensors"), folder.path().join("mnist-1-square.safetensors")).expect("copied");
+    let shown = succeed(folder.path(), "inspect model.toml");
+    assert!(shown.contains("\\u202e2 ledoM NNC") && !shown.contains('\u{202e}'), "{shown}");
+    let shown = succeed(folder.path(), "inspect model.toml --json -");
+    assert!(!shown.contains('\u{202e}'), "{shown}");
+    assert_eq!(json(folder.path(), "inspect model.toml")["title"], title, "the same JSON");
+}
+
 #[test]
 fn inspect_knows_every_file() {
     let client = digits(3);
     let folder = client.path();
     succeed(folder, &format!("keygen --model {SMALL} --out keys"));
-    succeed(folder, "encrypt --secret keys/secret.key --spec keys/client.spec --input digits.idx --out digits.ct");
-    let infer = "--eval-key keys/eval.key --deterministic --input digits.ct --out scores.ct";
+    succeed(
+        folder,
+        "encrypt --secret keys/secret/secret.key --spec keys/public/client.spec --input digits.idx --out digits.ct",
+    );
+    let infer = "--eval-key keys/public/eval.key --deterministic --input digits.ct --out scores.ct";
     succeed(folder, &format!("infer --model {SMALL} {infer}"));
     let program = json(folder, &format!("plan --model {SMALL}"))["program"].clone();
     for (file, kind) in [
-        ("keys/secret.key", "secret key"),
-        ("keys/public.key", "public key"),
-        ("keys/eval.key", "evaluation key"),
-        ("keys/client.spec", "client spec"),
+        ("keys/secret/secret.key", "secret key"),
+        ("keys/public/public.key", "public key"),
+        ("keys/public/eval.key", "evaluation key"),
+        ("keys/public/client.spec", "client spec"),
         ("digits.ct", "ciphertexts"),
         ("scores.ct", "result"),
     ] {
@@ -68,11 +90,25 @@ fn inspect_knows_every_file() {
         assert!(succeed(folder, &format!("inspect {file}")).contains(kind));
     }
     assert_eq!(json(folder, "inspect digits.ct")["images"], 3);
-    assert_eq!(json(folder, "inspect keys/client.spec")["check"], "passed");
+    assert_eq!(json(folder, "inspect keys/public/client.spec")["check"], "passed");
     let model = concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/zoo/mnist-1.toml");
     let model = json(folder, &format!("inspect {model}"));
     assert_eq!((model["kind"].as_str(), model["name"].as_str()), (Some("model"), Some("mnist-1")));
     assert!(fail(folder, "inspect digits.idx", 1).contains("digits.idx: not a CryptoDL file"));
+
+    // What no command would take is shown, and is a failure.
+    let bytes = fs::read(folder.join("keys/public/client.spec")).expect("written");
+    let mut spec = read_client_spec(&bytes[..]).expect("a spec");
+    spec.params.n = 1024;
+    let mut bytes = Vec::new();
+    write_client_spec(&mut bytes, &spec).expect("written");
+    fs::write(folder.join("weak.spec"), bytes).expect("written");
+    let refused = command(folder, "inspect weak.spec --json -").output().expect("the binary starts");
+    assert_eq!(refused.status.code(), Some(1));
+    let error = String::from_utf8_lossy(&refused.stderr);
+    assert!(error.contains("weak.spec") && error.contains("not 128-bit secure"), "{error}");
+    let facts: serde_json::Value = serde_json::from_slice(&refused.stdout).expect("JSON");
+    assert!(facts["check"].as_str().is_some_and(|check| check.starts_with("refused: ")), "{facts}");
 }
 
 #[test]

@@ -2,9 +2,9 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
-use crate::support::{SMALL, agreement, digits, fail, json, labels, names, succeed};
+use crate::support::{SMALL, agreement, command, digits, fail, json, labels, names, succeed};
 
 const SEED: &str = "--insecure-test-seed 7";
 
@@ -16,9 +16,12 @@ fn classify(client: &Path, model: &str, planning: &str, key: &str, seed: &str) {
     fs::copy(server.join("offered.spec"), client.join("offered.spec")).expect("copied");
 
     succeed(client, &format!("keygen --spec offered.spec --out keys {seed}"));
-    let key = format!("--{key} keys/{key}.key");
-    succeed(client, &format!("encrypt {key} --spec keys/client.spec --input digits.idx --out digits.ct {seed}"));
-    for (file, name) in [("digits.ct", "digits.ct"), ("keys/public.key", "public.key"), ("keys/eval.key", "eval.key")] {
+    let folder = if key == "secret" { "secret" } else { "public" };
+    let key = format!("--{key} keys/{folder}/{key}.key");
+    succeed(client, &format!("encrypt {key} --spec keys/public/client.spec --input digits.idx --out digits.ct {seed}"));
+    for (file, name) in
+        [("digits.ct", "digits.ct"), ("keys/public/public.key", "public.key"), ("keys/public/eval.key", "eval.key")]
+    {
         fs::copy(client.join(file), server.join(name)).expect("copied");
     }
 
@@ -26,7 +29,10 @@ fn classify(client: &Path, model: &str, planning: &str, key: &str, seed: &str) {
     succeed(&server, &format!("infer --model {model} {planning} {files} {seed}"));
     assert_eq!(names(&server), ["digits.ct", "eval.key", "offered.spec", "public.key", "scores.ct"]);
     fs::copy(server.join("scores.ct"), client.join("scores.ct")).expect("copied");
-    succeed(client, "decrypt --secret keys/secret.key --spec keys/client.spec --input scores.ct --out labels.csv");
+    succeed(
+        client,
+        "decrypt --secret keys/secret/secret.key --spec keys/public/client.spec --input scores.ct --out labels.csv",
+    );
 }
 
 /// Both ways of encryption agree with plaintext, and with `run` label for label under the same test seed.
@@ -44,7 +50,7 @@ fn staged_commands_agree_with_run() {
             fs::read_to_string(folder.join("run.csv")).expect("written"),
             "{kind}"
         );
-        for (file, field) in [("keys/eval.key", "eval_key"), ("keys/public.key", "public_key")] {
+        for (file, field) in [("keys/public/eval.key", "eval_key"), ("keys/public/public.key", "public_key")] {
             assert_eq!(fs::metadata(folder.join(file)).expect("a file").len(), run["bytes"][field], "{file}");
         }
         for (file, field) in [("digits.ct", "upload"), ("scores.ct", "download")] {
@@ -66,7 +72,7 @@ fn a_layered_program_and_an_outside_decryptor() {
 
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/outside/decrypt.py");
     let outside = Command::new("python3")
-        .args([script, "keys/secret.key", "keys/client.spec", "scores.ct"])
+        .args(["-B", script, "keys/secret/secret.key", "keys/public/client.spec", "scores.ct"])
         .current_dir(folder)
         .output()
         .expect("python3 is needed for this test");
@@ -100,7 +106,7 @@ fn circuit_privacy_keeps_the_labels() {
 fn inference_without_masks_is_deterministic() {
     let client = digits(20);
     let folder = client.path();
-    let encrypted = "encrypt --secret keys/secret.key --spec keys/client.spec --input digits.idx";
+    let encrypted = "encrypt --secret keys/secret/secret.key --spec keys/public/client.spec --input digits.idx";
     for (planning, variants) in [
         (
             "",
@@ -117,8 +123,9 @@ fn inference_without_masks_is_deterministic() {
     ] {
         succeed(folder, &format!("keygen --model {SMALL} {planning} --out keys --force"));
         succeed(folder, &format!("{encrypted} --out digits.ct"));
-        let infer =
-            format!("infer --model {SMALL} {planning} --eval-key keys/eval.key --input digits.ct --out scores.ct");
+        let infer = format!(
+            "infer --model {SMALL} {planning} --eval-key keys/public/eval.key --input digits.ct --out scores.ct"
+        );
         let mut results = variants.iter().map(|variant| {
             succeed(folder, &format!("{infer} --deterministic {variant}"));
             (variant, fs::read(folder.join("scores.ct")).expect("written"))
@@ -128,7 +135,7 @@ fn inference_without_masks_is_deterministic() {
 
         // Masks are fresh each time, and change every byte but the header.
         let masked = || {
-            succeed(folder, &format!("{infer} --public keys/public.key"));
+            succeed(folder, &format!("{infer} --public keys/public/public.key"));
             fs::read(folder.join("scores.ct")).expect("written")
         };
         assert!(masked() != masked());
@@ -144,7 +151,8 @@ fn ciphertexts_are_fresh() {
     let folder = client.path();
     succeed(folder, &format!("keygen --model {SMALL} --out keys"));
     let encrypted = |name: &str| {
-        let files = format!("--secret keys/secret.key --spec keys/client.spec --input digits.idx --out {name}");
+        let files =
+            format!("--secret keys/secret/secret.key --spec keys/public/client.spec --input digits.idx --out {name}");
         succeed(folder, &format!("encrypt {files}"));
         fs::read(folder.join(name)).expect("written")
     };
@@ -161,23 +169,28 @@ fn another_key_decrypts_nothing() {
     let folder = client.path();
     classify(folder, SMALL, "", "secret", "");
     succeed(folder, "keygen --spec offered.spec --out other");
-    let error =
-        fail(folder, "decrypt --secret other/secret.key --spec offered.spec --input scores.ct --out other.csv", 1);
+    let error = fail(
+        folder,
+        "decrypt --secret other/secret/secret.key --spec offered.spec --input scores.ct --out other.csv",
+        1,
+    );
     assert!(error.contains("scores.ct") && error.contains("another key"), "{error}");
     assert!(!folder.join("other.csv").exists());
 }
 
-/// Only the owner can read the secret key, and it is not replaced by accident.
+/// Only the owner can read the secret key, and it is not replaced by accident. What may be given away is in a folder of its
+/// own.
 #[test]
 fn the_secret_key_is_kept() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let keygen = format!("keygen --model {SMALL} --out keys");
     succeed(folder.path(), &keygen);
-    let secret = folder.path().join("keys/secret.key");
+    let keys = folder.path().join("keys");
+    let secret = keys.join("secret/secret.key");
     #[cfg(unix)]
     {
-        use std::os::unix::fs::PermissionsExt;
-        assert_eq!(fs::metadata(&secret).expect("written").permissions().mode() & 0o777, 0o600);
+        assert_eq!(mode(&secret), 0o600);
+        assert_eq!(mode(&keys.join("secret")), 0o700);
     }
     let before = fs::read(&secret).expect("written");
     let error = fail(folder.path(), &keygen, 1);
@@ -185,5 +198,56 @@ fn the_secret_key_is_kept() {
     assert_eq!(fs::read(&secret).expect("still there"), before);
     succeed(folder.path(), &format!("{keygen} --force"));
     assert_ne!(fs::read(&secret).expect("new"), before);
-    assert_eq!(names(&folder.path().join("keys")), ["client.spec", "eval.key", "public.key", "secret.key"]);
+    assert_eq!(names(&keys), ["public", "secret"]);
+    assert_eq!(names(&keys.join("public")), ["client.spec", "eval.key", "public.key"]);
+    assert_eq!(names(&keys.join("secret")), ["secret.key"]);
+}
+
+#[cfg(unix)]
+fn mode(path: &Path) -> u32 {
+    use std::os::unix::fs::PermissionsExt;
+    fs::metadata(path).expect("written").permissions().mode() & 0o777
+}
+
+/// Of several at once, one makes keys and the others find them.
+#[test]
+#[cfg(unix)]
+fn keys_are_made_by_one_process_at_a_time() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    succeed(folder.path(), &format!("plan --model {SMALL} --write-spec offered.spec"));
+    for out in ["a", "b", "c"] {
+        let keygen = || command(folder.path(), &format!("keygen --spec offered.spec --out {out}"));
+        let started = [(); 3].map(|()| keygen().stderr(Stdio::piped()).stdout(Stdio::null()).spawn().expect("started"));
+        let ended = started.map(|child| child.wait_with_output().expect("ended"));
+        let failed: Vec<_> = ended.iter().filter(|output| !output.status.success()).collect();
+        assert_eq!(failed.len(), 2, "{ended:?}");
+        assert!(failed.iter().all(|output| String::from_utf8_lossy(&output.stderr).contains("exists: choose another")));
+        assert_eq!(names(&folder.path().join(out).join("public")), ["client.spec", "eval.key", "public.key"]);
+    }
+}
+
+/// Labels are what was encrypted: nobody else on the machine may read them.
+#[test]
+#[cfg(unix)]
+fn decrypted_results_are_for_their_owner() {
+    let client = digits(3);
+    let folder = client.path();
+    classify(folder, SMALL, "", "secret", "");
+    assert_eq!(mode(&folder.join("labels.csv")), 0o600);
+    succeed(folder, &format!("run --model {SMALL} --images 3 --out run.json"));
+    assert_eq!(mode(&folder.join("run.json")), 0o600);
+}
+
+/// On a machine without a desktop session a graphics driver used to complain where nothing was wrong.
+#[test]
+fn success_prints_no_error() {
+    let client = digits(3);
+    let folder = client.path();
+    classify(folder, SMALL, "", "secret", "");
+    let server = folder.join("server");
+    let files = "--eval-key eval.key --public public.key --input digits.ct --out scores.ct";
+    let mut infer = command(&server, &format!("infer --model {SMALL} {files}"));
+    let output = infer.env_remove("XDG_RUNTIME_DIR").output().expect("the binary starts");
+    assert!(output.status.success());
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
 }

@@ -61,7 +61,7 @@ pub fn encrypt_with(
 /// All slots of the only set, `[value][N]`, as integers times 1.
 pub fn slots(secret: &SecretKey, ciphertexts: &Ciphertexts, scale: f64) -> Vec<f64> {
     let scale = Scale::new(scale).unwrap();
-    decrypt_slots_raw_do_not_return_to_server(secret.params(), secret, ciphertexts, scale).unwrap().remove(0)
+    decrypt_slots_raw_do_not_return_to_server(secret.params(), secret, ciphertexts, scale).unwrap()[0].to_vec()
 }
 
 /// The residues of the only set, `[limb][value][component][N]`, with the seed expanded.

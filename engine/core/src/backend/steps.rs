@@ -38,7 +38,7 @@ pub fn slotwise_shape(ops: &[SlotwiseOp<'_>], x: &Shape) -> Shape {
 }
 
 /// What follows one product of an activation.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct ProductPlan {
     /// Relinearise the product's three components to two.
     pub relinearize: bool,

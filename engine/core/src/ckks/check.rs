@@ -15,7 +15,7 @@ pub const MAX_COMPONENTS: usize = 16;
 /// Largest number of chain primes in a digit of a relinearisation key.
 pub const MAX_DIGIT_PRIMES: usize = 4;
 
-/// Largest magnitude of a pixel or score.
+/// Largest magnitude of a pixel, of a score, or of a score's noise.
 const MAX_RANGE: f64 = 1e6;
 /// Longest name of a model, in bytes.
 const MAX_NAME: usize = 200;
@@ -104,8 +104,8 @@ impl ClientSpec {
         check_level("output.level", output.level, params)?;
         let bound = check_range("output.range", output.range)?;
         check_headroom("output.scale", output.scale, bound, output.level, params)?;
-        require(output.noise.is_finite() && output.noise >= 0.0, "output.noise", output.noise, || {
-            "a finite number, not negative".into()
+        require((0.0..=MAX_RANGE).contains(&output.noise), "output.noise", output.noise, || {
+            format!("a number from 0 to {MAX_RANGE}")
         })
     }
 }

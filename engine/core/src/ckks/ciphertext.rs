@@ -3,10 +3,9 @@
 use super::Params;
 use crate::backend::{Shape, packed_len};
 
-/// Ciphertext sets as they travel: bit-packed residues in evaluation domain. One set holds up to N images, one per slot; value
-/// `v` of a set carries the v-th feature (pixel, logit) of all of them.
+/// What ciphertext sets are, without the sets themselves: what is known before the first of them has arrived.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Ciphertexts {
+pub struct CiphertextsInfo {
     /// Chain limbs.
     pub level: usize,
     /// Ciphertexts per set.
@@ -18,11 +17,9 @@ pub struct Ciphertexts {
     pub seed: Option<[u8; 32]>,
     /// Images over all sets; the last set is padded.
     pub images: usize,
-    /// Per set: the stored components one after the other, each packed as [`crate::backend::Backend::unpack`] takes it.
-    pub sets: Vec<Vec<u8>>,
 }
 
-impl Ciphertexts {
+impl CiphertextsInfo {
     /// Components that are stored.
     pub fn stored_components(&self) -> usize {
         if self.seed.is_some() { 1 } else { self.components }
@@ -41,5 +38,52 @@ impl Ciphertexts {
     /// Bytes of one set.
     pub fn set_bytes(&self, params: &Params) -> usize {
         self.stored_components() * self.component_bytes(params)
+    }
+
+    /// Number of sets that hold the images.
+    pub fn sets(&self, params: &Params) -> usize {
+        self.images.div_ceil(params.n())
+    }
+}
+
+/// Ciphertext sets as they travel: bit-packed residues in evaluation domain. One set holds up to N images, one per slot; value
+/// `v` of a set carries the v-th feature (pixel, logit) of all of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ciphertexts {
+    /// Chain limbs.
+    pub level: usize,
+    /// Ciphertexts per set.
+    pub values: usize,
+    /// Components of each ciphertext, 2 or more.
+    pub components: usize,
+    /// Seed of component 1, as in [`CiphertextsInfo`].
+    pub seed: Option<[u8; 32]>,
+    /// Images over all sets; the last set is padded.
+    pub images: usize,
+    /// Per set: the stored components one after the other, each packed as [`crate::backend::Backend::unpack`] takes it.
+    pub sets: Vec<Vec<u8>>,
+}
+
+impl Ciphertexts {
+    /// These sets, which `info` describes.
+    pub fn new(info: &CiphertextsInfo, sets: Vec<Vec<u8>>) -> Self {
+        let &CiphertextsInfo { level, values, components, seed, images } = info;
+        Ciphertexts { level, values, components, seed, images, sets }
+    }
+
+    /// What the sets are.
+    pub fn info(&self) -> CiphertextsInfo {
+        let &Ciphertexts { level, values, components, seed, images, .. } = self;
+        CiphertextsInfo { level, values, components, seed, images }
+    }
+
+    /// Components that are stored.
+    pub fn stored_components(&self) -> usize {
+        self.info().stored_components()
+    }
+
+    /// Bytes of one set.
+    pub fn set_bytes(&self, params: &Params) -> usize {
+        self.info().set_bytes(params)
     }
 }

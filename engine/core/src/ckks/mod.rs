@@ -18,7 +18,7 @@ mod uniform;
 pub use check::{
     HEADROOM, MAX_CHANNELS, MAX_CLASSES, MAX_COMPONENTS, MAX_DIGIT_PRIMES, MAX_PIXELS, MAX_SIDE, SpecError,
 };
-pub use ciphertext::Ciphertexts;
+pub use ciphertext::{Ciphertexts, CiphertextsInfo};
 pub use encoder::Encoder;
 pub use keys::{PublicKey, RelinKey, RelinLayout};
 pub use params::{MAX_SPECIAL_PRIMES, Params, ParamsError, ParamsSpec};

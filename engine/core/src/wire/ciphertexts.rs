@@ -7,7 +7,7 @@ use super::error::expect_field;
 use super::rows::{check_row, rows_len};
 use super::{Binding, Header, Kind, Reader, WireError, Writer, file_len};
 use crate::backend::packed_row;
-use crate::ckks::{Ciphertexts, ClientSpec, EncryptionKind, Params};
+use crate::ckks::{Ciphertexts, CiphertextsInfo, ClientSpec, EncryptionKind, Params};
 use crate::ring::unpack_row;
 
 const CIPHERTEXTS_HEADER_LEN: usize = 60;
@@ -88,6 +88,25 @@ impl CiphertextsHeader {
         Ok(CiphertextsHeader { level, values, components, sets, images, seed })
     }
 
+    /// What holds for every Program; `sets_len` is the length of all sets.
+    pub(super) fn check(&self, kind: Kind, sets_len: u64) -> Result<(), WireError> {
+        let wrong = |field, actual: u64, allowed: &str| Err(WireError::field(field, actual, allowed));
+        match *self {
+            CiphertextsHeader { images: 0, .. } => wrong("number of images", 0, "at least 1"),
+            CiphertextsHeader { sets: 0, .. } => wrong("number of sets", 0, "at least 1"),
+            CiphertextsHeader { level: 0, .. } => wrong("level", 0, "at least 1"),
+            CiphertextsHeader { values: 0, .. } => wrong("values per set", 0, "at least 1"),
+            CiphertextsHeader { components: components @ ..2, .. } => {
+                wrong("components", components.into(), "at least 2")
+            }
+            CiphertextsHeader { seed: Some(_), .. } if kind == Kind::Result => wrong("seeded flag", 1, "0"),
+            _ if !sets_len.is_multiple_of(self.sets.into()) => {
+                wrong("length of all sets", sets_len, &format!("a multiple of {}, the number of sets", self.sets))
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn expect(&self, layout: &CiphertextLayout, params: &Params) -> Result<(), WireError> {
         expect_field("level", self.level as usize, layout.level)?;
         expect_field("values per set", self.values as usize, layout.values)?;
@@ -109,7 +128,63 @@ fn payload_len(params: &Params, layout: &CiphertextLayout, sets: u64) -> u64 {
     layout.set_len(params).saturating_mul(sets).saturating_add(CIPHERTEXTS_HEADER_LEN as u64)
 }
 
-/// Writes ciphertexts of `layout`.
+/// Writes ciphertexts set by set.
+pub struct CiphertextsWriter<W> {
+    writer: Writer<W>,
+    set_len: usize,
+}
+
+impl<W: Write> CiphertextsWriter<W> {
+    /// Writes the headers of a file of `layout` that is to hold what `info` says.
+    ///
+    /// # Errors
+    /// The sink fails.
+    ///
+    /// # Panics
+    /// If `info` does not have this layout, or no images.
+    pub fn new(sink: W, binding: &Binding<'_>, layout: &CiphertextLayout, info: &CiphertextsInfo) -> io::Result<Self> {
+        let params = binding.params;
+        let sets = u32::try_from(info.sets(params)).expect("sets are numbered in 32 bits");
+        let header = CiphertextsHeader {
+            level: info.level as u32,
+            values: info.values as u32,
+            components: info.components as u32,
+            sets,
+            images: info.images as u64,
+            seed: info.seed,
+        };
+        header.expect(layout, params).expect("ciphertexts of this layout");
+        let payload = payload_len(params, layout, sets.into());
+        let mut writer = Writer::new(sink, &Header::new(layout.kind, binding, payload))?;
+        writer.put(&header.to_bytes())?;
+        Ok(CiphertextsWriter { writer, set_len: info.set_bytes(params) })
+    }
+
+    /// Writes the next set.
+    ///
+    /// # Errors
+    /// The sink fails.
+    ///
+    /// # Panics
+    /// If the set has another length, or there are more sets than the header says.
+    pub fn put(&mut self, set: &[u8]) -> io::Result<()> {
+        assert_eq!(set.len(), self.set_len, "bytes of a set");
+        self.writer.put(set)
+    }
+
+    /// Writes the checksum.
+    ///
+    /// # Errors
+    /// The sink fails.
+    ///
+    /// # Panics
+    /// If there are fewer sets than the header says.
+    pub fn finish(self) -> io::Result<()> {
+        self.writer.finish()
+    }
+}
+
+/// Writes ciphertexts of `layout` that are all in memory.
 ///
 /// # Errors
 /// The sink fails.
@@ -122,24 +197,78 @@ pub fn write_ciphertexts(
     layout: &CiphertextLayout,
     ciphertexts: &Ciphertexts,
 ) -> io::Result<()> {
-    let header = CiphertextsHeader {
-        level: ciphertexts.level as u32,
-        values: ciphertexts.values as u32,
-        components: ciphertexts.components as u32,
-        sets: ciphertexts.sets.len() as u32,
-        images: ciphertexts.images as u64,
-        seed: ciphertexts.seed,
-    };
-    header.expect(layout, binding.params).expect("ciphertexts of this layout");
-    let payload = payload_len(binding.params, layout, header.sets.into());
-    let mut writer = Writer::new(sink, &Header::new(layout.kind, binding, payload))?;
-    writer.put(&header.to_bytes())?;
+    let mut writer = CiphertextsWriter::new(sink, binding, layout, &ciphertexts.info())?;
     ciphertexts.sets.iter().try_for_each(|set| writer.put(set))?;
     writer.finish()
 }
 
-/// Reads ciphertexts of `layout`. Each set is read into its own buffer, which grows as it arrives. Residues stay packed and
-/// unchecked: [`crate::backend::Backend::unpack`] reports one that is not reduced, [`check_residues`] names it.
+/// Reads ciphertexts set by set. Residues stay packed and unchecked: [`crate::backend::Backend::unpack`] reports one that is
+/// not reduced, [`check_residues`] names it. Nothing that was read is to be trusted, or published, before
+/// [`Self::finish`] has compared the checksum.
+pub struct CiphertextsReader<R> {
+    reader: Reader<R>,
+    info: CiphertextsInfo,
+    set_len: usize,
+    left: u32,
+}
+
+impl<R: Read> CiphertextsReader<R> {
+    /// Reads the headers of a file of `layout`.
+    ///
+    /// # Errors
+    /// See [`WireError`].
+    pub fn open(source: R, binding: &Binding<'_>, layout: &CiphertextLayout) -> Result<Self, WireError> {
+        let params = binding.params;
+        let mut reader = Reader::open(source, layout.kind, binding)?;
+        let header = CiphertextsHeader::read(&mut reader)?;
+        header.expect(layout, params)?;
+        reader.expect_payload(payload_len(params, layout, header.sets.into()))?;
+        let too_large = |what, size: u64| WireError::field(what, size, "what fits this machine's memory");
+        let set_len = layout.set_len(params);
+        let set_len = usize::try_from(set_len).map_err(|_| too_large("bytes of a set", set_len))?;
+        let images = usize::try_from(header.images).map_err(|_| too_large("number of images", header.images))?;
+        let CiphertextLayout { level, values, components, .. } = *layout;
+        let info = CiphertextsInfo { level, values, components, seed: header.seed, images };
+        Ok(CiphertextsReader { reader, info, set_len, left: header.sets })
+    }
+
+    /// What the sets are.
+    pub fn info(&self) -> &CiphertextsInfo {
+        &self.info
+    }
+
+    /// The whole source is known to have `len` bytes.
+    ///
+    /// # Errors
+    /// Truncated, or bytes after the end: known now, and not after hours of work.
+    pub fn expect_len(&self, len: u64) -> Result<(), WireError> {
+        self.reader.expect_len(len)
+    }
+
+    /// Replaces `set` by the next one; false, and nothing done, after the last. The buffer grows as bytes arrive, so that a
+    /// short file takes little memory whatever it is said to hold.
+    ///
+    /// # Errors
+    /// Truncated, the source cannot be read, no memory.
+    pub fn next(&mut self, set: &mut Vec<u8>) -> Result<bool, WireError> {
+        if self.left == 0 {
+            return Ok(false);
+        }
+        self.left -= 1;
+        self.reader.replace(set, self.set_len)?;
+        Ok(true)
+    }
+
+    /// Compares the checksum, after the last set.
+    ///
+    /// # Errors
+    /// As [`Reader::finish`].
+    pub fn finish(self) -> Result<(), WireError> {
+        self.reader.finish()
+    }
+}
+
+/// Reads ciphertexts of `layout` into memory, all of them.
 ///
 /// # Errors
 /// See [`WireError`].
@@ -148,22 +277,14 @@ pub fn read_ciphertexts(
     binding: &Binding<'_>,
     layout: &CiphertextLayout,
 ) -> Result<Ciphertexts, WireError> {
-    let params = binding.params;
-    let mut reader = Reader::open(source, layout.kind, binding)?;
-    let header = CiphertextsHeader::read(&mut reader)?;
-    header.expect(layout, params)?;
-    reader.expect_payload(payload_len(params, layout, header.sets.into()))?;
-    let too_large = |what, size: u64| WireError::field(what, size, "what fits this machine's memory");
-    let set_len = layout.set_len(params);
-    let set_len = usize::try_from(set_len).map_err(|_| too_large("bytes of a set", set_len))?;
-    let images = usize::try_from(header.images).map_err(|_| too_large("number of images", header.images))?;
-    let mut sets = Vec::new();
-    for _ in 0..header.sets {
-        sets.push(reader.bytes(set_len)?);
+    let mut reader = CiphertextsReader::open(source, binding, layout)?;
+    let (mut sets, mut set) = (Vec::new(), Vec::new());
+    while reader.next(&mut set)? {
+        sets.push(std::mem::take(&mut set));
     }
+    let ciphertexts = Ciphertexts::new(reader.info(), sets);
     reader.finish()?;
-    let CiphertextLayout { level, values, components, .. } = *layout;
-    Ok(Ciphertexts { level, values, components, seed: header.seed, images, sets })
+    Ok(ciphertexts)
 }
 
 /// Checks that every residue of `set` (one of [`Ciphertexts::sets`]) is reduced.

@@ -2,6 +2,8 @@
 
 use std::io::{self, Read, Write};
 
+use serde_json::Value;
+
 use super::error::expect_field;
 use super::{Header, Kind, Reader, WireError, Writer};
 use crate::ckks::{ClientSpec, Digest};
@@ -44,7 +46,45 @@ pub(super) fn read_payload<R: Read>(mut reader: Reader<R>) -> Result<ClientSpec,
     reader.fill(&mut text)?;
     reader.finish()?;
     let spec: ClientSpec = serde_json::from_slice(&text)?;
+    check_form("the spec", &serde_json::from_slice(&text)?, &serde_json::to_value(&spec)?)?;
     expect_field("program digest of the header", header.program, spec.program)?;
     expect_field("parameter digest of the header", header.params, Digest(spec.params.digest()))?;
     Ok(spec)
+}
+
+/// `found` must be of the form in which `written` was written: the same members, objects where objects are. Reading by type
+/// also takes an array for an object, and a missing member for `null`.
+fn check_form(name: &str, found: &Value, written: &Value) -> Result<(), WireError> {
+    let refuse = |actual: &str, allowed: &str| {
+        Err(WireError::field(
+            "form of the client spec",
+            format!("{actual} as {name}"),
+            format!("{allowed}, see docs/format.md"),
+        ))
+    };
+    match (found, written) {
+        (Value::Object(found), Value::Object(written)) => {
+            for (name, written) in written {
+                match found.get(name) {
+                    Some(found) => check_form(name, found, written)?,
+                    None => return refuse(&format!("no member {name}"), "exactly the documented members"),
+                }
+            }
+            Ok(())
+        }
+        (_, Value::Object(_)) => refuse(kind(found), "an object"),
+        (_, Value::String(_)) if !found.is_string() => refuse(kind(found), "a string"),
+        _ => Ok(()),
+    }
+}
+
+fn kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "true or false",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a string",
+        Value::Array(_) => "an array",
+        Value::Object(_) => "an object",
+    }
 }

@@ -1,6 +1,9 @@
 //! The container: header, payload, checksum.
 
+use std::cmp::Ordering;
 use std::io::{self, Read, Write};
+
+use zeroize::Zeroizing;
 
 use super::WireError;
 use super::error::expect_field;
@@ -142,7 +145,8 @@ impl Fields<'_> {
 /// Reads one container from its header to its checksum, hashing on the way.
 pub struct Reader<R> {
     source: R,
-    hasher: blake3::Hasher,
+    /// Wiped, because it keeps the last bytes that it took: they can be a key's.
+    hasher: Zeroizing<blake3::Hasher>,
     header: Header,
     position: u64,
 }
@@ -159,10 +163,10 @@ impl<R: Read> Reader<R> {
             return Err(WireError::NotCryptodl);
         }
         if has < HEADER_LEN {
-            return Err(WireError::Truncated { has: has as u64, needs: file_len(0) });
+            return Err(WireError::NoHeader { has: has as u64 });
         }
         let header = Header::parse(&bytes)?;
-        let mut hasher = blake3::Hasher::new();
+        let mut hasher = Zeroizing::new(blake3::Hasher::new());
         hasher.update(&bytes);
         Ok(Reader { source, hasher, header, position: HEADER_LEN as u64 })
     }
@@ -212,11 +216,15 @@ impl<R: Read> Reader<R> {
         (HEADER_LEN as u64).saturating_add(self.header.payload).saturating_sub(self.position)
     }
 
-    /// Reads the next bytes.
+    /// Reads the next bytes of the payload.
     ///
     /// # Errors
-    /// Truncated, or the source cannot be read.
+    /// A payload that is shorter than it must be; truncated, or the source cannot be read.
     pub fn fill(&mut self, out: &mut [u8]) -> Result<(), WireError> {
+        if self.remaining() < out.len() as u64 {
+            let least = (self.position - HEADER_LEN as u64).saturating_add(out.len() as u64);
+            return Err(WireError::field("payload length", self.header.payload, format!("at least {least}")));
+        }
         for chunk in out.chunks_mut(CHUNK) {
             self.fill_unhashed(chunk)?;
             self.hasher.update(chunk);
@@ -224,20 +232,34 @@ impl<R: Read> Reader<R> {
         Ok(())
     }
 
-    /// Reads the next `len` bytes. The buffer grows as they arrive, so that a short file takes little memory whatever it is
-    /// said to hold.
+    /// The whole source is known to have `len` bytes.
     ///
     /// # Errors
-    /// As [`Self::fill`].
-    pub fn bytes(&mut self, len: usize) -> Result<Vec<u8>, WireError> {
-        let mut out = Vec::new();
+    /// Truncated, or bytes after the end.
+    pub fn expect_len(&self, len: u64) -> Result<(), WireError> {
+        let needs = self.header.file_len();
+        match len.cmp(&needs) {
+            Ordering::Less => Err(WireError::Truncated { has: len, needs }),
+            Ordering::Equal => Ok(()),
+            Ordering::Greater => Err(WireError::Trailing { len: needs }),
+        }
+    }
+
+    /// Replaces `out` by the next `len` bytes. The buffer grows as they arrive, so that a short file takes little memory
+    /// whatever it is said to hold.
+    ///
+    /// # Errors
+    /// As [`Self::fill`]; no memory.
+    pub fn replace(&mut self, out: &mut Vec<u8>, len: usize) -> Result<(), WireError> {
+        out.clear();
         while out.len() < len {
-            let (start, step) = (out.len(), out.len().max(CHUNK).min(len - out.len()));
-            out.reserve_exact(step);
+            let start = out.len();
+            let step = start.max(CHUNK).max(out.capacity() - start).min(len - start);
+            out.try_reserve_exact(step).map_err(|_| WireError::OutOfMemory { bytes: len as u64 })?;
             out.resize(start + step, 0);
             self.fill(&mut out[start..])?;
         }
-        Ok(out)
+        Ok(())
     }
 
     /// Reads the checksum and checks that the file ends there.
@@ -284,7 +306,7 @@ fn read_up_to(source: &mut impl Read, out: &mut [u8]) -> io::Result<usize> {
 /// Writes one container, hashing on the way.
 pub struct Writer<W> {
     sink: W,
-    hasher: blake3::Hasher,
+    hasher: Zeroizing<blake3::Hasher>,
     remaining: u64,
 }
 
@@ -296,7 +318,7 @@ impl<W: Write> Writer<W> {
     pub fn new(sink: W, header: &Header) -> io::Result<Self> {
         let bytes = header.to_bytes();
         let remaining = bytes.len() as u64 + header.payload;
-        let mut writer = Writer { sink, hasher: blake3::Hasher::new(), remaining };
+        let mut writer = Writer { sink, hasher: Zeroizing::new(blake3::Hasher::new()), remaining };
         writer.put(&bytes)?;
         Ok(writer)
     }

@@ -30,6 +30,12 @@ pub enum WireError {
         /// What it should be.
         expected: Kind,
     },
+    /// The file ends inside its header, so that nobody knows how long it should be.
+    #[error("truncated: it has {has} bytes, not even a whole header; copy it again from where it was made")]
+    NoHeader {
+        /// Bytes that are there.
+        has: u64,
+    },
     /// The file ends early.
     #[error("truncated: it has {has} bytes and needs {needs}; copy it again from where it was made")]
     Truncated {
@@ -87,6 +93,12 @@ pub enum WireError {
         residue: u32,
         /// The limb's prime.
         prime: u32,
+    },
+    /// What a file holds does not fit this machine's memory.
+    #[error("no memory for {bytes} bytes of it: use a machine with more, or end other programs")]
+    OutOfMemory {
+        /// Bytes that are needed at once.
+        bytes: u64,
     },
     /// The text of a client spec cannot be understood.
     #[error("not a valid client spec: {0}; write it again with `cryptodl plan --write-spec`")]

@@ -59,10 +59,10 @@ pub fn read_eval_key(
     for (field, (actual, expected)) in FIELDS.into_iter().zip(read_layout(&mut reader)?.into_iter().zip(expected)) {
         expect_field(field, actual, expected)?;
     }
-    let mut seed = [0; SEED_LEN];
-    reader.fill(&mut seed)?;
     let key = match layout {
         Some(layout) => {
+            let mut seed = [0; SEED_LEN];
+            reader.fill(&mut seed)?;
             let mut key = RelinKey { layout, seed, b: Vec::new() };
             let limbs = key.limbs(params);
             for _ in 0..layout.digits(layout.level) {
@@ -70,11 +70,22 @@ pub fn read_eval_key(
             }
             Some(key)
         }
-        None if seed == [0; SEED_LEN] => None,
-        None => return Err(WireError::field("seed of an empty evaluation key", "set", "zero")),
+        None => {
+            read_no_key(&mut reader)?;
+            None
+        }
     };
     reader.finish()?;
     Ok(key)
+}
+
+/// What follows the layout where no key is needed: an unused seed, and nothing more.
+pub(super) fn read_no_key<R: Read>(reader: &mut Reader<R>) -> Result<(), WireError> {
+    reader.expect_payload((LAYOUT_LEN + SEED_LEN) as u64)?;
+    let mut seed = [0; SEED_LEN];
+    reader.fill(&mut seed)?;
+    let unused = seed == [0; SEED_LEN];
+    if unused { Ok(()) } else { Err(WireError::field("seed of an empty evaluation key", "set", "zero")) }
 }
 
 const FIELDS: [&str; 2] = ["level of the evaluation key", "primes per digit of the evaluation key"];

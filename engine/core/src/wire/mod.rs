@@ -14,7 +14,8 @@ mod public_key;
 mod rows;
 
 pub use ciphertexts::{
-    CiphertextLayout, CiphertextsHeader, check_residues, ciphertexts_len, read_ciphertexts, write_ciphertexts,
+    CiphertextLayout, CiphertextsHeader, CiphertextsReader, CiphertextsWriter, check_residues, ciphertexts_len,
+    read_ciphertexts, write_ciphertexts,
 };
 pub use client_spec::{MAX_CLIENT_SPEC_BYTES, read_client_spec, write_client_spec};
 pub use container::{Binding, HEADER_LEN, Header, Kind, MAGIC, Reader, TRAILER_LEN, VERSION, Writer, file_len};

@@ -33,13 +33,72 @@ fn field(result: Result<(), WireError>) -> &'static str {
 fn truncated_at_every_byte() {
     for Example { file, read, .. } in examples::all() {
         for len in 0..file.len() {
-            let needed = if len < HEADER_LEN { HEADER_LEN + TRAILER_LEN } else { file.len() };
             for error in [read(&file[..len]).unwrap_err(), wire::identify(&file[..len]).unwrap_err()] {
-                let WireError::Truncated { has, needs } = error else { panic!("at {len}: {error}") };
-                assert_eq!((has, needs), (len as u64, needed as u64));
+                match error {
+                    WireError::NoHeader { has } if len < HEADER_LEN => assert_eq!(has, len as u64),
+                    WireError::Truncated { has, needs } if len >= HEADER_LEN => {
+                        assert_eq!((has, needs), (len as u64, file.len() as u64));
+                    }
+                    error => panic!("at {len}: {error}"),
+                }
             }
         }
     }
+}
+
+/// A whole file whose payload is too short for its kind is not "truncated: it has 120 bytes and needs 120".
+#[test]
+fn payloads_that_are_too_short() {
+    for Example { kind, read, .. } in examples::all() {
+        for len in [0, 1, 7] {
+            let file = sealed(kind, &vec![0; len]);
+            let error = read(&file).unwrap_err();
+            let refused = matches!(error, WireError::Field { field: "payload length", .. } | WireError::Text(_));
+            assert!(refused, "{kind} of {len} bytes: {error}");
+            if let Err(error) = wire::identify(&file[..]) {
+                let refused = matches!(error, WireError::Field { field: "payload length", .. } | WireError::Text(_));
+                assert!(refused, "{kind} of {len} bytes: {error}");
+            }
+        }
+    }
+}
+
+/// Sets are read and written one at a time, and a file of the wrong length is known before the first.
+#[test]
+fn sets_come_one_by_one() {
+    let layout = CiphertextLayout::result(&SPEC);
+    let mut sets = ciphertexts(binding().params, &layout, 40);
+    sets.sets.iter_mut().enumerate().for_each(|(i, set)| set[0] = i as u8);
+    let file = written(|file| {
+        let mut writer = wire::CiphertextsWriter::new(file, &binding(), &layout, &sets.info())?;
+        sets.sets.iter().try_for_each(|set| writer.put(set))?;
+        writer.finish()
+    });
+    assert_eq!(file, written(|file| wire::write_ciphertexts(file, &binding(), &layout, &sets)));
+
+    let open = |file| wire::CiphertextsReader::open(file, &binding(), &layout).expect("the headers are right");
+    let mut reader = open(&file[..]);
+    assert_eq!(reader.info(), &sets.info());
+    let (mut set, mut count) = (Vec::new(), 0);
+    while reader.next(&mut set).expect("a whole file") {
+        assert_eq!(set, sets.sets[count]);
+        count += 1;
+    }
+    assert_eq!(count, 3);
+    reader.finish().expect("undamaged");
+    assert!(matches!(open(&file[..]).finish(), Err(WireError::Field { field: "payload length", .. })));
+
+    let (len, reader) = (file.len() as u64, open(&file[..]));
+    reader.expect_len(len).expect("the length of the file");
+    assert!(
+        matches!(reader.expect_len(len - 1), Err(WireError::Truncated { has, needs }) if (has, needs) == (len - 1, len))
+    );
+    assert!(matches!(reader.expect_len(len + 1), Err(WireError::Trailing { .. })));
+
+    let mut cut = open(&file[..file.len() - TRAILER_LEN - 1]);
+    cut.next(&mut set).expect("the first set is there");
+    cut.next(&mut set).expect("the second set is there");
+    assert!(matches!(cut.next(&mut set), Err(WireError::Truncated { .. })));
 }
 
 #[test]
@@ -184,6 +243,30 @@ fn fields_out_of_range() {
     assert_eq!(field((empty.read)(&patched(&empty, 39, &[1]))), "seed of an empty evaluation key");
 }
 
+/// `identify` has no parameters, and refuses what no parameters would allow.
+#[test]
+fn what_no_reader_takes_is_not_identified() {
+    let refused = |file: &[u8]| field(wire::identify(file).map(drop));
+    let result = example(Kind::Result);
+    for (at, name) in [(0, "level"), (4, "values per set"), (8, "components"), (12, "number of sets")] {
+        assert_eq!(refused(&patched(&result, at, &[0; 4])), name);
+    }
+    assert_eq!(refused(&patched(&result, 8, &[1, 0, 0, 0])), "components");
+    assert_eq!(refused(&patched(&result, 12, &[7, 0, 0, 0])), "length of all sets");
+    assert_eq!(refused(&patched(&result, 16, &[1, 0, 0, 0])), "seeded flag");
+    assert_eq!(refused(&patched(&result, 20, &[0; 8])), "number of images");
+
+    let key = example(Kind::EvalKey);
+    assert_eq!(refused(&patched(&key, 0, &[0; 4])), "level or primes per digit of the evaluation key");
+    assert_eq!(refused(&patched(&key, 0, &[0; 8])), "payload length");
+    let empty = examples::all().into_iter().rfind(|example| example.kind == Kind::EvalKey).expect("the empty key");
+    assert_eq!(refused(&patched(&empty, 39, &[1])), "seed of an empty evaluation key");
+
+    wire::identify(&sealed(Kind::SecretKey, &[0, 1, 255, 0])[..]).expect("a secret key");
+    assert_eq!(refused(&sealed(Kind::SecretKey, &[0, 1, 255, 2])), "a coefficient of the secret key");
+    assert_eq!(refused(&sealed(Kind::SecretKey, &[0, 1, 255])), "payload length");
+}
+
 #[test]
 fn hostile_spec_texts() {
     let read = |text: &[u8]| wire::read_client_spec(&sealed(Kind::ClientSpec, text)[..]).map(drop);
@@ -197,6 +280,34 @@ fn hostile_spec_texts() {
         assert!(matches!(read(bad.as_bytes()), Err(WireError::Text(_))));
     }
     assert!(matches!(read(b"\"\xff\""), Err(WireError::Text(_))));
+    // What a reader by type would take: arrays for objects, a missing `relin` for none, an object for a name.
+    let spec: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    let altered = |alter: &dyn Fn(&mut serde_json::Value)| {
+        let mut spec = spec.clone();
+        alter(&mut spec);
+        read(spec.to_string().as_bytes())
+    };
+    altered(&|_| ()).expect("members in another order");
+    altered(&|spec| spec["relin"] = serde_json::Value::Null).expect("no key to switch with");
+    let in_order: [(&str, &[&str]); 4] = [
+        ("params", &["n", "primes", "special_primes", "security"]),
+        ("relin", &["level", "digit_primes"]),
+        ("input", &["shape", "range", "scale", "level"]),
+        ("output", &["classes", "components", "level", "scale", "range", "noise"]),
+    ];
+    for (member, order) in in_order {
+        let array = |spec: &mut serde_json::Value| {
+            spec[member] = order.iter().map(|name| spec[member][name].clone()).collect();
+        };
+        assert_eq!(field(altered(&array)), "form of the client spec", "{member} as an array");
+    }
+    let without = |spec: &mut serde_json::Value| drop(spec.as_object_mut().expect("an object").remove("relin"));
+    assert_eq!(field(altered(&without)), "form of the client spec");
+    let encryption = |spec: &mut serde_json::Value| spec["encryption"] = serde_json::json!({ "secret": null });
+    assert_eq!(field(altered(&encryption)), "form of the client spec");
+    let whole: Vec<_> =
+        ["model", "program", "params", "relin", "encryption", "input", "output"].map(|name| spec[name].clone()).into();
+    assert_eq!(field(read(serde_json::Value::from(whole).to_string().as_bytes())), "form of the client spec");
     assert_eq!(field(read(&vec![b' '; 65_537])), "payload length");
     assert_eq!(field(read(text.replace("0707", "0808").as_bytes())), "program digest of the header");
     assert_eq!(field(read(text.replace("\"n\":16", "\"n\":32").as_bytes())), "parameter digest of the header");

@@ -1,6 +1,6 @@
 //! A function from a file of points.
 
-use std::io::BufRead;
+use std::io::{BufRead, BufReader};
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
@@ -13,7 +13,7 @@ pub fn read(path: &Path) -> Result<Samples> {
     files::read(path, |file| {
         let mut points = Vec::new();
         let mut names_allowed = true;
-        for (index, line) in file.lines().enumerate() {
+        for (index, line) in BufReader::new(file).lines().enumerate() {
             let line = line?;
             let line = line.trim();
             if line.is_empty() || line.starts_with('#') {

@@ -1,0 +1,114 @@
+#!/usr/bin/env python3
+"""Encrypts images for CryptoDL, with the secret or with the public key. Written from docs/format.md alone.
+
+    encrypt.py secret.key|public.key client.spec images.json out
+
+images.json is an array of images, each an array of pixel values in the spec's range.
+"""
+import json
+import secrets
+import struct
+import sys
+
+from cryptodl import encode, expand, integers, limbs_of, read, write
+
+CIPHERTEXT, PUBLIC_KEY = b"cryptodl uniform v1 ciphertext", b"cryptodl uniform v1 public key"
+
+
+def ternary(n):
+    return [secrets.randbelow(3) - 1 for _ in range(n)]
+
+
+def error(n):
+    """Centred binomial: the difference of two sums of 21 bits."""
+    ones = lambda: bin(secrets.randbits(21)).count("1")
+    return [ones() - ones() for _ in range(n)]
+
+
+class Secret:
+    """Encryption with the secret key."""
+
+    kind = 2
+
+    def __init__(self, spec, digest, payload):
+        self.n, self.digest = spec["params"]["n"], digest
+        self.limbs = limbs_of(spec["params"])[: spec["input"]["level"]]
+        self.seed = secrets.token_bytes(32)
+        coefficients = [byte - 256 if byte > 127 else byte for byte in payload]
+        self.keys = [limb.to_entries(coefficients) for limb in self.limbs]
+
+    def encrypt(self, obj, message):
+        """Rows [stored component][limb]: only c_0 = m + e - a s is stored."""
+        phase, rows = [m + e for m, e in zip(message, error(self.n))], []
+        for index, (limb, key) in enumerate(zip(self.limbs, self.keys)):
+            a = expand(CIPHERTEXT, self.digest, self.seed, obj, index, limb)
+            rows.append(limb.pack([(m - x * s) % limb.q for m, x, s in zip(limb.to_entries(phase), a, key)]))
+        return [rows]
+
+
+class Public:
+    """Encryption with the public key, modulo Q P, divided by P."""
+
+    kind = 3
+
+    def __init__(self, spec, digest, payload):
+        self.n, level, limbs = spec["params"]["n"], spec["input"]["level"], limbs_of(spec["params"])
+        chain = len(spec["params"]["primes"])
+        self.seed, key, at = bytes(32), payload[:32], 32
+        self.limbs, self.special, self.b, self.a = limbs[:level], limbs[chain:], [], []
+        for index, limb in enumerate(limbs):
+            # Limbs beyond the level take no part.
+            if index < level or index >= chain:
+                self.b.append(limb.unpack(payload[at : at + limb.row_length()]))
+                self.a.append(expand(PUBLIC_KEY, digest, key, 0, index, limb))
+            at += limb.row_length()
+
+    def encrypt(self, _, message):
+        u = ternary(self.n)
+        return [self.component(key, u, m) for key, m in ((self.b, message), (self.a, [0] * self.n))]
+
+    def component(self, key, u, message):
+        """(k u + e - r) / P + m, where r is k u + e modulo P, of least magnitude."""
+        e, products = error(self.n), []
+        for limb, k in zip(self.limbs + self.special, key):
+            product = [x * y % limb.q for x, y in zip(limb.to_entries(u), k)]
+            products.append([(x + y) % limb.q for x, y in zip(limb.to_coefficients(product), e)])
+        remainder, rows = integers(self.special, products[len(self.limbs) :]), []
+        for limb, product in zip(self.limbs, products):
+            p = 1
+            for special in self.special:
+                p = p * special.q % limb.q
+            inverse = pow(p, limb.q - 2, limb.q)
+            divided = [((x - r) * inverse + m) % limb.q for x, r, m in zip(product, remainder, message)]
+            rows.append(limb.pack(limb.to_entries(divided)))
+        return rows
+
+
+def main():
+    if len(sys.argv) != 5:
+        sys.exit(__doc__)
+    digests, spec = read(sys.argv[2], 1)
+    spec = json.loads(spec)
+    kind = Secret if spec["encryption"] == "secret" else Public
+    key_digests, key = read(sys.argv[1], kind.kind)
+    if key_digests != digests:
+        sys.exit("the key belongs to another Program or other parameters")
+    key = kind(spec, digests[32:], key)
+    with open(sys.argv[3]) as file:
+        images = json.load(file)
+    n, (low, high), scale = spec["params"]["n"], spec["input"]["range"], spec["input"]["scale"]
+    values, sets = len(images[0]), -(-len(images) // n)
+    level, stored = spec["input"]["level"], 1 if kind is Secret else 2
+    payload = struct.pack("<IIIIIQ", level, values, 2, sets, int(kind is Secret), len(images)) + key.seed
+    for index in range(sets):
+        part, rows = images[index * n : (index + 1) * n], []
+        for value in range(values):
+            # Slots without an image hold the value of the range that is nearest to zero.
+            column = [image[value] for image in part] + [min(max(0.0, low), high)] * (n - len(part))
+            rows.append(key.encrypt(index * values + value, encode(column, scale)))
+        for component in range(stored):
+            payload += b"".join(rows[v][component][limb] for limb in range(level) for v in range(values))
+    write(sys.argv[4], 5, digests, payload)
+
+
+main()
