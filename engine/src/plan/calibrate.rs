@@ -15,7 +15,7 @@ use super::normalise::{Activation, normalise};
 use super::{PlanError, RealMap};
 
 /// Images whose gains are stored.
-const MEASURED: usize = 1000;
+pub const MEASURED: usize = 1000;
 /// Most images that are stored for measuring weight rounding.
 const STORED: usize = 256;
 /// Fewest of them, however large the network.
@@ -41,8 +41,7 @@ pub fn calibrate(network: &Network, images: ArrayView2<'_, f32>) -> Result<Calib
     assert!(images.nrows() > 0, "images to measure on");
     let stages = normalise(fold(network)?)?;
     let (elements, places) = elements(&stages);
-    let work: u64 = elements.iter().map(Element::multiply_adds).sum();
-    let stored = (STORED_WORK / work.max(1)).clamp(FEWEST_STORED as u64, STORED as u64) as usize;
+    let stored = stored(&elements);
 
     let (low, high) = (network.input.range[0], network.input.range[1]);
     let byte = |v: f32| ((f64::from(v) - low) / (high - low) * 255.0).round().clamp(0.0, 255.0) as u8;
@@ -78,6 +77,12 @@ pub fn calibrate(network: &Network, images: ArrayView2<'_, f32>) -> Result<Calib
         places,
         growth,
     })
+}
+
+/// How many images are stored, so that a planner can follow them within seconds.
+pub fn stored(elements: &[Element<'_>]) -> usize {
+    let work: u64 = elements.iter().map(Element::multiply_adds).sum();
+    (STORED_WORK / work.max(1)).clamp(FEWEST_STORED as u64, STORED as u64) as usize
 }
 
 /// At most `count` rows at equal distances.
@@ -248,10 +253,10 @@ fn backward(elements: &[Element<'_>], input: &Lanes) -> Vec<ImageGains> {
                 for &arrangement in Arrangement::of_degree(activation.degree()) {
                     let sensitivities: Vec<Vec<f64>> =
                         inputs.iter().map(|&z| activation.sensitivities(arrangement, z)).collect();
-                    for product in 0..arrangement.products(activation.degree()) - 1 {
+                    (0..arrangement.products(activation.degree()) - 1).for_each(|product| {
                         let name = activation.product_name(arrangement, product);
                         enter(name, gain(&slope, &|at| sensitivities[at][product]));
-                    }
+                    });
                 }
                 for (row, &z) in slope.chunks_exact_mut(per_image).zip(inputs) {
                     let derivative = activation.derivative(z);
@@ -270,12 +275,12 @@ fn probe(elements: &[Element<'_>], images: &Lanes, from: usize) -> Vec<f64> {
     let mut noise: Option<Vec<f64>> = None;
     let mut random = SplitMix(from as u64);
     let mut growth = vec![0.0; elements.len() + 1];
-    for place in 0..=elements.len() {
+    for (place, growth) in growth.iter_mut().enumerate() {
         if place == from {
             noise = Some(values.iter().map(|_| random.sign()).collect());
         }
         if let Some(noise) = &noise {
-            growth[place] = (noise.iter().map(|v| v * v).sum::<f64>() / noise.len() as f64).sqrt();
+            *growth = (noise.iter().map(|v| v * v).sum::<f64>() / noise.len() as f64).sqrt();
         }
         let Some(element) = elements.get(place) else { break };
         noise = noise.map(|noise| match element {

@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 use cryptodl_models::network::{Network, OutputCalibration};
 
 use super::gains::Gains;
-use super::limits::{Merging, check_depth, probes};
+use super::limits::{Merging, check_calibration, check_depth, probes};
 use super::normalise::{Stage, normalise};
 use super::quantise::{WEIGHT_HALF_BITS, rounding_gain, weight_scale};
 use super::tolerance::{Limits, Tolerance};
@@ -72,6 +72,9 @@ impl Lowered {
         let probes = probes(&folded)?;
         let mut stages = normalise(folded)?;
         check_depth(stages.iter().filter_map(|stage| stage.activation.as_ref()))?;
+        if let Some(calibration) = &network.calibration {
+            check_calibration(calibration, &stages)?;
+        }
         let output = network.output.as_ref().ok_or_else(|| PlanError::MissingCalibration {
             layer: network.layers.last().map_or(String::new(), |layer| layer.name.clone()),
             field: "range and margins of its scores, [output],",

@@ -75,8 +75,10 @@ fn settle(network: &Network, options: &PlanOptions) -> Result<(lowered::Lowered,
     for share in STEPS {
         let (best, outcome) = match search::search(&network.name, &lowered, options) {
             Ok(outcome) => (outcome.best.clone(), Ok(outcome)),
-            Err(search::Refusal { error, bearable: Some(found) }) => (found, Err(error)),
-            Err(search::Refusal { error, bearable: None }) => return Err(error.fitting_at(needed)),
+            Err(refusal) => match *refusal {
+                search::Refusal { error, bearable: Some(found) } => (found, Err(error)),
+                search::Refusal { error, bearable: None } => return Err(error.fitting_at(needed)),
+            },
         };
         let not_chosen = outcome.as_ref().map_or(Vec::new(), |outcome| report::not_chosen(&lowered, outcome));
         let (plan, prediction) = report::finish(network, &lowered, options, &best, not_chosen)?;

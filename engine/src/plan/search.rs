@@ -118,7 +118,7 @@ impl Candidate {
 ///
 /// # Errors
 /// Bad pins, missing calibrations, or [`PlanError::DoesNotFit`] with what would help.
-pub fn search(model: &str, network: &Lowered, options: &PlanOptions) -> Result<Outcome, Refusal> {
+pub fn search(model: &str, network: &Lowered, options: &PlanOptions) -> Result<Outcome, Box<Refusal>> {
     options.check()?;
     Search { model, network, options, rings: Rings::default(), left: MAX_WORK }.run()
 }
@@ -134,7 +134,7 @@ struct Search<'a> {
 }
 
 impl Search<'_> {
-    fn run(&mut self) -> Result<Outcome, Refusal> {
+    fn run(&mut self) -> Result<Outcome, Box<Refusal>> {
         let network = self.network;
         let most_dropped = most_dropped(self.options);
         let all = structures(network, self.options.schedule, most_dropped);
@@ -147,14 +147,12 @@ impl Search<'_> {
             let near = neighbours(network, &best.structure, most_dropped);
             match self.among(&near, Effort::Below(best.price)) {
                 Ok(next) => best = next.best,
-                Err(Refusal { error: PlanError::DoesNotFit { .. }, .. }) => {
-                    match self.among(&near, Effort::RunnersUp) {
-                        Err(Refusal { error: PlanError::DoesNotFit { .. }, .. }) if self.left == 0 => {
-                            return Ok(Outcome { best, runners_up: Vec::new(), misses: Vec::new() });
-                        }
-                        outcome => return outcome,
+                Err(refusal) if refusal.nothing_fits() => match self.among(&near, Effort::RunnersUp) {
+                    Err(refusal) if refusal.nothing_fits() && self.left == 0 => {
+                        return Ok(Outcome { best, runners_up: Vec::new(), misses: Vec::new() });
                     }
-                }
+                    outcome => return outcome,
+                },
                 Err(error) => return Err(error),
             }
         }
@@ -170,9 +168,15 @@ pub struct Refusal {
     pub bearable: Option<Found>,
 }
 
-impl From<PlanError> for Refusal {
+impl Refusal {
+    fn nothing_fits(&self) -> bool {
+        matches!(self.error, PlanError::DoesNotFit { .. })
+    }
+}
+
+impl From<PlanError> for Box<Refusal> {
     fn from(error: PlanError) -> Self {
-        Refusal { error, bearable: None }
+        Box::new(Refusal { error, bearable: None })
     }
 }
 
@@ -196,7 +200,7 @@ enum Effort {
 
 impl Search<'_> {
     /// Searches among `structures`.
-    fn among(&mut self, structures: &[Structure], effort: Effort) -> Result<Outcome, Refusal> {
+    fn among(&mut self, structures: &[Structure], effort: Effort) -> Result<Outcome, Box<Refusal>> {
         let below = if let Effort::Below(price) = effort { price } else { f64::INFINITY };
         let mut candidates = Vec::new();
         for (index, structure) in structures.iter().enumerate() {
@@ -275,7 +279,8 @@ impl Search<'_> {
                 }
                 _ => None,
             };
-            return Err(Refusal { error: self.does_not_fit(nearest.map(|nearest| nearest.reason)), bearable });
+            let error = self.does_not_fit(nearest.map(|nearest| nearest.reason));
+            return Err(Box::new(Refusal { error, bearable }));
         }
         let best = found.remove(0);
         let mut misses: Vec<(f64, Miss)> = cheaper.into_values().collect();

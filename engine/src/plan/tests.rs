@@ -543,6 +543,29 @@ fn counted_and_cheapest_factorisations_are_those_of_the_list() {
 }
 
 #[test]
+fn calibrations_of_more_images_than_are_measured_are_refused() {
+    let refuse = |change: fn(&mut cryptodl_models::network::Calibration)| {
+        let mut net = zoo::load("mnist-1-square").unwrap();
+        change(net.calibration.as_mut().unwrap());
+        plan(&net, &PlanOptions::default()).unwrap_err().to_string()
+    };
+    let message = refuse(|calibration| {
+        let (images, scores) = (calibration.images.clone(), calibration.scores.clone());
+        calibration.images.append(ndarray::Axis(0), images.view()).unwrap();
+        calibration.scores.append(ndarray::Axis(0), scores.view()).unwrap();
+    });
+    assert!(message.contains("images stored in its calibration is 512, and at most 256"), "{message}");
+    let message = refuse(|calibration| {
+        calibration.margins.push(f32::MAX);
+        for gains in calibration.gains.values_mut() {
+            gains.margin.push(1.0);
+            gains.score.push(1.0);
+        }
+    });
+    assert!(message.contains("margins in its calibration is 1001, and at most 1000"), "{message}");
+}
+
+#[test]
 fn networks_too_large_to_be_planned_are_refused_with_what_would_help() {
     let refuse = |net: &Network| plan(net, &PlanOptions::default()).unwrap_err().to_string();
     let mut g = generator();
