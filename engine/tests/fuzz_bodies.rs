@@ -21,6 +21,6 @@ fn bytes_describe_networks_that_are_planned() {
     // A convolution, an activation, and what every network ends with.
     let data = [0, 3, 3, 6, 0, 1, 1, 0, 0, 6, 0, 2, 2, 5, 0, 6, 0, 3, 6];
     let (toml, weights) = bodies::describe(&data);
-    let network = Network::parse("fuzz", &toml, &weights).unwrap_or_else(|error| panic!("{error}\n{toml}"));
+    let network = Network::parse("fuzz", &toml, &weights, None).unwrap_or_else(|error| panic!("{error}\n{toml}"));
     plan(&network, &PlanOptions::default()).unwrap_or_else(|error| panic!("{error}\n{toml}"));
 }

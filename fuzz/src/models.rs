@@ -5,13 +5,15 @@ use cryptodl_models::images::{Pixels, RawImages, parse_idx_images, parse_idx_lab
 
 const TOML: &str = include_str!("../../models/zoo/mnist-1-square.toml");
 const WEIGHTS: &[u8] = include_bytes!("../../models/zoo/mnist-1-square.safetensors");
+const CALIBRATION: &[u8] = include_bytes!("../../models/zoo/mnist-1-square.calibration.safetensors");
 
-/// A network's description and its weights.
+/// A network's description, its weights and its calibration.
 pub fn network(data: &[u8]) {
-    let _ = Network::parse("fuzz", TOML, data);
+    let _ = Network::parse("fuzz", TOML, data, Some(CALIBRATION));
     if let Ok(toml) = std::str::from_utf8(data) {
-        let _ = Network::parse("fuzz", toml, WEIGHTS);
+        let _ = Network::parse("fuzz", toml, WEIGHTS, None);
     }
+    let _ = Network::parse("fuzz", TOML, WEIGHTS, Some(data));
 }
 
 /// Images and labels in IDX, plain or compressed.

@@ -15,7 +15,7 @@ const NUMBERS: [f32; 16] =
 /// Plans the network that the bytes describe. It is planned or refused; what is planned, clients accept.
 pub fn plan_network(data: &[u8]) {
     let (toml, weights) = describe(data);
-    let Ok(network) = Network::parse("fuzz", &toml, &weights) else { return };
+    let Ok(network) = Network::parse("fuzz", &toml, &weights, None) else { return };
     if let Ok(plan) = plan(&network, &PlanOptions::default()) {
         plan.program.client_spec().check().expect("a client accepts what was planned");
     }

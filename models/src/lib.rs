@@ -2,6 +2,7 @@
 //!
 //! - [`network`]: the validated description of a trained network (TOML beside safetensors weights);
 //! - [`zoo`]: the networks that ship inside the program;
+//! - [`measure`]: what a description states of its layers' values, measured on images;
 //! - [`plain`]: inference in the clear, in f32, the yardstick of every encrypted run;
 //! - [`images`]: bounded readers of IDX, `.npy` and PNG files;
 //! - [`data`]: MNIST, Fashion-MNIST and CIFAR-10, fetched once and checked by digest.
@@ -10,6 +11,7 @@
 
 pub mod data;
 pub mod images;
+pub mod measure;
 pub mod network;
 pub mod plain;
 pub mod zoo;

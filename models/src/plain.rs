@@ -6,7 +6,7 @@ use ndarray::{
 };
 use rayon::prelude::*;
 
-use crate::network::{LayerOp, Network, Shape};
+use crate::network::{Layer, LayerOp, Network, Shape};
 
 /// Images that one task carries through the network together.
 const CHUNK: usize = 32;
@@ -39,7 +39,22 @@ type Values = Array2<f32>;
 fn forward(net: &Network, images: ArrayView4<'_, f32>) -> Values {
     let count = images.len_of(Axis(0));
     let start = images.to_shape((count, images.len() / count)).expect("an image is a row").into_owned();
-    net.layers.iter().fold(start, |mut values, layer| match &layer.op {
+    net.layers.iter().fold(start, apply)
+}
+
+/// Shows `visitor` the values of some images at the input and then after every layer, `[image][value]`; the last are the scores.
+pub fn visit(net: &Network, images: ArrayView4<'_, f32>, visitor: &mut dyn FnMut(&Array2<f32>)) {
+    let count = images.len_of(Axis(0));
+    let mut values = images.to_shape((count, images.len() / count)).expect("an image is a row").into_owned();
+    visitor(&values);
+    for layer in &net.layers {
+        values = apply(values, layer);
+        visitor(&values);
+    }
+}
+
+fn apply(mut values: Values, layer: &Layer) -> Values {
+    match &layer.op {
         LayerOp::Conv2d { weight, bias, stride, padding } => {
             convolve(&values, layer.input_shape, layer.output_shape, weight, bias.as_ref(), *stride, *padding)
         }
@@ -71,7 +86,7 @@ fn forward(net: &Network, images: ArrayView4<'_, f32>) -> Values {
             }
             output
         }
-    })
+    }
 }
 
 fn image(values: ArrayView1<'_, f32>, shape: Shape) -> ArrayView3<'_, f32> {

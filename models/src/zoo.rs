@@ -4,9 +4,11 @@ use std::path::Path;
 
 use crate::network::{ModelError, Network};
 
+#[derive(Clone, Copy)]
 struct Shipped {
     toml: &'static str,
     weights: &'static [u8],
+    calibration: &'static [u8],
 }
 
 macro_rules! shipped {
@@ -15,6 +17,7 @@ macro_rules! shipped {
         const $networks: &[Shipped] = &[$($(Shipped {
             toml: include_str!(concat!("../zoo/", $folder, $name, ".toml")),
             weights: include_bytes!(concat!("../zoo/", $folder, $name, ".safetensors")),
+            calibration: include_bytes!(concat!("../zoo/", $folder, $name, ".calibration.safetensors")),
         }),+),+];
     };
 }
@@ -50,7 +53,24 @@ pub fn load(name_or_path: &str) -> Result<Network, ModelError> {
         return Network::load(Path::new(name_or_path));
     }
     match NAMES.iter().position(|name| *name == name_or_path) {
-        Some(index) => Network::parse(name_or_path, SHIPPED[index].toml, SHIPPED[index].weights),
+        Some(index) => {
+            let Shipped { toml, weights, calibration } = SHIPPED[index];
+            Network::parse(name_or_path, toml, weights, Some(calibration))
+        }
         None => Err(ModelError::UnknownModel { name: name_or_path.into() }),
+    }
+}
+
+/// The bytes of the weight file of `network`, which [`load`] found under this name.
+///
+/// # Errors
+/// A file that cannot be read.
+pub fn weights(name_or_path: &str, network: &Network) -> Result<Vec<u8>, ModelError> {
+    match NAMES.iter().position(|name| *name == name_or_path) {
+        Some(index) => Ok(SHIPPED[index].weights.to_vec()),
+        None => {
+            let path = Path::new(name_or_path).with_file_name(&network.weights);
+            std::fs::read(&path).map_err(|source| ModelError::Read { path, source })
+        }
     }
 }

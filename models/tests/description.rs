@@ -46,6 +46,9 @@ const BAD_TEXT: &[(&str, &str, &[&str])] = &[
     ("format = 1", "format = 2", &["tiny.toml: format: format 2 is not supported; this version reads format 1"]),
     ("format = 1", "format = ", &["tiny.toml: TOML parse error at line 2"]),
     ("title =", "titel =", &["tiny.toml", "unknown field `titel`"]),
+    ("title =", "tolerance = 0.0\ntitle =", &["tolerance: `tolerance` is 0; expected a share of the labels"]),
+    ("title =", "tolerance = 0.6\ntitle =", &["`tolerance` is 0.6"]),
+    ("title =", "calibration = \"../x\"\ntitle =", &["calibration `../x` must be the plain name of a file"]),
     ("\"Every kind of layer\"", "\"two\\nlines\"", &["title", "must be one line"]),
     ("name = \"tiny\"", "name = \"\"", &["name \"\" must be 1 to 64 letters"]),
     ("\"mnist\"", "\"imagenet\"", &["unknown data set `imagenet`; data sets are mnist, fashion-mnist, cifar10"]),
@@ -181,7 +184,7 @@ fn bad_weights_are_refused_with_the_tensor() {
 fn damaged_weight_files_are_refused() {
     let good = serialize(&tensors());
     let refused = |bytes: &[u8]| {
-        let error = Network::parse("tiny.toml", TOML, bytes).expect_err("damaged").to_string();
+        let error = Network::parse("tiny.toml", TOML, bytes, None).expect_err("damaged").to_string();
         assert!(error.contains("weight file tiny.safetensors: not a valid safetensors file"), "{error}");
     };
     (0..good.len()).step_by(7).for_each(|len| refused(&good[..len]));
@@ -209,7 +212,7 @@ fn files_are_read_and_named_in_errors() {
     assert!(load().unwrap_err().to_string().contains("tiny.safetensors"));
     let weights = serialize(&tensors());
     std::fs::write(folder.path().join("tiny.safetensors"), &weights).unwrap();
-    assert_eq!(load().unwrap().digest, Network::parse("other", TOML, &weights).unwrap().digest);
+    assert_eq!(load().unwrap().digest, Network::parse("other", TOML, &weights, None).unwrap().digest);
     std::fs::write(&path, [0xff; 4]).unwrap();
     assert!(load().unwrap_err().to_string().contains("tiny.toml: not UTF-8 text"));
     std::fs::write(&path, " ".repeat((1 << 20) + 1)).unwrap();
@@ -243,4 +246,88 @@ fn shipped_models_are_those_of_the_recipes() {
 fn an_unknown_model_lists_the_shipped_ones() {
     let error = zoo::load("mnist-9").unwrap_err().to_string();
     assert!(error.contains("unknown model `mnist-9`; shipped models: mnist-1, mnist-1-square"), "{error}");
+}
+
+#[test]
+fn calibration_may_be_missing_and_a_network_writes_its_description() {
+    let whole = parse(TOML, &tensors()).unwrap();
+    let text = whole.description("Written by a test.", None);
+    let again = parse(&text, &tensors()).unwrap();
+    let strip = |net: Network| format!("{:?}", Network { digest: [0; 32], ..net });
+    assert_eq!(strip(whole.clone()), strip(again), "{text}");
+
+    let (layers, _) = TOML.split_once("[output]").unwrap();
+    let act = layers.find("[layer.histogram]").unwrap();
+    let next = act + layers[act..].find("[[layer]]").unwrap();
+    let bare = format!("{}{}", &layers[..act], &layers[next..]).replace("range = [-2.0, 3.0]\n", "");
+    let bare = parse(&bare, &tensors()).unwrap();
+    assert!(bare.output.is_none() && bare.fingerprint == whole.fingerprint);
+    assert!(bare.layers.iter().any(|layer| matches!(layer.op, LayerOp::Polynomial { inputs: None, .. })));
+}
+
+#[test]
+fn measuring_fills_what_is_missing() {
+    let mut net = parse(TOML, &tensors()).unwrap();
+    let shape = net.input.shape;
+    let mut values = common::noise(3);
+    let images = ndarray::Array4::from_shape_simple_fn((70, shape[0], shape[1], shape[2]), || values.next().unwrap());
+    cryptodl_models::measure::measure(&mut net, images.view());
+    let squares = images.iter().map(|&v| f64::from(v) * f64::from(v)).sum::<f64>();
+    assert!((net.layers[0].input_rms.unwrap() - (squares / images.len() as f64).sqrt()).abs() < 1e-9);
+    let scores = cryptodl_models::plain::logits(&net, images.view());
+    let output = net.output.as_ref().unwrap();
+    let largest = scores.iter().fold(f32::MIN, |largest, &score| largest.max(score));
+    assert_eq!(output.range[1], f64::from(largest));
+    assert_eq!(output.margins.counts.iter().sum::<u64>(), 70);
+    for (layer, before) in net.layers[1..].iter().zip(&net.layers) {
+        assert!(layer.input_rms.is_some());
+        if let LayerOp::Polynomial { inputs: Some(inputs), .. } = &layer.op {
+            assert_eq!(Some(inputs.range), before.output_range);
+            assert_eq!(inputs.histogram.counts.iter().sum::<u64>(), 70 * layer.input_shape.len() as u64);
+        }
+    }
+}
+
+#[test]
+fn a_calibration_file_belongs_to_its_network_and_is_checked() {
+    use cryptodl_models::network::{Calibration, SourceGains};
+    let toml = TOML.replace("weights =", "calibration = \"tiny.calibration.safetensors\"\nweights =");
+    let weights = serialize(&tensors());
+    let fingerprint = parse(TOML, &tensors()).unwrap().fingerprint;
+    let gains = SourceGains { margin: vec![1.0, 2.0], score: vec![0.5, 0.0] };
+    let calibration = Calibration {
+        images: ndarray::Array2::from_elem((3, 144), 7),
+        scores: ndarray::Array2::zeros((3, 3)),
+        means: [("a".into(), vec![1.0f32].into()), ("b".into(), vec![2.0f32, 3.0].into())].into(),
+        margins: vec![0.5, 1.5],
+        gains: [("a".into(), gains)].into(),
+        places: vec!["a".into(), "b".into()],
+        growth: ndarray::arr2(&[[1.0, 2.0], [0.0, 1.0]]),
+    };
+    let read = |bytes: &[u8]| Network::parse("tiny.toml", &toml, &weights, Some(bytes));
+    let bytes = calibration.to_bytes(&fingerprint);
+    let net = read(&bytes).unwrap();
+    assert_eq!(net.calibration.as_ref(), Some(&calibration));
+    assert_eq!(bytes, calibration.to_bytes(&fingerprint), "equal calibrations give equal bytes");
+    assert_ne!(
+        net.digest,
+        read(&Calibration { margins: vec![0.5, 1.75], ..calibration.clone() }.to_bytes(&fingerprint)).unwrap().digest
+    );
+    let refused = |bytes: &[u8], what: &str| {
+        let error = read(bytes).expect_err(what).to_string();
+        assert!(error.contains(what) && error.contains("cryptodl calibrate"), "{error}");
+    };
+    refused(&calibration.to_bytes(&[1; 32]), "measured on other weights or layers");
+    refused(&Calibration { margins: vec![1.5, 0.5], ..calibration.clone() }.to_bytes(&fingerprint), "ascending");
+    refused(
+        &Calibration { growth: calibration.growth.mapv(|v| v - 1.0), ..calibration.clone() }.to_bytes(&fingerprint),
+        "negative",
+    );
+    refused(
+        &Calibration { scores: calibration.scores.mapv(|_| f32::NAN), ..calibration.clone() }.to_bytes(&fingerprint),
+        "NaN",
+    );
+    (0..bytes.len()).step_by(7).for_each(|end| drop(read(&bytes[..end]).expect_err("cut short")));
+    let missing = Network::parse("tiny.toml", &toml, &weights, None).unwrap_err().to_string();
+    assert!(missing.contains("tiny.calibration.safetensors: the file is not there"), "{missing}");
 }

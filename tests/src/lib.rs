@@ -6,4 +6,4 @@ mod metered;
 mod pipeline;
 
 pub use metered::{Counts, Metered};
-pub use pipeline::{Client, execute, mnist, rms_bits, scores};
+pub use pipeline::{Client, execute, mnist, rms_bits, scores, typical_bits};

@@ -101,3 +101,13 @@ pub fn scores(program: &Program, images: ArrayView2<'_, f32>, slots: usize) -> A
 pub fn rms_bits(a: &Array2<f64>, b: &Array2<f64>) -> f64 {
     (a - b).mapv(|d| d * d).mean().expect("not empty").sqrt().log2()
 }
+
+/// `log2` of the root mean square difference over the first `images` rows but for the hundredth of them where it is largest, and of the
+/// row in the middle.
+pub fn typical_bits(a: &Array2<f64>, b: &Array2<f64>, images: usize) -> (f64, f64) {
+    let rows = a.rows().into_iter().zip(b.rows()).take(images);
+    let mut powers: Vec<f64> = rows.map(|(a, b)| (&a - &b).mapv(|d| d * d).mean().expect("not empty")).collect();
+    powers.sort_by(f64::total_cmp);
+    let kept = &powers[..images - images / 100];
+    (0.5 * (kept.iter().sum::<f64>() / kept.len() as f64).log2(), 0.5 * powers[images / 2].log2())
+}

@@ -7,7 +7,7 @@ use cryptodl_core::ckks::EncryptionKind;
 use cryptodl_cpu::Cpu;
 use cryptodl_engine::plan::{Plan, PlanOptions, ScheduleKind, plan};
 use cryptodl_models::zoo;
-use cryptodl_tests::{Client, Counts, Metered, execute, mnist, rms_bits, scores};
+use cryptodl_tests::{Client, Counts, Metered, execute, mnist, scores, typical_bits};
 
 const IMAGES: usize = 256;
 const BUDGET: u64 = 8 << 30;
@@ -30,12 +30,14 @@ fn check(model: &str, schedule: ScheduleKind, encryption: EncryptionKind) {
 
     let slots = client.slots(&result);
     let plain = scores(program, images.view(), slots.nrows());
-    let measured = rms_bits(&slots, &plain);
+    let (measured, median) = typical_bits(&slots, &plain, IMAGES);
     let predicted = report.noise.bits;
-    assert!(
-        (measured - predicted).abs() < 1.0,
-        "{model} {schedule:?}: noise 2^{measured:.2}, predicted 2^{predicted:.2}"
-    );
+    let close = |what: &str, measured: f64, predicted: f64| {
+        let both = format!("noise 2^{measured:.2}, predicted 2^{predicted:.2}");
+        assert!((measured - predicted).abs() < 0.5, "{model} {schedule:?}: {what} {both}");
+    };
+    close("without the largest hundredth", measured, predicted);
+    close("of the median image", median, report.noise.bits_median.expect("shipped models are calibrated"));
 
     let best = |row: ndarray::ArrayView1<'_, f64>| {
         row.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1)).map(|(class, _)| class)
@@ -79,6 +81,13 @@ fn mnist_1_square_layered_public_key() {
 #[test]
 fn cryptonets() {
     check("cryptonets", ScheduleKind::Auto, EncryptionKind::Secret);
+}
+
+/// Six activations: a minute and 3 GiB. Before images were followed one by one, its noise was predicted two bits too small.
+#[test]
+#[ignore = "minutes long"]
+fn mnist_2() {
+    check("mnist-2", ScheduleKind::Auto, EncryptionKind::Secret);
 }
 
 #[test]

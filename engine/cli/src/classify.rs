@@ -32,8 +32,7 @@ pub struct Outcome {
     pub compute: ComputeReport,
     /// Seconds of each repetition.
     pub repetitions: Vec<f64>,
-    /// `log2` of the noise of a score, root mean square over all slots.
-    pub noise_bits: f64,
+    pub noise: NoiseBits,
     pub bytes: BytesReport,
     pub sets: usize,
 }
@@ -104,10 +103,12 @@ impl<'a> Session<'a> {
         let decrypted = timed(&mut stages.decrypt, || Ok(decrypt(spec, params, &keys.secret, &result)?))?;
 
         let scores = plain(&prepared.plan.program, samples.rows());
+        let plaintext = logits(&prepared.network, samples.values.view()).mapv(f64::from);
+        let raw = raw_scores(prepared, &keys.secret, &result, samples.count())?;
         Ok(Outcome {
-            plaintext: largest(&logits(&prepared.network, samples.values.view()).mapv(f64::from)),
+            plaintext: largest(&plaintext),
             quantised: largest(&scores),
-            noise_bits: noise_bits(prepared, &keys.secret, &result, &scores)?,
+            noise: NoiseBits::new(&raw, &scores, &plaintext),
             bytes: sizes(prepared, &keys, &uploaded, &result)?,
             sets: result.sets.len(),
             stages,
@@ -133,22 +134,40 @@ fn largest(scores: &Array2<f64>) -> Vec<u32> {
     scores.axis_iter(Axis(0)).map(best).collect()
 }
 
-/// `log2` of the root mean square, over all slots, of what encryption added to `scores`. Slots without an image hold a
-/// black one.
-fn noise_bits(prepared: &Prepared, key: &SecretKey, result: &Ciphertexts, scores: &Array2<f64>) -> Result<f64> {
+/// What encryption and weight rounding did to scores, as `log2` of root mean squares over classes.
+pub struct NoiseBits {
+    /// Encryption noise over images, but for the hundredth of them where it is largest.
+    pub typical: f64,
+    /// Of the image in the middle.
+    pub median: f64,
+    /// Weight rounding over images.
+    pub rounding: f64,
+}
+
+impl NoiseBits {
+    /// From what was decrypted, the Program in plain mode, and the network in the clear, all `[image][class]`.
+    fn new(decrypted: &Array2<f64>, quantised: &Array2<f64>, plaintext: &Array2<f64>) -> Self {
+        let power = |a: &Array2<f64>, b: &Array2<f64>| {
+            let rows = a.rows().into_iter().zip(b.rows());
+            rows.map(|(a, b)| (&a - &b).mapv(|d| d * d).mean().unwrap_or(0.0)).collect::<Vec<f64>>()
+        };
+        let mut noise = power(decrypted, quantised);
+        noise.sort_by(f64::total_cmp);
+        let bits = |powers: &[f64]| 0.5 * (powers.iter().sum::<f64>() / powers.len() as f64).log2();
+        NoiseBits {
+            typical: bits(&noise[..noise.len() - noise.len() / 100]),
+            median: bits(&noise[noise.len() / 2..][..1]),
+            rounding: bits(&power(quantised, plaintext)),
+        }
+    }
+}
+
+/// Scores `[image][class]` before any rounding.
+fn raw_scores(prepared: &Prepared, key: &SecretKey, result: &Ciphertexts, images: usize) -> Result<Array2<f64>> {
     let (params, n) = (&prepared.params, prepared.params.n());
-    let program = &prepared.plan.program;
-    let padding = plain(program, Array2::zeros((1, program.inputs())).view());
     let sets = decrypt_slots_raw_do_not_return_to_server(params, key, result, prepared.spec.output.scale)?;
-    let noise = sets.iter().enumerate().flat_map(|(set, slots)| {
-        let padding = &padding;
-        slots.iter().enumerate().map(move |(i, slot)| {
-            let (class, image) = (i / n, set * n + i % n);
-            slot - scores.get((image, class)).copied().unwrap_or(padding[(0, class)])
-        })
-    });
-    let (count, sum) = noise.fold((0u64, 0.0), |(count, sum), noise| (count + 1, sum + noise * noise));
-    Ok((sum / count as f64).sqrt().log2())
+    let score = |(image, class): (usize, usize)| sets[image / n][class * n + image % n];
+    Ok(Array2::from_shape_fn((images, prepared.spec.output.classes), score))
 }
 
 /// Sizes of the files that the staged commands write, found by writing them.

@@ -7,7 +7,7 @@ use anyhow::{Result, bail};
 use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use cryptodl_core::ckks::{EncryptionKind, Randomness, SecurityLevel};
-use cryptodl_engine::plan::{DEFAULT_BATCH, PlanOptions, PrivacyGoal, ScheduleKind};
+use cryptodl_engine::plan::{DEFAULT_BATCH, PlanOptions, PrivacyGoal, ScheduleKind, Tolerance};
 
 use crate::memory;
 
@@ -28,6 +28,10 @@ pub struct Planning {
     /// Images that the schedule is optimised for
     #[arg(long, value_name = "K", default_value_t = DEFAULT_BATCH)]
     batch: usize,
+    /// Labels that may differ from those of the network in the clear, for whatever reason: weights rounded to few bits, and
+    /// noise of the encryption (at most two thirds of it) [default: the model's, else 0.15%]
+    #[arg(long, value_name = "P%", value_parser = percentage)]
+    tolerance: Option<Tolerance>,
     /// Pin the ring dimension, a power of two
     #[arg(long)]
     n: Option<usize>,
@@ -63,6 +67,7 @@ impl Planning {
             security: self.security,
             encryption: self.encryption,
             batch: self.batch,
+            tolerance: self.tolerance,
             n: self.n,
             limbs: self.limbs,
             prime_bits: self.prime_bits,
@@ -235,6 +240,12 @@ fn privacy_goal(text: &str) -> Result<PrivacyGoal, String> {
     let parts = text.split_once(',').and_then(|(sets, bits)| sets.trim().parse().ok().zip(bits.trim().parse().ok()));
     let (sets, bits) = parts.ok_or("two whole numbers are needed, sets and bits, such as 64,40")?;
     Ok(PrivacyGoal { sets, bits })
+}
+
+fn percentage(text: &str) -> Result<Tolerance, String> {
+    let number = text.strip_suffix('%').and_then(|number| number.trim().parse::<f64>().ok());
+    let percent = number.ok_or("a percentage is needed, such as 1% or 0.15%")?;
+    Tolerance::new(percent / 100.0).map_err(|error| error.to_string())
 }
 
 fn half_bits(text: &str) -> Result<u32, String> {

@@ -3,7 +3,7 @@
 use std::fmt::{self, Display, Formatter};
 
 use cryptodl_core::backend::Transfers;
-use cryptodl_engine::plan::{BytesReport, LayerReport, ParamsReport, PlanReport};
+use cryptodl_engine::plan::{BytesReport, LayerReport, ParamsReport, PlanReport, Tolerance};
 use cryptodl_engine::run::{ComputeParts, ComputeReport};
 use serde::Serialize;
 
@@ -32,6 +32,7 @@ pub struct RunReport {
     /// Share of labels that are those of `plaintext`.
     pub agreement: f64,
     agreement_quantised: f64,
+    labels_changed: LabelsChanged,
     /// Images with a score far outside the calibrated range.
     out_of_range: usize,
     pub seconds: Seconds,
@@ -105,14 +106,44 @@ impl Layer {
     }
 }
 
-/// `log2` of the noise of a score, root mean square over slots.
+/// `log2` of the noise of a score: root mean squares over images but for the hundredth where it is largest, of the image in the
+/// middle, and of weight rounding alone.
 #[derive(Serialize)]
 struct Noise {
-    predicted_bits: f64,
-    measured_bits: f64,
+    predicted_log2: f64,
+    measured_log2: f64,
+    /// Where the model file has a per-image calibration.
+    predicted_median_log2: Option<f64>,
+    measured_median_log2: f64,
+    predicted_rounding_log2: f64,
+    measured_rounding_log2: f64,
+}
+
+/// Share of labels that are not those of `plaintext`.
+#[derive(Serialize)]
+struct LabelsChanged {
+    predicted: f64,
+    measured: f64,
+    /// As `predicted` if predictions are as far off as they can be, without a per-image calibration.
+    predicted_at_most: f64,
+    /// What was promised.
+    tolerance: f64,
 }
 
 impl RunReport {
+    /// What to say where more labels changed than the promise explains.
+    pub fn broken_promise(&self, tolerance: Tolerance) -> Option<String> {
+        let changed = (self.labels_changed.measured * self.images as f64).round() as usize;
+        (!tolerance.explains(changed, self.images)).then(|| {
+            format!(
+                "{changed} of {} labels are not those of the network in the clear, where {} were promised: the images differ from \
+                 those that the network was calibrated on, or its calibration is too coarse (`cryptodl calibrate` measures it)",
+                self.images,
+                tolerance.percent()
+            )
+        })
+    }
+
     pub fn new(prepared: &Prepared, samples: &Samples, outcome: &Outcome) -> Self {
         let (plan, images) = (&prepared.plan.report, samples.count());
         let labels = &outcome.decrypted.labels;
@@ -139,6 +170,12 @@ impl RunReport {
             quantised: score(&outcome.quantised),
             agreement: equal(labels, &outcome.plaintext) as f64 / images as f64,
             agreement_quantised: equal(labels, &outcome.quantised) as f64 / images as f64,
+            labels_changed: LabelsChanged {
+                predicted: plan.noise.changed,
+                predicted_at_most: plan.noise.changed_at_most,
+                measured: (images - equal(labels, &outcome.plaintext)) as f64 / images as f64,
+                tolerance: plan.tolerance,
+            },
             out_of_range: outcome.decrypted.out_of_range.iter().filter(|&&out| out).count(),
             seconds: Seconds { stages: outcome.stages, total: outcome.stages.total() },
             compute_repetitions: outcome.repetitions.clone(),
@@ -146,7 +183,14 @@ impl RunReport {
             images_per_second,
             images_per_hour: 3600.0 * images_per_second,
             layers: Layer::all(plan, &outcome.compute, outcome.sets),
-            noise: Noise { predicted_bits: plan.noise.bits, measured_bits: outcome.noise_bits },
+            noise: Noise {
+                predicted_log2: plan.noise.bits,
+                measured_log2: outcome.noise.typical,
+                predicted_median_log2: plan.noise.bits_median,
+                measured_median_log2: outcome.noise.median,
+                predicted_rounding_log2: plan.noise.rounding_bits,
+                measured_rounding_log2: outcome.noise.rounding,
+            },
             bytes: outcome.bytes.clone(),
             peak_rss_bytes: peak_rss(),
         }
@@ -230,13 +274,20 @@ impl Display for RunReport {
             percent(self.agreement),
             percent(self.agreement_quantised)
         )?;
+        let changed = &self.labels_changed;
+        let [predicted, measured, tolerance] =
+            [changed.predicted, changed.measured, changed.tolerance].map(|share| format!("{:.3} %", 100.0 * share));
+        writeln!(f, "labels      {measured} changed against plaintext, {predicted} predicted, tolerance {tolerance}")?;
         if self.out_of_range > 0 {
             writeln!(f, "range       {} image(s) have scores far outside the calibrated range", self.out_of_range)?;
         }
         writeln!(
             f,
-            "noise       2^{:.2} on a score, predicted 2^{:.2}",
-            self.noise.measured_bits, self.noise.predicted_bits
+            "noise       2^{:.2} on a score, predicted 2^{:.2}; weight rounding 2^{:.2}, predicted 2^{:.2}",
+            self.noise.measured_log2,
+            self.noise.predicted_log2,
+            self.noise.measured_rounding_log2,
+            self.noise.predicted_rounding_log2
         )?;
         writeln!(
             f,

@@ -24,15 +24,7 @@ impl Samples {
     /// The test images of the data set `data`, or the images in the file or folder `data`; without it those of the
     /// network's own data set. A data set that is absent is fetched first.
     pub fn load(network: &Network, data: Option<&str>, labels: Option<&Path>) -> Result<Self> {
-        let set = data.map(str::parse::<DatasetId>);
-        let mut samples = match (set, data, network.dataset) {
-            (None, _, None) => bail!("{} names no data set: say with --data what to classify", network.name),
-            (Some(Ok(id)), ..) | (None, _, Some(id)) => Self::test_set(network, id)?,
-            (Some(Err(_)), Some(path), _) if Path::new(path).exists() => {
-                Self { name: path.into(), values: read_images(Path::new(path), &network.input)?, labels: None }
-            }
-            (Some(Err(unknown)), ..) => return Err(anyhow!(unknown).context("--data is neither a file nor a folder")),
-        };
+        let mut samples = Self::of(network, data, Split::Test)?;
         if let Some(path) = labels {
             samples.labels = Some(images::read_labels(path)?);
         }
@@ -43,11 +35,39 @@ impl Samples {
         Ok(samples)
     }
 
-    fn test_set(network: &Network, id: DatasetId) -> Result<Self> {
-        fetch(id, &FetchOptions { split: Some(Split::Test), ..FetchOptions::default() })?;
-        let set = data::load(id, Split::Test, &FetchOptions::default())?;
+    /// The same with the training images of data sets.
+    pub fn for_calibration(network: &Network, data: Option<&str>) -> Result<Self> {
+        Self::of(network, data, Split::Train)
+    }
+
+    fn of(network: &Network, data: Option<&str>, split: Split) -> Result<Self> {
+        match (data.map(str::parse::<DatasetId>), data, network.dataset) {
+            (None, _, None) => bail!("{} names no data set: say with --data which images to take", network.name),
+            (Some(Ok(id)), ..) | (None, _, Some(id)) => Self::set(network, id, split),
+            (Some(Err(_)), Some(path), _) if Path::new(path).exists() => {
+                Ok(Self { name: path.into(), values: read_images(Path::new(path), &network.input)?, labels: None })
+            }
+            (Some(Err(unknown)), ..) => Err(anyhow!(unknown).context("--data is neither a file nor a folder")),
+        }
+    }
+
+    fn set(network: &Network, id: DatasetId, split: Split) -> Result<Self> {
+        fetch(id, &FetchOptions { split: Some(split), ..FetchOptions::default() })?;
+        let set = data::load(id, split, &FetchOptions::default())?;
         let values = set.images.to_values(&network.input).with_context(|| format!("data set {id}"))?;
-        Ok(Samples { name: format!("{id}-test"), values, labels: Some(set.labels) })
+        let part = match split {
+            Split::Train => "training",
+            Split::Test => "test",
+        };
+        Ok(Samples { name: format!("{id}-{part}"), values, labels: Some(set.labels) })
+    }
+
+    /// Keeps at most `count` images at equal distances, without labels.
+    pub fn spread(&mut self, count: usize) {
+        let (all, taken) = (self.count(), count.min(self.count()));
+        let rows: Vec<usize> = (0..taken).map(|i| i * all / taken).collect();
+        self.values = self.values.select(Axis(0), &rows);
+        self.labels = None;
     }
 
     /// Keeps the first `count`.

@@ -24,7 +24,7 @@ fn check(arguments: &str, limits: &Limits) {
     assert!(number("/params/security_bits") >= 128.0);
     assert!((number("/encrypted/accuracy") - number("/plaintext/accuracy")).abs() <= 0.001, "accuracy");
     assert!(number("/agreement") >= 0.995, "agreement {}", number("/agreement"));
-    assert!((number("/noise/predicted_bits") - number("/noise/measured_bits")).abs() <= 1.0, "noise {}", run["noise"]);
+    assert!((number("/noise/predicted_log2") - number("/noise/measured_log2")).abs() <= 1.0, "noise {}", run["noise"]);
     assert!(number("/seconds/compute") <= limits.compute, "compute {}", number("/seconds/compute"));
     // Whole sets hold the fewest bytes per image.
     let sets = number("/batches") * number("/slots");

@@ -21,13 +21,21 @@ pub enum PlanError {
     },
     /// The model file lacks a calibration.
     #[error(
-        "layer {layer} has no {field} in the model file: the planner needs it to bound values and noise; export it with the training recipe"
+        "layer {layer} has no {field} in the model file: the planner needs it to bound values and noise; `cryptodl calibrate` measures everything that is missing on images"
     )]
     MissingCalibration {
         /// Layer name.
         layer: String,
         /// The missing entry.
         field: &'static str,
+    },
+    /// The per-image calibration is of another network, or of another version of the planner.
+    #[error(
+        "the calibration file does not fit the network as this version folds it (at {place}): measure it again with `cryptodl calibrate`"
+    )]
+    StaleCalibration {
+        /// Where it differs.
+        place: String,
     },
     /// The network is too large to be planned.
     #[error("the network is too large: {what} is {found}, and at most {limit} is supported. What would help: {help}")]
@@ -52,16 +60,34 @@ pub enum PlanError {
         allowed: String,
     },
     /// Nothing fits.
-    #[error("no schedule fits {model} at {security}-bit security: {nearest}. What would help: {help}")]
+    #[error(
+        "no schedule fits {model} at {security}-bit security with {tolerance} of the labels allowed to change: {nearest}. What would help: {}{help}",
+        .fits_at.as_ref().map(|tolerance| format!("--tolerance {tolerance}, at which it fits; ")).unwrap_or_default()
+    )]
     DoesNotFit {
         /// Model name.
         model: String,
         /// Security level in bits.
         security: u32,
+        /// Labels that may change, as a percentage.
+        tolerance: String,
         /// What the nearest attempt lacked.
         nearest: String,
+        /// The least tolerance at which it fits, if there is one.
+        fits_at: Option<String>,
         /// What to change.
         help: String,
+    },
+    /// Schedules that seem to fit keep changing too many labels.
+    #[error(
+        "no schedule found for {model} keeps as many labels as its calibration asks for{}: allow more to change with --tolerance, or see docs/calibration.md for training",
+        .fits_at.as_ref().map(|tolerance| format!(" (--tolerance {tolerance} would do)")).unwrap_or_default()
+    )]
+    Unsettled {
+        /// Model name.
+        model: String,
+        /// A tolerance at which one fits.
+        fits_at: Option<String>,
     },
     /// Parameters refused.
     #[error(transparent)]
@@ -77,4 +103,14 @@ pub enum PlanError {
         /// What the kernels refuse.
         source: cryptodl_core::backend::LinearMapError,
     },
+}
+
+impl PlanError {
+    /// With the least tolerance at which the network fits.
+    pub(super) fn fitting_at(mut self, tolerance: Option<super::Tolerance>) -> Self {
+        if let PlanError::DoesNotFit { fits_at, .. } = &mut self {
+            *fits_at = tolerance.map(super::Tolerance::percent);
+        }
+        self
+    }
 }

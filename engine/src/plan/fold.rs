@@ -41,15 +41,19 @@ pub fn fold(network: &Network) -> Result<Vec<FoldedStage>, PlanError> {
     for layer in &network.layers {
         match &layer.op {
             LayerOp::Flatten | LayerOp::Identity | LayerOp::Dropout => {}
-            LayerOp::Polynomial { coefficients, range, histogram } => {
+            LayerOp::Polynomial { coefficients, inputs } => {
                 if run.is_empty() {
                     run.push(per_channel(layer, &[1.0], &[0.0], &mut weights)?);
                 }
+                let inputs = inputs.as_ref().ok_or_else(|| PlanError::MissingCalibration {
+                    layer: layer.name.clone(),
+                    field: "range and histogram of its input",
+                })?;
                 let activation = RawActivation {
                     name: layer.name.clone(),
                     coefficients: coefficients.clone(),
-                    range: *range,
-                    histogram: histogram.clone(),
+                    range: inputs.range,
+                    histogram: inputs.histogram.clone(),
                 };
                 stages.push(FoldedStage { run: std::mem::take(&mut run), activation: Some(activation) });
             }

@@ -15,6 +15,8 @@ pub struct Gains {
     by: Vec<Vec<f64>>,
     /// Place of the last map of each stage, and of its activation (the same without one).
     stages: Vec<StagePlaces>,
+    /// Of all places, in order.
+    names: Vec<String>,
 }
 
 /// Where a stage's outputs are.
@@ -26,24 +28,52 @@ struct StagePlaces {
     output: usize,
 }
 
-enum Element<'a> {
+/// Name of the place before everything; no layer can have it.
+pub const INPUT: &str = "/input";
+
+/// What lies between two places.
+pub enum Element<'a> {
+    /// A linear map.
     Map(&'a super::RealMap),
+    /// An activation.
     Activation(&'a Activation),
+}
+
+impl Element<'_> {
+    /// Name of the place after it.
+    pub fn name(&self) -> &str {
+        match self {
+            Element::Map(map) => &map.name,
+            Element::Activation(activation) => &activation.name,
+        }
+    }
+}
+
+/// Maps and activations in order, and the names of all places: one more.
+pub fn elements(stages: &[Stage]) -> (Vec<Element<'_>>, Vec<String>) {
+    let elements: Vec<Element<'_>> = stages
+        .iter()
+        .flat_map(|stage| stage.run.iter().map(Element::Map).chain(stage.activation.iter().map(Element::Activation)))
+        .collect();
+    let places = std::iter::once(INPUT).chain(elements.iter().map(Element::name)).map(String::from).collect();
+    (elements, places)
 }
 
 impl Gains {
     /// Measures all gains with `probes` random vectors per source. Deterministic.
     pub fn measure(stages: &[Stage], probes: usize) -> Self {
-        let mut elements = Vec::new();
-        let mut places = Vec::new();
-        for stage in stages {
-            let input = elements.len();
-            elements.extend(stage.run.iter().map(Element::Map));
-            elements.extend(stage.activation.iter().map(Element::Activation));
-            places.push(StagePlaces { input, output: elements.len() });
-        }
+        let (elements, names) = elements(stages);
+        let places = stages.iter().scan(0, |input, stage| {
+            let output = *input + stage.run.len() + usize::from(stage.activation.is_some());
+            Some(StagePlaces { input: std::mem::replace(input, output), output })
+        });
         let by = (0..=elements.len()).into_par_iter().map(|from| probe(&elements, from, probes)).collect();
-        Gains { by, stages: places }
+        Gains { by, stages: places.collect(), names }
+    }
+
+    /// Names of all places, in order.
+    pub fn names(&self) -> &[String] {
+        &self.names
     }
 
     /// Place of the network's input.
@@ -142,7 +172,12 @@ impl SplitMix {
         (self.next() >> 11) as f64 / (1u64 << 53) as f64
     }
 
+    /// 1 or -1.
+    pub(crate) fn sign(&mut self) -> f64 {
+        if self.next() >> 63 == 0 { 1.0 } else { -1.0 }
+    }
+
     fn signs(&mut self, count: usize) -> Vec<f64> {
-        (0..count).map(|_| if self.next() >> 63 == 0 { 1.0 } else { -1.0 }).collect()
+        (0..count).map(|_| self.sign()).collect()
     }
 }

@@ -94,6 +94,28 @@ impl Geometry {
         indices
     }
 
+    /// Applies the transpose of real weights `[channel][tap]` to `y`, `[output value][lanes]`: what derivatives by the outputs say of
+    /// derivatives by the inputs. The result is `[input value][lanes]`.
+    pub fn apply_transposed(&self, weights: &[f64], y: &[f64], lanes: usize) -> Vec<f64> {
+        assert_eq!(y.len(), self.outputs() * lanes, "output values");
+        let (taps, positions) = (self.taps(), self.positions());
+        let gather = self.gather();
+        let mut x = vec![0.0; self.inputs() * lanes];
+        for (row, y) in y.chunks_exact(positions * lanes).enumerate() {
+            let shift = row / (self.channels / self.groups) * self.group_stride();
+            let weights = &weights[row * taps..][..taps];
+            for (gather, y) in gather.chunks_exact(taps).zip(y.chunks_exact(lanes)) {
+                for (&w, &index) in weights.iter().zip(gather) {
+                    if index != PADDING && w != 0.0 {
+                        let x = &mut x[(index as usize + shift) * lanes..][..lanes];
+                        x.iter_mut().zip(y).for_each(|(sum, y)| *sum += w * y);
+                    }
+                }
+            }
+        }
+        x
+    }
+
     /// Applies real weights `[channel][tap]` and an optional constant per channel to `x`, `[value][lanes]`. The result is
     /// `[value][lanes]`. Sums run in tap order, so every machine returns the same bits.
     pub fn apply(&self, weights: &[f64], constants: Option<&[f64]>, x: &[f64], lanes: usize) -> Vec<f64> {

@@ -2,10 +2,12 @@
 //! a gigabyte. All limits are counts, so that every machine refuses the same files.
 
 use cryptodl_core::backend::MAX_TAPS;
-use cryptodl_models::network::MAX_WINDOW_VALUES;
+use cryptodl_models::network::{Calibration, MAX_WINDOW_VALUES};
 
+use super::calibrate::{MEASURED, stored};
 use super::fold::FoldedStage;
-use super::normalise::Activation;
+use super::gains::elements;
+use super::normalise::{Activation, Stage};
 use super::{Geometry, PlanError, RealMap};
 
 /// Most weights of all maps together before any are merged; a pool counts as a map with a weight for every value of its window.
@@ -82,6 +84,20 @@ pub fn check_depth<'a>(activations: impl Iterator<Item = &'a Activation>) -> Res
     let depth = activations.map(|activation| u64::from(activation.degree().next_power_of_two().ilog2())).sum();
     let help = "fewer activations, or activations of lower degree";
     at_most(|| "the number of consecutive multiplications of ciphertexts".into(), depth, MAX_DEPTH, help)
+}
+
+/// Checks that a calibration has no more images than would have been measured: all of them are followed through every schedule
+/// that is judged.
+///
+/// # Errors
+/// More of them.
+pub fn check_calibration(calibration: &Calibration, stages: &[Stage]) -> Result<(), PlanError> {
+    let (elements, _) = elements(stages);
+    let help = "a calibration that `cryptodl calibrate` measured";
+    let images = calibration.images.nrows() as u64;
+    at_most(|| "the number of images stored in its calibration".into(), images, stored(&elements) as u64, help)?;
+    let margins = calibration.margins.len() as u64;
+    at_most(|| "the number of margins in its calibration".into(), margins, MEASURED as u64, help)
 }
 
 /// With how many random vectors the gains from every place to every later place are measured.

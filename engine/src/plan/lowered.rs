@@ -2,13 +2,13 @@
 
 use std::sync::OnceLock;
 
-use cryptodl_models::network::Network;
+use cryptodl_models::network::{Network, OutputCalibration};
 
 use super::gains::Gains;
-use super::limits::{Merging, check_depth, probes};
+use super::limits::{Merging, check_calibration, check_depth, probes};
 use super::normalise::{Stage, normalise};
 use super::quantise::{WEIGHT_HALF_BITS, rounding_gain, weight_scale};
-use super::tolerance::{ENCRYPTION_SHARE, TOTAL_SHARE, largest_noise};
+use super::tolerance::{Limits, Tolerance};
 use super::worst::WorstGains;
 use super::{PlanError, RealMap, fold::fold};
 
@@ -28,8 +28,12 @@ pub struct Lowered {
     worst_gains: OnceLock<WorstGains>,
     /// Magnitude of the input.
     pub input_bound: f64,
-    /// Root mean square noise on a logit that encryption alone may make, and with weight rounding.
-    pub allowed_noise: [f64; 2],
+    /// The share of labels that may change.
+    pub tolerance: Tolerance,
+    /// What noise on a logit keeps within it.
+    pub limits: Limits,
+    /// Range of the logits, and their margins.
+    pub output: OutputCalibration,
     /// Per stage, `[first][count - 1]`: the base maps `first .. first + count` merged, as far as that is possible and sensible.
     merged: Vec<Vec<Vec<Factor>>>,
 }
@@ -63,26 +67,34 @@ impl Lowered {
     ///
     /// # Errors
     /// What the passes refuse, missing calibrations, and networks too large to be planned.
-    pub fn new(network: &Network) -> Result<Self, PlanError> {
+    pub fn new(network: &Network, tolerance: Tolerance) -> Result<Self, PlanError> {
         let folded = fold(network)?;
         let probes = probes(&folded)?;
         let mut stages = normalise(folded)?;
         check_depth(stages.iter().filter_map(|stage| stage.activation.as_ref()))?;
+        if let Some(calibration) = &network.calibration {
+            check_calibration(calibration, &stages)?;
+        }
+        let output = network.output.as_ref().ok_or_else(|| PlanError::MissingCalibration {
+            layer: network.layers.last().map_or(String::new(), |layer| layer.name.clone()),
+            field: "range and margins of its scores, [output],",
+        })?;
         if let Some(map) = stages.last_mut().and_then(|stage| stage.run.last_mut()) {
-            map.output_range = Some(network.output.range);
+            map.output_range = Some(output.range);
         }
         let first = &mut stages[0].run[0];
         if first.input_rms.is_none() {
             let [low, high] = network.input.range;
             first.input_rms = Some(low.abs().max(high.abs()));
         }
-        let margins = &network.output.margins;
         let mut merging = Merging::default();
         Ok(Lowered {
             gains: Gains::measure(&stages, probes),
             worst_gains: OnceLock::new(),
             input_bound: network.input.range[0].abs().max(network.input.range[1].abs()),
-            allowed_noise: [ENCRYPTION_SHARE, TOTAL_SHARE].map(|share| largest_noise(margins, share)),
+            tolerance,
+            limits: Limits::new(&output.margins, tolerance),
+            output: output.clone(),
             merged: stages.iter().map(|stage| merge_all(&stage.run, &mut merging)).collect(),
             stages,
         })

@@ -3,6 +3,7 @@
 //! A network is planned once into a [`Program`]; nothing here touches a ciphertext, and nothing depends on the machine.
 
 mod arrangement;
+mod calibrate;
 mod cost;
 mod error;
 mod fold;
@@ -13,6 +14,7 @@ mod lowered;
 mod map;
 mod normalise;
 mod options;
+mod prediction;
 mod privacy;
 mod program;
 mod quantise;
@@ -24,6 +26,7 @@ mod work;
 mod worst;
 
 pub use arrangement::Product;
+pub use calibrate::calibrate;
 pub use cost::CostTable;
 pub use error::PlanError;
 pub use geometry::Geometry;
@@ -33,7 +36,7 @@ pub use privacy::{CircuitPrivacy, PrivacyGoal};
 pub use program::{ActivationStep, Content, Polynomial, PreparedPolynomial, Program, Step};
 pub use quantise::QuantisedMap;
 pub use report::{BytesReport, LayerReport, ParamsReport, PlanReport, PrivacyReport};
-pub use tolerance::changed_share;
+pub use tolerance::{Tolerance, changed_share};
 pub use work::Work;
 
 pub(crate) use gains::SplitMix;
@@ -54,9 +57,54 @@ pub struct Plan {
 /// # Errors
 /// [`PlanError`]: bad pins, missing calibrations, or a budget that does not fit, with what would help.
 pub fn plan(network: &Network, options: &PlanOptions) -> Result<Plan, PlanError> {
-    let lowered = lowered::Lowered::new(network)?;
-    let outcome = search::search(&network.name, &lowered, options)?;
-    report::finish(network, &lowered, options, &outcome.best, report::not_chosen(&lowered, &outcome))
+    settle(network, options).map(|(_, _, plan)| plan)
+}
+
+/// How far each search moves from the limits of the one before to those that would have been right for what it found. What is right for
+/// coarse weights is too strict for finer ones, so the first steps go half the way: else the cheapest schedules that keep the
+/// promise are passed over.
+const STEPS: [f64; 7] = [0.5, 0.5, 0.75, 1.0, 1.0, 1.0, 1.0];
+
+/// Searches, judges what is found by the per-image calibration where there is one, and searches again where it changes too many
+/// labels or where the search refuses what would keep them.
+fn settle(network: &Network, options: &PlanOptions) -> Result<(lowered::Lowered, search::Outcome, Plan), PlanError> {
+    let mut lowered = lowered::Lowered::new(network, options.tolerance_of(network)?)?;
+    let mut needed: Option<Tolerance> = None;
+    let mut refused = false;
+    let limits = lowered.limits;
+    for share in STEPS {
+        let (best, outcome) = match search::search(&network.name, &lowered, options) {
+            Ok(outcome) => (outcome.best.clone(), Ok(outcome)),
+            Err(refusal) => match *refusal {
+                search::Refusal { error, bearable: Some(found) } => (found, Err(error)),
+                search::Refusal { error, bearable: None } => return Err(error.fitting_at(needed)),
+            },
+        };
+        let not_chosen = outcome.as_ref().map_or(Vec::new(), |outcome| report::not_chosen(&lowered, outcome));
+        let (plan, prediction) = report::finish(network, &lowered, options, &best, not_chosen)?;
+        let noise = &plan.report.noise;
+        let fits_at = Tolerance::at_least(noise.changed_by_encryption, noise.changed);
+        let Some(prediction) = prediction else {
+            return outcome.map(|outcome| (lowered, outcome, plan)).map_err(|error| error.fitting_at(fits_at));
+        };
+        let keeps = prediction.keeps(lowered.tolerance);
+        if !keeps && prediction.crowding <= 1.0 {
+            needed = needed.into_iter().chain(fits_at).reduce(Tolerance::min);
+        }
+        let share = match outcome {
+            Ok(outcome) if keeps => return Ok((lowered, outcome, plan)),
+            Ok(_) => share,
+            // Told once by how much it is wrong, the search has the last word.
+            Err(error) if refused => return Err(error.fitting_at(needed)),
+            Err(_) => {
+                refused = true;
+                1.0
+            }
+        };
+        lowered.limits = prediction.correct(limits, lowered.limits, share, &lowered.output.margins, &best.walk);
+    }
+    let fits_at = needed.map(Tolerance::percent);
+    Err(PlanError::Unsettled { model: network.name.clone(), fits_at })
 }
 
 /// The plan of `network`, and after it those of the runners-up that fit, in the order of their predicted time: for measuring
@@ -65,10 +113,9 @@ pub fn plan(network: &Network, options: &PlanOptions) -> Result<Plan, PlanError>
 /// # Errors
 /// As [`plan`].
 pub fn alternatives(network: &Network, options: &PlanOptions) -> Result<Vec<Plan>, PlanError> {
-    let lowered = lowered::Lowered::new(network)?;
-    let outcome = search::search(&network.name, &lowered, options)?;
-    let all = std::iter::once(&outcome.best).chain(&outcome.runners_up);
-    all.map(|found| report::finish(network, &lowered, options, found, Vec::new())).collect()
+    let (lowered, outcome, best) = settle(network, options)?;
+    let finish = |found| report::finish(network, &lowered, options, found, Vec::new()).map(|(plan, _)| plan);
+    std::iter::once(Ok(best)).chain(outcome.runners_up.iter().map(finish)).collect()
 }
 
 #[cfg(test)]

@@ -63,7 +63,6 @@ impl Activation {
     }
 
     /// Value at `z`.
-    #[cfg(test)]
     pub fn value(&self, z: f64) -> f64 {
         *self.trace(z).last().expect("a degree of 2 or more")
     }
@@ -99,22 +98,30 @@ impl Activation {
             };
             bounds.iter_mut().zip(trace).for_each(|(bound, value)| *bound = bound.max(value.abs()));
         }
-        let sensitivities = |z: f64| -> Vec<f64> {
-            match &squares {
-                // What enters after a product is multiplied by z once for every product that follows.
-                None => (0..products).rev().map(|later| libm::pow(z.abs(), later as f64)).collect(),
-                Some(squares) => squares.sensitivities(self.degree(), z),
-            }
-        };
         let mut moments = vec![0.0f64; products];
         for &(z, share) in &self.histogram {
-            moments.iter_mut().zip(sensitivities(z)).for_each(|(sum, gain)| *sum += share * gain * gain);
+            let sensitivities = self.sensitivities(arrangement, z);
+            moments.iter_mut().zip(sensitivities).for_each(|(sum, gain)| *sum += share * gain * gain);
         }
         let mut peaks = vec![0.0f64; products];
         for z in grid(self.range) {
-            peaks.iter_mut().zip(sensitivities(z)).for_each(|(peak, gain)| *peak = peak.max(gain.abs()));
+            peaks
+                .iter_mut()
+                .zip(self.sensitivities(arrangement, z))
+                .for_each(|(peak, gain)| *peak = peak.max(gain.abs()));
         }
         ProductEstimates { bounds, gains: moments.into_iter().map(f64::sqrt).collect(), peaks }
+    }
+
+    /// What a small error of each product becomes in the activation's value at `z`, up to its sign.
+    pub fn sensitivities(&self, arrangement: Arrangement, z: f64) -> Vec<f64> {
+        match arrangement {
+            // What enters after a product is multiplied by z once for every product that follows.
+            Arrangement::Horner => {
+                (0..arrangement.products(self.degree())).rev().map(|later| libm::pow(z.abs(), later as f64)).collect()
+            }
+            Arrangement::PatersonStockmeyer => self.square_form().sensitivities(self.degree(), z),
+        }
     }
 
     /// Derivative of the whole.

@@ -4,10 +4,11 @@ use std::ops::RangeInclusive;
 
 use cryptodl_core::ckks::{EncryptionKind, SecurityLevel};
 use cryptodl_core::ring::{MAX_DIMENSION, MAX_MODULUS_BITS};
+use cryptodl_models::network::Network;
 
 use super::privacy::{MAX_BITS, MAX_SETS};
 use super::quantise::WEIGHT_HALF_BITS;
-use super::{PlanError, PrivacyGoal};
+use super::{PlanError, PrivacyGoal, Tolerance};
 
 /// How much the planner may rearrange.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -20,7 +21,7 @@ pub enum ScheduleKind {
 }
 
 /// Flags of the planner. Equal options and an equal model file give an equal Program on every machine.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct PlanOptions {
     /// How much may be rearranged.
     pub schedule: ScheduleKind,
@@ -30,6 +31,8 @@ pub struct PlanOptions {
     pub encryption: EncryptionKind,
     /// Images that the schedule is optimised for.
     pub batch: usize,
+    /// Labels that may change; without it the model's own tolerance, else the default.
+    pub tolerance: Option<Tolerance>,
     /// Pinned ring dimension.
     pub n: Option<usize>,
     /// Pinned number of chain primes.
@@ -65,6 +68,7 @@ impl Default for PlanOptions {
             security: SecurityLevel::Bits128,
             encryption: EncryptionKind::Secret,
             batch: DEFAULT_BATCH,
+            tolerance: None,
             n: None,
             limbs: None,
             prime_bits: None,
@@ -76,6 +80,18 @@ impl Default for PlanOptions {
 }
 
 impl PlanOptions {
+    /// The tolerance for `network`: the one asked for, else the model file's, else the default.
+    ///
+    /// # Errors
+    /// A model file's tolerance out of range.
+    pub fn tolerance_of(&self, network: &Network) -> Result<Tolerance, PlanError> {
+        match (self.tolerance, network.tolerance) {
+            (Some(tolerance), _) => Ok(tolerance),
+            (None, Some(share)) => Tolerance::new(share),
+            (None, None) => Ok(Tolerance::default()),
+        }
+    }
+
     /// Checks the pins.
     ///
     /// # Errors

@@ -122,8 +122,10 @@ mod tests {
     fn the_digest_covers_circuit_privacy_only_where_there_is_some() {
         let mut content = plan(&zoo::load("mnist-1-square").unwrap(), &PlanOptions::default()).unwrap().program.content;
         assert_eq!(content.circuit_privacy, None);
-        let fields =
-            ((&content.params, &content.relin, content.encryption), (&content.input, &content.steps, &content.output));
+        let fields = (
+            (&content.params, &content.relin, content.encryption, content.tolerance),
+            (&content.input, &content.steps, &content.output),
+        );
         let without = postcard::to_stdvec(&content).unwrap();
         assert_eq!(without, postcard::to_stdvec(&fields).unwrap());
         let goal = PrivacyGoal { sets: 1, bits: 8 };

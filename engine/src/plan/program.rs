@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::arrangement::{Arrangement, Product};
 use super::normalise::Activation;
-use super::{CircuitPrivacy, QuantisedMap};
+use super::{CircuitPrivacy, QuantisedMap, Tolerance};
 
 /// A planned network: a pure function of the model file and the planning flags.
 #[derive(Clone, Debug, Serialize)]
@@ -31,6 +31,8 @@ pub struct Content {
     pub relin: Option<RelinLayout>,
     /// Who encrypts.
     pub encryption: EncryptionKind,
+    /// The share of labels that may change.
+    pub tolerance: Tolerance,
     /// Input.
     pub input: InputLayout,
     /// Steps in order.

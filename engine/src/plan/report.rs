@@ -9,9 +9,10 @@ use cryptodl_models::network::Network;
 use serde::Serialize;
 
 use super::lowered::Lowered;
+use super::prediction::{self, Prediction};
 use super::privacy::{CRYPTOGRAPHIC_BITS, PrivacyGoal};
 use super::program::{ActivationStep, Content, Program, Step};
-use super::schedule::{Ring, StepKind, Structure, WalkStep};
+use super::schedule::{Ring, StepKind, Structure, Walk, WalkStep};
 use super::search::{Found, Outcome};
 use super::work::{self, Work};
 use super::{Plan, PlanError, PlanOptions, QuantisedMap, changed_share};
@@ -37,6 +38,8 @@ pub struct PlanReport {
     pub input_log_scale: f64,
     /// Segments in order; a fused segment is one entry.
     pub layers: Vec<LayerReport>,
+    /// The share of labels that may change.
+    pub tolerance: f64,
     /// Predicted noise of a logit: root mean square over slots, and at the worst slot; re-randomisation included.
     pub noise: NoiseReport,
     /// How the computation's noise is hidden from the client; none where it is not.
@@ -105,6 +108,10 @@ pub struct LayerReport {
     pub ntts: u64,
     /// Bytes of its result, per ciphertext set.
     pub bytes: u64,
+    /// Size of its integer weights with sign: the largest is `2^(bits - 1) - 1`. Absent where there are none, and in a fused
+    /// segment, whose steps have them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bits: Option<f64>,
     /// The steps of a fused segment.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub steps: Vec<LayerReport>,
@@ -113,8 +120,13 @@ pub struct LayerReport {
 /// Predicted noise on a logit.
 #[derive(Clone, Debug, Serialize)]
 pub struct NoiseReport {
-    /// `log2` of the encryption noise, root mean square over slots.
+    /// Whether the model file has a per-image calibration. Without it everything here rests on histograms of single layers, and noise
+    /// may be four times as large.
+    pub calibrated: bool,
+    /// `log2` of the encryption noise, root mean square over images and slots but for the largest hundredth.
     pub bits: f64,
+    /// The same of the image and slot in the middle, where the model file has a per-image calibration.
+    pub bits_median: Option<f64>,
     /// The same at the worst slot.
     pub bits_worst: f64,
     /// `log2` of the deviation that rounding weights makes.
@@ -123,6 +135,8 @@ pub struct NoiseReport {
     pub changed_by_encryption: f64,
     /// The same with weight rounding.
     pub changed: f64,
+    /// The share that may change if predictions are as far off as they can be: `changed` with a per-image calibration.
+    pub changed_at_most: f64,
 }
 
 /// A flood that hides the computation's noise.
@@ -185,6 +199,41 @@ pub struct RunnerUpReport {
     pub reason: String,
 }
 
+/// How far predictions without a per-image calibration were off at most: two bits, for deep networks by encryption noise, for
+/// squares without batch-norm by weight rounding.
+const WIDER: f64 = 4.0;
+
+impl NoiseReport {
+    fn new(lowered: &Lowered, walk: &Walk, prediction: Option<&Prediction>) -> Self {
+        let margins = &lowered.output.margins;
+        let total = libm::hypot(walk.noise.worst, walk.rounding);
+        let bits_worst = libm::log2(walk.noise.worst);
+        match prediction {
+            None => NoiseReport {
+                calibrated: false,
+                bits: libm::log2(walk.noise.rms),
+                bits_median: None,
+                bits_worst,
+                rounding_bits: libm::log2(walk.rounding),
+                changed_by_encryption: changed_share(margins, walk.noise.worst),
+                changed: changed_share(margins, total),
+                changed_at_most: changed_share(margins, WIDER * total),
+            },
+            Some(prediction) => NoiseReport {
+                calibrated: true,
+                bits: libm::log2(prediction.typical),
+                bits_median: Some(libm::log2(prediction.median)),
+                // The search's ratio of the worst slot to all of them does not depend on images.
+                bits_worst: libm::log2(prediction.rms * walk.noise.worst / walk.noise.rms),
+                rounding_bits: libm::log2(prediction.rounding),
+                changed_by_encryption: prediction.encryption,
+                changed: prediction.total,
+                changed_at_most: prediction.total,
+            },
+        }
+    }
+}
+
 impl ParamsReport {
     /// Of checked parameters.
     pub fn of(params: &Params) -> Self {
@@ -217,16 +266,26 @@ pub(super) fn not_chosen(lowered: &Lowered, outcome: &Outcome) -> Vec<RunnerUpRe
     misses.chain(fitting).collect()
 }
 
-/// Quantises along a schedule and reports it.
+/// Quantises along a schedule and reports it, with what a per-image calibration predicts.
 pub(super) fn finish(
     network: &Network,
     lowered: &Lowered,
     options: &PlanOptions,
     found: &Found,
     runners_up: Vec<RunnerUpReport>,
-) -> Result<Plan, PlanError> {
+) -> Result<(Plan, Option<Prediction>), PlanError> {
     let (walk, ring) = (&found.walk, &found.ring);
-    let program = build(network, lowered, options, found);
+    let mut program = build(network, lowered, options, found);
+    let prediction = match &network.calibration {
+        None => None,
+        Some(calibration) => {
+            let errors = prediction::correct(lowered, calibration, walk, &mut program)?;
+            Some(Prediction::new(lowered, calibration, walk, &errors)?)
+        }
+    };
+    if let Some(prediction) = &prediction {
+        program.content.output.noise = prediction.rms;
+    }
     let params = program.client_spec().check()?;
     for (step, name) in program.content.steps.iter().zip(&program.names) {
         if let Step::Linear { map, .. } = step {
@@ -238,19 +297,17 @@ pub(super) fn finish(
         .steps
         .iter()
         .zip(&works)
-        .zip(&program.names)
-        .map(|((step, work), name)| layer(step, work, name, lowered, ring.n))
+        .zip(program.names.iter().zip(&program.content.steps))
+        .map(|((step, work), (name, planned))| {
+            let weights = match planned {
+                Step::Linear { map, .. } => Some(map),
+                Step::Activation(_) | Step::Reduction { .. } => None,
+            };
+            layer(step, work, name, weights, lowered, ring.n)
+        })
         .collect();
     let layers = program.segments().into_iter().map(|segment| fuse(&steps[segment])).collect();
-    let margins = &network.output.margins;
-    let total = libm::hypot(walk.noise.worst, walk.rounding);
-    let noise = NoiseReport {
-        bits: libm::log2(walk.noise.rms),
-        bits_worst: libm::log2(walk.noise.worst),
-        rounding_bits: libm::log2(walk.rounding),
-        changed_by_encryption: changed_share(margins, walk.noise.worst),
-        changed: changed_share(margins, total),
-    };
+    let noise = NoiseReport::new(lowered, walk, prediction.as_ref());
     let circuit_privacy = walk.flood.map(|flood| {
         let goal = flood.privacy.goal;
         PrivacyReport {
@@ -276,6 +333,7 @@ pub(super) fn finish(
         encryption: format!("{:?}", options.encryption).to_lowercase(),
         input_log_scale: walk.input.scale.log2(),
         layers,
+        tolerance: lowered.tolerance.total(),
         noise,
         circuit_privacy,
         bytes: BytesReport::of(&program, &params, options.batch),
@@ -284,7 +342,7 @@ pub(super) fn finish(
         runners_up,
         notes: notes(lowered, options.circuit_privacy),
     };
-    Ok(Plan { program, report })
+    Ok((Plan { program, report }, prediction))
 }
 
 fn build(network: &Network, lowered: &Lowered, options: &PlanOptions, found: &Found) -> Program {
@@ -327,6 +385,7 @@ fn build(network: &Network, lowered: &Lowered, options: &PlanOptions, found: &Fo
         },
         relin: found.structure.relinearizes().then(|| ring.relin_layout(ring.primes.len())),
         encryption: options.encryption,
+        tolerance: lowered.tolerance,
         input: InputLayout {
             shape: network.input.shape,
             range: network.input.range,
@@ -339,7 +398,7 @@ fn build(network: &Network, lowered: &Lowered, options: &PlanOptions, found: &Fo
             components: output.components,
             level: output.level,
             scale: output.scale,
-            range: network.output.range,
+            range: lowered.output.range,
             noise: walk.noise.rms,
         },
         circuit_privacy: walk.flood.map(|flood| flood.privacy),
@@ -347,7 +406,20 @@ fn build(network: &Network, lowered: &Lowered, options: &PlanOptions, found: &Fo
     Program { model: network.name.clone(), names, content }
 }
 
-fn layer(step: &WalkStep, work: &Work, name: &str, lowered: &Lowered, n: usize) -> LayerReport {
+/// Bits with sign of the largest of `weights`.
+fn weight_bits(weights: &QuantisedMap) -> f64 {
+    let largest = weights.weights.iter().map(|w| w.unsigned_abs()).max().unwrap_or(0);
+    1.0 + libm::log2(1.0 + f64::from(largest))
+}
+
+fn layer(
+    step: &WalkStep,
+    work: &Work,
+    name: &str,
+    weights: Option<&QuantisedMap>,
+    lowered: &Lowered,
+    n: usize,
+) -> LayerReport {
     let state = &step.after;
     let run = &lowered.stages[step.stage].run;
     let values = match step.kind {
@@ -368,6 +440,7 @@ fn layer(step: &WalkStep, work: &Work, name: &str, lowered: &Lowered, n: usize) 
         residue_multiply_adds: work.residue_multiply_adds,
         ntts: work.ntts,
         bytes: 4 * (values * state.components * state.level * n) as u64,
+        bits: weights.map(weight_bits),
         steps: Vec::new(),
     }
 }
@@ -382,6 +455,7 @@ fn fuse(steps: &[LayerReport]) -> LayerReport {
         multiply_adds_published: sum(|step| step.multiply_adds_published),
         residue_multiply_adds: sum(|step| step.residue_multiply_adds),
         ntts: sum(|step| step.ntts),
+        bits: if steps.len() > 1 { None } else { last.bits },
         steps: if steps.len() > 1 { steps.to_vec() } else { Vec::new() },
         ..last.clone()
     }
@@ -461,8 +535,9 @@ impl std::fmt::Display for PlanReport {
         writeln!(f)?;
         writeln!(
             f,
-            "{:<28} {:>5} {:>5} {:>8} {:>9} {:>8} {:>8} {:>8} {:>12} {:>12} {:>9} {:>10}",
+            "{:<28} {:>5} {:>5} {:>5} {:>8} {:>9} {:>8} {:>8} {:>8} {:>12} {:>12} {:>9} {:>10}",
             "step",
+            "bits",
             "limbs",
             "comps",
             "scale",
@@ -482,8 +557,9 @@ impl std::fmt::Display for PlanReport {
             for row in if segment.steps.is_empty() { std::slice::from_ref(segment) } else { &segment.steps } {
                 writeln!(
                     f,
-                    "{:<28} {:>5} {:>5} {:>8} {:>9.3} {:>6.1} b {:>8} {:>8} {:>12} {:>12} {:>9} {:>10.1}",
+                    "{:<28} {:>5} {:>5} {:>5} {:>8} {:>9.3} {:>6.1} b {:>8} {:>8} {:>12} {:>12} {:>9} {:>10.1}",
                     row.name,
+                    row.bits.map_or(String::new(), |bits| format!("{bits:.1}")),
                     row.limbs,
                     row.components,
                     format!("2^{:.1}", row.log_scale),
@@ -502,15 +578,26 @@ impl std::fmt::Display for PlanReport {
         writeln!(f)?;
         writeln!(
             f,
-            "noise       2^{:.2} rms on a score, 2^{:.2} at the worst slot, weight rounding 2^{:.2}",
-            n.bits, n.bits_worst, n.rounding_bits
+            "noise       2^{:.2} rms on a score{}, 2^{:.2} at the worst slot, weight rounding 2^{:.2}",
+            n.bits,
+            n.bits_median.map_or(String::new(), |bits| format!(", 2^{bits:.2} for the median image")),
+            n.bits_worst,
+            n.rounding_bits
         )?;
         writeln!(
             f,
-            "labels      predicted to change: {:.3} % by encryption, {:.3} % with weight rounding",
+            "labels      predicted to change: {:.3} % by encryption, {:.3} % with weight rounding; tolerance {:.3} %",
             100.0 * n.changed_by_encryption,
-            100.0 * n.changed
+            100.0 * n.changed,
+            100.0 * self.tolerance
         )?;
+        if !n.calibrated {
+            writeln!(
+                f,
+                "            up to {:.3} %: the model file has no per-image calibration (`cryptodl calibrate` measures it)",
+                100.0 * n.changed_at_most
+            )?;
+        }
         if let Some(p) = &self.circuit_privacy {
             writeln!(
                 f,

@@ -10,11 +10,12 @@ use super::cost::draws;
 use super::lowered::{Factor, Lowered};
 use super::normalise::ProductEstimates;
 use super::privacy::{Flood, PrivacyGoal};
+use super::tolerance::Limits;
 use super::worst::WorstGains;
 
 /// Noise above this share of the calibrated values is no small disturbance any more: activations bend it, and its prediction
 /// by derivatives fails.
-const LINEAR_SHARE: f64 = 0.125;
+pub const LINEAR_SHARE: f64 = 0.125;
 
 /// The discrete shape of a schedule: how runs are factored, and what follows each product.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -162,6 +163,41 @@ pub struct Settings {
     pub weight_half_bits: Vec<u32>,
 }
 
+/// Predicted noise of values.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Deviation {
+    /// Root mean square over slots.
+    pub rms: f64,
+    /// Standard deviation at the slot where it is largest.
+    pub worst: f64,
+}
+
+/// A noise that enters somewhere.
+#[derive(Clone, Debug)]
+pub struct Source {
+    /// Place whose values it reaches first.
+    pub place: usize,
+    /// Where it enters inside the activation before `place`: the stage, and a product before the last.
+    product: Option<(usize, Arrangement, usize)>,
+    /// In units of the values where it enters.
+    pub noise: Noise,
+    /// What unit noise there is at `place`.
+    pub gain: f64,
+}
+
+impl Source {
+    /// Its name in calibrations.
+    pub fn name(&self, network: &Lowered) -> String {
+        match self.product {
+            None => network.gains.names()[self.place].clone(),
+            Some((stage, arrangement, product)) => {
+                let activation = network.stages[stage].activation.as_ref().expect("noise entered its products");
+                activation.product_name(arrangement, product)
+            }
+        }
+    }
+}
+
 /// State of the ciphertexts after a step.
 #[derive(Clone, Debug)]
 pub struct State {
@@ -174,7 +210,7 @@ pub struct State {
     /// Calibrated magnitude of the values.
     pub bound: f64,
     /// Predicted encryption noise in units of the value.
-    pub noise: Noise,
+    pub noise: Deviation,
     /// Bits to spare before `HEADROOM` times the bound wraps, the least within the step.
     pub headroom: f64,
 }
@@ -229,8 +265,10 @@ pub struct Walk {
     pub input: State,
     /// Steps in order.
     pub steps: Vec<WalkStep>,
+    /// Every noise, in the order of places.
+    pub sources: Vec<Source>,
     /// Encryption noise of the result on a logit, re-randomisation and flood included.
-    pub noise: Noise,
+    pub noise: Deviation,
     /// The flood, where the computation's noise is hidden.
     pub flood: Option<Flood>,
     /// Standard deviation on a logit from rounding weights.
@@ -250,48 +288,61 @@ impl Walk {
         self.flood.map_or_else(|| self.output().operand(), |flood| flood.result)
     }
 
+    /// The states with their places.
+    pub fn states<'a>(&'a self, network: &'a Lowered) -> impl Iterator<Item = (&'a State, usize)> {
+        let place = |step: &'a WalkStep| match step.kind {
+            StepKind::Factor { first, count } => network.gains.after_map(step.stage, first + count),
+            StepKind::Activation => network.gains.after_activation(step.stage),
+            StepKind::Reduction(_) => network.gains.after_map(step.stage, network.stages[step.stage].run.len()),
+        };
+        let steps = self.steps.iter().map(move |step| (&step.after, place(step)));
+        std::iter::once((&self.input, network.gains.input())).chain(steps)
+    }
+
     /// How far the noise is above what the labels bear, or above what leaves the linearised prediction true, as a ratio of
     /// variances: feasible at most 1.
-    pub fn strain(&self, allowed: [f64; 2]) -> f64 {
-        let encryption = self.noise.worst * self.noise.worst;
-        let total = encryption + self.rounding * self.rounding;
-        let labels = (encryption / (allowed[0] * allowed[0])).max(total / (allowed[1] * allowed[1]));
-        let crowding = |state: &State| state.noise.worst / (LINEAR_SHARE * state.bound);
+    pub fn strain(&self, limits: &Limits) -> f64 {
+        let square = |x: f64| x * x;
+        let [by_encryption, by_rounding, before_activations] = limits.corrections;
+        let encryption = square(by_encryption * self.noise.worst);
+        let total = encryption + square(by_rounding * self.rounding);
+        let labels = (encryption / (limits.encryption * limits.encryption)).max(total / (limits.total * limits.total));
+        let crowding = |state: &State| before_activations * state.noise.worst / (LINEAR_SHARE * state.bound);
         let states = std::iter::once(&self.input).chain(self.steps.iter().map(|step| &step.after));
-        states.map(|state| crowding(state) * crowding(state)).fold(labels, f64::max)
+        states.map(|state| square(crowding(state))).fold(labels, f64::max)
     }
 }
 
 /// Noises that have entered so far, in units of the value at the place where they entered.
 struct Sources<'a> {
     network: &'a Lowered,
-    entered: Vec<(usize, Noise)>,
+    entered: Vec<Source>,
     /// Where noise is to be hidden: bounds on the gains, and the sum of squares of what reaches the scores for the worst image.
     worst: Option<(&'a WorstGains, f64)>,
 }
 
 impl Sources<'_> {
     fn enter(&mut self, place: usize, noise: Noise) {
-        self.enter_within(place, noise, [1.0; 2]);
+        self.enter_within(Source { place, product: None, noise, gain: 1.0 }, 1.0);
     }
 
-    /// Noise that is multiplied before it is at `place`: by the first factor in the root mean square, at most by the second.
-    fn enter_within(&mut self, place: usize, noise: Noise, [mean, most]: [f64; 2]) {
-        self.entered.push((place, noise.times(mean)));
+    /// Noise that is multiplied before it is at its place: by its gain in the root mean square, by `most` at most.
+    fn enter_within(&mut self, source: Source, most: f64) {
         if let Some((gains, sum)) = &mut self.worst {
-            let reached = noise.worst * most * gains.from(place);
+            let reached = source.noise.worst * most * gains.from(source.place);
             *sum += reached * reached;
         }
+        self.entered.push(source);
     }
 
-    fn at(&self, place: usize) -> Noise {
-        let mut power = Noise::even(0.0);
-        for &(from, noise) in &self.entered {
-            let gained = noise.times(self.network.gains.between(from, place));
-            power.rms += gained.rms * gained.rms;
-            power.worst += gained.worst * gained.worst;
+    fn at(&self, place: usize) -> Deviation {
+        let mut power = Deviation { rms: 0.0, worst: 0.0 };
+        for Source { place: from, noise, gain, .. } in &self.entered {
+            let gain = gain * self.network.gains.between(*from, place);
+            power.rms += (gain * noise.rms) * (gain * noise.rms);
+            power.worst += (gain * noise.worst) * (gain * noise.worst);
         }
-        Noise { rms: power.rms.sqrt(), worst: power.worst.sqrt() }
+        Deviation { rms: power.rms.sqrt(), worst: power.worst.sqrt() }
     }
 }
 
@@ -373,20 +424,16 @@ pub fn walk(
     let masks = noise::rerandomise(ring.n, state.components).times(1.0 / state.scale.value());
     sources.enter(network.gains.output(), masks);
     let mut headroom = steps.iter().map(|step| step.after.headroom).fold(input.headroom, f64::min);
-    let mut noise = sources.at(network.gains.output());
     let mut flood = None;
     if let (Some(goal), Some((_, sum))) = (privacy, sources.worst) {
         flood = Flood::plan(goal, ring, state.operand(), network.scores(), state.bound, sum.sqrt());
-        match &flood {
-            Some(flood) => {
-                noise = noise.plus(flood.noise);
-                headroom = headroom.min(flood.headroom);
-            }
-            // No flood is wide enough: the noise is beyond anything.
-            None => noise = Noise::even(f64::INFINITY),
-        }
+        // Where no flood is wide enough, the noise is beyond anything.
+        let noise = flood.as_ref().map_or(Noise::even(f64::INFINITY), |flood| flood.noise);
+        sources.entered.push(Source { place: network.gains.output(), product: None, noise, gain: 1.0 });
+        headroom = flood.as_ref().map_or(headroom, |flood| headroom.min(flood.headroom));
     }
-    Ok(Walk { input, steps, noise, flood, rounding: rounding.sqrt(), headroom })
+    let noise = sources.at(network.gains.output());
+    Ok(Walk { input, steps, sources: sources.entered, noise, flood, rounding: rounding.sqrt(), headroom })
 }
 
 fn calibrated<T>(factor: &Factor, value: Option<T>, field: &'static str) -> Result<T, PlanError> {
@@ -426,7 +473,10 @@ fn activate(
         let mut u = a.times(b);
         least = least.min(headroom(ring, u.level, u.scale, bounds[i]));
         let entered = u.reduce(products[i], ring);
-        sources.enter_within(place, entered.times(1.0 / u.scale.value()), [gains[i], peaks[i]]);
+        // The last product's noise is that of the activation's value.
+        let product = (i + 1 < products.len()).then_some((stage, arrangement, i));
+        let noise = entered.times(1.0 / u.scale.value());
+        sources.enter_within(Source { place, product, noise, gain: gains[i] }, peaks[i]);
         least = least.min(headroom(ring, u.level, u.scale, bounds[i]));
         scales.push(u.scale);
         u

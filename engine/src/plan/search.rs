@@ -19,6 +19,7 @@ use super::lowered::Lowered;
 use super::options::{INPUT_HALF_BITS, LIMBS, PRIME_BITS, PRIVATE_INPUT_HALF_BITS, PlanOptions, ScheduleKind};
 use super::quantise::WEIGHT_HALF_BITS;
 use super::schedule::{Ring, Settings, Structure, Walk, walk};
+use super::tolerance::Limits;
 use super::work::Counted;
 use super::worst::MARGIN;
 
@@ -117,7 +118,7 @@ impl Candidate {
 ///
 /// # Errors
 /// Bad pins, missing calibrations, or [`PlanError::DoesNotFit`] with what would help.
-pub fn search(model: &str, network: &Lowered, options: &PlanOptions) -> Result<Outcome, PlanError> {
+pub fn search(model: &str, network: &Lowered, options: &PlanOptions) -> Result<Outcome, Box<Refusal>> {
     options.check()?;
     Search { model, network, options, rings: Rings::default(), left: MAX_WORK }.run()
 }
@@ -133,7 +134,7 @@ struct Search<'a> {
 }
 
 impl Search<'_> {
-    fn run(&mut self) -> Result<Outcome, PlanError> {
+    fn run(&mut self) -> Result<Outcome, Box<Refusal>> {
         let network = self.network;
         let most_dropped = most_dropped(self.options);
         let all = structures(network, self.options.schedule, most_dropped);
@@ -146,8 +147,8 @@ impl Search<'_> {
             let near = neighbours(network, &best.structure, most_dropped);
             match self.among(&near, Effort::Below(best.price)) {
                 Ok(next) => best = next.best,
-                Err(PlanError::DoesNotFit { .. }) => match self.among(&near, Effort::RunnersUp) {
-                    Err(PlanError::DoesNotFit { .. }) if self.left == 0 => {
+                Err(refusal) if refusal.nothing_fits() => match self.among(&near, Effort::RunnersUp) {
+                    Err(refusal) if refusal.nothing_fits() && self.left == 0 => {
                         return Ok(Outcome { best, runners_up: Vec::new(), misses: Vec::new() });
                     }
                     outcome => return outcome,
@@ -156,6 +157,34 @@ impl Search<'_> {
             }
         }
     }
+}
+
+/// Why a search found nothing.
+#[derive(Debug)]
+pub struct Refusal {
+    /// What to tell the user.
+    pub error: PlanError,
+    /// A schedule that fits but for noise on the labels.
+    pub bearable: Option<Found>,
+}
+
+impl Refusal {
+    fn nothing_fits(&self) -> bool {
+        matches!(self.error, PlanError::DoesNotFit { .. })
+    }
+}
+
+impl From<PlanError> for Box<Refusal> {
+    fn from(error: PlanError) -> Self {
+        Box::new(Refusal { error, bearable: None })
+    }
+}
+
+/// The attempt that failed by least.
+struct Nearest {
+    shortage: f64,
+    reason: String,
+    candidate: Candidate,
 }
 
 /// How far a search goes.
@@ -171,7 +200,7 @@ enum Effort {
 
 impl Search<'_> {
     /// Searches among `structures`.
-    fn among(&mut self, structures: &[Structure], effort: Effort) -> Result<Outcome, PlanError> {
+    fn among(&mut self, structures: &[Structure], effort: Effort) -> Result<Outcome, Box<Refusal>> {
         let below = if let Effort::Below(price) = effort { price } else { f64::INFINITY };
         let mut candidates = Vec::new();
         for (index, structure) in structures.iter().enumerate() {
@@ -183,7 +212,7 @@ impl Search<'_> {
         candidates.sort_by(|a, b| a.price.total_cmp(&b.price).then(a.n.cmp(&b.n)));
         let mut found: Vec<Found> = Vec::new();
         let mut cheaper: BTreeMap<usize, (f64, Miss)> = BTreeMap::new();
-        let mut nearest: Option<(f64, String)> = None;
+        let mut nearest: Option<Nearest> = None;
         // The largest primes of each structure and length: where they fail, smaller ones need not be tried.
         let mut roomiest: BTreeMap<[usize; 3], &Candidate> = BTreeMap::new();
         for candidate in &candidates {
@@ -207,14 +236,14 @@ impl Search<'_> {
             let mut result = None;
             if let Entry::Vacant(entry) = hopeless.entry(candidate.shape()) {
                 let room = roomiest[&candidate.shape()];
-                let attempt = self.attempt(structure, room)?;
+                let attempt = self.attempt(structure, room, self.network.limits)?;
                 let fails = matches!(attempt, Attempt::Fails { .. });
                 entry.insert(fails);
                 if fails || room.prime_bits == candidate.prime_bits {
                     (tried, result) = (room, Some(attempt));
                 }
             }
-            let result = result.map_or_else(|| self.attempt(structure, tried), Ok)?;
+            let result = result.map_or_else(|| self.attempt(structure, tried, self.network.limits), Ok)?;
             match result {
                 Attempt::Fits(walk) => {
                     let ring = self.rings.of(tried).clone();
@@ -223,8 +252,9 @@ impl Search<'_> {
                 Attempt::Fails { shortage, reason } if found.is_empty() => {
                     let ring = [tried.n, tried.prime_bits as usize, tried.limbs, tried.special];
                     let miss = |reason| Miss { structure: structure.clone(), ring, price: tried.price, reason };
-                    if nearest.as_ref().is_none_or(|(least, _)| shortage < *least) {
-                        nearest = Some((shortage, describe_ring(tried) + &reason));
+                    if nearest.as_ref().is_none_or(|nearest| shortage < nearest.shortage) {
+                        let reason = describe_ring(tried) + &reason;
+                        nearest = Some(Nearest { shortage, reason, candidate: tried.clone() });
                     }
                     let least = cheaper.entry(tried.structure).or_insert_with(|| (f64::INFINITY, miss(String::new())));
                     if shortage < least.0 {
@@ -242,13 +272,42 @@ impl Search<'_> {
             }
         }
         if found.is_empty() {
-            return Err(self.does_not_fit(nearest.map(|(_, text)| text)));
+            let bearable = match &nearest {
+                // A search for something cheaper has found what bears the noise.
+                Some(Nearest { candidate, .. }) if below.is_infinite() => {
+                    self.bearable(&structures[candidate.structure], candidate)?
+                }
+                _ => None,
+            };
+            let error = self.does_not_fit(nearest.map(|nearest| nearest.reason));
+            return Err(Box::new(Refusal { error, bearable }));
         }
         let best = found.remove(0);
         let mut misses: Vec<(f64, Miss)> = cheaper.into_values().collect();
         misses.sort_by(|a, b| a.0.total_cmp(&b.0));
         let misses = misses.into_iter().take(RUNNERS_UP).map(|(_, miss)| miss).collect();
         Ok(Outcome { best, runners_up: found, misses })
+    }
+
+    /// The candidate at scales that fit but for its noise on the labels; nothing where it fails for another reason.
+    fn bearable(&mut self, structure: &Structure, candidate: &Candidate) -> Result<Option<Found>, PlanError> {
+        let mut limits = self.network.limits;
+        // Each round takes the noise that the one before it could not avoid. More rounds are needed only where the scales that
+        // the headroom bears change on the way.
+        for _ in 0..4 {
+            match self.attempt(structure, candidate, limits)? {
+                Attempt::Fits(walk) => {
+                    let ring = self.rings.of(candidate).clone();
+                    return Ok(Some(Found { structure: structure.clone(), ring, walk: *walk, price: candidate.price }));
+                }
+                Attempt::Fails { shortage, .. } if shortage < LACKS => {
+                    // A little more, so that rounding does not refuse it again.
+                    limits = limits.times(libm::exp2(shortage) * 1.001);
+                }
+                Attempt::Fails { .. } => return Ok(None),
+            }
+        }
+        Ok(None)
     }
 
     fn does_not_fit(&self, nearest: Option<String>) -> PlanError {
@@ -263,8 +322,16 @@ impl Search<'_> {
         if options.schedule == ScheduleKind::Layered {
             help.push("--schedule auto");
         }
-        help.push("activations of lower degree, or fewer of them");
-        help.push("weights trained for fewer bits");
+        let degrees = degrees(self.network);
+        if degrees.iter().any(|&degree| degree > 2) {
+            help.push("activations of lower degree");
+        }
+        if degrees.len() > 1 {
+            help.push("fewer activations");
+        }
+        help.push(
+            "training with larger margins and with weights that are rounded to few bits (docs/calibration.md says how)",
+        );
         if options.n.is_some() {
             help.push("a larger --n");
         }
@@ -288,7 +355,9 @@ impl Search<'_> {
         PlanError::DoesNotFit {
             model: self.model.into(),
             security: options.security.bits(),
+            tolerance: self.network.tolerance.percent(),
             nearest,
+            fits_at: None,
             help: help.join("; "),
         }
     }
@@ -334,10 +403,10 @@ impl Search<'_> {
         }
     }
 
-    /// Looks for scales at which a candidate fits.
-    fn attempt(&mut self, structure: &Structure, candidate: &Candidate) -> Result<Attempt, PlanError> {
+    /// Looks for scales at which a candidate fits and its noise is within `limits`.
+    fn attempt(&mut self, structure: &Structure, candidate: &Candidate, limits: Limits) -> Result<Attempt, PlanError> {
         let ring = self.rings.of(candidate);
-        let (attempt, work) = try_settings(self.network, self.options, structure, ring)?;
+        let (attempt, work) = try_settings(self.network, self.options, structure, ring, limits)?;
         self.left = self.left.saturating_sub(work);
         Ok(attempt)
     }
@@ -373,6 +442,9 @@ fn describe_ring(candidate: &Candidate) -> String {
     format!("the nearest attempt (N = {n}, {limbs} x {prime_bits} bits + {special} special) ")
 }
 
+/// Added to the shortage of a candidate that lacks modulus, so that any that only has too much noise is nearer.
+const LACKS: f64 = 100.0;
+
 enum Attempt {
     Fits(Box<Walk>),
     Fails { shortage: f64, reason: String },
@@ -385,6 +457,7 @@ fn try_settings(
     options: &PlanOptions,
     structure: &Structure,
     ring: &Ring,
+    limits: Limits,
 ) -> Result<(Attempt, u64), PlanError> {
     let factors: usize = structure.factors.iter().map(Vec::len).sum();
     let uniform = |input_half_bits: u32, half_bits: u32| {
@@ -397,7 +470,7 @@ fn try_settings(
     };
     let follow =
         |settings: &Settings| walk(network, structure, ring, settings, options.encryption, options.circuit_privacy);
-    let strain = |walk: &Walk| walk.strain(network.allowed_noise);
+    let strain = |walk: &Walk| walk.strain(&limits);
     let per_walk = walking_work(structure.steps());
     // What became of a climb, and what it took.
     let climb = |(input_half_bits, mut stride): (u32, u32)| {
@@ -487,7 +560,7 @@ fn out_of_modulus(lacking: f64) -> Attempt {
     let lacking = lacking.min(LARGEST_LACK);
     let more = if lacking == LARGEST_LACK { "at least " } else { "" };
     let reason = format!("lacks {more}{lacking:.1} bits of modulus even at the coarsest scales");
-    Attempt::Fails { shortage: 100.0 + lacking, reason }
+    Attempt::Fails { shortage: LACKS + lacking, reason }
 }
 
 /// Input scales worth a try, as `2 log2`. Where noise is to be hidden, those at which a flood that hides the noise of the fresh
@@ -502,7 +575,7 @@ fn input_scales(network: &Lowered, options: &PlanOptions, ring: &Ring) -> RangeI
         EncryptionKind::Public => noise::fresh_public(ring.n, ring.log_p()),
     };
     let hidden = fresh.worst * network.worst_gains().from(network.gains.input()) * MARGIN;
-    let log_scale = goal.rho(ring.n, network.scores()) + libm::log2(hidden / network.allowed_noise[0]);
+    let log_scale = goal.rho(ring.n, network.scores()) + libm::log2(hidden / network.limits.encryption);
     let (least, most) = (*PRIVATE_INPUT_HALF_BITS.start(), *PRIVATE_INPUT_HALF_BITS.end());
     let start = libm::floor(2.0 * log_scale).clamp(f64::from(least), f64::from(most)) as u32;
     start..=(start + ON_TOP).min(most)
@@ -688,8 +761,9 @@ mod tests {
     fn shipped_networks_take_less_than_half_of_the_allowed_work() {
         // Those whose search takes most.
         for model in ["mnist-2", "mnist-best"] {
-            let network = Lowered::new(&zoo::load(model).unwrap()).unwrap();
+            let network = zoo::load(model).unwrap();
             let options = PlanOptions::default();
+            let network = Lowered::new(&network, options.tolerance_of(&network).unwrap()).unwrap();
             let mut search =
                 Search { model, network: &network, options: &options, rings: Rings::default(), left: MAX_WORK };
             search.run().unwrap();

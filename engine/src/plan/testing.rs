@@ -1,7 +1,7 @@
 //! Small random networks with real calibrations, for tests.
 
-use cryptodl_models::network::{Histogram, InputSpec, Layer, LayerOp, Network, OutputCalibration, Shape};
-use cryptodl_models::plain;
+use cryptodl_models::measure::measure;
+use cryptodl_models::network::{InputSpec, Layer, LayerOp, Network, Shape};
 use ndarray::{Array1, Array2, Array4, ArrayView2};
 
 use super::SplitMix;
@@ -52,8 +52,7 @@ pub fn pool(k: usize) -> LayerOp {
 }
 
 pub fn polynomial(coefficients: &[f64]) -> LayerOp {
-    let histogram = Histogram { low: 0.0, high: 1.0, counts: vec![1] };
-    LayerOp::Polynomial { coefficients: coefficients.to_vec(), range: [0.0, 1.0], histogram }
+    LayerOp::Polynomial { coefficients: coefficients.to_vec(), inputs: None }
 }
 
 /// A network of `ops`, calibrated on random images in [0, 1].
@@ -67,18 +66,21 @@ pub fn network(input: [usize; 3], ops: Vec<LayerOp>) -> Network {
         layers.push(Layer { name, op, input_rms: None, output_range: None, input_shape: shape, output_shape });
         shape = output_shape;
     }
-    let output = OutputCalibration { range: [0.0, 1.0], margins: histogram([0.0, 1.0].into_iter()) };
     let mut network = Network {
         name: "random".into(),
         title: "a random network".into(),
         dataset: None,
         input: InputSpec { shape: input, range: [0.0, 1.0] },
+        weights: "random.safetensors".into(),
         accuracy: None,
+        tolerance: None,
         layers,
-        output,
+        output: None,
+        calibration: None,
+        fingerprint: [0; 32],
         digest: [0; 32],
     };
-    calibrate(&mut network);
+    measure(&mut network, images(IMAGES, input, 7).view());
     network
 }
 
@@ -103,41 +105,4 @@ fn output_shape(op: &LayerOp, shape: Shape) -> Shape {
         LayerOp::Flatten => Shape::Flat(shape.len()),
         _ => shape,
     }
-}
-
-fn histogram(values: impl Iterator<Item = f64> + Clone) -> Histogram {
-    let (low, high) = range(values.clone());
-    let mut counts = vec![0; 64];
-    values.for_each(|v| counts[(((v - low) / (high - low) * 64.0) as usize).min(63)] += 1);
-    Histogram { low, high, counts }
-}
-
-fn range(values: impl Iterator<Item = f64>) -> (f64, f64) {
-    let (low, high) = values.fold((f64::MAX, f64::MIN), |(low, high), v| (low.min(v), high.max(v)));
-    (low, high.max(low + 1e-6))
-}
-
-fn calibrate(network: &mut Network) {
-    let images = images(IMAGES, network.input.shape, 7);
-    let mut before = rows(&images).to_owned();
-    for i in 0..network.layers.len() {
-        let values = before.iter().map(|&v| f64::from(v));
-        let rms = (values.clone().map(|v| v * v).sum::<f64>() / before.len() as f64).sqrt();
-        network.layers[i].input_rms = Some(rms);
-        if let LayerOp::Polynomial { range: calibrated, histogram: shares, .. } = &mut network.layers[i].op {
-            *shares = histogram(values.clone());
-            *calibrated = range(values).into();
-        }
-        let prefix = Network { layers: network.layers[..=i].to_vec(), ..network.clone() };
-        before = plain::logits(&prefix, images.view());
-        network.layers[i].output_range = Some(range(before.iter().map(|&v| f64::from(v))).into());
-    }
-    let margin = |row: ndarray::ArrayView1<'_, f32>| {
-        let mut sorted: Vec<f64> = row.iter().map(|&v| f64::from(v)).collect();
-        sorted.sort_by(f64::total_cmp);
-        sorted[sorted.len() - 1] - sorted[sorted.len() - 2]
-    };
-    let margins: Vec<f64> = before.rows().into_iter().map(margin).collect();
-    let range = range(before.iter().map(|&v| f64::from(v))).into();
-    network.output = OutputCalibration { range, margins: histogram(margins.into_iter()) };
 }

@@ -85,7 +85,7 @@ fn a_padded_convolution_is_not_merged_and_borders_stay_right() {
     assert_eq!(run.len(), 2, "batch-norm went into the first convolution");
     assert!(!run[0].merges_with(&run[1]), "its constant would be wrong at the border");
     assert!(stages[1].run[0].merges_with(&stages[1].run[1]));
-    let lowered = lowered::Lowered::new(&net).unwrap();
+    let lowered = lowered::Lowered::new(&net, Tolerance::default()).unwrap();
     assert_eq!(lowered.factorisations(0), [[1, 1]]);
     assert_eq!(lowered.factorisations(1).len(), 2);
 
@@ -133,7 +133,7 @@ fn batch_norm_of_flattened_features_has_a_factor_for_every_value() {
     let stages = normalise(fold(&net).unwrap()).unwrap();
     assert_eq!(stages.iter().map(|stage| stage.run.len()).collect::<Vec<_>>(), [2, 2]);
     assert!(!stages[0].run[0].merges_with(&stages[0].run[1]), "planes and values are not one convolution");
-    assert_eq!(lowered::Lowered::new(&net).unwrap().factorisations(1).len(), 2);
+    assert_eq!(lowered::Lowered::new(&net, Tolerance::default()).unwrap().factorisations(1).len(), 2);
     let images = images(4, [1, 8, 8], 6);
     assert!(largest_difference(&evaluate(&stages, &images), &plain::logits(&net, images.view())) < 1e-5);
 }
@@ -143,7 +143,7 @@ fn maps_with_more_taps_than_the_kernels_sum_exactly_are_not_merged() {
     let mut g = generator();
     let side = 260;
     let ops = vec![pool(2), LayerOp::Flatten, dense(&mut g, 2, side * side / 4)];
-    let lowered = lowered::Lowered::new(&network([1, side, side], ops)).unwrap();
+    let lowered = lowered::Lowered::new(&network([1, side, side], ops), Tolerance::default()).unwrap();
     assert!(side * side > cryptodl_core::backend::MAX_TAPS);
     assert_eq!(lowered.factorisations(0), [[1, 1]]);
 }
@@ -233,6 +233,166 @@ fn changed_share_is_half_for_large_noise_and_zero_without() {
     assert!((changed_share(&margins, sigma) - 0.01).abs() < 1e-9);
 }
 
+#[test]
+fn a_tolerance_is_a_share_and_explains_what_chance_does() {
+    assert_eq!(Tolerance::default().percent(), "0.15%");
+    assert!((Tolerance::default().encryption() - 0.001).abs() < 1e-15);
+    for bad in [0.0, -0.1, 0.51, f64::NAN] {
+        assert!(Tolerance::new(bad).unwrap_err().to_string().contains("--tolerance"), "{bad}");
+    }
+    // 15 are expected of 10,000; the mean and twice the mean by Poisson's distribution.
+    assert!(Tolerance::default().explains(15, 10_000) && Tolerance::default().explains(27, 10_000));
+    assert!(!Tolerance::default().explains(54, 10_000) && !Tolerance::default().explains(30, 10_000));
+    assert!(Tolerance::default().explains(1, 10) && !Tolerance::default().explains(3, 10));
+}
+
+/// With margins that are often small, so that noise matters.
+fn unsure(net: Network) -> Network {
+    let margins = cryptodl_models::network::Histogram { low: 0.0, high: 0.5, counts: vec![1; 256] };
+    let range = net.output.as_ref().unwrap().range;
+    Network { output: Some(cryptodl_models::network::OutputCalibration { range, margins }), ..net }
+}
+
+/// With the calibration that the network gets on random images.
+fn calibrated(net: Network, seed: u64) -> Network {
+    let images = images(400, net.input.shape, seed);
+    Network { calibration: Some(calibrate(&net, rows(&images)).unwrap()), ..net }
+}
+
+/// The network of the first user's report in small: squares without batch-norm, so that values are always positive.
+fn squares() -> Network {
+    let mut g = generator();
+    let ops = vec![
+        conv(&mut g, [4, 1, 3], 2, 0),
+        polynomial(&[0.0, 0.0, 1.0]),
+        conv(&mut g, [6, 4, 2], 1, 0),
+        polynomial(&[0.0, 0.0, 1.0]),
+        LayerOp::Flatten,
+        dense(&mut g, 4, 24),
+    ];
+    network([1, 8, 8], ops)
+}
+
+#[test]
+fn gains_are_derivatives_of_scores_and_margins() {
+    let mut g = generator();
+    let ops = vec![
+        conv(&mut g, [3, 1, 3], 1, 1),
+        batch_norm(&mut g, 3),
+        polynomial(&[0.3, 0.5, 0.2, 0.1]),
+        conv(&mut g, [2, 3, 3], 2, 1),
+        polynomial(&[0.1, 0.4, 0.3]),
+        LayerOp::Flatten,
+        dense(&mut g, 4, 32),
+    ];
+    let net = network([1, 8, 8], ops);
+    let one = images(1, [1, 8, 8], 5);
+    let calibration = calibrate(&net, rows(&one)).unwrap();
+    let stages = normalise(fold(&net).unwrap()).unwrap();
+    let forward = |from: usize, values: &[f64]| {
+        let mut values = values.to_vec();
+        for stage in &stages[from..] {
+            for map in &stage.run {
+                values = map.geometry.apply(&map.weights, Some(&map.bias), &values, 1);
+            }
+            if let Some(activation) = &stage.activation {
+                values.iter_mut().for_each(|z| *z = activation.value(*z));
+            }
+        }
+        values
+    };
+    let pixels: Vec<f64> = one.iter().map(|&v| v.into()).collect();
+    let first = &stages[0];
+    let z = first.run.iter().fold(pixels.clone(), |v, m| m.geometry.apply(&m.weights, Some(&m.bias), &v, 1));
+    let activation = first.activation.as_ref().unwrap();
+    let after: Vec<f64> = z.iter().map(|&z| activation.value(z)).collect();
+    let scores = forward(0, &pixels);
+    let mut order: Vec<usize> = (0..4).collect();
+    order.sort_by(|&a, &b| scores[b].total_cmp(&scores[a]));
+    assert!((f64::from(calibration.margins[0]) - (scores[order[0]] - scores[order[1]])).abs() < 1e-5);
+    // By central differences, each change weighed.
+    let check = |name: &str, from: usize, values: &[f64], weight: &dyn Fn(usize) -> f64| {
+        let step = 1e-5;
+        let (mut margin, mut score) = (0.0, 0.0);
+        for i in 0..values.len() {
+            let at = |step: f64| {
+                let mut moved = values.to_vec();
+                moved[i] += step * weight(i);
+                forward(from, &moved)
+            };
+            let (up, down) = (at(step), at(-step));
+            let slope: Vec<f64> = up.iter().zip(&down).map(|(a, b)| (a - b) / (2.0 * step)).collect();
+            score += slope.iter().map(|s| s * s).sum::<f64>() / 4.0;
+            margin += (slope[order[0]] - slope[order[1]]).powi(2);
+        }
+        let found = &calibration.gains[name];
+        for (found, expected) in [(found.margin[0], margin), (found.score[0], score)] {
+            assert!((f64::from(found) / expected.sqrt() - 1.0).abs() < 1e-4, "{name}: {found} and {}", expected.sqrt());
+        }
+    };
+    check("/input", 0, &pixels, &|_| 1.0);
+    check(&activation.name, 1, &after, &|_| 1.0);
+    // The first of the cube's two products is multiplied by z once more.
+    check(&format!("{}/horner/0", activation.name), 1, &after, &|i| z[i]);
+    assert_eq!(calibration.gains[&stages[1].run.last().unwrap().name].score.len(), 1);
+    let output = &calibration.gains[calibration.places.last().unwrap()];
+    assert!((output.margin[0] - 2f32.sqrt()).abs() < 1e-6 && (output.score[0] - 1.0).abs() < 1e-6);
+}
+
+#[test]
+fn rounding_is_measured_and_leaves_no_bias() {
+    let options = PlanOptions {
+        weight_half_bits: Some(8),
+        tolerance: Some(Tolerance::new(0.5).unwrap()),
+        ..PlanOptions::default()
+    };
+    let bias_and_rms = |net: &Network| {
+        let plan = plan(net, &options).unwrap();
+        let fresh = images(512, net.input.shape, 77);
+        let errors = run::plain(&plan.program, rows(&fresh)) - plain::logits(net, fresh.view()).mapv(f64::from);
+        let bias = errors.mean_axis(ndarray::Axis(0)).unwrap().mapv(|b| b * b).mean().unwrap().sqrt();
+        (bias, errors.mapv(|e| e * e).mean().unwrap().sqrt(), plan.report.noise)
+    };
+    let (bias, rms, noise) = bias_and_rms(&squares());
+    assert!(!noise.calibrated && noise.changed_at_most > noise.changed);
+    // What the issue found: the errors of always positive values share a sign.
+    assert!(bias > 0.5 * rms, "a bias of {bias} in {rms}");
+    let (bias, corrected, noise) = bias_and_rms(&calibrated(squares(), 3));
+    assert!(noise.calibrated && noise.changed_at_most == noise.changed);
+    assert!(bias < 0.25 * corrected && corrected < 0.8 * rms, "a bias of {bias} in {corrected}, before {rms}");
+    assert!((corrected.log2() - noise.rounding_bits).abs() < 0.5, "{corrected}, predicted 2^{}", noise.rounding_bits);
+}
+
+#[test]
+fn a_refusal_states_the_tolerance_at_which_the_network_fits() {
+    for net in [unsure(squares()), unsure(calibrated(squares(), 3))] {
+        let coarse = PlanOptions { weight_half_bits: Some(8), ..PlanOptions::default() };
+        let message = plan(&net, &coarse).unwrap_err().to_string();
+        let (_, rest) = message.split_once("--tolerance ").unwrap_or_else(|| panic!("{message}"));
+        let percent: f64 = rest.split_once('%').unwrap().0.parse().unwrap();
+        assert!(percent > 0.15 && message.contains("0.15%") && message.contains("docs/calibration.md"), "{message}");
+        let tolerance = Tolerance::new(percent / 100.0).unwrap();
+        let plan = plan(&net, &PlanOptions { tolerance: Some(tolerance), ..coarse }).unwrap();
+        assert!(plan.report.noise.changed <= tolerance.total() && plan.report.tolerance == tolerance.total());
+        assert_eq!(plan.program.content.tolerance, tolerance);
+        // The model's own tolerance counts where none is asked for.
+        let own = Network { tolerance: Some(percent / 100.0), ..net };
+        assert_eq!(super::plan(&own, &coarse).unwrap().program.digest(), plan.program.digest());
+    }
+}
+
+#[test]
+fn a_schedule_that_changes_too_many_labels_is_searched_again() {
+    let mut net = unsure(calibrated(squares(), 3));
+    let first = plan(&net, &PlanOptions::default());
+    let calibration = net.calibration.as_mut().unwrap();
+    calibration.gains.values_mut().for_each(|gains| gains.margin.iter_mut().for_each(|gain| *gain *= 16.0));
+    let noisier = plan(&net, &PlanOptions::default()).unwrap();
+    assert!(noisier.report.noise.changed_by_encryption <= 0.001 && noisier.report.noise.changed <= 0.0015);
+    let log_q = |plan: &Plan| plan.report.params.log_q;
+    assert!(log_q(&noisier) > log_q(&first.unwrap()), "wider primes where gains are larger");
+}
+
 fn planned(model: &str, options: PlanOptions) -> Plan {
     plan(&zoo::load(model).unwrap(), &options).unwrap()
 }
@@ -253,6 +413,8 @@ fn one_activation_fuses_with_its_maps_and_only_scores_are_reduced() {
         assert!(scores.ntts <= 10 * 4 * 4 && scores.multiply_adds == 0, "{report}");
         assert!(report.noise.changed_by_encryption <= 0.001 && report.noise.changed <= 0.0015);
         assert!(report.layers.iter().all(|layer| layer.headroom_bits >= 0.0));
+        assert!(network.steps.iter().filter_map(|step| step.bits).all(|bits| (4.0..=8.0).contains(&bits)));
+        assert_eq!(network.steps.iter().filter(|step| step.bits.is_some()).count(), 2, "every map says its bits");
         let dropped = report.params.primes[scores.limbs..network.limbs].iter().map(|&q| f64::from(q).log2());
         let scale = content.output.scale.log2() + dropped.sum::<f64>();
         assert!(
@@ -343,7 +505,7 @@ fn mergeable(count: usize) -> Network {
 fn long_runs_are_planned_without_listing_their_factorisations() {
     for (count, ways) in [(12, 1 << 11), (40, 1 << 39), (80, usize::MAX)] {
         let net = mergeable(count);
-        let lowered = lowered::Lowered::new(&net).unwrap();
+        let lowered = lowered::Lowered::new(&net, Tolerance::default()).unwrap();
         assert_eq!(lowered.count_factorisations(0), ways);
         assert_eq!(lowered.cheapest_factorisation(0), [count]);
         let plan = plan(&net, &PlanOptions::default());
@@ -370,14 +532,37 @@ fn counted_and_cheapest_factorisations_are_those_of_the_list() {
         }
     };
     for model in ["mnist-1", "mnist-best", "chabanne-light"] {
-        all_of(&lowered::Lowered::new(&zoo::load(model).unwrap()).unwrap());
+        all_of(&lowered::Lowered::new(&zoo::load(model).unwrap(), Tolerance::default()).unwrap());
     }
     // 2048 ways: those near one are merged at a boundary or cut at one.
-    let lowered = lowered::Lowered::new(&mergeable(12)).unwrap();
+    let lowered = lowered::Lowered::new(&mergeable(12), Tolerance::default()).unwrap();
     all_of(&lowered);
     let near = lowered.factorisations_near(0, &[5, 7]);
     assert_eq!(near.len(), 4 + 6 + 1);
     assert!(near.iter().all(|counts| counts.iter().sum::<usize>() == 12) && near.contains(&vec![12]));
+}
+
+#[test]
+fn calibrations_of_more_images_than_are_measured_are_refused() {
+    let refuse = |change: fn(&mut cryptodl_models::network::Calibration)| {
+        let mut net = zoo::load("mnist-1-square").unwrap();
+        change(net.calibration.as_mut().unwrap());
+        plan(&net, &PlanOptions::default()).unwrap_err().to_string()
+    };
+    let message = refuse(|calibration| {
+        let (images, scores) = (calibration.images.clone(), calibration.scores.clone());
+        calibration.images.append(ndarray::Axis(0), images.view()).unwrap();
+        calibration.scores.append(ndarray::Axis(0), scores.view()).unwrap();
+    });
+    assert!(message.contains("images stored in its calibration is 512, and at most 256"), "{message}");
+    let message = refuse(|calibration| {
+        calibration.margins.push(f32::MAX);
+        for gains in calibration.gains.values_mut() {
+            gains.margin.push(1.0);
+            gains.score.push(1.0);
+        }
+    });
+    assert!(message.contains("margins in its calibration is 1001, and at most 1000"), "{message}");
 }
 
 #[test]

@@ -4,16 +4,23 @@ use std::collections::HashSet;
 
 use toml::Table;
 
+use super::calibration::Calibration;
 use super::description::{Description, RawHistogram};
 use super::fields::{Fields, checked_histogram, checked_name};
 use super::tensors::Tensors;
-use super::{InputSpec, Layer, LayerOp, MAX_VALUES, MAX_WINDOW_VALUES, ModelError, Network, Problem, Shape};
+use super::{InputSpec, Inputs, Layer, LayerOp, MAX_VALUES, MAX_WINDOW_VALUES, ModelError, Network, Problem, Shape};
 
 const KINDS: [&str; 9] =
     ["conv2d", "avg_pool2d", "sum_pool2d", "batch_norm", "polynomial", "flatten", "identity", "dropout", "dense"];
 const MAX_COEFFICIENTS: usize = 64;
 
-pub(super) fn network(file: &str, description: Description, toml: &str, weights: &[u8]) -> Result<Network, ModelError> {
+pub(super) fn network(
+    file: &str,
+    description: Description,
+    toml: &str,
+    weights: &[u8],
+    calibration: Option<&[u8]>,
+) -> Result<Network, ModelError> {
     let invalid = |place: &str| {
         let place = place.to_owned();
         move |problem| ModelError::Invalid { file: file.to_owned(), place, problem: Box::new(problem) }
@@ -39,21 +46,70 @@ pub(super) fn network(file: &str, description: Description, toml: &str, weights:
         return Err(invalid("[[layer]]")(Problem::NoLogits { output: shape }));
     }
     tensors.finish().map_err(invalid(&weight_file))?;
+    let fingerprint = fingerprint(&description.input, &layers, weights);
+    let calibrated = match (&description.calibration, calibration) {
+        (None, _) => None,
+        (Some(name), None) => {
+            let problem = Problem::Calibration { message: "the file is not there".into() };
+            return Err(invalid(&format!("calibration file {name}"))(problem));
+        }
+        (Some(name), Some(bytes)) => {
+            let place = format!("calibration file {name}");
+            Some(Calibration::parse(bytes, &fingerprint).map_err(invalid(&place))?)
+        }
+    };
     Ok(Network {
         name: description.name,
         title: description.title,
         dataset: description.dataset,
         input: description.input,
+        weights: description.weights,
         accuracy: description.accuracy,
         layers,
+        tolerance: description.tolerance,
         output: description.output,
-        digest: digest(toml.as_bytes(), weights),
+        calibration: calibrated,
+        fingerprint,
+        digest: digest(toml.as_bytes(), weights, calibration),
     })
 }
 
-fn digest(description: &[u8], weights: &[u8]) -> [u8; 32] {
+/// What a calibration belongs to: all that the network computes.
+fn fingerprint(input: &InputSpec, layers: &[Layer], weights: &[u8]) -> [u8; 32] {
     let mut hasher = blake3::Hasher::new();
-    for part in [description, weights] {
+    hasher.update(b"cryptodl network v1");
+    let mut add = |part: &[u8]| {
+        hasher.update(&(part.len() as u64).to_le_bytes()).update(part);
+    };
+    let mut numbers = |numbers: &[f64]| add(&numbers.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>());
+    numbers(&input.shape.map(|size| size as f64));
+    numbers(&input.range);
+    for layer in layers {
+        numbers(&[layer.output_shape.len() as f64]);
+        match &layer.op {
+            LayerOp::Conv2d { weight, stride, padding, .. } => {
+                let (a, b, c, d) = weight.dim();
+                numbers(&[a, b, c, d, stride[0], stride[1], padding[0], padding[1]].map(|size| size as f64));
+            }
+            LayerOp::AvgPool2d { kernel, stride } | LayerOp::SumPool2d { kernel, stride } => {
+                numbers(&[kernel[0], kernel[1], stride[0], stride[1]].map(|size| size as f64));
+            }
+            LayerOp::BatchNorm { eps, .. } => numbers(&[*eps]),
+            LayerOp::Polynomial { coefficients, .. } => numbers(coefficients),
+            LayerOp::Flatten | LayerOp::Identity | LayerOp::Dropout | LayerOp::Dense { .. } => {}
+        }
+    }
+    for layer in layers {
+        add(layer.name.as_bytes());
+        add(layer.op.kind().as_bytes());
+    }
+    add(weights);
+    *hasher.finalize().as_bytes()
+}
+
+fn digest(description: &[u8], weights: &[u8], calibration: Option<&[u8]>) -> [u8; 32] {
+    let mut hasher = blake3::Hasher::new();
+    for part in [description, weights].into_iter().chain(calibration) {
         hasher.update(&(part.len() as u64).to_le_bytes()).update(part);
     }
     *hasher.finalize().as_bytes()
@@ -183,11 +239,21 @@ fn polynomial(fields: &mut Fields) -> Result<LayerOp, Problem> {
     if !proper {
         return Err(Problem::Coefficients { found: coefficients });
     }
-    let expected = "two numbers [low, high]";
-    let range = fields.range("range")?.ok_or(Problem::MissingField { field: "range", expected })?;
-    let histogram: RawHistogram = fields.required("histogram", "a table with low, high and counts")?;
-    let histogram = checked_histogram("histogram", histogram.into())?;
-    Ok(LayerOp::Polynomial { coefficients, range, histogram })
+    let range = fields.range("range")?;
+    let histogram: Option<RawHistogram> = fields.optional("histogram", "a table with low, high and counts")?;
+    let histogram = histogram.map(|histogram| checked_histogram("histogram", histogram.into())).transpose()?;
+    let inputs = match (range, histogram) {
+        (Some(range), Some(histogram)) => Some(Inputs { range, histogram }),
+        (None, None) => None,
+        (None, Some(_)) => {
+            return Err(Problem::MissingField { field: "range", expected: "two numbers [low, high]" });
+        }
+        (Some(_), None) => {
+            let expected = "a table with low, high and counts";
+            return Err(Problem::MissingField { field: "histogram", expected });
+        }
+    };
+    Ok(LayerOp::Polynomial { coefficients, inputs })
 }
 
 fn dense(fields: &mut Fields, name: &str, input: Shape, tensors: &mut Tensors) -> Result<(LayerOp, Shape), Problem> {

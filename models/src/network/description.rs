@@ -15,10 +15,12 @@ pub(super) struct Description {
     pub(super) title: String,
     pub(super) dataset: Option<DatasetId>,
     pub(super) weights: String,
+    pub(super) calibration: Option<String>,
     pub(super) input: InputSpec,
     pub(super) accuracy: Option<Accuracy>,
+    pub(super) tolerance: Option<f64>,
     pub(super) layers: Vec<Table>,
-    pub(super) output: OutputCalibration,
+    pub(super) output: Option<OutputCalibration>,
 }
 
 #[derive(Deserialize)]
@@ -29,11 +31,13 @@ struct Raw {
     title: String,
     dataset: Option<String>,
     weights: String,
+    calibration: Option<String>,
+    tolerance: Option<f64>,
     input: RawInput,
     accuracy: Option<RawAccuracy>,
     #[serde(default)]
     layer: Vec<Table>,
-    output: RawOutput,
+    output: Option<RawOutput>,
 }
 
 #[derive(Deserialize)]
@@ -86,8 +90,12 @@ impl Description {
         if raw.format != 1 {
             return Err(invalid("format")(Problem::Format { found: raw.format }));
         }
-        if raw.weights.is_empty() || raw.weights.contains(['/', '\\', '\0', ':']) || raw.weights.starts_with('.') {
-            return Err(invalid("weights")(Problem::WeightsName { found: raw.weights }));
+        let plain = |name: &str| !(name.is_empty() || name.contains(['/', '\\', '\0', ':']) || name.starts_with('.'));
+        if !plain(&raw.weights) {
+            return Err(invalid("weights")(Problem::FileName { field: "weights", found: raw.weights }));
+        }
+        if let Some(found) = raw.calibration.clone().filter(|name| !plain(name)) {
+            return Err(invalid("calibration")(Problem::FileName { field: "calibration", found }));
         }
         if raw.layer.is_empty() || raw.layer.len() > MAX_LAYERS {
             return Err(invalid("[[layer]]")(Problem::LayerCount { found: raw.layer.len() }));
@@ -95,16 +103,22 @@ impl Description {
         if !(1..=200).contains(&raw.title.chars().count()) || raw.title.contains(char::is_control) {
             return Err(invalid("title")(Problem::Title { found: raw.title }));
         }
+        if let Some(found) = raw.tolerance.filter(|share| !(*share > 0.0 && *share <= 0.5)) {
+            let expected = "a share of the labels, more than 0 and at most 0.5 (0.01 is one label in a hundred)";
+            return Err(invalid("tolerance")(Problem::Number { field: "tolerance", found, expected }));
+        }
         let dataset = raw.dataset.map(|id| id.parse().map_err(Problem::from)).transpose();
         Ok(Self {
             name: checked_name(raw.name).map_err(invalid("name"))?,
             title: raw.title,
             dataset: dataset.map_err(invalid("dataset"))?,
             weights: raw.weights,
+            calibration: raw.calibration,
+            tolerance: raw.tolerance,
             input: raw.input.checked().map_err(invalid("[input]"))?,
             accuracy: raw.accuracy.map(RawAccuracy::checked).transpose().map_err(invalid("[accuracy]"))?,
             layers: raw.layer,
-            output: raw.output.checked().map_err(invalid("[output]"))?,
+            output: raw.output.map(RawOutput::checked).transpose().map_err(invalid("[output]"))?,
         })
     }
 }

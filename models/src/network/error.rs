@@ -115,9 +115,11 @@ pub enum Problem {
         /// What was found.
         found: i64,
     },
-    /// The weight file is not a plain name.
-    #[error("weights `{found}` must be the plain name of a file beside the description")]
-    WeightsName {
+    /// A file is not named by a plain name.
+    #[error("{field} `{found}` must be the plain name of a file beside the description")]
+    FileName {
+        /// The field.
+        field: &'static str,
         /// What was found.
         found: String,
     },
@@ -275,6 +277,12 @@ pub enum Problem {
         value: f32,
         /// What is allowed.
         expected: &'static str,
+    },
+    /// A calibration that cannot be used.
+    #[error("{message}; `cryptodl calibrate` makes a new one")]
+    Calibration {
+        /// What is wrong.
+        message: String,
     },
     /// Tensors that no layer uses: a misspelt name would otherwise silently drop a bias.
     #[error("no layer uses the tensors {names}; remove them or name the layers after them")]

@@ -5,10 +5,12 @@
 //! other, whose weights have the described shapes and are finite, and whose ranges are not empty.
 
 mod build;
+mod calibration;
 mod description;
 mod error;
 mod fields;
 mod tensors;
+mod write;
 
 use std::fmt;
 use std::fs::File;
@@ -18,6 +20,7 @@ use std::path::Path;
 use ndarray::{Array1, Array2, Array4};
 
 pub use crate::data::DatasetId;
+pub use calibration::{Calibration, MAX_CALIBRATION_BYTES, SourceGains};
 pub use error::{ModelError, Problem};
 
 use description::Description;
@@ -46,13 +49,22 @@ pub struct Network {
     pub dataset: Option<DatasetId>,
     /// What one input image looks like.
     pub input: InputSpec,
+    /// Plain name of the weight file, beside the description.
+    pub weights: String,
     /// Test accuracy of the float network, measured by the training recipe.
     pub accuracy: Option<Accuracy>,
     /// The layers in order; each one's input shape is the output shape of the one before.
     pub layers: Vec<Layer>,
+    /// The share of labels that may change under encryption, in (0, 0.5], where the model file states it.
+    pub tolerance: Option<f64>,
     /// Calibration of the logits.
-    pub output: OutputCalibration,
-    /// BLAKE3 over the description and the weights, each preceded by its length as a little-endian u64.
+    pub output: Option<OutputCalibration>,
+    /// Calibration of single images.
+    pub calibration: Option<Calibration>,
+    /// BLAKE3 over the weights and the layers' shapes and coefficients: what a [`Calibration`] belongs to.
+    pub fingerprint: [u8; 32],
+    /// BLAKE3 over the description, the weights and the calibration file if there is one, each preceded by its length as a
+    /// little-endian u64.
     pub digest: [u8; 32],
 }
 
@@ -179,10 +191,8 @@ pub enum LayerOp {
     Polynomial {
         /// Constant term first; at least two, the last one not zero.
         coefficients: Vec<f64>,
-        /// Smallest and largest input value on the training images.
-        range: [f64; 2],
-        /// Distribution of the input values over `range`.
-        histogram: Histogram,
+        /// What is known of its input values.
+        inputs: Option<Inputs>,
     },
     /// Image to vector in channel, row, column order.
     Flatten,
@@ -253,6 +263,15 @@ impl Histogram {
     }
 }
 
+/// Calibration of an activation's input values.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Inputs {
+    /// Smallest and largest value.
+    pub range: [f64; 2],
+    /// Distribution over `range`.
+    pub histogram: Histogram,
+}
+
 /// Calibration of the logits on the training images.
 #[derive(Debug, Clone, PartialEq)]
 pub struct OutputCalibration {
@@ -263,7 +282,7 @@ pub struct OutputCalibration {
 }
 
 impl Network {
-    /// Reads and checks the description at `path` and the weight file that it names, which lies beside it.
+    /// Reads and checks the description at `path` and the files of weights and calibration that it names, which lie beside it.
     ///
     /// # Errors
     /// Names the file, the layer or section and the field, with what was found and what is allowed.
@@ -276,15 +295,27 @@ impl Network {
         })?;
         let description = Description::parse(&source_name, &toml)?;
         let weights = read_bounded(&path.with_file_name(&description.weights), MAX_WEIGHT_BYTES)?;
-        build::network(&source_name, description, &toml, &weights)
+        let calibration = match &description.calibration {
+            Some(name) => Some(read_bounded(&path.with_file_name(name), MAX_CALIBRATION_BYTES)?),
+            None => None,
+        };
+        build::network(&source_name, description, &toml, &weights, calibration.as_deref())
     }
 
-    /// Checks a description and the bytes of its safetensors file; `source_name` appears in errors.
+    /// Checks a description, the bytes of its weight file, and those of its calibration file if it names one; `source_name`
+    /// appears in errors. A calibration that it does not name is left out.
     ///
     /// # Errors
     /// As [`Network::load`], without the reading.
-    pub fn parse(source_name: &str, toml: &str, weights: &[u8]) -> Result<Self, ModelError> {
-        build::network(source_name, Description::parse(source_name, toml)?, toml, weights)
+    pub fn parse(
+        source_name: &str,
+        toml: &str,
+        weights: &[u8],
+        calibration: Option<&[u8]>,
+    ) -> Result<Self, ModelError> {
+        let description = Description::parse(source_name, toml)?;
+        let calibration = calibration.filter(|_| description.calibration.is_some());
+        build::network(source_name, description, toml, weights, calibration)
     }
 
     /// Number of logits; at least two.

@@ -140,5 +140,5 @@ pub fn serialize(tensors: &Tensors) -> Vec<u8> {
 }
 
 pub fn parse(toml: &str, tensors: &Tensors) -> Result<Network, ModelError> {
-    Network::parse("tiny.toml", toml, &serialize(tensors))
+    Network::parse("tiny.toml", toml, &serialize(tensors), None)
 }

@@ -3,6 +3,9 @@
 import copy
 import io
 import json
+import subprocess
+import tempfile
+from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
@@ -105,3 +108,14 @@ def export(name, recipe, net, calibration, score, test, folder):
     reference = {key: [[round(v, 7) for v in row] for row in exact.predict(x.double()).tolist()]
                  for key, x in (("test_images", test.images[:16]), ("rings", rings()))}
     (folder / f"{name}.reference.json").write_text(json.dumps(reference, indent=1) + "\n")
+    calibrate(name, folder)
+
+
+def calibrate(name, folder):
+    """Adds the per-image calibration with the program itself, which measures it on the network as its planner folds it."""
+    root = Path(__file__).resolve().parents[3]
+    with tempfile.TemporaryDirectory() as out:
+        subprocess.run(["cargo", "run", "--release", "--manifest-path", str(root / "Cargo.toml"), "--", "calibrate", "--model",
+                        str(folder / f"{name}.toml"), "--keep-ranges", "--out", out], check=True)
+        for file in (f"{name}.toml", f"{name}.calibration.safetensors"):
+            (folder / file).write_bytes((Path(out) / file).read_bytes())

@@ -2,6 +2,7 @@
 
 mod approx;
 mod bench;
+mod calibrate;
 mod data;
 mod decrypt;
 mod demo;
@@ -28,6 +29,7 @@ pub enum Command {
     Infer(infer::Infer),
     Decrypt(decrypt::Decrypt),
     Inspect(inspect::Inspect),
+    Calibrate(calibrate::Calibrate),
     Data(data::Data),
     Models(models::Models),
     Approx(approx::Approx),
@@ -47,6 +49,7 @@ impl Command {
             Command::Infer(command) => command.run(),
             Command::Decrypt(command) => command.run(),
             Command::Inspect(command) => command.run(),
+            Command::Calibrate(command) => command.run(),
             Command::Data(command) => command.run(),
             Command::Models(command) => command.run(),
             Command::Approx(command) => command.run(),

@@ -74,6 +74,9 @@ impl Run {
             out.write(&prepared.spec, samples.count(), |out| out.put(&outcome.decrypted))?;
         }
         let report = RunReport::new(&prepared, &samples, &outcome);
+        if let Some(warning) = report.broken_promise(prepared.plan.program.content.tolerance) {
+            eprintln!("warning: {warning}");
+        }
         json.show(&report, || report.to_string())
     }
 }

@@ -3,6 +3,7 @@
 mod approx;
 mod bad_input;
 mod bench;
+mod calibrate;
 mod images;
 mod large;
 mod listings;

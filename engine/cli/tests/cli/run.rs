@@ -35,7 +35,7 @@ fn a_run_is_as_accurate_and_as_large_as_planned() {
     assert!(number(&run, "/agreement") >= 0.99, "{}", run["agreement"]);
     assert!(number(&run, "/agreement_quantised") >= 0.99, "{}", run["agreement_quantised"]);
 
-    let (predicted, measured) = (number(&run, "/noise/predicted_bits"), number(&run, "/noise/measured_bits"));
+    let (predicted, measured) = (number(&run, "/noise/predicted_log2"), number(&run, "/noise/measured_log2"));
     assert!((predicted - measured).abs() < 1.0, "noise 2^{measured}, predicted 2^{predicted}");
     assert_eq!(number(&plan, "/noise/bits"), predicted);
 
@@ -68,7 +68,7 @@ fn the_layered_schedule_works_too() {
     assert!(number(&run, "/layers/1/ntts") > 0.0);
     assert!(number(&run, "/agreement_quantised") >= 0.98, "{}", run["agreement_quantised"]);
     assert!(number(&run, "/encrypted/accuracy") >= 0.96, "{}", run["encrypted"]);
-    let noise = number(&run, "/noise/predicted_bits") - number(&run, "/noise/measured_bits");
+    let noise = number(&run, "/noise/predicted_log2") - number(&run, "/noise/measured_log2");
     assert!(noise.abs() < 1.0, "{}", run["noise"]);
 }
 

@@ -3,6 +3,8 @@
 //! Formulas: design/scheme.md, "Noise". An element with independent coefficients of variance `v` has slot variance
 //! `v (1 + 4 (N-1) / 2)`, about `2 N v`, since slot k is `a_0 + 2 sum_j a_j cos(...)`.
 
+use super::MAX_COMPONENTS;
+
 /// Standard deviation of the error distribution, the centred binomial with eta = 21: `sqrt(21 / 2)`.
 pub const ERROR_STD: f64 = 3.240_370_349_203_93;
 
@@ -19,22 +21,51 @@ pub struct Noise {
     pub rms: f64,
     /// Standard deviation at the slot where it is largest.
     pub worst: f64,
+    /// Variance at a slot as a polynomial in `S = s_k^2 / E[s_k^2]`, where `s_k` is the secret at that slot: entry `t` belongs to
+    /// `S^t`. A slot of a ternary secret is nearly normal, so `S` has the chi-squared distribution with one degree of freedom.
+    pub by_secret: [f64; MAX_COMPONENTS],
 }
+
+/// `S` at the positive nodes of a Gauss and Hermite quadrature of 16 points, with their weights: a mean over slots is
+/// `sum_j w_j f(S_j)`, exact for polynomials in `S` up to degree 15.
+///
+/// Nodes and weights: Abramowitz and Stegun, Table 25.10, there for the weight `exp(-x^2)`; here `S = 2 x^2`, and the weights add up
+/// to one.
+pub const SLOTS: [(f64, f64); 8] = [
+    (0.149_583_765_193_636_56, 0.573_137_042_476_024),
+    (1.354_498_175_298_578_3, 0.316_676_745_501_899_4),
+    (3.810_227_270_062_856_3, 0.094_569_504_708_028_12),
+    (7.618_952_722_969_813, 0.014_533_875_202_369_5),
+    (12.966_290_857_254_343, 0.001_051_969_853_147_82),
+    (20.186_647_350_442_684, 3.060_006_432_497_464e-5),
+    (29.945_254_176_852_79, 2.618_946_432_573_634e-7),
+    (43.968_545_681_925_306, 2.995_629_446_323_682_6e-10),
+];
 
 impl Noise {
     /// Noise with the same deviation at every slot.
     pub fn even(rms: f64) -> Self {
-        Noise { rms, worst: rms }
+        let mut by_secret = [0.0; MAX_COMPONENTS];
+        by_secret[0] = rms * rms;
+        Noise { rms, worst: rms, by_secret }
     }
 
     /// The sum of independent noises.
     pub fn plus(self, other: Noise) -> Self {
-        Noise { rms: libm::hypot(self.rms, other.rms), worst: libm::hypot(self.worst, other.worst) }
+        let mut by_secret = self.by_secret;
+        by_secret.iter_mut().zip(other.by_secret).for_each(|(sum, other)| *sum += other);
+        Noise { rms: libm::hypot(self.rms, other.rms), worst: libm::hypot(self.worst, other.worst), by_secret }
     }
 
     /// The noise times a factor.
     pub fn times(self, factor: f64) -> Self {
-        Noise { rms: self.rms * factor, worst: self.worst * factor }
+        let by_secret = self.by_secret.map(|variance| variance * factor * factor);
+        Noise { rms: self.rms * factor, worst: self.worst * factor, by_secret }
+    }
+
+    /// Variance at slots where the secret has `s_k^2 = S E[s_k^2]`.
+    pub fn variance_at(&self, secret: f64) -> f64 {
+        self.by_secret.iter().rev().fold(0.0, |sum, variance| sum * secret + variance)
     }
 }
 
@@ -77,7 +108,10 @@ pub fn divide(n: usize, components: usize) -> Noise {
 fn secret_power(n: usize, t: usize) -> Noise {
     let double_factorial: f64 = (1..=t).map(|i| (2 * i - 1) as f64).product();
     let power = libm::pow(secret_slot(n), t as f64);
-    Noise { rms: power * libm::sqrt(double_factorial), worst: power * libm::pow(SECRET_BOUND, t as f64) }
+    let mut by_secret = [0.0; MAX_COMPONENTS];
+    by_secret[t] = power * power;
+    let (rms, worst) = (power * libm::sqrt(double_factorial), power * libm::pow(SECRET_BOUND, t as f64));
+    Noise { rms, worst, by_secret }
 }
 
 /// Relinearisation with `digits` digits of at most `log_digit` bits and special product of `log_p` bits, before the division
@@ -96,7 +130,7 @@ pub fn rerandomise(n: usize, components: usize) -> Noise {
     let (error, mask) = (slots(n, ERROR_STD * ERROR_STD), secret_power(n, 1));
     let terms = (0..components.saturating_sub(1)).flat_map(|t| {
         let power = secret_power(n, t);
-        let masked = Noise { rms: power.rms * mask.rms, worst: power.worst * mask.worst };
+        let masked = Noise { worst: power.worst * mask.worst, ..power.times(mask.rms) };
         [masked, power, secret_power(n, t + 1)]
     });
     terms.map(|term| term.times(error)).fold(Noise::even(0.0), Noise::plus)

@@ -56,7 +56,7 @@ pub enum WireError {
     /// The file belongs to another Program.
     #[error(
         "made for Program {actual}, but this is Program {expected}: use the same model and the same planning flags (--schedule, \
-         --security, --encryption, --batch and pins for N, primes and bits) in every command"
+         --security, --encryption, --batch, --tolerance and pins for N, primes and bits) in every command"
     )]
     Program {
         /// Digest in the file.

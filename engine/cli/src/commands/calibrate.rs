@@ -1,0 +1,135 @@
+//! `cryptodl calibrate`.
+
+use std::fs;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, bail, ensure};
+use clap::Args;
+use cryptodl_engine::plan;
+use cryptodl_models::measure::measure;
+use cryptodl_models::{Network, zoo};
+use serde::Serialize;
+
+use crate::files::{self, Access, Output};
+use crate::json::Json;
+use crate::samples::Samples;
+
+/// Measure what the planner must know of a trained network: value ranges, margins, and how each image answers to noise
+///
+/// Every prediction of `plan` rests on this. Ranges, histograms and margins go into the description (.toml); what is measured image
+/// by image goes into a file beside it. Images that the network was trained on make it look surer than it is, so give it images that
+/// it has not seen, or has seen only deformed; never the test images.
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  cryptodl calibrate --model my-network.toml --data validation.npy --out calibrated
+  cryptodl calibrate --model my-network.toml --data mnist --images 20000 --out calibrated
+  cryptodl calibrate --model mnist-1 --keep-ranges --out calibrated")]
+pub struct Calibrate {
+    /// A shipped model (`cryptodl models` lists them) or a .toml file, in which all calibration may be missing
+    #[arg(long)]
+    model: String,
+    /// Data set (mnist, fashion-mnist, cifar10), of which the training images are taken, or an IDX, .npy or PNG file, or a folder of
+    /// PNG files [default: the model's data set]
+    #[arg(long, value_name = "SET|PATH")]
+    data: Option<String>,
+    /// Measure on so many images, taken at equal distances; of these, 1000 are followed one by one
+    #[arg(long, value_name = "K", default_value_t = 10_000)]
+    images: usize,
+    /// Keep the ranges, histograms and margins that the description states, and measure only single images
+    #[arg(long)]
+    keep_ranges: bool,
+    /// Folder for the calibrated model: description, weights and calibration file
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    #[command(flatten)]
+    json: Json,
+}
+
+/// What was measured.
+#[derive(Serialize)]
+struct Report {
+    model: String,
+    /// Where the images come from.
+    data: String,
+    /// Images that ranges and margins were measured on; none where they were kept.
+    images: Option<usize>,
+    /// Images whose gains are stored.
+    followed: usize,
+    /// Images that are stored for measuring weight rounding.
+    stored: usize,
+    /// The description, weights and calibration.
+    files: Vec<PathBuf>,
+}
+
+impl Calibrate {
+    pub fn run(self) -> Result<()> {
+        ensure!(self.images > 0, "--images 0: at least one image is needed");
+        let mut network = zoo::load(&self.model)?;
+        let mut samples = Samples::for_calibration(&network, self.data.as_deref())?;
+        samples.spread(self.images);
+        if self.keep_ranges {
+            complete(&network)?;
+        } else {
+            measure(&mut network, samples.values.view());
+        }
+        let calibration = plan::calibrate(&network, samples.rows()).with_context(|| format!("model {}", self.model))?;
+
+        fs::create_dir_all(&self.out).with_context(|| format!("cannot make folder {}", self.out.display()))?;
+        let stem = network.weights.strip_suffix(".safetensors").unwrap_or(&network.weights).to_owned();
+        let name = format!("{stem}.calibration.safetensors");
+        let comment = format!("Calibrated by `cryptodl calibrate` on {}.", samples.name);
+        let description = network.description(&comment, Some(&name));
+        let contents = [
+            (format!("{stem}.toml"), description.into_bytes()),
+            (network.weights.clone(), zoo::weights(&self.model, &network)?),
+            (name, calibration.to_bytes(&network.fingerprint)),
+        ];
+        let paths: Vec<PathBuf> = contents.iter().map(|(name, _)| self.out.join(name)).collect();
+        let write = |(path, (_, bytes)): (&PathBuf, &(String, Vec<u8>))| -> Result<Output> {
+            let output = Output::create(path, Access::Everybody)?;
+            output.fill(|file| file.write_all(bytes))?;
+            Ok(output)
+        };
+        files::publish_all(paths.iter().zip(&contents).map(write).collect::<Result<_>>()?)?;
+        let report = Report {
+            model: network.name.clone(),
+            data: samples.name.clone(),
+            images: (!self.keep_ranges).then(|| samples.count()),
+            followed: calibration.margins.len(),
+            stored: calibration.images.nrows(),
+            files: paths,
+        };
+        self.json.create()?.show(&report, || report.to_string())
+    }
+}
+
+/// Refuses a description that lacks what is to be kept.
+fn complete(network: &Network) -> Result<()> {
+    let lacking = network.layers.iter().find(|layer| layer.output_range.is_none() || layer.input_rms.is_none());
+    match (lacking, &network.output) {
+        (None, Some(_)) => Ok(()),
+        (Some(layer), _) => bail!(
+            "--keep-ranges: layer {} of {} states no input_rms or no output_range: leave the flag out",
+            layer.name,
+            network.name
+        ),
+        (None, None) => bail!("--keep-ranges: {} has no [output] section: leave the flag out", network.name),
+    }
+}
+
+impl std::fmt::Display for Report {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let ranges = match self.images {
+            Some(images) => format!("ranges and margins on {images} images of {}", self.data),
+            None => "ranges and margins kept".into(),
+        };
+        writeln!(
+            f,
+            "{}: {ranges}; {} images followed one by one; {} stored for measuring weight rounding",
+            self.model, self.followed, self.stored
+        )?;
+        self.files.iter().try_for_each(|file| writeln!(f, "wrote {}", file.display()))?;
+        writeln!(f, "next: cryptodl plan --model {}", self.files[0].display())
+    }
+}

@@ -1,0 +1,104 @@
+//! `calibrate`, and promises that are kept and broken.
+
+use std::path::Path;
+
+use serde_json::Value;
+
+use crate::support::{command, fail, json, mnist, succeed};
+
+const DESCRIPTION: &str = include_str!("../../../../models/zoo/mnist-1-square.toml");
+const WEIGHTS: &[u8] = include_bytes!("../../../../models/zoo/mnist-1-square.safetensors");
+
+fn number(value: &Value, path: &str) -> f64 {
+    value.pointer(path).and_then(Value::as_f64).unwrap_or_else(|| panic!("{path} is a number in {value}"))
+}
+
+fn write(folder: &Path, description: &str) {
+    std::fs::write(folder.join("own.toml"), description).expect("a temporary file");
+    std::fs::write(folder.join("mnist-1-square.safetensors"), WEIGHTS).expect("a temporary file");
+}
+
+/// A description without anything that calibration measures.
+fn bare() -> String {
+    let (mut section, mut text) = (String::new(), String::new());
+    for line in DESCRIPTION.lines() {
+        if line.starts_with('[') {
+            section = line.into();
+        }
+        let measured = ["[layer.histogram]", "[output]", "[output.margins]"].contains(&section.as_str())
+            || ["input_rms", "output_range", "calibration"].iter().any(|field| line.starts_with(field))
+            || (line.starts_with("range") && section != "[input]");
+        if !measured {
+            text.push_str(line);
+            text.push('\n');
+        }
+    }
+    text
+}
+
+#[test]
+fn a_bare_description_becomes_a_model_that_keeps_its_promise() {
+    mnist();
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let folder = folder.path();
+    write(folder, &bare());
+    let refused = fail(folder, "plan --model own.toml", 1);
+    assert!(refused.contains("cryptodl calibrate"), "{refused}");
+    let refused = fail(folder, "calibrate --model own.toml --data mnist --keep-ranges --out out", 1);
+    assert!(refused.contains("--keep-ranges"), "{refused}");
+
+    let told = succeed(folder, "calibrate --model own.toml --data mnist --images 600 --out out");
+    assert!(told.contains("600 images followed one by one") && told.contains("256 stored"), "{told}");
+    let model = "out/mnist-1-square.toml";
+    let plan = json(folder, &format!("plan --model {model}"));
+    assert_eq!((&plan["noise"]["calibrated"], number(&plan, "/tolerance")), (&true.into(), 0.0015));
+    assert!(number(&plan, "/noise/changed") <= 0.0015);
+    let run = json(folder, &format!("run --model {model} --images 400"));
+    for what in ["", "_median", "_rounding"] {
+        let [predicted, measured] =
+            ["predicted", "measured"].map(|kind| number(&run, &format!("/noise/{kind}{what}_log2")));
+        assert!((predicted - measured).abs() <= 0.5, "noise{what} 2^{measured}, predicted 2^{predicted}");
+    }
+    assert_eq!(number(&run, "/labels_changed/measured"), 1.0 - number(&run, "/agreement"));
+    assert_eq!(number(&run, "/labels_changed/predicted"), number(&plan, "/noise/changed"));
+
+    // Other weights are not what was measured.
+    let mut weights = WEIGHTS.to_vec();
+    *weights.last_mut().expect("weights") ^= 1;
+    std::fs::write(folder.join("out/mnist-1-square.safetensors"), weights).expect("a temporary file");
+    let refused = fail(folder, &format!("plan --model {model}"), 1);
+    assert!(refused.contains("measured on other weights"), "{refused}");
+}
+
+/// Margins that are not true let the planner choose far too much noise.
+#[test]
+fn more_changed_labels_than_promised_is_a_warning() {
+    mnist();
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let folder = folder.path();
+    let (head, _) = DESCRIPTION.split_once("[output.margins]").expect("margins");
+    let head = head.replace("calibration = \"mnist-1-square.calibration.safetensors\"\n", "");
+    write(folder, &format!("{head}[output.margins]\nlow = 20.0\nhigh = 21.0\ncounts = [1]\n"));
+    let output = command(folder, "run --model own.toml --images 400 --json -").output().expect("the binary starts");
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && told.contains("warning") && told.contains("0.15% were promised"), "{told}");
+    let run: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert!(number(&run, "/labels_changed/measured") > 0.01, "{}", run["labels_changed"]);
+    let output = command(folder, "run --model mnist-1-square --images 400").output().expect("the binary starts");
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(!told.contains("warning"), "the shipped model keeps its promise: {told}");
+}
+
+#[test]
+fn a_tolerance_is_a_percentage_and_decides_the_program() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let folder = folder.path();
+    for bad in ["5", "0%", "51%", "x%"] {
+        let refused = fail(folder, &format!("plan --model mnist-1-square --tolerance {bad}"), 2);
+        assert!(refused.contains("--tolerance"), "{bad}: {refused}");
+    }
+    let plan = json(folder, "plan --model mnist-1-square --tolerance 2%");
+    assert_eq!(number(&plan, "/tolerance"), 0.02);
+    assert_ne!(plan["program"], json(folder, "plan --model mnist-1-square")["program"]);
+    assert!(number(&plan, "/layers/0/steps/0/bits") >= 4.0);
+}

@@ -1,0 +1,194 @@
+//! Per-image calibration: what the planner's predictions rest on beyond ranges and histograms.
+//!
+//! It lies in a safetensors file of its own beside the weights, named by `calibration` in the description. Everything in it is
+//! keyed by *place*: a point between two linear maps or activations of the network as the planner folds it, named after the
+//! layers that end there.
+
+use std::collections::{BTreeMap, HashMap};
+
+use ndarray::{Array1, Array2};
+use safetensors::tensor::TensorView;
+use safetensors::{Dtype, SafeTensors};
+use serde::{Deserialize, Serialize};
+
+use super::error::Problem;
+
+/// Largest calibration file that is read, in bytes.
+pub const MAX_CALIBRATION_BYTES: u64 = 1 << 27;
+
+/// What `cryptodl calibrate` measured, image by image, on the network as the planner folds it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Calibration {
+    /// Pixels of the images that weight rounding is measured on, `[image][pixel]`: `p` means `p / 255` of the input's range.
+    pub images: Array2<u8>,
+    /// Scores of the network in the clear for these images, `[image][class]`.
+    pub scores: Array2<f32>,
+    /// By place, the mean of every channel over these images and over positions.
+    pub means: BTreeMap<String, Array1<f32>>,
+    /// Largest minus second largest score of the images that gains are known of, ascending.
+    pub margins: Vec<f32>,
+    /// By source of noise, how far unit noise there moves the scores of those images.
+    pub gains: BTreeMap<String, SourceGains>,
+    /// Places in order, the input first.
+    pub places: Vec<String>,
+    /// `[from][to]`: root mean square, over images and values, of the noise at one place per unit noise at another; zero before it.
+    pub growth: Array2<f32>,
+}
+
+/// How far independent noise of unit variance on every value at a source moves an image's scores; one entry per image, in the
+/// order of [`Calibration::margins`].
+#[derive(Debug, Clone, PartialEq)]
+pub struct SourceGains {
+    /// Standard deviation of the difference of the two largest scores.
+    pub margin: Vec<f32>,
+    /// Root mean square over classes of a score's deviation.
+    pub score: Vec<f32>,
+}
+
+/// Text of a calibration file, in its metadata.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Header {
+    format: u32,
+    /// The network that was measured.
+    network: String,
+    places: Vec<String>,
+    sources: Vec<String>,
+}
+
+const FORMAT: u32 = 1;
+const HEADER: &str = "cryptodl-calibration";
+
+impl Calibration {
+    /// Reads a calibration of the network with this [`fingerprint`](super::Network::fingerprint).
+    ///
+    /// # Errors
+    /// A file that is not one, that belongs to another network, or whose tensors do not fit each other.
+    pub(super) fn parse(bytes: &[u8], fingerprint: &[u8; 32]) -> Result<Self, Problem> {
+        let invalid = |message: String| Problem::Calibration { message };
+        let broken = |error: safetensors::SafeTensorError| invalid(error.to_string());
+        let (_, metadata) = SafeTensors::read_metadata(bytes).map_err(broken)?;
+        let text = metadata.metadata().as_ref().and_then(|texts| texts.get(HEADER));
+        let text = text.ok_or_else(|| invalid(format!("its metadata have no `{HEADER}`")))?;
+        let header: Header = serde_json::from_str(text).map_err(|error| invalid(error.to_string()))?;
+        if header.format != FORMAT {
+            return Err(invalid(format!("format {} is not supported; this version reads {FORMAT}", header.format)));
+        }
+        if header.network != hex(fingerprint) {
+            return Err(invalid("it was measured on other weights or layers".into()));
+        }
+        let file = SafeTensors::deserialize(bytes).map_err(broken)?;
+        let [count, pixels] = shape(&file, "images")?;
+        let images = tensor(&file, "images", Dtype::U8, &[count, pixels])?.to_vec();
+        let [_, classes] = shape(&file, "scores")?;
+        let scores = floats(&file, "scores", &[count, classes])?;
+        let [measured] = shape(&file, "margins")?;
+        let margins = floats(&file, "margins", &[measured])?;
+        if count == 0 || measured == 0 || margins.iter().any(|&margin| margin < 0.0) || !margins.is_sorted() {
+            return Err(invalid("it needs images, and their margins in ascending order".into()));
+        }
+        let sources = header.sources.len();
+        let [margin, score] = ["margin_gains", "score_gains"].map(|name| floats(&file, name, &[sources, measured]));
+        let (margin, score) = (margin?, score?);
+        let growth = floats(&file, "growth", &[header.places.len(); 2])?;
+        if [&margin, &score, &growth].iter().any(|gains| gains.iter().any(|&gain| gain < 0.0)) {
+            return Err(invalid("a gain is negative".into()));
+        }
+        let rows = margin.chunks_exact(measured).zip(score.chunks_exact(measured));
+        let gains = rows.map(|(margin, score)| SourceGains { margin: margin.to_vec(), score: score.to_vec() });
+        let mean = |place: &String| {
+            let name = format!("means/{place}");
+            let [channels] = shape(&file, &name)?;
+            Ok((place.clone(), floats(&file, &name, &[channels])?.into()))
+        };
+        Ok(Calibration {
+            images: array(images, [count, pixels]),
+            scores: array(scores, [count, classes]),
+            means: header.places.iter().map(mean).collect::<Result<_, Problem>>()?,
+            margins,
+            gains: header.sources.into_iter().zip(gains).collect(),
+            growth: array(growth, [header.places.len(); 2]),
+            places: header.places,
+        })
+    }
+
+    /// The file for the network with this [`fingerprint`](super::Network::fingerprint). Equal calibrations give equal bytes.
+    ///
+    /// # Panics
+    /// If the parts do not fit each other.
+    pub fn to_bytes(&self, fingerprint: &[u8; 32]) -> Vec<u8> {
+        let header = Header {
+            format: FORMAT,
+            network: hex(fingerprint),
+            places: self.places.clone(),
+            sources: self.gains.keys().cloned().collect(),
+        };
+        let text = serde_json::to_string(&header).expect("plain text always encodes");
+        let measured = self.margins.len();
+        let mut tensors: Vec<(String, Dtype, Vec<usize>, Vec<u8>)> = Vec::new();
+        let mut add = |name: &str, shape: &[usize], values: &mut dyn Iterator<Item = f32>| {
+            let bytes: Vec<u8> = values.flat_map(f32::to_le_bytes).collect();
+            tensors.push((name.into(), Dtype::F32, shape.to_vec(), bytes));
+        };
+        add("scores", self.scores.shape(), &mut self.scores.iter().copied());
+        add("margins", &[measured], &mut self.margins.iter().copied());
+        let shape = [self.gains.len(), measured];
+        add("margin_gains", &shape, &mut self.gains.values().flat_map(|gains| gains.margin.iter().copied()));
+        add("score_gains", &shape, &mut self.gains.values().flat_map(|gains| gains.score.iter().copied()));
+        add("growth", self.growth.shape(), &mut self.growth.iter().copied());
+        for (place, means) in &self.means {
+            add(&format!("means/{place}"), &[means.len()], &mut means.iter().copied());
+        }
+        let pixels = self.images.iter().copied().collect();
+        tensors.push(("images".into(), Dtype::U8, self.images.shape().to_vec(), pixels));
+        let views = tensors.iter().map(|(name, dtype, shape, bytes)| {
+            (name, TensorView::new(*dtype, shape.clone(), bytes).expect("shapes fit the values"))
+        });
+        safetensors::serialize(views, Some(HashMap::from([(HEADER.into(), text)]))).expect("valid tensors")
+    }
+}
+
+fn hex(bytes: &[u8; 32]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn array<T>(values: Vec<T>, shape: [usize; 2]) -> Array2<T> {
+    Array2::from_shape_vec(shape, values).expect("lengths were compared with shapes")
+}
+
+fn view<'a>(file: &SafeTensors<'a>, name: &str) -> Result<TensorView<'a>, Problem> {
+    file.tensor(name).map_err(|_| Problem::Calibration { message: format!("it has no tensor `{name}`") })
+}
+
+/// Shape of a tensor of so many axes.
+fn shape<const K: usize>(file: &SafeTensors<'_>, name: &str) -> Result<[usize; K], Problem> {
+    let found = view(file, name)?.shape().to_vec();
+    let message = format!("tensor `{name}` has shape {found:?}; {K} axes are needed");
+    found.try_into().map_err(|_| Problem::Calibration { message })
+}
+
+fn tensor<'a>(file: &SafeTensors<'a>, name: &str, dtype: Dtype, shape: &[usize]) -> Result<&'a [u8], Problem> {
+    let view = view(file, name)?;
+    if view.dtype() == dtype && view.shape() == shape {
+        return Ok(view.data());
+    }
+    let message = format!(
+        "tensor `{name}` is {:?} of shape {:?}; {dtype:?} of shape {shape:?} is needed",
+        view.dtype(),
+        view.shape()
+    );
+    Err(Problem::Calibration { message })
+}
+
+/// Finite values of a tensor.
+fn floats(file: &SafeTensors<'_>, name: &str, shape: &[usize]) -> Result<Vec<f32>, Problem> {
+    let bytes = tensor(file, name, Dtype::F32, shape)?;
+    let values: Vec<f32> = bytes.as_chunks::<4>().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect();
+    match values.iter().position(|value| !value.is_finite()) {
+        None => Ok(values),
+        Some(index) => {
+            let message = format!("tensor `{name}` holds {} at position {index}", values[index]);
+            Err(Problem::Calibration { message })
+        }
+    }
+}
