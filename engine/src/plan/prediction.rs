@@ -19,6 +19,9 @@ use rayon::prelude::*;
 const NEIGHBOURS: usize = 64;
 /// The largest share of image and slot pairs that the root mean square leaves out.
 const LARGEST: f64 = 0.01;
+/// Slots of equal probability from which quantiles are taken: the nodes of [`SLOTS`] give means, but their steps are too coarse for a
+/// median.
+const QUANTILES: usize = 64;
 /// Points at which the probability of a change is computed; between them it is interpolated.
 const GRID: usize = 512;
 
@@ -54,21 +57,23 @@ impl Prediction {
         quantised: &Errors,
     ) -> Result<Self, PlanError> {
         let images = calibration.margins.len();
-        let mut score = vec![[0.0f64; SLOTS.len()]; images];
-        let mut margin = score.clone();
+        let mut margin = vec![[0.0f64; SLOTS.len()]; images];
+        let mut score = margin.clone();
+        let mut spread = vec![[0.0f64; QUANTILES]; images];
+        let quantiles = slot_quantiles();
         for source in &walk.sources {
             let name = source.name(lowered);
             let gains =
                 calibration.gains.get(&name).ok_or_else(|| PlanError::StaleCalibration { place: name.clone() })?;
             let variance = SLOTS.map(|(secret, _)| source.noise.variance_at(secret));
-            for (sums, gains) in [(&mut margin, &gains.margin), (&mut score, &gains.score)] {
-                for (sums, &gain) in sums.iter_mut().zip(gains) {
-                    let power = f64::from(gain) * f64::from(gain);
-                    sums.iter_mut().zip(variance).for_each(|(sum, variance)| *sum += power * variance);
-                }
-            }
+            add(&mut margin, &gains.margin, variance);
+            add(&mut score, &gains.score, variance);
+            add(&mut spread, &gains.score, quantiles.map(|secret| source.noise.variance_at(secret)));
         }
-        let [rms, typical, median] = summary(&score);
+        let over_slots =
+            |row: &[f64; SLOTS.len()]| -> f64 { row.iter().zip(SLOTS).map(|(v, (_, weight))| v * weight).sum() };
+        let rms = (score.iter().map(over_slots).sum::<f64>() / images as f64).sqrt();
+        let [typical, median] = summary(spread.as_flattened());
         let chance = Chance::new(&calibration.margins, &margin, &lowered.output.margins, quantised.largest());
         let errors = &quantised.margins;
         let mean = |share: &dyn Fn(f64) -> f64| lowered.output.margins.shares().map(|(m, s)| s * share(m)).sum();
@@ -203,29 +208,37 @@ fn apply(tasks: &mut [Lanes], map: &QuantisedMap, weights: &[f64], constants: &[
     });
 }
 
-/// Deviations over pairs of an image and a slot: root mean square of all, of all but the largest, and median. `variance` has a row
-/// per image and a column per node of [`SLOTS`].
-fn summary(variance: &[[f64; SLOTS.len()]]) -> [f64; 3] {
-    let images = variance.len() as f64;
-    let mut pairs: Vec<(f64, f64)> = variance
-        .iter()
-        .flat_map(|row| row.iter().zip(SLOTS).map(|(&variance, (_, weight))| (variance, weight / images)))
-        .collect();
-    pairs.sort_by(|a, b| a.0.total_cmp(&b.0));
-    let (mut below, mut median, mut sum, mut kept) = (0.0, None, 0.0, 0.0);
-    let mut all = 0.0;
-    for (variance, weight) in pairs {
-        all += variance * weight;
-        if below + weight <= 1.0 - LARGEST {
-            sum += variance * weight;
-            kept += weight;
-        }
-        below += weight;
-        if median.is_none() && below >= 0.5 {
-            median = Some(variance);
-        }
+/// Adds a source of noise: its variance at some slots, times the square of every image's gain.
+fn add<const K: usize>(sums: &mut [[f64; K]], gains: &[f32], variance: [f64; K]) {
+    for (sums, &gain) in sums.iter_mut().zip(gains) {
+        let power = f64::from(gain) * f64::from(gain);
+        sums.iter_mut().zip(variance).for_each(|(sum, variance)| *sum += power * variance);
     }
-    [all, sum / kept, median.unwrap_or(all)].map(f64::sqrt)
+}
+
+/// `S = s_k^2 / E[s_k^2]` in the middle of each of [`QUANTILES`] intervals of the same probability: `P(S < x) = erf(sqrt(x / 2))`.
+fn slot_quantiles() -> [f64; QUANTILES] {
+    std::array::from_fn(|i| {
+        let probability = (i as f64 + 0.5) / QUANTILES as f64;
+        let (mut low, mut high) = (0.0f64, 64.0f64);
+        for _ in 0..60 {
+            let middle = 0.5 * (low + high);
+            match libm::erf((0.5 * middle).sqrt()) < probability {
+                true => low = middle,
+                false => high = middle,
+            }
+        }
+        0.5 * (low + high)
+    })
+}
+
+/// Deviations over equally probable pairs of an image and a slot, from their variances: root mean square of all but the largest
+/// hundredth, and median.
+fn summary(variances: &[f64]) -> [f64; 2] {
+    let mut sorted = variances.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let kept = &sorted[..sorted.len() - (LARGEST * sorted.len() as f64) as usize];
+    [kept.iter().sum::<f64>() / kept.len() as f64, sorted[sorted.len() / 2]].map(f64::sqrt)
 }
 
 /// The probability that noise makes a margin negative, on a grid of margins.
@@ -295,4 +308,22 @@ fn crowding(lowered: &Lowered, calibration: &Calibration, walk: &Walk) -> Result
         worst = (worst.0.max(power.sqrt() / limit), worst.1.max(state.noise.worst / limit));
     }
     Ok(worst)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The chi-squared distribution with one degree of freedom: median 0.45494, mean 1.
+    #[test]
+    fn quantiles_are_of_the_secret_at_a_slot() {
+        let quantiles = slot_quantiles();
+        assert!(quantiles.is_sorted());
+        let middle = 0.5 * (quantiles[QUANTILES / 2 - 1] + quantiles[QUANTILES / 2]);
+        assert!((middle - 0.45494).abs() < 1e-3, "{middle}");
+        let mean = quantiles.iter().sum::<f64>() / QUANTILES as f64;
+        assert!((0.97..1.0).contains(&mean), "{mean}");
+        let [typical, median] = summary(&quantiles);
+        assert!((median - 0.45494f64.sqrt()).abs() < 0.02 && typical < 1.0, "{median} {typical}");
+    }
 }
