@@ -70,7 +70,8 @@ fn a_bare_description_becomes_a_model_that_keeps_its_promise() {
     assert!(refused.contains("measured on other weights"), "{refused}");
 }
 
-/// Margins that are not true let the planner choose far too much noise.
+/// Margins that are not true let the planner choose far too much noise. Without the pins it would have no reason to: a schedule of
+/// the same price has less.
 #[test]
 fn more_changed_labels_than_promised_is_a_warning() {
     mnist();
@@ -79,7 +80,9 @@ fn more_changed_labels_than_promised_is_a_warning() {
     let (head, _) = DESCRIPTION.split_once("[output.margins]").expect("margins");
     let head = head.replace("calibration = \"mnist-1-square.calibration.safetensors\"\n", "");
     write(folder, &format!("{head}[output.margins]\nlow = 20.0\nhigh = 21.0\ncounts = [1]\n"));
-    let output = command(folder, "run --model own.toml --images 400 --json -").output().expect("the binary starts");
+    let output = command(folder, "run --model own.toml --images 2000 --prime-bits 21 --weight-bits 4 --json -")
+        .output()
+        .expect("the binary starts");
     let told = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success() && told.contains("warning") && told.contains("0.15% were promised"), "{told}");
     let run: Value = serde_json::from_slice(&output.stdout).expect("JSON");

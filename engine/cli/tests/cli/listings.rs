@@ -55,7 +55,9 @@ fn titles_do_not_steer_the_terminal() {
     let title = "\u{202e}2 ledoM NNC";
     let toml = toml.replace("CNN Model 1 of CryptoDL, learned degree-2 polynomial", title);
     fs::write(folder.path().join("model.toml"), toml).expect("written");
-    fs::copy(format!("{zoo}.safetensors"), folder.path().join("mnist-1-square.safetensors")).expect("copied");
+    for end in ["safetensors", "calibration.safetensors"] {
+        fs::copy(format!("{zoo}.{end}"), folder.path().join(format!("mnist-1-square.{end}"))).expect("copied");
+    }
     let shown = succeed(folder.path(), "inspect model.toml");
     assert!(shown.contains("\\u202e2 ledoM NNC") && !shown.contains('\u{202e}'), "{shown}");
     let shown = succeed(folder.path(), "inspect model.toml --json -");
