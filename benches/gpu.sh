@@ -105,7 +105,7 @@ model() {
         --markdown "$work/$part.md" --plots "$work/plots/$part" && cat "$work/$part.md" >>"$table"
     many_images
     printf '\n%s images, the test images over and over, whole computations:\n\n' "$many" >>"$table"
-    echo '| network, schedule | compute, s | images/s | accuracy encrypted | plain | labels agree | uploaded, s |' >>"$table"
+    echo '| network, schedule | compute, s | images/s | accuracy encrypted | plain | labels agree | upload, bytes |' >>"$table"
     echo '|---|---|---|---|---|---|---|' >>"$table"
     shift
     for schedule; do
