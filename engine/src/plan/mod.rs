@@ -21,6 +21,7 @@ mod quantise;
 mod report;
 mod schedule;
 mod search;
+mod structures;
 mod tolerance;
 mod work;
 mod worst;
