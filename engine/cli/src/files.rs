@@ -10,6 +10,7 @@ use cryptodl_core::wire::{Binding, CiphertextLayout, CiphertextsReader, read_cli
 use tempfile::{NamedTempFile, TempPath};
 use zeroize::Zeroizing;
 
+use crate::signals;
 use crate::terminal::printable;
 
 /// Bytes that are collected before they are written.
@@ -109,7 +110,10 @@ impl Output {
         let sink = match fs::metadata(&path) {
             Ok(found) if found.is_dir() => Err(io::Error::from(io::ErrorKind::IsADirectory)),
             Ok(found) if !found.is_file() => File::options().write(true).open(&path).map(Sink::Direct),
-            _ => temporary_beside(&path, access).map(Sink::Temporary),
+            _ => temporary_beside(&path, access).map(|file| {
+                signals::delete_at_end(file.path());
+                Sink::Temporary(file)
+            }),
         };
         Ok(Output { sink: sink.context(failed)?, path })
     }
@@ -137,6 +141,7 @@ impl Output {
 
 /// Gives all files their names, or none: where one cannot have it, what was there before is put back.
 pub fn publish_all(outputs: Vec<Output>) -> Result<()> {
+    let _signals_wait = signals::hold();
     let mut replaced: Vec<Replaced> = Vec::new();
     let last = outputs.len().saturating_sub(1);
     for (i, output) in outputs.into_iter().enumerate() {

@@ -18,6 +18,7 @@ mod report;
 mod results;
 mod samples;
 mod server;
+mod signals;
 mod terminal;
 
 use std::process::ExitCode;
@@ -64,6 +65,7 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> Result<()> {
+    signals::watch().context("cannot watch for signals")?;
     if let Some(threads) = cli.threads {
         rayon::ThreadPoolBuilder::new().num_threads(threads.into()).build_global().context("--threads")?;
     }

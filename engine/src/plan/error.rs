@@ -73,7 +73,7 @@ pub enum PlanError {
         tolerance: String,
         /// What the nearest attempt lacked.
         nearest: String,
-        /// The least tolerance at which it fits, if there is one.
+        /// A tolerance at which it was planned, if one was found.
         fits_at: Option<String>,
         /// What to change.
         help: String,
@@ -86,7 +86,7 @@ pub enum PlanError {
     Unsettled {
         /// Model name.
         model: String,
-        /// A tolerance at which one fits.
+        /// A tolerance at which it was planned, if one was found.
         fits_at: Option<String>,
     },
     /// Parameters refused.
@@ -106,10 +106,15 @@ pub enum PlanError {
 }
 
 impl PlanError {
-    /// With the least tolerance at which the network fits.
-    pub(super) fn fitting_at(mut self, tolerance: Option<super::Tolerance>) -> Self {
-        if let PlanError::DoesNotFit { fits_at, .. } = &mut self {
-            *fits_at = tolerance.map(super::Tolerance::percent);
+    /// Whether another tolerance may help.
+    pub(super) fn depends_on_tolerance(&self) -> bool {
+        matches!(self, PlanError::DoesNotFit { .. } | PlanError::Unsettled { .. })
+    }
+
+    /// With a tolerance at which the network fits.
+    pub(super) fn fitting_at(mut self, tolerance: super::Tolerance) -> Self {
+        if let PlanError::DoesNotFit { fits_at, .. } | PlanError::Unsettled { fits_at, .. } = &mut self {
+            *fits_at = Some(tolerance.percent());
         }
         self
     }

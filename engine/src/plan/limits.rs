@@ -19,7 +19,9 @@ const MAX_MERGED_PRODUCTS: u64 = 1 << 31;
 /// Most consecutive multiplications of ciphertexts: the longest chain has so many primes, and each takes about one.
 pub const MAX_DEPTH: u64 = *super::options::LIMBS.end() as u64;
 /// Most multiply-adds that it may take to measure the gains between all places of a network.
-const MAX_PROBE_WORK: u64 = 3 << 32;
+const MAX_PROBE_WORK: u64 = 1 << 33;
+/// Most multiply-adds that it may take to bound the gains of the worst image.
+const MAX_WORST_WORK: u64 = 1 << 33;
 /// Random vectors that gains are measured with, and the fewest where a network is so large that fewer must do: it has the more
 /// values to average over.
 const PROBES: [u64; 4] = [32, 16, 8, 4];
@@ -37,8 +39,10 @@ impl Weights {
     /// Adds those of a map to come.
     ///
     /// # Errors
-    /// More than [`MAX_WEIGHTS`] in all.
+    /// More than [`MAX_WEIGHTS`] in all, or more taps than the kernels take.
     pub fn add(&mut self, layer: &str, geometry: &Geometry) -> Result<(), PlanError> {
+        let what = || format!("the number of inputs of each output of layer {layer}");
+        at_most(what, geometry.taps() as u64, MAX_TAPS as u64, "smaller kernels, smaller images or fewer channels")?;
         self.0 = self.0.saturating_add(geometry.weights());
         let what = || format!("the number of weights up to layer {layer}");
         at_most(what, self.0, MAX_WEIGHTS, "smaller kernels, smaller pools, or fewer channels")
@@ -98,6 +102,22 @@ pub fn check_calibration(calibration: &Calibration, stages: &[Stage]) -> Result<
     at_most(|| "the number of images stored in its calibration".into(), images, stored(&elements) as u64, help)?;
     let margins = calibration.margins.len() as u64;
     at_most(|| "the number of margins in its calibration".into(), margins, MEASURED as u64, help)
+}
+
+/// Checks that the gains of the worst image can be bounded, which circuit privacy needs.
+///
+/// # Errors
+/// More multiply-adds than are allowed.
+pub fn check_worst(stages: &[Stage]) -> Result<(), PlanError> {
+    // From every place of a run, what is sent goes through the rest of it.
+    let of_run = |run: &[RealMap]| -> u64 {
+        let works = run.iter().zip(1u64..);
+        works.map(|(map, starts)| map.geometry.multiply_adds().saturating_mul(starts)).fold(0, u64::saturating_add)
+    };
+    let work = stages.iter().map(|stage| of_run(&stage.run)).fold(0, u64::saturating_add);
+    let what = || "the number of multiply-adds for bounding the worst image's noise".into();
+    let help = "fewer layers between activations, fewer channels, smaller images, or no --circuit-privacy";
+    at_most(what, work.saturating_mul(super::worst::VECTORS), MAX_WORST_WORK, help)
 }
 
 /// With how many random vectors the gains from every place to every later place are measured.

@@ -100,6 +100,12 @@ impl Lowered {
         })
     }
 
+    /// Lets so many labels change instead.
+    pub fn allow(&mut self, tolerance: Tolerance) {
+        self.tolerance = tolerance;
+        self.limits = Limits::new(&self.output.margins, tolerance);
+    }
+
     /// What noise becomes in the scores for the worst image.
     pub fn worst_gains(&self) -> &WorstGains {
         self.worst_gains.get_or_init(|| WorstGains::measure(&self.stages))

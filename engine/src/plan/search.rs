@@ -12,7 +12,6 @@ use cryptodl_core::ckks::{EncryptionKind, MAX_SPECIAL_PRIMES, SecurityLevel, noi
 use cryptodl_core::ring::largest_ntt_primes;
 use rayon::prelude::*;
 
-use super::PlanError;
 use super::lowered::Lowered;
 use super::options::{INPUT_HALF_BITS, LIMBS, PRIME_BITS, PRIVATE_INPUT_HALF_BITS, PlanOptions, ScheduleKind};
 use super::quantise::WEIGHT_HALF_BITS;
@@ -21,6 +20,7 @@ use super::structures::{degrees, most_dropped, neighbours, structures, too_many}
 use super::tolerance::Limits;
 use super::work::Counted;
 use super::worst::MARGIN;
+use super::{PlanError, PrivacyGoal};
 
 /// Feasible runners-up to report.
 const RUNNERS_UP: usize = 3;
@@ -41,10 +41,21 @@ fn pricing_work(steps: usize) -> u64 {
     16 * steps as u64
 }
 
+/// Work of counting what a structure of so many steps does, for one number of limbs.
+fn counting_work(steps: usize) -> u64 {
+    256 * steps as u64
+}
+
+/// Work of making a structure of so many steps.
+fn making_work(steps: usize) -> u64 {
+    64 * steps as u64
+}
+
 /// Work of following a structure of so many steps: a state for every step, to which every noise so far contributes.
-fn walking_work(steps: usize) -> u64 {
+/// Choosing a flood takes some times as much again.
+fn walking_work(steps: usize, privacy: Option<PrivacyGoal>) -> u64 {
     let steps = steps as u64;
-    steps * (64 + steps)
+    steps * (64 + steps) * if privacy.is_some() { 4 } else { 1 }
 }
 
 /// A schedule found.
@@ -111,9 +122,33 @@ impl Candidate {
 ///
 /// # Errors
 /// Bad pins, missing calibrations, or [`PlanError::DoesNotFit`] with what would help.
-pub fn search(model: &str, network: &Lowered, options: &PlanOptions) -> Result<Outcome, Box<Refusal>> {
+pub fn search(
+    model: &str,
+    network: &Lowered,
+    options: &PlanOptions,
+    budget: &mut Budget,
+) -> Result<Outcome, Box<Refusal>> {
     options.check()?;
-    Search { model, network, options, rings: Rings::default(), left: MAX_WORK }.run()
+    let mut search = Search { model, network, options, rings: Rings::default(), left: budget.0 };
+    let outcome = search.run();
+    budget.0 = search.left;
+    outcome
+}
+
+/// What the searches for one plan may spend together.
+pub struct Budget(u64);
+
+impl Budget {
+    /// Whether nothing is left.
+    pub fn is_spent(&self) -> bool {
+        self.0 == 0
+    }
+}
+
+impl Default for Budget {
+    fn default() -> Self {
+        Budget(MAX_WORK)
+    }
 }
 
 /// A search and what it has left to spend.
@@ -138,6 +173,8 @@ impl Search<'_> {
         let mut best = self.among(&all, Effort::Best)?.best;
         loop {
             let near = neighbours(network, &best.structure, most_dropped);
+            let made: u64 = near.iter().map(|structure| making_work(structure.steps())).sum();
+            self.left = self.left.saturating_sub(made);
             match self.among(&near, Effort::Below(best.price)) {
                 Ok(next) => best = next.best,
                 Err(refusal) if refusal.nothing_fits() => match self.among(&near, Effort::RunnersUp) {
@@ -372,6 +409,7 @@ impl Search<'_> {
                 PRIME_BITS.filter(|&bits| options.prime_bits.is_none_or(|pin| pin == bits)).collect();
             for limbs in (structure.drops() + 1..=*LIMBS.end()).filter(|&limbs| pinned(options.limbs, limbs)) {
                 let counted = Counted::new(self.network, structure, limbs, special);
+                self.left = self.left.saturating_sub(counting_work(steps));
                 sizes.retain(|&prime_bits| {
                     let log_qp = prime_bits * (limbs + special) as u32;
                     let secure = |n: &usize| options.security.max_log_qp(*n) >= log_qp;
@@ -464,7 +502,7 @@ fn try_settings(
     let follow =
         |settings: &Settings| walk(network, structure, ring, settings, options.encryption, options.circuit_privacy);
     let strain = |walk: &Walk| walk.strain(&limits);
-    let per_walk = walking_work(structure.steps());
+    let per_walk = walking_work(structure.steps(), options.circuit_privacy);
     // What became of a climb, and what it took.
     let climb = |(input_half_bits, mut stride): (u32, u32)| {
         // The finest weights bound the noise from below, the coarsest bound the headroom from above.

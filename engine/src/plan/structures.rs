@@ -14,6 +14,9 @@ use super::schedule::Structure;
 const MAX_STRUCTURES: usize = 2048;
 /// Pairs of plans of neighbouring activations that are tried together.
 const MAX_PAIRS: usize = 64;
+/// Choices for one activation that are all tried; of more, the search goes from one to those that differ in two neighbouring
+/// products.
+const MAX_CHOICES: usize = 1024;
 /// Primes that a product may be divided by at once where noise is hidden.
 const PRIVATE_DROP: usize = 4;
 
@@ -47,8 +50,54 @@ fn activation_plans(degree: usize, most_dropped: usize) -> Vec<Vec<ProductPlan>>
 type Choice = (Vec<ProductPlan>, bool);
 
 fn activation_choices(degree: usize, most_dropped: usize) -> Vec<Choice> {
+    choices(activation_plans(degree, most_dropped))
+}
+
+fn choices(plans: Vec<Vec<ProductPlan>>) -> Vec<Choice> {
     let acts = |plans: &Vec<ProductPlan>| plans.last().is_some_and(|plan| plan.acts());
-    waits(activation_plans(degree, most_dropped).into_iter(), acts).collect()
+    waits(plans.into_iter(), acts).collect()
+}
+
+/// Number of [`activation_choices`].
+fn count_choices(degree: usize, most_dropped: usize) -> usize {
+    let each = product_plans(most_dropped).len();
+    // Every plan, and again those whose last product has something to wait.
+    let all = |arrangement: &Arrangement| {
+        let products = arrangement.products(degree) as u32;
+        let plans = each.saturating_pow(products);
+        plans.saturating_add(plans - each.saturating_pow(products - 1))
+    };
+    match Arrangement::of_degree(degree) {
+        [only] => all(only),
+        [_, rest @ ..] => rest.iter().map(all).fold(1, usize::saturating_add),
+        [] => 0,
+    }
+}
+
+/// What the search tries for an activation after `current`: everything where that is little, else what differs from it in up to
+/// two neighbouring products.
+fn choices_near(degree: usize, most_dropped: usize, current: &[ProductPlan]) -> Vec<Choice> {
+    if count_choices(degree, most_dropped) <= MAX_CHOICES {
+        return activation_choices(degree, most_dropped);
+    }
+    let of_one = product_plans(most_dropped);
+    let mut plans = vec![current.to_vec()];
+    // Without relinearisation or rescaling Horner's rule stays slot-wise, whatever is there now.
+    let [horner, ..] = Arrangement::of_degree(degree) else { unreachable!("every degree has an arrangement") };
+    plans.push(vec![ProductPlan::default(); horner.products(degree)]);
+    for at in 0..current.len() {
+        for &first in &of_one {
+            for &second in of_one.iter().filter(|_| at + 1 < current.len()) {
+                let mut next = current.to_vec();
+                (next[at], next[at + 1]) = (first, second);
+                plans.push(next);
+            }
+            let mut next = current.to_vec();
+            next[at] = first;
+            plans.push(next);
+        }
+    }
+    choices(plans)
 }
 
 /// Each plan at once, and again waiting where there is something to wait.
@@ -78,7 +127,7 @@ pub fn degrees(network: &Lowered) -> Vec<usize> {
 
 pub fn too_many(network: &Lowered, most_dropped: usize) -> bool {
     let factorisations = (0..network.stages.len()).map(|stage| network.count_factorisations(stage));
-    let plans = degrees(network).into_iter().map(|degree| activation_choices(degree, most_dropped).len());
+    let plans = degrees(network).into_iter().map(|degree| count_choices(degree, most_dropped));
     factorisations.chain(plans).try_fold(1usize, |product, n| product.checked_mul(n)).is_none_or(|n| n > MAX_STRUCTURES)
 }
 
@@ -142,7 +191,8 @@ pub fn neighbours(network: &Lowered, structure: &Structure, most_dropped: usize)
         }
     }
     let degrees = degrees(network);
-    let plans: Vec<_> = degrees.iter().map(|&degree| activation_choices(degree, most_dropped)).collect();
+    let near = |(&degree, current): (&usize, &Vec<ProductPlan>)| choices_near(degree, most_dropped, current);
+    let plans: Vec<_> = degrees.iter().zip(&structure.products).map(near).collect();
     for (i, first) in plans.iter().enumerate() {
         let second = plans.get(i + 1).map_or(&[][..], Vec::as_slice);
         for plan in first {
@@ -175,4 +225,21 @@ fn combinations<T: Clone>(lists: Vec<Vec<T>>) -> Vec<Vec<T>> {
         };
         prefixes.iter().flat_map(extend).collect()
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn choices_are_counted_without_listing_them() {
+        for (degree, most_dropped) in [(2, 1), (3, 1), (4, 1), (5, 1), (8, 1), (2, 4), (3, 4), (6, 4)] {
+            let listed = activation_choices(degree, most_dropped).len();
+            assert_eq!(count_choices(degree, most_dropped), listed, "degree {degree}, up to {most_dropped} primes");
+        }
+        assert!(count_choices(8, 4) > MAX_CHOICES);
+        let current = vec![ProductPlan { relinearize: true, drop: 1 }; 4];
+        let near = choices_near(8, 4, &current);
+        assert!(near.len() <= MAX_CHOICES && near.contains(&(current, false)), "{}", near.len());
+    }
 }

@@ -381,6 +381,35 @@ fn a_refusal_states_the_tolerance_at_which_the_network_fits() {
     }
 }
 
+/// Pins and tolerances at which shipped networks do not fit. What a refusal states has been planned.
+#[test]
+fn stated_tolerances_fit() {
+    let pinned = |n, prime_bits| PlanOptions { n, prime_bits, ..PlanOptions::default() };
+    let strict = |share| PlanOptions { tolerance: Some(Tolerance::new(share).unwrap()), ..PlanOptions::default() };
+    let cases = [
+        ("secureml", strict(1e-9)),
+        ("secureml", strict(0.00033)),
+        ("cryptonets", pinned(Some(4096), Some(22))),
+        ("cryptonets", PlanOptions { tolerance: strict(0.003).tolerance, ..pinned(Some(4096), Some(22)) }),
+        ("chabanne-light", pinned(Some(2048), None)),
+    ];
+    let mut stated = 0;
+    for (model, options) in cases {
+        let network = zoo::load(model).unwrap();
+        let Err(PlanError::DoesNotFit { fits_at, .. } | PlanError::Unsettled { fits_at, .. }) =
+            plan(&network, &options)
+        else {
+            continue;
+        };
+        let percent = fits_at.unwrap_or_else(|| panic!("{model} with {options:?} states nothing"));
+        let share = percent.trim_end_matches('%').parse::<f64>().unwrap() / 100.0;
+        let there = PlanOptions { tolerance: Some(Tolerance::new(share).unwrap()), ..options };
+        assert!(plan(&network, &there).is_ok(), "{model} does not fit at {percent}");
+        stated += 1;
+    }
+    assert!(stated > 2, "{stated} of the cases were refused");
+}
+
 #[test]
 fn a_schedule_that_changes_too_many_labels_is_searched_again() {
     let mut net = unsure(calibrated(squares(), 3));

@@ -18,6 +18,10 @@ use super::{Geometry, RealMap};
 
 /// Steps of the power iteration that finds a spectral norm.
 const ITERATIONS: usize = 40;
+/// Vectors of random signs that measure a Frobenius norm.
+const PROBES: usize = 64;
+/// How often each map is applied, or its transpose, to one vector for the norms of one run.
+pub const VECTORS: u64 = (2 * ITERATIONS + PROBES) as u64;
 /// The bound on the noise is this many times what the ranges and norms say: for images somewhat beyond the calibrated
 /// range, for what the power iteration leaves out, and for the deviation of a noise's norm from its mean.
 ///
@@ -96,7 +100,6 @@ impl Norms {
             x = back(y);
         }
         // The mean of |A x|^2 over vectors of random signs is the square of the Frobenius norm.
-        const PROBES: usize = 64;
         let signs = (0..inputs * PROBES).map(|_| if random.next() >> 63 == 0 { 1.0 } else { -1.0 }).collect();
         let images = run.iter().fold(signs, |x: Vec<f64>, map| map.geometry.apply(&map.weights, None, &x, PROBES));
         let frobenius = norm(&images) / libm::sqrt(PROBES as f64);

@@ -100,6 +100,31 @@ fn ciphertexts_larger_than_memory_are_refused_like_others() {
     }
 }
 
+/// Ctrl-C and the `kill` of a service manager leave nothing half-written, and the process ends as the signal says.
+#[test]
+#[cfg(unix)]
+fn signals_leave_no_temporary_file() {
+    use std::os::unix::process::ExitStatusExt;
+    use std::process::Stdio;
+
+    let client = every_file();
+    let folder = client.path();
+    enlarge(&folder.join("digits.ct"), &folder.join("large.ct"), 45_000_000_000);
+    let before = names(folder);
+    for (number, signal) in [(2, "INT"), (15, "TERM")] {
+        let mut inferring = command(folder, &format!("{} --input large.ct --out out.ct", infer()));
+        let mut process = inferring.stderr(Stdio::null()).spawn().expect("the binary starts");
+        while names(folder) == before {
+            assert!(process.try_wait().expect("a child").is_none(), "it ended before it wrote anything");
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+        let kill = Command::new("kill").args(["-s", signal, &process.id().to_string()]).status();
+        assert!(kill.expect("kill").success());
+        assert_eq!(process.wait().expect("a child").signal(), Some(number));
+        assert_eq!(names(folder), before, "after SIG{signal}");
+    }
+}
+
 /// Mebibytes of address space: twice what these commands need.
 const LIMIT: u64 = 256;
 
