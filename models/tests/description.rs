@@ -3,7 +3,7 @@
 mod common;
 
 use common::{TOML, Tensors, parse, serialize, tensors};
-use cryptodl_models::network::{DatasetId, Histogram, LayerOp, Network, Shape};
+use cryptodl_models::network::{DatasetId, Histogram, LayerOp, Network, Padding, Shape, Source};
 use cryptodl_models::zoo;
 
 #[test]
@@ -21,7 +21,12 @@ fn a_good_description_is_read_completely() {
     assert_eq!(net.layers[0].input_rms, Some(0.5));
     assert_eq!(net.layers[0].multiply_adds(), 3 * 5 * 11 * 12);
     assert_eq!(net.multiply_adds(), 3 * 5 * 11 * 12 + 4 * 3 * 4 * 12 + 3 * 16);
-    assert!(matches!(&net.layers[5].op, LayerOp::Conv2d { bias: None, stride: [1, 1], padding: [0, 0], .. }));
+    let LayerOp::Conv2d { bias: None, stride: [1, 1], padding, dilation: [1, 1], groups: 1, .. } = &net.layers[5].op
+    else {
+        panic!("{:?}", net.layers[5].op)
+    };
+    assert_eq!(*padding, Padding::default());
+    assert!(net.layers.iter().enumerate().all(|(index, layer)| layer.inputs == [Source::before(index)]));
 }
 
 #[test]
@@ -92,10 +97,9 @@ const BAD_TEXT: &[(&str, &str, &[&str])] = &[
     ("padding = [1, 2]", "padding = [60000, 60000]", &["layer `conv`: 3 x 60004 x 120007 is too large"]),
     (
         "padding = [1, 2]",
-        "dilation = [1, 2]",
-        &[
-            "unknown field `dilation`; a conv2d layer has name, kind, input_rms, output_range, out_channels, kernel, stride, padding",
-        ],
+        "dilations = [1, 2]",
+        &["unknown field `dilations`; a conv2d layer has name, kind, inputs, input_rms, output_range, out_channels, \
+             kernel, stride, padding, dilation, groups"],
     ),
     (
         "input_rms = 0.5",
@@ -293,7 +297,7 @@ fn a_calibration_file_belongs_to_its_network_and_is_checked() {
     use cryptodl_models::network::{Calibration, SourceGains};
     let toml = TOML.replace("weights =", "calibration = \"tiny.calibration.safetensors\"\nweights =");
     let weights = serialize(&tensors());
-    let fingerprint = parse(TOML, &tensors()).unwrap().fingerprint;
+    let network = parse(TOML, &tensors()).unwrap();
     let gains = SourceGains { margin: vec![1.0, 2.0], score: vec![0.5, 0.0] };
     let calibration = Calibration {
         images: ndarray::Array2::from_elem((3, 144), 7),
@@ -305,26 +309,29 @@ fn a_calibration_file_belongs_to_its_network_and_is_checked() {
         growth: ndarray::arr2(&[[1.0, 2.0], [0.0, 1.0]]),
     };
     let read = |bytes: &[u8]| Network::parse("tiny.toml", &toml, &weights, Some(bytes));
-    let bytes = calibration.to_bytes(&fingerprint);
+    let bytes = calibration.to_bytes(&network);
     let net = read(&bytes).unwrap();
     assert_eq!(net.calibration.as_ref(), Some(&calibration));
-    assert_eq!(bytes, calibration.to_bytes(&fingerprint), "equal calibrations give equal bytes");
+    assert_eq!(bytes, calibration.to_bytes(&network), "equal calibrations give equal bytes");
     assert_ne!(
         net.digest,
-        read(&Calibration { margins: vec![0.5, 1.75], ..calibration.clone() }.to_bytes(&fingerprint)).unwrap().digest
+        read(&Calibration { margins: vec![0.5, 1.75], ..calibration.clone() }.to_bytes(&network)).unwrap().digest
     );
     let refused = |bytes: &[u8], what: &str| {
         let error = read(bytes).expect_err(what).to_string();
         assert!(error.contains(what) && error.contains("cryptodl calibrate"), "{error}");
     };
-    refused(&calibration.to_bytes(&[1; 32]), "measured on other weights or layers");
-    refused(&Calibration { margins: vec![1.5, 0.5], ..calibration.clone() }.to_bytes(&fingerprint), "ascending");
     refused(
-        &Calibration { growth: calibration.growth.mapv(|v| v - 1.0), ..calibration.clone() }.to_bytes(&fingerprint),
+        &calibration.to_bytes(&Network { fingerprint: [1; 32], ..network.clone() }),
+        "measured on other weights or layers",
+    );
+    refused(&Calibration { margins: vec![1.5, 0.5], ..calibration.clone() }.to_bytes(&network), "ascending");
+    refused(
+        &Calibration { growth: calibration.growth.mapv(|v| v - 1.0), ..calibration.clone() }.to_bytes(&network),
         "negative",
     );
     refused(
-        &Calibration { scores: calibration.scores.mapv(|_| f32::NAN), ..calibration.clone() }.to_bytes(&fingerprint),
+        &Calibration { scores: calibration.scores.mapv(|_| f32::NAN), ..calibration.clone() }.to_bytes(&network),
         "NaN",
     );
     (0..bytes.len()).step_by(7).for_each(|end| drop(read(&bytes[..end]).expect_err("cut short")));

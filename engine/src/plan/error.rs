@@ -29,6 +29,14 @@ pub enum PlanError {
         /// The missing entry.
         field: &'static str,
     },
+    /// What this version cannot plan.
+    #[error("layer {layer} has {what}, which this version cannot plan yet")]
+    Unsupported {
+        /// Layer name.
+        layer: String,
+        /// What it has.
+        what: &'static str,
+    },
     /// The per-image calibration is of another network, or of another version of the planner.
     #[error(
         "the calibration file does not fit the network as this version folds it (at {place}): measure it again with `cryptodl calibrate`"

@@ -2,7 +2,7 @@
 //!
 //! Batch-norm goes into the linear map before it, pooling into the convolution before it; flatten, dropout and identity vanish.
 
-use cryptodl_models::network::{Histogram, Layer, LayerOp, Network, Shape};
+use cryptodl_models::network::{Histogram, Layer, LayerOp, Network, Shape, Source};
 
 use super::limits::{Merging, Weights};
 use super::{Geometry, PlanError, RealMap};
@@ -38,13 +38,20 @@ pub fn fold(network: &Network) -> Result<Vec<FoldedStage>, PlanError> {
     let mut run: Vec<RealMap> = Vec::new();
     let mut weights = Weights::default();
     let mut merging = Merging::default();
-    for layer in &network.layers {
+    for (index, layer) in network.layers.iter().enumerate() {
+        let unsupported = |what| PlanError::Unsupported { layer: layer.name.clone(), what };
+        if layer.inputs != [Source::before(index)] {
+            return Err(unsupported("operands other than the layer before"));
+        }
         match &layer.op {
             LayerOp::Flatten | LayerOp::Identity | LayerOp::Dropout => {}
             LayerOp::Polynomial { coefficients, inputs } => {
                 if run.is_empty() {
                     run.push(per_channel(layer, &[1.0], &[0.0], &mut weights)?);
                 }
+                let [coefficients] = &coefficients[..] else {
+                    return Err(unsupported("coefficients per channel"));
+                };
                 let inputs = inputs.as_ref().ok_or_else(|| PlanError::MissingCalibration {
                     layer: layer.name.clone(),
                     field: "range and histogram of its input",
@@ -79,14 +86,23 @@ pub fn fold(network: &Network) -> Result<Vec<FoldedStage>, PlanError> {
             LayerOp::SumPool2d { kernel, stride } => {
                 push_pool(&mut run, pool(layer, *kernel, *stride, 1.0, &mut weights)?, &mut merging);
             }
-            LayerOp::Conv2d { weight, bias, stride, padding } => {
+            LayerOp::GlobalAvgPool2d => {
+                let [_, height, width] = planes(&layer.input_shape);
+                let weight = 1.0 / (height * width) as f64;
+                push_pool(&mut run, pool(layer, [height, width], [1, 1], weight, &mut weights)?, &mut merging);
+            }
+            LayerOp::Add | LayerOp::Concat => return Err(unsupported("several operands")),
+            LayerOp::Conv2d { weight, bias, stride, padding, dilation, groups } => {
+                if !padding.is_even() || *dilation != [1; 2] || *groups != 1 {
+                    return Err(unsupported("groups, dilation or uneven padding"));
+                }
                 let (channels, _, rows, columns) = weight.dim();
                 let geometry = Geometry {
                     input: planes(&layer.input_shape),
                     channels,
                     kernel: [rows, columns],
                     stride: *stride,
-                    padding: *padding,
+                    padding: padding.before,
                     groups: 1,
                 };
                 weights.add(&layer.name, &geometry)?;

@@ -1,7 +1,7 @@
 //! Small random networks with real calibrations, for tests.
 
 use cryptodl_models::measure::measure;
-use cryptodl_models::network::{InputSpec, Layer, LayerOp, Network, Shape};
+use cryptodl_models::network::{InputSpec, Layer, LayerOp, Network, Padding, Shape, Source};
 use ndarray::{Array1, Array2, Array4, ArrayView2};
 
 use super::SplitMix;
@@ -30,7 +30,9 @@ pub fn conv(generator: &mut SplitMix, [out, input, k]: [usize; 3], stride: usize
         weight: Array4::from_shape_simple_fn((out, input, k, k), || random(generator) * bound),
         bias: Some(Array1::from_shape_simple_fn(out, || random(generator) * 0.5)),
         stride: [stride; 2],
-        padding: [padding; 2],
+        padding: Padding::even([padding; 2]),
+        dilation: [1; 2],
+        groups: 1,
     }
 }
 
@@ -52,7 +54,7 @@ pub fn pool(k: usize) -> LayerOp {
 }
 
 pub fn polynomial(coefficients: &[f64]) -> LayerOp {
-    LayerOp::Polynomial { coefficients: coefficients.to_vec(), inputs: None }
+    LayerOp::Polynomial { coefficients: vec![coefficients.to_vec()], inputs: None }
 }
 
 /// A network of `ops`, calibrated on random images in [0, 1].
@@ -63,7 +65,8 @@ pub fn network(input: [usize; 3], ops: Vec<LayerOp>) -> Network {
     for (i, op) in ops.into_iter().enumerate() {
         let output_shape = output_shape(&op, shape);
         let name = format!("{}{i}", op.kind());
-        layers.push(Layer { name, op, input_rms: None, output_range: None, input_shape: shape, output_shape });
+        let inputs = vec![Source::before(i)];
+        layers.push(Layer { name, op, inputs, input_rms: None, output_range: None, input_shape: shape, output_shape });
         shape = output_shape;
     }
     let mut network = Network {
@@ -95,7 +98,7 @@ fn output_shape(op: &LayerOp, shape: Shape) -> Shape {
     };
     match op {
         LayerOp::Conv2d { weight, stride, padding, .. } => {
-            windows(weight.dim().0, [weight.dim().2, weight.dim().3], *stride, *padding)
+            windows(weight.dim().0, [weight.dim().2, weight.dim().3], *stride, padding.before)
         }
         LayerOp::AvgPool2d { kernel, stride } | LayerOp::SumPool2d { kernel, stride } => {
             let Shape::Image { channels, .. } = shape else { panic!("{shape} is no image") };

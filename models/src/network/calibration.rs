@@ -1,8 +1,14 @@
 //! Per-image calibration: what the planner's predictions rest on beyond ranges and histograms.
 //!
-//! It lies in a safetensors file of its own beside the weights, named by `calibration` in the description. Everything in it is
-//! keyed by *place*: a point between two linear maps or activations of the network as the planner folds it, named after the
-//! layers that end there.
+//! It lies in a safetensors file of its own beside the weights, named by `calibration` in the description.
+//! Everything in [`Calibration`] is keyed by *place*: a point between two linear maps or activations of
+//! the network as the planner folds it, named after the layers that end there.
+//!
+//! The same file holds the histograms of single channels before activations with coefficients per
+//! channel ([`Inputs::channels`](super::Inputs::channels)), which are too long for the description.
+//! For the layer `NAME` they are two tensors: `histograms/NAME/ranges`, F64 `[channels, 2]`, the
+//! lower end of the first and the upper end of the last bin, and `histograms/NAME/counts`, U64
+//! `[channels, 64]`, the values in each bin.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -12,9 +18,14 @@ use safetensors::{Dtype, SafeTensors};
 use serde::{Deserialize, Serialize};
 
 use super::error::Problem;
+use super::fields::checked_histogram;
+use super::{Histogram, LayerOp, Network};
 
 /// Largest calibration file that is read, in bytes.
 pub const MAX_CALIBRATION_BYTES: u64 = 1 << 27;
+
+/// Bins of the histogram of one channel before an activation with coefficients per channel.
+pub const CHANNEL_BINS: usize = 64;
 
 /// What `cryptodl calibrate` measured, image by image, on the network as the planner folds it.
 #[derive(Debug, Clone, PartialEq)]
@@ -54,17 +65,21 @@ struct Header {
     network: String,
     places: Vec<String>,
     sources: Vec<String>,
+    /// Layers whose channels have histograms, in the order of the network.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    histograms: Vec<String>,
 }
 
 const FORMAT: u32 = 1;
 const HEADER: &str = "cryptodl-calibration";
 
 impl Calibration {
-    /// Reads a calibration of the network with this [`fingerprint`](super::Network::fingerprint).
+    /// Reads a calibration of `network`, whose activations get the histograms of their channels.
     ///
     /// # Errors
-    /// A file that is not one, that belongs to another network, or whose tensors do not fit each other.
-    pub(super) fn parse(bytes: &[u8], fingerprint: &[u8; 32]) -> Result<Self, Problem> {
+    /// A file that is not one, that belongs to another network, or whose tensors do not fit each
+    /// other or the network.
+    pub(super) fn parse(bytes: &[u8], network: &mut Network) -> Result<Self, Problem> {
         let invalid = |message: String| Problem::Calibration { message };
         let broken = |error: safetensors::SafeTensorError| invalid(error.to_string());
         let (_, metadata) = SafeTensors::read_metadata(bytes).map_err(broken)?;
@@ -74,7 +89,7 @@ impl Calibration {
         if header.format != FORMAT {
             return Err(invalid(format!("format {} is not supported; this version reads {FORMAT}", header.format)));
         }
-        if header.network != hex(fingerprint) {
+        if header.network != hex(&network.fingerprint) {
             return Err(invalid("it was measured on other weights or layers".into()));
         }
         let file = SafeTensors::deserialize(bytes).map_err(broken)?;
@@ -101,6 +116,7 @@ impl Calibration {
             let [channels] = shape(&file, &name)?;
             Ok((place.clone(), floats(&file, &name, &[channels])?.into()))
         };
+        read_histograms(&file, &header.histograms, network)?;
         Ok(Calibration {
             images: array(images, [count, pixels]),
             scores: array(scores, [count, classes]),
@@ -112,14 +128,18 @@ impl Calibration {
         })
     }
 
-    /// The file for the network with this [`fingerprint`](super::Network::fingerprint). Equal calibrations give equal bytes.
+    /// The calibration file of `network`: this, and the histograms of single channels that the
+    /// network's activations have. Equal calibrations of equal networks give equal bytes.
     ///
     /// # Panics
     /// If the parts do not fit each other.
-    pub fn to_bytes(&self, fingerprint: &[u8; 32]) -> Vec<u8> {
+    pub fn to_bytes(&self, network: &Network) -> Vec<u8> {
+        let histograms: Vec<(&str, &[Histogram])> =
+            network.layers.iter().filter_map(|layer| Some((layer.name.as_str(), channels(&layer.op)?))).collect();
         let header = Header {
             format: FORMAT,
-            network: hex(fingerprint),
+            network: hex(&network.fingerprint),
+            histograms: histograms.iter().map(|(name, _)| (*name).to_owned()).collect(),
             places: self.places.clone(),
             sources: self.gains.keys().cloned().collect(),
         };
@@ -141,11 +161,81 @@ impl Calibration {
         }
         let pixels = self.images.iter().copied().collect();
         tensors.push(("images".into(), Dtype::U8, self.images.shape().to_vec(), pixels));
+        for (name, channels) in histograms {
+            let ranges = channels.iter().flat_map(|channel| [channel.low, channel.high]);
+            let ranges = ranges.flat_map(f64::to_le_bytes).collect();
+            tensors.push((ranges_of(name), Dtype::F64, vec![channels.len(), 2], ranges));
+            let counts = channels.iter().flat_map(|channel| &channel.counts);
+            let counts = counts.flat_map(|count| count.to_le_bytes()).collect();
+            tensors.push((counts_of(name), Dtype::U64, vec![channels.len(), CHANNEL_BINS], counts));
+        }
         let views = tensors.iter().map(|(name, dtype, shape, bytes)| {
             (name, TensorView::new(*dtype, shape.clone(), bytes).expect("shapes fit the values"))
         });
         safetensors::serialize(views, Some(HashMap::from([(HEADER.into(), text)]))).expect("valid tensors")
     }
+}
+
+/// Histograms of the channels before an activation, if there are any.
+fn channels(op: &LayerOp) -> Option<&[Histogram]> {
+    match op {
+        LayerOp::Polynomial { inputs: Some(inputs), .. } => {
+            Some(inputs.channels.as_slice()).filter(|channels| !channels.is_empty())
+        }
+        _ => None,
+    }
+}
+
+/// Gives the activations of `network` the histograms of their channels; `named` are those that have some.
+fn read_histograms(file: &SafeTensors<'_>, named: &[String], network: &mut Network) -> Result<(), Problem> {
+    let mut named = named.iter().peekable();
+    for layer in &mut network.layers {
+        if named.peek() != Some(&&layer.name) {
+            continue;
+        }
+        named.next();
+        let (coefficients, inputs) = match &mut layer.op {
+            LayerOp::Polynomial { coefficients, inputs: Some(inputs) } if coefficients.len() > 1 => {
+                (coefficients, inputs)
+            }
+            _ => {
+                let message = format!(
+                    "it has histograms of the channels before layer `{}`, which has no coefficients per channel or \
+                     states no histogram of its own",
+                    layer.name
+                );
+                return Err(Problem::Calibration { message });
+            }
+        };
+        let shape = |columns: usize| [coefficients.len(), columns];
+        let ranges = tensor(file, &ranges_of(&layer.name), Dtype::F64, &shape(2))?;
+        let counts = tensor(file, &counts_of(&layer.name), Dtype::U64, &shape(CHANNEL_BINS))?;
+        let number = |bytes: &[u8; 8]| f64::from_le_bytes(*bytes);
+        for (ends, counts) in ranges.as_chunks().0.chunks_exact(2).zip(counts.chunks_exact(8 * CHANNEL_BINS)) {
+            let counts = counts.as_chunks().0.iter().map(|&bytes| u64::from_le_bytes(bytes)).collect();
+            let channel = Histogram { low: number(&ends[0]), high: number(&ends[1]), counts };
+            checked_histogram("histogram of a channel", &channel).map_err(|problem| {
+                let message = format!("channel {} before layer `{}`: {problem}", inputs.channels.len(), layer.name);
+                Problem::Calibration { message }
+            })?;
+            inputs.channels.push(channel);
+        }
+    }
+    match named.next() {
+        None => Ok(()),
+        Some(name) => {
+            let message = format!("it has histograms before `{name}`, which is no layer or not in the network's order");
+            Err(Problem::Calibration { message })
+        }
+    }
+}
+
+fn ranges_of(layer: &str) -> String {
+    format!("histograms/{layer}/ranges")
+}
+
+fn counts_of(layer: &str) -> String {
+    format!("histograms/{layer}/counts")
 }
 
 fn hex(bytes: &[u8; 32]) -> String {

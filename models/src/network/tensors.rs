@@ -1,11 +1,13 @@
-//! Checked access to the tensors of a safetensors file.
+//! Tensors of a safetensors file: read by name and shape, and written.
 
 use std::collections::BTreeSet;
 
-use ndarray::{Array, Array1, Array2, Array4, Dimension};
+use ndarray::{Array, Array1, Array2, Array4, ArrayBase, Data, Dimension};
+use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 
 use super::error::Problem;
+use super::{Layer, LayerOp};
 
 /// The weight file; remembers which tensors were taken.
 pub(super) struct Tensors<'a> {
@@ -25,7 +27,20 @@ impl<'a> Tensors<'a> {
     }
 
     pub(super) fn optional_vector(&mut self, name: String, len: usize) -> Result<Option<Array1<f32>>, Problem> {
-        if self.unused.contains(&name) { self.vector(name, len).map(Some) } else { Ok(None) }
+        if self.holds(&name) { self.vector(name, len).map(Some) } else { Ok(None) }
+    }
+
+    pub(super) fn holds(&self, name: &str) -> bool {
+        self.unused.contains(name)
+    }
+
+    /// As many rows, of up to `most` numbers each.
+    pub(super) fn rows(&mut self, name: String, rows: usize, most: usize) -> Result<Array2<f32>, Problem> {
+        let columns = match self.file.tensor(&name).map(|view| view.shape().to_vec()).as_deref() {
+            Ok(&[_, columns]) => columns.min(most),
+            _ => most,
+        };
+        self.array(name, [rows, columns])
     }
 
     pub(super) fn matrix(&mut self, name: String, shape: [usize; 2]) -> Result<Array2<f32>, Problem> {
@@ -36,7 +51,7 @@ impl<'a> Tensors<'a> {
         self.array(name, shape)
     }
 
-    /// The tensor `name` as finite f32 values of exactly this shape; nothing is allocated before the shape is checked.
+    /// The tensor `name` as f32 values of exactly this shape; nothing is allocated before the shape is checked.
     fn array<D: Dimension, const K: usize>(&mut self, name: String, shape: [usize; K]) -> Result<Array<f32, D>, Problem>
     where
         [usize; K]: ndarray::IntoDimension<Dim = D>,
@@ -53,9 +68,6 @@ impl<'a> Tensors<'a> {
             return Err(Problem::TensorShape { tensor: name, expected: shape.to_vec(), actual: view.shape().to_vec() });
         }
         let values: Vec<f32> = view.data().as_chunks::<4>().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect();
-        if let Some(index) = values.iter().position(|value| !value.is_finite()) {
-            return Err(Problem::TensorValue { tensor: name, index, value: values[index], expected: "finite numbers" });
-        }
         self.unused.remove(&name);
         Ok(Array::from_shape_vec(shape, values).expect("the file's shape was compared with the wanted one"))
     }
@@ -68,4 +80,46 @@ impl<'a> Tensors<'a> {
         let names: Vec<String> = self.unused.into_iter().collect();
         Err(Problem::UnusedTensors { names: names.join(", ") })
     }
+}
+
+/// The weight file of some layers. Equal layers give equal bytes.
+pub(super) fn weight_file(layers: &[Layer]) -> Vec<u8> {
+    let mut tensors: Vec<(String, Vec<usize>, Vec<u8>)> = Vec::new();
+    for layer in layers {
+        let mut add = |part: &str, tensor: (Vec<usize>, Vec<u8>)| {
+            tensors.push((format!("{}.{part}", layer.name), tensor.0, tensor.1));
+        };
+        let bias = match &layer.op {
+            LayerOp::Conv2d { weight, bias, .. } => {
+                add("weight", contents(weight));
+                bias.as_ref()
+            }
+            LayerOp::Dense { weight, bias } => {
+                add("weight", contents(weight));
+                bias.as_ref()
+            }
+            LayerOp::BatchNorm { gamma, beta, mean, var, .. } => {
+                add("weight", contents(gamma));
+                add("running_mean", contents(mean));
+                add("running_var", contents(var));
+                Some(beta)
+            }
+            LayerOp::Polynomial { coefficients, .. } if coefficients.len() > 1 => {
+                let values = coefficients.iter().flatten().flat_map(|&c| (c as f32).to_le_bytes()).collect();
+                add("coefficients", (vec![coefficients.len(), coefficients[0].len()], values));
+                None
+            }
+            _ => None,
+        };
+        bias.into_iter().for_each(|bias| add("bias", contents(bias)));
+    }
+    let views = tensors.iter().map(|(name, shape, bytes)| {
+        (name, TensorView::new(Dtype::F32, shape.clone(), bytes).expect("shapes fit the values"))
+    });
+    safetensors::serialize(views, None).expect("valid tensors")
+}
+
+/// Shape and values in row-major order.
+fn contents<S: Data<Elem = f32>, D: Dimension>(values: &ArrayBase<S, D>) -> (Vec<usize>, Vec<u8>) {
+    (values.shape().to_vec(), values.iter().flat_map(|value| value.to_le_bytes()).collect())
 }

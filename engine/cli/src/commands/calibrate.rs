@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use cryptodl_engine::plan;
-use cryptodl_models::measure::measure;
+use cryptodl_models::measure::{measure, measure_channels};
 use cryptodl_models::{Network, zoo};
 use serde::Serialize;
 
@@ -70,6 +70,8 @@ impl Calibrate {
         samples.spread(self.images);
         if self.keep_ranges {
             complete(&network)?;
+            // They lie in the file that is written.
+            measure_channels(&mut network, samples.values.view());
         } else {
             measure(&mut network, samples.values.view());
         }
@@ -83,7 +85,7 @@ impl Calibrate {
         let contents = [
             (format!("{stem}.toml"), description.into_bytes()),
             (network.weights.clone(), zoo::weights(&self.model, &network)?),
-            (name, calibration.to_bytes(&network.fingerprint)),
+            (name, calibration.to_bytes(&network)),
         ];
         let paths: Vec<PathBuf> = contents.iter().map(|(name, _)| self.out.join(name)).collect();
         let write = |(path, (_, bytes)): (&PathBuf, &(String, Vec<u8>))| -> Result<Output> {
