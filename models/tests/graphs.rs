@@ -445,6 +445,23 @@ fn a_description_of_a_graph_is_read_completely() {
     assert_eq!(contents(&parse(&same, &tensors()).unwrap()), contents(&net));
 }
 
+/// The example of docs/networks.md is a network.
+#[test]
+fn the_documented_example_is_read() {
+    let document = include_str!("../../docs/networks.md");
+    let text = document.split("```toml\n").nth(1).unwrap().split("```").next().unwrap();
+    let tensors = common::random_tensors([
+        ("conv1.weight", [8, 1, 3, 3].as_slice()),
+        ("conv1.bias", &[8]),
+        ("act1.coefficients", &[8, 3]),
+        ("conv2.weight", &[8, 1, 3, 3]),
+        ("fc.weight", &[10, 8]),
+    ]);
+    let net = parse(text, &tensors).unwrap();
+    assert_eq!((net.classes(), net.layers[0].output_shape.len()), (10, 8 * 14 * 14));
+    assert_layers_agree(&net, &images(&net, 2, 4));
+}
+
 /// Whatever changes what the network computes changes its fingerprint, and nothing else does.
 #[test]
 fn the_fingerprint_covers_the_graph() {

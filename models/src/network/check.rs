@@ -159,7 +159,7 @@ impl Builder {
             };
             (name.to_owned(), shapes[index])
         };
-        Problem::OperandShapes { kind, rule, first: named(0), other: named(other) }
+        Problem::OperandShapes { kind, rule, operands: Box::new([named(0), named(other)]) }
     }
 
     /// The network of all layers, if it ends in scores, every layer is used, and no more values
@@ -304,7 +304,7 @@ impl Windows {
         let (channels, size) = image("conv2d", input)?;
         let [height, width] = self.positions(input, size)?;
         let output = bounded(Shape::Image { channels: out_channels, height, width })?;
-        if channels % groups != 0 || out_channels % groups != 0 {
+        if !channels.is_multiple_of(groups) || !out_channels.is_multiple_of(groups) {
             return Err(Problem::Groups { groups, in_channels: channels, out_channels });
         }
         let seen = channels / groups;

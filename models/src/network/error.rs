@@ -156,17 +156,15 @@ pub enum Problem {
     /// Operands that cannot be joined.
     #[error(
         "the operands of a layer of kind {kind} must be {rule}, but `{}` is {} and `{}` is {}",
-        first.0, first.1, other.0, other.1
+        operands[0].0, operands[0].1, operands[1].0, operands[1].1
     )]
     OperandShapes {
         /// Kind of the layer.
         kind: &'static str,
         /// What the operands must be.
         rule: &'static str,
-        /// Name and shape of the first operand.
-        first: (String, Shape),
-        /// Name and shape of one that does not fit it.
-        other: (String, Shape),
+        /// Names and shapes of the first operand and of one that does not fit it.
+        operands: Box<[(String, Shape); 2]>,
     },
     /// A layer whose output nobody reads.
     #[error(
