@@ -1,6 +1,6 @@
 //! Networks, data sets and plaintext inference.
 //!
-//! - [`network`]: the validated description of a trained network (TOML beside safetensors weights);
+//! - [`network`]: a trained network as a checked graph, from files or in memory;
 //! - [`zoo`]: the networks that ship inside the program;
 //! - [`measure`]: what a description states of its layers' values, measured on images;
 //! - [`plain`]: inference in the clear, in f32, the yardstick of every encrypted run;

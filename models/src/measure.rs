@@ -67,9 +67,9 @@ impl Seen {
     }
 }
 
-/// Measures on `images` what a description states of single layers, and of the scores: root mean squares, ranges, histograms,
-/// margins. Where an activation has coefficients per channel, every channel gets a histogram of its own. What the network stated
-/// before is replaced.
+/// Measures on `images` what a description states of single layers, and of the scores: root mean
+/// squares, ranges, histograms, margins. Where an activation has coefficients per channel, every
+/// channel gets a histogram of its own. What the network stated before is replaced.
 ///
 /// The margins of images that a network was trained on are larger than those of others, which makes predictions too good: give it
 /// images that it has not seen, or has seen only deformed.
@@ -94,8 +94,8 @@ pub fn measure(net: &mut Network, images: ArrayView4<'_, f32>) {
     net.output = Some(OutputCalibration { range: scores, margins: histogram });
 }
 
-/// Measures on `images` only the histograms of single channels, where an activation has coefficients per
-/// channel and states the range and histogram of its input. Nothing else changes.
+/// Measures on `images` only the histograms of single channels, where an activation has
+/// coefficients per channel and states the range and histogram of its input. Nothing else changes.
 ///
 /// # Panics
 /// As [`measure`].
@@ -114,7 +114,8 @@ pub fn measure_channels(net: &mut Network, images: ArrayView4<'_, f32>) {
     }
 }
 
-/// A first pass over the images: what is known of the image and of every layer's output, and the margins.
+/// A first pass over the images: what is known of the image and of every layer's output, and the
+/// margins.
 fn see(net: &Network, images: ArrayView4<'_, f32>) -> (Vec<Seen>, Vec<f64>) {
     assert!(images.len_of(Axis(0)) > 0, "images to measure on");
     let mut channels = vec![0; net.layers.len() + 1];

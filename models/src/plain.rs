@@ -1,7 +1,7 @@
 //! Inference in the clear, in f32: what every encrypted run is compared with.
 //!
-//! Values are released after their last reader, so that memory follows from what a network keeps at once
-//! ([`MAX_HELD_VALUES`](crate::network::MAX_HELD_VALUES)), not from its depth.
+//! Values are released after their last reader, so that memory follows from what a network keeps at
+//! once ([`MAX_HELD_VALUES`](crate::network::MAX_HELD_VALUES)), not from its depth.
 
 use std::borrow::Cow;
 
@@ -45,8 +45,8 @@ fn forward(net: &Network, images: ArrayView4<'_, f32>) -> Values {
     follow(net, images, &mut |_| {})
 }
 
-/// Shows `visitor` the values of some images at the input and then after every layer, in the order of
-/// the layers, `[image][value]`; the last are the scores.
+/// Shows `visitor` the values of some images at the input and then after every layer, in the order
+/// of the layers, `[image][value]`; the last are the scores.
 pub fn visit(net: &Network, images: ArrayView4<'_, f32>, visitor: &mut dyn FnMut(&Array2<f32>)) {
     follow(net, images, visitor);
 }
@@ -83,7 +83,8 @@ fn apply(layer: &Layer, operands: Vec<Cow<'_, Values>>) -> Values {
             operands.fold(first, |sum, operand| sum + &*operand)
         }
         LayerOp::Concat => {
-            // A row holds channel after channel, so channels behind each other are rows behind each other.
+            // A row holds channel after channel, so channels behind each other are rows behind each
+            // other.
             let mut joined = Array2::zeros((operands[0].nrows(), layer.output_shape.len()));
             let mut start = 0;
             for operand in &operands {
@@ -198,7 +199,8 @@ fn product(a: ArrayView2<'_, f32>, b: ArrayView2<'_, f32>, sum: &mut ArrayViewMu
     general_mat_mul(1.0, &a, &b, 1.0, sum);
 }
 
-/// Fills row (channel, i, j) of `gathered` with what tap (i, j) sees at every output position; padding is zero.
+/// Fills row (channel, i, j) of `gathered` with what tap (i, j) sees at every output position;
+/// padding is zero.
 fn gather(
     image: ArrayView3<'_, f32>,
     kernel: [usize; 2],

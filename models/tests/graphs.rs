@@ -1,4 +1,5 @@
-//! Networks that are graphs: random ones against loops that follow the definitions, as files and back, and what is refused.
+//! Networks that are graphs: random ones against loops that follow the definitions, as files and
+//! back, and what is refused.
 
 mod common;
 
@@ -594,11 +595,12 @@ fn bad_coefficients_of_channels_are_refused() {
         let error = parse(GRAPH, &tensors).expect_err(fragment).to_string();
         assert!(error.contains("layer `act`") && error.contains(fragment), "{error:?} lacks {fragment:?}");
     };
-    refused(&[3, 3], |_| (), "tensor `act.coefficients` has shape [3, 3]; this layer needs [4, 3]");
-    refused(&[12], |_| (), "tensor `act.coefficients` has shape [12]; this layer needs [4, 64]");
-    refused(&[4, 65], |_| (), "tensor `act.coefficients` has shape [4, 65]; this layer needs [4, 64]");
-    refused(&[4, 1], |_| (), "the coefficients of channel 0 are");
-    refused(&[4, 0], |_| (), "the coefficients of channel 0 are []");
+    for shape in [&[3, 3][..], &[12], &[4, 65], &[4, 1], &[4, 0]] {
+        let fragment = format!(
+            "tensor `act.coefficients` has shape {shape:?}; this layer needs 4 rows, one per channel, of 2 to 64 numbers"
+        );
+        refused(shape, |_| (), &fragment);
+    }
     refused(&[4, 3], |values| values[7] = f32::NAN, "the coefficients of channel 2 are");
     let last = |values: &mut [f32]| values.iter_mut().skip(2).step_by(3).for_each(|c| *c = 0.0);
     refused(&[4, 3], last, "the coefficients of degree 2 are zero in every channel; leave them out");

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use toml::Table;
 
 use super::calibration::Calibration;
-use super::check::{Builder, JOINS, MAX_COEFFICIENTS, Windows, dense, operand_count};
+use super::check::{Builder, JOINS, Windows, dense, operand_count};
 use super::description::{Description, RawHistogram};
 use super::fields::Fields;
 use super::fingerprint::digest;
@@ -167,9 +167,10 @@ fn polynomial(fields: &mut Fields, name: &str, input: Shape, tensors: &mut Tenso
                     they are the tensor NAME.coefficients of the weight file";
     let coefficients = match fields.optional("coefficients", expected)? {
         Some(row) => vec![row],
-        // One row is for all channels and belongs into the description, also where there is one channel.
+        // One row is for all channels and belongs into the description, also where there is one
+        // channel.
         None if channels > 1 && tensors.holds(&tensor) => {
-            let rows = tensors.rows(tensor, channels, MAX_COEFFICIENTS)?;
+            let rows = tensors.coefficients(tensor, channels)?;
             rows.rows().into_iter().map(|row| row.iter().map(|&c| c.into()).collect()).collect()
         }
         None => return Err(Problem::MissingField { field: "coefficients", expected }),

@@ -1,8 +1,8 @@
 //! Per-image calibration: what the planner's predictions rest on beyond ranges and histograms.
 //!
-//! It lies in a safetensors file of its own beside the weights, named by `calibration` in the description.
-//! Everything in [`Calibration`] is keyed by *place*: a point between two linear maps or activations of
-//! the network as the planner folds it, named after the layers that end there.
+//! It lies in a safetensors file of its own beside the weights, named by `calibration` in the
+//! description. Everything in [`Calibration`] is keyed by *place*: a point between two linear maps
+//! or activations of the network as the planner folds it, named after the layers that end there.
 //!
 //! The same file holds the histograms of single channels before activations with coefficients per
 //! channel ([`Inputs::channels`](super::Inputs::channels)), which are too long for the description.
@@ -186,7 +186,8 @@ fn channels(op: &LayerOp) -> Option<&[Histogram]> {
     }
 }
 
-/// Gives the activations of `network` the histograms of their channels; `named` are those that have some.
+/// Gives the activations of `network` the histograms of their channels; `named` are those that have
+/// some.
 fn read_histograms(file: &SafeTensors<'_>, named: &[String], network: &mut Network) -> Result<(), Problem> {
     let mut named = named.iter().peekable();
     for layer in &mut network.layers {

@@ -1,4 +1,5 @@
-//! What a network must be, whatever built it: each layer is checked against the shapes that reach it.
+//! What a network must be, whatever built it: every layer is checked against the shapes of its
+//! operands.
 
 use std::collections::HashMap;
 
@@ -7,8 +8,8 @@ use ndarray::{ArrayBase, Data, Dimension};
 use super::fields::{self, checked_file_name, checked_histogram, checked_name, checked_range};
 use super::fingerprint::fingerprint;
 use super::{
-    CHANNEL_BINS, Inputs, Invalid, Layer, LayerOp, LayerSpec, MAX_HELD_VALUES, MAX_LAYERS, MAX_OPERANDS, MAX_VALUES,
-    MAX_WINDOW_VALUES, Network, NetworkSpec, Padding, Problem, Shape, Source,
+    Accuracy, CHANNEL_BINS, Inputs, Invalid, Layer, LayerOp, LayerSpec, MAX_HELD_VALUES, MAX_LAYERS, MAX_OPERANDS,
+    MAX_VALUES, MAX_WINDOW_VALUES, Network, NetworkSpec, Padding, Problem, Shape, Source,
 };
 
 /// The operand name that stands for the image.
@@ -43,10 +44,9 @@ impl Builder {
             let expected = "a share of the labels, more than 0 and at most 0.5 (0.01 is one label in a hundred)";
             return Err(at("tolerance")(Problem::Number { field: "tolerance", found, expected }));
         }
-        if let Some(accuracy) =
-            spec.accuracy.filter(|accuracy| !(1..).contains(&accuracy.images) || accuracy.correct > accuracy.images)
+        if let Some(Accuracy { correct, images }) = spec.accuracy
+            && (images == 0 || correct > images)
         {
-            let (correct, images) = (accuracy.correct, accuracy.images);
             return Err(at("[accuracy]")(Problem::Accuracy { correct, images }));
         }
         if let Some(output) = &spec.output {

@@ -319,6 +319,18 @@ pub enum Problem {
         /// Channels of the input.
         channels: usize,
     },
+    /// A tensor that does not hold coefficients of each channel.
+    #[error(
+        "tensor `{tensor}` has shape {actual:?}; this layer needs {channels} rows, one per channel, of 2 to 64 numbers"
+    )]
+    CoefficientShape {
+        /// Its name.
+        tensor: String,
+        /// Channels of the input.
+        channels: usize,
+        /// The shape in the file.
+        actual: Vec<usize>,
+    },
     /// Coefficients of a channel that are no polynomial.
     #[error(
         "the coefficients of channel {channel} are {found:?}; each channel has 2 to 64 finite f32 numbers, constant term first, \

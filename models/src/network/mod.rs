@@ -2,12 +2,12 @@
 //!
 //! A network is a graph: each layer takes the image or outputs of earlier layers, and the output of
 //! the last layer is the scores. As files it is a readable TOML description beside a safetensors
-//! file of f32 weights, which [`Network::load`] and [`Network::parse`] read. [`Network::new`] makes one
-//! of layers in memory.
+//! file of f32 weights, which [`Network::load`] and [`Network::parse`] read. [`Network::new`] makes
+//! one of layers in memory.
 //!
-//! All of them check the network completely by the same rules. Whoever holds a [`Network`] holds one
-//! whose layers fit each other and are all used, whose weights have the right shapes and are finite,
-//! whose ranges are not empty, and whose sizes are within the limits below.
+//! All of them check the network completely by the same rules. Whoever holds a [`Network`] holds
+//! one whose layers fit each other and are all used, whose weights have the right shapes and are
+//! finite, whose ranges are not empty, and whose sizes are within the limits below.
 
 mod build;
 mod calibration;
@@ -46,7 +46,8 @@ pub const MAX_OPERANDS: usize = 64;
 pub const MAX_DIMENSION: usize = 1 << 16;
 /// Most values that one image may have between two layers.
 pub const MAX_VALUES: usize = 1 << 18;
-/// Most values that one image may have at once: a layer's operands and output, and what later layers read.
+/// Most values of one image that may be needed at once: a layer's operands and output, and what
+/// later layers read.
 pub const MAX_HELD_VALUES: usize = 1 << 22;
 /// Most values that all windows of a convolution or pool may hold: weights per output value times output positions.
 pub const MAX_WINDOW_VALUES: u128 = 1 << 24;
@@ -74,7 +75,8 @@ pub struct Network {
     pub output: Option<OutputCalibration>,
     /// Calibration of single images.
     pub calibration: Option<Calibration>,
-    /// BLAKE3 over the weight file and all that the layers compute: what a [`Calibration`] belongs to.
+    /// BLAKE3 over the weight file and all that the layers compute: what a [`Calibration`] belongs
+    /// to.
     pub fingerprint: [u8; 32],
     /// BLAKE3 over the description, the weights and the calibration file if there is one, each preceded by its length as a
     /// little-endian u64.
@@ -141,13 +143,13 @@ pub struct OutputCalibration {
 }
 
 impl Network {
-    /// Checks a network and makes it. Its digests are those of the files that [`Network::description`]
-    /// (without comment) and [`Network::weight_file`] give.
+    /// Checks a network and makes it. Its digests are those of the files that
+    /// [`Network::description`] (without comment) and [`Network::weight_file`] give.
     ///
     /// Coefficients of single channels are rounded to f32, as the weight file holds them.
     ///
     /// # Errors
-    /// Names the layer or section and what is wrong with it, with what was found and what is allowed.
+    /// Names the layer or section and what is wrong with it: what was found, and what is allowed.
     pub fn new(mut spec: NetworkSpec) -> Result<Self, Invalid> {
         let layers = std::mem::take(&mut spec.layers);
         let mut builder = Builder::new(spec, layers.len())?;

@@ -19,7 +19,8 @@ pub struct NetworkSpec {
     pub accuracy: Option<Accuracy>,
     /// The share of labels that may change under encryption, in (0, 0.5].
     pub tolerance: Option<f64>,
-    /// The layers, 1 to [`MAX_LAYERS`](super::MAX_LAYERS); the output of the last one is the scores.
+    /// The layers, 1 to [`MAX_LAYERS`](super::MAX_LAYERS). The output of the last one is the
+    /// scores.
     pub layers: Vec<LayerSpec>,
     /// Calibration of the scores.
     pub output: Option<OutputCalibration>,

@@ -6,6 +6,7 @@ use ndarray::{Array, Array1, Array2, Array4, ArrayBase, Data, Dimension};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 
+use super::check::MAX_COEFFICIENTS;
 use super::error::Problem;
 use super::{Layer, LayerOp};
 
@@ -34,13 +35,15 @@ impl<'a> Tensors<'a> {
         self.unused.contains(name)
     }
 
-    /// As many rows, of up to `most` numbers each.
-    pub(super) fn rows(&mut self, name: String, rows: usize, most: usize) -> Result<Array2<f32>, Problem> {
-        let columns = match self.file.tensor(&name).map(|view| view.shape().to_vec()).as_deref() {
-            Ok(&[_, columns]) => columns.min(most),
-            _ => most,
-        };
-        self.array(name, [rows, columns])
+    /// Coefficients of so many channels, a row for each.
+    pub(super) fn coefficients(&mut self, tensor: String, channels: usize) -> Result<Array2<f32>, Problem> {
+        let actual = self.file.tensor(&tensor).map(|view| view.shape().to_vec()).unwrap_or_default();
+        match actual[..] {
+            [rows, columns] if rows == channels && (2..=MAX_COEFFICIENTS).contains(&columns) => {
+                self.array(tensor, [rows, columns])
+            }
+            _ => Err(Problem::CoefficientShape { tensor, channels, actual }),
+        }
     }
 
     pub(super) fn matrix(&mut self, name: String, shape: [usize; 2]) -> Result<Array2<f32>, Problem> {
@@ -51,7 +54,8 @@ impl<'a> Tensors<'a> {
         self.array(name, shape)
     }
 
-    /// The tensor `name` as f32 values of exactly this shape; nothing is allocated before the shape is checked.
+    /// The tensor `name` as f32 values of exactly this shape; nothing is allocated before the shape
+    /// is checked.
     fn array<D: Dimension, const K: usize>(&mut self, name: String, shape: [usize; K]) -> Result<Array<f32, D>, Problem>
     where
         [usize; K]: ndarray::IntoDimension<Dim = D>,

@@ -7,14 +7,15 @@ use super::tensors::weight_file;
 use super::{Histogram, LayerOp, Network, Padding, Source};
 
 impl Network {
-    /// The weight file of this network. Read with [`Network::description`], it gives the same network.
+    /// The weight file of this network. Read with [`Network::description`], it gives the same
+    /// network.
     pub fn weight_file(&self) -> Vec<u8> {
         weight_file(&self.layers)
     }
 
     /// The description of this network with all that is known of it, but for what is in a
-    /// calibration file ([`Calibration::to_bytes`](super::Calibration::to_bytes)). Read again with the
-    /// same weights and calibration, it gives the same network.
+    /// calibration file ([`Calibration::to_bytes`](super::Calibration::to_bytes)). Read again with
+    /// the same weights and calibration, it gives the same network.
     ///
     /// `comment` is the first line, `calibration` the plain name of the calibration file beside it.
     pub fn description(&self, comment: &str, calibration: Option<&str>) -> String {
