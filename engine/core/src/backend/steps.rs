@@ -159,20 +159,8 @@ pub fn paterson_stockmeyer<B: Backend + ?Sized>(
     backend.add_constant(&mut u, &polynomial.constants(0, &limbs))?;
     for (step, plan) in products.iter().enumerate().skip(1) {
         let mut sum = product(backend, &u, &w)?;
-        let shape = backend.shape(&sum).clone();
-        let components = backend.shape(z).components;
-        let mut linear = part(backend, z, 0..shape.limbs.len(), 0..components)?;
-        backend.scale(&mut linear, &polynomial.multiples(step, &shape.limbs))?;
-        let mut wide = backend.zeros(shape.clone())?;
-        backend.copy(
-            &linear,
-            &backend.shape(&linear).window(),
-            &mut wide,
-            &shape.window().with_components(0..components),
-        )?;
-        drop(linear);
-        backend.add(&mut sum, &wide)?;
-        drop(wide);
+        let limbs = backend.shape(&sum).limbs.clone();
+        backend.accumulate(&mut sum, z, &polynomial.multiples(step, &limbs))?;
         u = reduced(backend, sum, *plan, key)?;
         let limbs = backend.shape(&u).limbs.clone();
         if polynomial.negates() && step + 1 == products.len() {
