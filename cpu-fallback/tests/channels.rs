@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use cryptodl_core::backend::{
-    Backend, Horner, PatersonStockmeyer, ProductPlan, Shape, SlotwiseOp, paterson_stockmeyer,
+    Backend, Horner, PatersonStockmeyer, ProductPlan, Shape, SlotwiseOp, paterson_stockmeyer, slotwise_shape,
 };
 use cryptodl_core::ring::{RnsBasis, ntt_primes};
 use cryptodl_cpu::{Cpu, Kernels, Reference};
@@ -216,6 +216,14 @@ fn a_sum_over_a_limb_that_the_operand_lacks_panics() {
 #[should_panic(expected = "3 components to 2")]
 fn an_operand_with_more_components_than_the_sum_panics() {
     accumulated(two_values(&[0], 3), two_values(&[0], 2), 1);
+}
+
+#[test]
+#[should_panic(expected = "12 values in 5 channels")]
+fn a_run_with_a_polynomial_for_other_channels_panics() {
+    let polynomial = Horner::per_channel(&basis(), false, 5, &[1.0; 10]);
+    let x = Shape { limbs: vec![0], values: 12, components: 2, lanes: 3 };
+    slotwise_shape(&[SlotwiseOp::Polynomial(&polynomial)], &x);
 }
 
 #[test]

@@ -97,8 +97,8 @@ impl Gpu {
     }
 
     /// `add`, `subtract_scale` or `copy`: changes window `to` of `x` by means of a window of `y`
-    /// with the same extents. `limb`
-    /// tells what the kernel must know of the limb at a position of `x`.
+    /// with the same extents. `limb` tells what the kernel must know of the limb at a position of
+    /// `x`.
     pub(super) fn elementwise(
         &self,
         kernel: &'static shaders::Kernel,

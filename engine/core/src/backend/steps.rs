@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Backend, Horner, LinearMap, PatersonStockmeyer, Result, Shape};
+use super::{Backend, Channels, Horner, LinearMap, PatersonStockmeyer, Result, Shape};
 use crate::ckks::RelinLayout;
 
 /// One operation that acts on each lane by itself.
@@ -19,13 +19,20 @@ pub enum SlotwiseOp<'a> {
 
 impl SlotwiseOp<'_> {
     /// Values and components of the result, from those of the operand.
+    ///
+    /// # Panics
+    /// If the operand does not have the map's inputs, or its values are no multiple of the
+    /// polynomial's channels.
     pub fn result(&self, values: usize, components: usize) -> (usize, usize) {
         match self {
             SlotwiseOp::Linear(map) => {
                 assert_eq!(values, map.inputs(), "values of the operand");
                 (map.outputs(), components)
             }
-            SlotwiseOp::Polynomial(p) => (values, p.degree() * (components - 1) + 1),
+            SlotwiseOp::Polynomial(p) => {
+                Channels::new(p.channels(), values);
+                (values, p.degree() * (components - 1) + 1)
+            }
         }
     }
 }
