@@ -149,15 +149,16 @@ impl<D: Dot> Kernel<D> for RunTile<'_, D> {
                             let modulus = Prime::new(s, prime.1);
                             let channels = Channels::new(polynomial.channels(), values);
                             let negate = polynomial.negates();
+                            let operands = from.chunks_exact(components * LINE);
+                            let results = y.chunks_exact_mut(result * LINE);
+                            let mut all = operands.zip(results).enumerate();
                             for channel in 0..channels.count() {
                                 // Found once for all values of the channel.
                                 let constants = polynomial.of_channel(prime.0, channel);
-                                for value in channels.values(channel) {
+                                for (value, (z, out)) in all.by_ref().take(channels.positions()) {
                                     if read.is_some_and(|read| !read[value]) {
                                         continue;
                                     }
-                                    let z = &from[value * components * LINE..][..components * LINE];
-                                    let out = &mut y[value * result * LINE..][..result * LINE];
                                     for vector in (0..LINE).step_by(D::LANES) {
                                         let (z, out) = (&z[vector..], &mut out[vector..]);
                                         evaluate(s, modulus, (negate, constants), LINE, z, factor, out);
