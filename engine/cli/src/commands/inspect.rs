@@ -17,8 +17,11 @@ use crate::terminal::printable_line;
 
 /// Say what a file is: a key, ciphertexts, a result, a client spec or a model
 ///
-/// The file is read to its end and its checksum is checked. A client spec is checked as `keygen` would. What other commands
-/// would refuse is shown, and is a failure (exit code 1).
+/// The file is read to its end and its checksum is checked, and so are the limits that hold for every
+/// Program. A client spec is checked as `keygen` would. What other commands would refuse is a failure
+/// (exit code 1). Whether a key or ciphertexts belong to a Program shows only where they are used. A
+/// model description is read with its weights and its calibration; whether it can be planned, and at
+/// what cost, says `cryptodl plan`.
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
