@@ -9,6 +9,7 @@ use super::description::{Description, RawHistogram};
 use super::fields::{Fields, checked_histogram, checked_name};
 use super::tensors::Tensors;
 use super::{InputSpec, Inputs, Layer, LayerOp, MAX_VALUES, MAX_WINDOW_VALUES, ModelError, Network, Problem, Shape};
+use crate::text;
 
 const KINDS: [&str; 9] =
     ["conv2d", "avg_pool2d", "sum_pool2d", "batch_norm", "polynomial", "flatten", "identity", "dropout", "dense"];
@@ -33,7 +34,7 @@ pub(super) fn network(
     for (index, table) in description.layers.into_iter().enumerate() {
         let mut place = format!("layer {}", index + 1);
         if let Some(name) = table.get("name").and_then(|name| name.as_str()) {
-            place = format!("layer `{name}`");
+            place = format!("layer `{}`", text::name(name));
         }
         let layer = layer(table, shape, &mut tensors).map_err(invalid(&place))?;
         if !names.insert(layer.name.clone()) {

@@ -5,9 +5,14 @@ use toml::Table;
 
 use super::fields::{checked_histogram, checked_name, checked_range, dimension};
 use super::{
-    Accuracy, Histogram, InputSpec, MAX_DESCRIPTION_BYTES, MAX_LAYERS, ModelError, OutputCalibration, Problem,
+    Accuracy, Histogram, InputSpec, MAX_DESCRIPTION_BYTES, MAX_LAYERS, MIN_TOLERANCE, ModelError, OutputCalibration,
+    Problem,
 };
 use crate::data::DatasetId;
+use crate::text;
+
+/// Longest name of a file beside the description, in bytes.
+const MAX_FILE_NAME: usize = 200;
 
 /// The checked sections of a description; layers are still tables.
 pub(super) struct Description {
@@ -80,17 +85,18 @@ impl Description {
         if text.len() as u64 > MAX_DESCRIPTION_BYTES {
             return Err(ModelError::TooLarge { path: file.into(), limit: MAX_DESCRIPTION_BYTES });
         }
-        let raw: Raw = toml::from_str(text).map_err(|error| ModelError::Syntax {
-            file: file.into(),
-            message: error.to_string().trim_end().to_owned(),
-        })?;
+        let raw: Raw = toml::from_str(text)
+            .map_err(|error| ModelError::Syntax { file: file.into(), message: place_and_cause(text, &error) })?;
         let invalid = |place: &'static str| {
             move |problem| ModelError::Invalid { file: file.into(), place: place.into(), problem: Box::new(problem) }
         };
         if raw.format != 1 {
             return Err(invalid("format")(Problem::Format { found: raw.format }));
         }
-        let plain = |name: &str| !(name.is_empty() || name.contains(['/', '\\', '\0', ':']) || name.starts_with('.'));
+        let plain = |name: &str| {
+            let path = name.starts_with('.') || name.contains(['/', '\\', ':']) || name.contains(char::is_control);
+            !path && (1..=MAX_FILE_NAME).contains(&name.len())
+        };
         if !plain(&raw.weights) {
             return Err(invalid("weights")(Problem::FileName { field: "weights", found: raw.weights }));
         }
@@ -103,8 +109,8 @@ impl Description {
         if !(1..=200).contains(&raw.title.chars().count()) || raw.title.contains(char::is_control) {
             return Err(invalid("title")(Problem::Title { found: raw.title }));
         }
-        if let Some(found) = raw.tolerance.filter(|share| !(*share > 0.0 && *share <= 0.5)) {
-            let expected = "a share of the labels, more than 0 and at most 0.5 (0.01 is one label in a hundred)";
+        if let Some(found) = raw.tolerance.filter(|share| !(MIN_TOLERANCE..=0.5).contains(share)) {
+            let expected = "a share of the labels, from 0.000000001 to 0.5 (0.01 is one label in a hundred)";
             return Err(invalid("tolerance")(Problem::Number { field: "tolerance", found, expected }));
         }
         let dataset = raw.dataset.map(|id| id.parse().map_err(Problem::from)).transpose();
@@ -121,6 +127,16 @@ impl Description {
             output: raw.output.map(RawOutput::checked).transpose().map_err(invalid("[output]"))?,
         })
     }
+}
+
+/// What the parser of TOML says, and where, in one line.
+fn place_and_cause(toml: &str, error: &toml::de::Error) -> String {
+    let cause = text::message(&error.message());
+    let Some(before) = error.span().and_then(|span| toml.get(..span.start)) else { return cause };
+    let (line, start) = (before.matches('\n').count(), before.rfind('\n').map_or(0, |end| end + 1));
+    let found = text::name(toml.lines().nth(line).unwrap_or_default());
+    let column = before[start..].chars().count() + 1;
+    format!("TOML parse error at line {}, column {column}: {cause}, in: {found}", line + 1)
 }
 
 impl RawInput {

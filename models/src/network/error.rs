@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use thiserror::Error;
 
 use super::{MAX_DIMENSION, MAX_LAYERS, MAX_VALUES, MAX_WINDOW_VALUES, Shape};
-use crate::zoo;
+use crate::{text, zoo};
 
 /// Why a network could not be loaded.
 #[derive(Debug, Error)]
@@ -77,7 +77,7 @@ pub enum Problem {
         expected: &'static str,
     },
     /// A field that this kind of layer does not have.
-    #[error("unknown field `{field}`; a {kind} layer has {allowed}")]
+    #[error("unknown field `{}`; a {kind} layer has {allowed}", text::name(field))]
     UnknownField {
         /// The field.
         field: String,
@@ -87,7 +87,7 @@ pub enum Problem {
         allowed: String,
     },
     /// A kind of layer that does not exist.
-    #[error("unknown kind `{kind}`; kinds are {allowed}")]
+    #[error("unknown kind `{}`; kinds are {allowed}", text::name(kind))]
     UnknownKind {
         /// What was found.
         kind: String,
@@ -98,13 +98,13 @@ pub enum Problem {
     #[error("another layer has this name; names must be unique, they name the tensors")]
     DuplicateName,
     /// A name that is empty, long or holds other characters than letters, digits, `.`, `_` and `-`.
-    #[error("name {found:?} must be 1 to 64 letters, digits, `.`, `_` or `-`")]
+    #[error("name \"{}\" must be 1 to 64 letters, digits, `.`, `_` or `-`", text::name(found))]
     Name {
         /// What was found.
         found: String,
     },
     /// A title that is empty, long or holds control characters.
-    #[error("title {found:?} must be one line of 1 to 200 characters")]
+    #[error("title \"{}\" must be one line of 1 to 200 characters", text::name(found))]
     Title {
         /// What was found.
         found: String,
@@ -116,7 +116,10 @@ pub enum Problem {
         found: i64,
     },
     /// A file is not named by a plain name.
-    #[error("{field} `{found}` must be the plain name of a file beside the description")]
+    #[error(
+        "{field} `{}` must be the plain name of a file beside the description, of at most 200 bytes",
+        text::name(found)
+    )]
     FileName {
         /// The field.
         field: &'static str,
@@ -206,7 +209,10 @@ pub enum Problem {
         expected: &'static str,
     },
     /// Coefficients that are no polynomial.
-    #[error("`coefficients` {found:?} must be 2 to 64 finite numbers, constant term first, the last one not zero")]
+    #[error(
+        "`coefficients` {} must be 2 to 64 finite numbers, constant term first, the last one not zero",
+        numbers(found)
+    )]
     Coefficients {
         /// What was found.
         found: Vec<f64>,
@@ -249,7 +255,7 @@ pub enum Problem {
         held: String,
     },
     /// A tensor has another shape than the layer.
-    #[error("tensor `{tensor}` has shape {actual:?}; this layer needs {expected:?}")]
+    #[error("tensor `{tensor}` has shape {}; this layer needs {expected:?}", numbers(actual))]
     TensorShape {
         /// Its name.
         tensor: String,
@@ -290,4 +296,9 @@ pub enum Problem {
         /// Their names.
         names: String,
     },
+}
+
+/// A list from a file, or what it is where it is long.
+pub(super) fn numbers<T: std::fmt::Debug>(list: &[T]) -> String {
+    if list.len() <= 64 { format!("{list:?}") } else { format!("(an array of {} numbers)", list.len()) }
 }

@@ -118,7 +118,7 @@ pub(super) fn checked_histogram(field: &'static str, histogram: Histogram) -> Re
 /// A value for an error message: shown when short, else named by its type.
 fn describe(value: &Value) -> String {
     match value {
-        Value::String(text) if text.len() <= 40 => format!("the string \"{text}\""),
+        Value::String(text) if text.len() <= 40 => format!("the string {text:?}"),
         Value::Integer(number) => format!("the integer {number}"),
         Value::Float(number) => format!("the number {number}"),
         Value::Boolean(flag) => format!("the boolean {flag}"),

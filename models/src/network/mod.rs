@@ -14,17 +14,20 @@ mod write;
 
 use std::fmt;
 use std::fs::File;
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::path::Path;
 
 use ndarray::{Array1, Array2, Array4};
 
 pub use crate::data::DatasetId;
-pub use calibration::{Calibration, MAX_CALIBRATION_BYTES, SourceGains};
+pub use calibration::{Calibration, MAX_CALIBRATION_BYTES, MAX_MARGINS, MAX_STORED_IMAGES, SourceGains};
 pub use error::{ModelError, Problem};
+pub use tensors::MAX_HEADER_BYTES;
 
 use description::Description;
 
+/// Least share of labels that a description may allow to change: as many decimals as are shown of it.
+pub const MIN_TOLERANCE: f64 = 1e-9;
 /// Largest description that is read, in bytes.
 pub const MAX_DESCRIPTION_BYTES: u64 = 1 << 20;
 /// Largest weight file that is read, in bytes.
@@ -55,7 +58,7 @@ pub struct Network {
     pub accuracy: Option<Accuracy>,
     /// The layers in order; each one's input shape is the output shape of the one before.
     pub layers: Vec<Layer>,
-    /// The share of labels that may change under encryption, in (0, 0.5], where the model file states it.
+    /// The share of labels that may change under encryption, in [[`MIN_TOLERANCE`], 0.5], where the model file states it.
     pub tolerance: Option<f64>,
     /// Calibration of the logits.
     pub output: Option<OutputCalibration>,
@@ -331,8 +334,12 @@ impl Network {
 
 fn read_bounded(path: &Path, limit: u64) -> Result<Vec<u8>, ModelError> {
     let read = |source| ModelError::Read { path: path.to_owned(), source };
+    let file = File::open(path).map_err(read)?;
     let mut bytes = Vec::new();
-    File::open(path).map_err(read)?.take(limit + 1).read_to_end(&mut bytes).map_err(read)?;
+    // In one piece: a buffer that grows takes up to three times as much.
+    let len = file.metadata().map_err(read)?.len().min(limit) as usize;
+    bytes.try_reserve_exact(len + 1).map_err(|_| read(ErrorKind::OutOfMemory.into()))?;
+    file.take(limit + 1).read_to_end(&mut bytes).map_err(read)?;
     if bytes.len() as u64 > limit {
         return Err(ModelError::TooLarge { path: path.to_owned(), limit });
     }

@@ -6,6 +6,24 @@ use ndarray::{Array, Array1, Array2, Array4, Dimension};
 use safetensors::{Dtype, SafeTensors};
 
 use super::error::Problem;
+use crate::text;
+
+/// Largest header of a safetensors file that is read, in bytes: it has room for several thousand tensors. What a header says
+/// takes twenty times its size to hold.
+pub const MAX_HEADER_BYTES: u64 = 1 << 20;
+
+/// The tensors of a safetensors file.
+///
+/// # Errors
+/// A file that is not one, or whose header is too large.
+pub(super) fn open(bytes: &[u8]) -> Result<SafeTensors<'_>, String> {
+    match bytes.first_chunk().map(|&len| u64::from_le_bytes(len)) {
+        Some(len) if len > MAX_HEADER_BYTES => {
+            Err(format!("its header has {len} bytes; at most {MAX_HEADER_BYTES} are read"))
+        }
+        _ => SafeTensors::deserialize(bytes).map_err(|error| text::message(&error)),
+    }
+}
 
 /// The weight file; remembers which tensors were taken.
 pub(super) struct Tensors<'a> {
@@ -15,7 +33,7 @@ pub(super) struct Tensors<'a> {
 
 impl<'a> Tensors<'a> {
     pub(super) fn parse(bytes: &'a [u8]) -> Result<Self, Problem> {
-        let file = SafeTensors::deserialize(bytes).map_err(|error| Problem::Weights { message: error.to_string() })?;
+        let file = open(bytes).map_err(|message| Problem::Weights { message })?;
         let unused = file.names().into_iter().map(String::from).collect();
         Ok(Self { file, unused })
     }
@@ -44,7 +62,8 @@ impl<'a> Tensors<'a> {
         let Ok(view) = self.file.tensor(&name) else {
             let mut held = self.file.names();
             held.sort_unstable();
-            return Err(Problem::MissingTensor { tensor: name, expected: shape.to_vec(), held: held.join(", ") });
+            let held = text::names(held.into_iter());
+            return Err(Problem::MissingTensor { tensor: name, expected: shape.to_vec(), held });
         };
         if view.dtype() != Dtype::F32 {
             return Err(Problem::TensorType { tensor: name, actual: format!("{:?}", view.dtype()) });
@@ -65,7 +84,6 @@ impl<'a> Tensors<'a> {
         if self.unused.is_empty() {
             return Ok(());
         }
-        let names: Vec<String> = self.unused.into_iter().collect();
-        Err(Problem::UnusedTensors { names: names.join(", ") })
+        Err(Problem::UnusedTensors { names: text::names(self.unused.iter().map(String::as_str)) })
     }
 }
