@@ -1,4 +1,4 @@
-//! What strangers wrote, as errors quote it: in one line, and not all of it where it is long.
+//! What strangers wrote, as it may be shown: in one line, escaped, and not all of it where it is long.
 
 /// Characters of a name that are quoted.
 const NAME: usize = 80;
@@ -27,9 +27,24 @@ pub(crate) fn names<'a>(names: impl ExactSizeIterator<Item = &'a str>) -> String
     listed
 }
 
-/// `text` with line feeds and other control characters escaped.
-pub(crate) fn one_line(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { c.escape_default().to_string() } else { c.to_string() }).collect()
+/// `text` with everything escaped that would end a line, steer a terminal, or reorder what it shows: control characters, and the
+/// characters that change the direction of writing. The escapes are those of JSON, so that JSON stays the same JSON.
+pub fn one_line(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for c in text.chars() {
+        if steers(c) {
+            escaped.push_str(&format!("\\u{:04x}", u32::from(c)));
+        } else {
+            escaped.push(c);
+        }
+    }
+    escaped
+}
+
+/// Control characters, line and paragraph separators, and marks, embeddings, overrides and isolates of direction.
+fn steers(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// `text`, of which about `most` characters are left: those in the middle are replaced by their number.
@@ -57,7 +72,7 @@ mod tests {
 
     #[test]
     fn quoted_texts_have_one_line() {
-        assert_eq!(name("a\nerror: b\u{1b}[2J"), "a\\nerror: b\\u{1b}[2J");
+        assert_eq!(name("a\nerror: b\u{1b}[2J"), "a\\u000aerror: b\\u001b[2J");
         let many = ["a"; 22];
         assert!(names(many.into_iter()).ends_with("a, a and 2 more"));
     }

@@ -49,7 +49,7 @@ const BAD_TEXT: &[(&str, &str, &[&str])] = &[
     ("title =", "tolerance = 0.0\ntitle =", &["tolerance: `tolerance` is 0; expected a share of the labels"]),
     ("title =", "tolerance = 0.6\ntitle =", &["`tolerance` is 0.6"]),
     ("title =", "tolerance = 1e-10\ntitle =", &["`tolerance` is 0.0000000001; expected", "from 0.000000001 to 0.5"]),
-    ("\"tiny.safetensors\"", "\"a\\nerror: b\"", &["weights `a\\nerror: b` must be the plain name"]),
+    ("\"tiny.safetensors\"", "\"a\\nerror: b\"", &["weights `a\\u000aerror: b` must be the plain name"]),
     ("out_channels = 3", "out_channels = \"a\\nb\"", &["the string \"a\\nb\""]),
     ("title =", "calibration = \"../x\"\ntitle =", &["calibration `../x` must be the plain name of a file"]),
     ("\"Every kind of layer\"", "\"two\\nlines\"", &["title", "must be one line"]),
@@ -375,7 +375,7 @@ fn a_calibration_costs_no_more_than_one_that_was_measured() {
     };
     let sources = r#"\"sources\":[\"b\"]"#;
     refused(&changed(sources, r#"\"sources\":[\"b\",\"b\"]"#), "two sources named `b`");
-    refused(&changed(sources, r#"\"sources\":[\"b\\nerror: c\"]"#), "`b\\nerror: c`, has control characters");
+    refused(&changed(sources, r#"\"sources\":[\"b\\nerror: c\"]"#), "`b\\u000aerror: c`, has control characters");
     let many = (0..5000).map(|i| format!(r#"\"{i}\""#)).collect::<Vec<_>>().join(",");
     refused(&changed(sources, &format!(r#"\"sources\":[{many}]"#)), "5000 sources");
     let empty = r#"{"dtype":"F32","shape":[0],"data_offsets":[0,0]}"#;
@@ -419,7 +419,7 @@ fn long_and_forged_texts_are_quoted_in_part() {
     let mut spoilt = tensors();
     spoilt.extend((0..10_000).map(|i| (format!("{i:06}\nerror: fake"), (vec![0], Vec::new()))));
     let error = said(TOML, &spoilt);
-    assert!(error.contains("no layer uses the tensors 000000\\nerror: fake, ") && error.contains(" and 9980 more"));
+    assert!(error.contains("no layer uses the tensors 000000\\u000aerror: fake, ") && error.contains(" and 9980 more"));
     let weight = spoilt.remove("fc.weight").unwrap();
     assert!(said(TOML, &spoilt).contains("tensor `fc.weight` of shape [3, 16] is not in the weight file"));
     let mut many_axes = tensors();

@@ -108,6 +108,9 @@ fn a_folder_of_pngs_is_read_in_the_order_of_names() {
     let odd = files.write("folder/3.png", &gray(2, 1, &[1, 1]));
     let error = read(&folder).unwrap_err().to_string();
     assert!(error.contains(odd.to_str().unwrap()) && error.contains("must have one size"), "{error}");
+    files.write("lines/a\nerror: fake.png", b"no image");
+    let error = read(&files.0.path().join("lines")).unwrap_err().to_string();
+    assert!(error.contains("a\\u000aerror: fake.png: damaged PNG"), "{error}");
     let empty = files.0.path().join("empty");
     fs::create_dir(&empty).unwrap();
     refused(&empty, "holds no .png files");
@@ -290,7 +293,7 @@ fn unsuitable_and_hostile_files_are_refused() {
         (&gray(4, 4, &[9; 16])[..50], "damaged PNG"),
         (&[&gray(4, 4, &[9; 16])[..], b"more"].concat(), "4 bytes follow the end of the PNG"),
         (without_end, "damaged PNG: it has no end"),
-        (&npy("a\nerror: b", "(1, 1, 1)", &[0]), "array of type a\\nerror: b; only"),
+        (&npy("a\nerror: b", "(1, 1, 1)", &[0]), "array of type a\\u000aerror: b; only"),
         (&npy(&"<f8".repeat(20_000), "(1, 1, 1)", &[0]), " characters ...] "),
         (&npy("|u1", &format!("({})", "x".repeat(60_000)), &[0]), " characters ...] "),
     ];

@@ -13,6 +13,7 @@ use ndarray::Array4;
 use thiserror::Error;
 
 use crate::network::InputSpec;
+use crate::text::one_line;
 
 pub use idx::{parse_images as parse_idx_images, parse_labels as parse_idx_labels};
 pub use npy::parse as parse_npy;
@@ -48,7 +49,7 @@ pub enum Pixels {
 #[derive(Debug, Error)]
 pub enum ImageError {
     /// A file or folder could not be read.
-    #[error("cannot read {}: {source}", path.display())]
+    #[error("cannot read {}: {source}", shown(path))]
     Read {
         /// The file or folder.
         path: PathBuf,
@@ -56,7 +57,7 @@ pub enum ImageError {
         source: std::io::Error,
     },
     /// A file is not what it should be.
-    #[error("{}: {problem}", path.display())]
+    #[error("{}: {problem}", shown(path))]
     File {
         /// The file or folder.
         path: PathBuf,
@@ -95,6 +96,11 @@ pub enum ImageError {
         /// The network's input range.
         range: [f64; 2],
     },
+}
+
+/// A path in one line: names in a folder are a stranger's, too.
+fn shown(path: &Path) -> String {
+    one_line(&path.display().to_string())
 }
 
 /// Images of a file or folder, read some at a time: files of any size take no more memory than that.

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use png::{BitDepth, ColorType, Decoder, Limits, Transformations};
 
 use super::source::{Format, Layout};
-use super::{ImageError, MAX_BYTES, PIECE_BYTES, Pixels, RawImages, open_file};
+use super::{ImageError, MAX_BYTES, PIECE_BYTES, Pixels, RawImages, open_file, shown};
 use crate::text;
 
 /// Bytes that a file may have, and that its decoder may take, for other things than pixels.
@@ -86,7 +86,7 @@ impl Files {
                     shape[0],
                     shape[1],
                     shape[2],
-                    self.paths[0].display()
+                    shown(&self.paths[0])
                 )));
             }
             let read = |source| ImageError::Read { path: path.clone(), source };

@@ -9,11 +9,11 @@ use clap::Args;
 use cryptodl_core::ckks::SpecError;
 use cryptodl_core::wire::{Contents, Identity, VERSION, identify};
 use cryptodl_models::Network;
+use cryptodl_models::text::one_line;
 use serde_json::{Value, json};
 
 use crate::files;
 use crate::json::Json;
-use crate::terminal::printable_line;
 
 /// Say what a file is: a key, ciphertexts, a result, a client spec or a model
 ///
@@ -125,7 +125,7 @@ fn table(facts: &Value) -> String {
     let mut text = String::new();
     for (name, value) in facts.as_object().into_iter().flatten() {
         match value {
-            Value::String(value) => writeln!(text, "{name:<14} {}", printable_line(value)),
+            Value::String(value) => writeln!(text, "{name:<14} {}", one_line(value)),
             Value::Array(rows) if rows.iter().any(Value::is_object) => writeln!(text, "{name}")
                 .and_then(|()| rows.iter().try_for_each(|row| writeln!(text, "  {}", line(row)))),
             value => writeln!(text, "{name:<14} {}", line(value)),
@@ -139,7 +139,7 @@ fn table(facts: &Value) -> String {
 fn line(value: &Value) -> String {
     match value {
         Value::Null => "none".into(),
-        Value::String(value) => printable_line(value),
+        Value::String(value) => one_line(value),
         Value::Object(fields) => {
             fields.iter().map(|(name, value)| format!("{name} {}", line(value))).collect::<Vec<_>>().join(", ")
         }

@@ -114,7 +114,7 @@ impl WireError {
 
 /// An error in one line: it quotes what a stranger wrote, which may be line feeds and what looks like other errors.
 fn one_line(error: &serde_json::Error) -> String {
-    let escape = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
+    let escape = |c: char| if c.is_control() { format!("\\u{:04x}", u32::from(c)) } else { c.to_string() };
     error.to_string().chars().map(escape).collect()
 }
 
