@@ -21,6 +21,12 @@ use crate::samples::Samples;
 /// it has not seen, or has seen only deformed; never the test images.
 #[derive(Args)]
 #[command(after_help = "\
+What helps a network that `plan` refuses, besides a larger --tolerance, is training:
+  larger margins     train longer, deform the images, use batch-norm before every activation
+  few-bit weights    round the weights to 4 to 8 bits in the forward pass of the last epochs
+  small values       batch-norm, or a penalty on large values, before every activation
+  less depth         fewer activations, of lower degree
+
 Examples:
   cryptodl calibrate --model my-network.toml --data validation.npy --out calibrated
   cryptodl calibrate --model my-network.toml --data mnist --images 20000 --out calibrated
