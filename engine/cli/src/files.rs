@@ -227,7 +227,8 @@ impl Write for Buffered<'_> {
     }
 }
 
-/// Makes the folder `path` with its parents, if it is absent; only its owner may look into it where `access` says so.
+/// Makes the folder `path` with its parents, if it is absent. Where `access` says so, only its owner may look into it and write to
+/// it, also if it was there: who may write to a folder may replace what is in it.
 pub fn make_folder(path: &Path, access: Access) -> Result<()> {
     let mut folder = fs::DirBuilder::new();
     folder.recursive(true);
@@ -239,7 +240,17 @@ pub fn make_folder(path: &Path, access: Access) -> Result<()> {
             Access::Owner => 0o700,
         },
     );
-    folder.create(path).with_context(|| format!("cannot make the folder {}", path.display()))
+    folder.create(path).with_context(|| format!("cannot make the folder {}", path.display()))?;
+    #[cfg(unix)]
+    if matches!(access, Access::Owner) {
+        let closed = fs::metadata(path).and_then(|found| {
+            let mode = std::os::unix::fs::PermissionsExt::mode(&found.permissions());
+            let owner_only = std::os::unix::fs::PermissionsExt::from_mode(0o700);
+            if mode & 0o077 == 0 { Ok(()) } else { fs::set_permissions(path, owner_only) }
+        });
+        closed.with_context(|| format!("cannot keep others out of the folder {}", path.display()))?;
+    }
+    Ok(())
 }
 
 /// Waits until no other process holds this lock of the folder `path`, and holds it until the file is dropped. Only systems
