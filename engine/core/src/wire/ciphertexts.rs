@@ -10,7 +10,7 @@ use crate::backend::packed_row;
 use crate::ckks::{Ciphertexts, CiphertextsInfo, ClientSpec, EncryptionKind, MAX_COMPONENTS, MAX_PIXELS, Params};
 use crate::ring::{MAX_DIMENSION, MAX_MODULI, unpack_row};
 
-const CIPHERTEXTS_HEADER_LEN: usize = 60;
+pub(super) const CIPHERTEXTS_HEADER_LEN: usize = 60;
 
 /// What a Program, or its checked spec, says about ciphertexts at its input or output. It never comes from the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,13 +110,18 @@ impl CiphertextsHeader {
             return Err(WireError::field("seeded flag", 1, "0 for results and for more than two components"));
         }
         // Every value has as many bytes as every other.
-        let stored = if self.seed.is_some() { 1 } else { self.components };
-        let parts = u128::from(self.sets) * u128::from(self.values) * u128::from(stored);
+        let parts = self.polynomials();
         if sets_len == 0 || !u128::from(sets_len).is_multiple_of(parts) {
             let allowed = format!("a multiple of {parts}: sets, values and stored components");
             return Err(WireError::field("length of all sets", sets_len, allowed));
         }
         Ok(())
+    }
+
+    /// Polynomials that are stored, in all sets.
+    pub(super) fn polynomials(&self) -> u128 {
+        let stored = if self.seed.is_some() { 1 } else { self.components };
+        [self.sets, self.values, stored].map(u128::from).into_iter().product()
     }
 
     fn expect(&self, layout: &CiphertextLayout, params: &Params) -> Result<(), WireError> {

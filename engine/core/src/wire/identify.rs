@@ -4,6 +4,7 @@ use std::io::Read;
 
 use zeroize::Zeroizing;
 
+use super::ciphertexts::CIPHERTEXTS_HEADER_LEN;
 use super::{CiphertextsHeader, Header, Kind, Reader, WireError, client_spec, eval_key, public_key};
 use crate::ckks::{ClientSpec, MAX_DIGIT_PRIMES, MIN_SECURE_DIMENSION, RelinLayout};
 use crate::ring::{MAX_DIMENSION, MAX_MODULI};
@@ -74,13 +75,14 @@ pub fn identify(source: impl Read) -> Result<Identity, WireError> {
         }
     }
     reader.finish()?;
-    check_key(&contents, header.payload)?;
+    check_length(&contents, header.payload)?;
     Ok(Identity { header, contents })
 }
 
-/// Refuses a key that no parameters allow, whose payload has `payload` bytes.
-fn check_key(contents: &Contents, payload: u64) -> Result<(), WireError> {
-    let start = match contents {
+/// Refuses a key that no parameters allow, and ciphertexts that are shorter than all do, whose payload has `payload` bytes.
+fn check_length(contents: &Contents, payload: u64) -> Result<(), WireError> {
+    // Bytes before the rows of residues, and the least number of rows.
+    let (start, rows) = match contents {
         Contents::SecretKey => {
             let dimensions = MIN_SECURE_DIMENSION as u64..=MAX_DIMENSION as u64;
             if payload.is_power_of_two() && dimensions.contains(&payload) {
@@ -89,7 +91,7 @@ fn check_key(contents: &Contents, payload: u64) -> Result<(), WireError> {
             let allowed = format!("a power of two from {} to {}", dimensions.start(), dimensions.end());
             return Err(WireError::field("payload length", payload, allowed));
         }
-        Contents::PublicKey => public_key::SEED_LEN,
+        Contents::PublicKey => (public_key::SEED_LEN, 1),
         Contents::EvalKey(Some(layout)) => {
             let fields = [(layout.level, MAX_MODULI), (layout.digit_primes, MAX_DIGIT_PRIMES)];
             for (name, (actual, most)) in eval_key::FIELDS.into_iter().zip(fields) {
@@ -97,15 +99,20 @@ fn check_key(contents: &Contents, payload: u64) -> Result<(), WireError> {
                     return Err(WireError::field(name, actual, format!("1 to {most}, or both zero for no key,")));
                 }
             }
-            eval_key::HEADER_LEN
+            // A row in every limb, for every digit.
+            let digits = layout.digits(layout.level) as u128;
+            (eval_key::HEADER_LEN, digits * layout.level as u128)
         }
-        Contents::EvalKey(None) | Contents::ClientSpec(_) | Contents::Ciphertexts(_) => return Ok(()),
+        Contents::Ciphertexts(header) => {
+            (CIPHERTEXTS_HEADER_LEN as u64, header.polynomials() * u128::from(header.level))
+        }
+        Contents::EvalKey(None) | Contents::ClientSpec(_) => return Ok(()),
     };
-    // At least one row of residues follows. A prime that is 1 modulo 4N has more bits than 4N.
+    // A prime that is 1 modulo 4N has more bits than 4N.
     const N: u64 = MIN_SECURE_DIMENSION as u64;
     const SHORTEST_ROW: u64 = N * ((4 * N).ilog2() as u64 + 1) / 8;
-    let least = start + SHORTEST_ROW;
-    if payload >= least {
+    let least = u128::from(start) + rows * u128::from(SHORTEST_ROW);
+    if u128::from(payload) >= least {
         Ok(())
     } else {
         Err(WireError::field("payload length", payload, format!("at least {least}")))

@@ -291,6 +291,8 @@ fn what_no_reader_takes_is_not_identified() {
         assert_eq!(refused(&sealed(Kind::PublicKey, &vec![0; len])), "payload length");
     }
     wire::identify(&sealed(Kind::PublicKey, &vec![0; 32 + 1664])[..]).expect("a public key");
+    let short = [&payload(&result.file)[..60], &[0; 24]].concat();
+    assert_eq!(refused(&sealed(Kind::Result, &short)), "payload length");
 }
 
 #[test]
