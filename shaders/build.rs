@@ -23,10 +23,11 @@ const VARIANTS: [(&str, &str); 4] = [
 type Recipe = (&'static str, &'static [&'static str], &'static str);
 
 #[rustfmt::skip]
-const KERNELS: [Recipe; 17] = [
+const KERNELS: [Recipe; 18] = [
     ("add_constant", &["tensor", "residues", "elementwise"], "Elementwise"),
     ("scale", &["tensor", "multiply", "residues", "reduction", "elementwise"], "Elementwise"),
     ("add", &["tensor", "residues", "elementwise"], "Elementwise"),
+    ("accumulate", &["tensor", "multiply", "residues", "reduction", "elementwise"], "Elementwise"),
     ("subtract_scale", &["tensor", "multiply", "residues", "reduction", "elementwise"], "Elementwise"),
     ("copy", &["tensor", "elementwise"], "Elementwise"),
     ("multiply", &["tensor", "multiply", "residues", "reduction"], "Multiply"),

@@ -245,12 +245,13 @@ impl<'a> Activation<'a> {
         shape
     }
 
-    /// Leaves the result in `scratch.x`; `z` is one block of components for each of `limbs`.
-    pub(crate) fn apply<S: Simd>(&self, s: S, limbs: &[usize], z: &[&[u32]], scratch: &mut Scratch) {
+    /// Leaves the result in `scratch.x`; `z`, of a value of channel `channel`, is one block of
+    /// components for each of `limbs`.
+    pub(crate) fn apply<S: Simd>(&self, s: S, limbs: &[usize], channel: usize, z: &[&[u32]], scratch: &mut Scratch) {
         let n = self.ring.basis.n();
         let mut held = self.components;
         scratch.load(z);
-        self.add_constant(s, 0, limbs, held, &mut scratch.x);
+        self.add_constant(s, 0, (limbs, channel), held, &mut scratch.x);
         for (step, product) in self.products.iter().enumerate() {
             let (before, after) = (held, held + self.components - 1);
             scratch.next.set_len(product.level * after * n);
@@ -268,19 +269,26 @@ impl<'a> Activation<'a> {
                 }
                 Then::Divide(division) => scratch.divide(s, division, held),
             }
-            self.add_constant(s, step + 1, limbs, held, &mut scratch.x);
+            self.add_constant(s, step + 1, (limbs, channel), held, &mut scratch.x);
         }
     }
 
     /// Adds the constant that follows `products` products; the last after the sign.
-    fn add_constant<S: Simd>(&self, s: S, products: usize, limbs: &[usize], components: usize, x: &mut [u32]) {
+    fn add_constant<S: Simd>(
+        &self,
+        s: S,
+        products: usize,
+        (limbs, channel): (&[usize], usize),
+        components: usize,
+        x: &mut [u32],
+    ) {
         let n = self.ring.basis.n();
         for (x, &limb) in x.chunks_exact_mut(components * n).zip(limbs) {
             let modulus = self.ring.basis.modulus(limb);
             if self.polynomial.negates() && products + 1 == self.polynomial.degree() {
                 s.run(Negate { modulus, x: &mut *x });
             }
-            let constant = self.polynomial.constant(products, limb);
+            let constant = self.polynomial.of_channel(limb, channel)[products];
             s.run(AddConstant { modulus, x: &mut x[..n], constant });
         }
     }

@@ -4,8 +4,8 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use cryptodl_core::backend::{
-    Backend, Horner, KeySwitch, LinearMap, ProductPlan, Result, Shape, SlotwiseOp, Window, packed_len, packed_row,
-    slotwise_shape,
+    Backend, Channels, Horner, KeySwitch, LinearMap, ProductPlan, Result, Shape, SlotwiseOp, Window, packed_len,
+    packed_row, slotwise_shape,
 };
 use cryptodl_core::ckks::UniformSource;
 use cryptodl_core::ring::{Modulus, RnsBasis, Twiddle, pack_row, unpack_row};
@@ -13,7 +13,7 @@ use rayon::prelude::*;
 
 use crate::ciphertext::{Activation, Division, Relinearization, Ring, Scratch};
 use crate::kernels::convert::Converter;
-use crate::kernels::elementwise::{Add, AddConstant, AddProduct, Multiply, Scale, SubtractScale};
+use crate::kernels::elementwise::{Add, AddConstant, AddProduct, AddScaled, Multiply, Scale, SubtractScale};
 use crate::kernels::expand::Expand;
 use crate::kernels::ntt::{ForwardNtt, InverseNtt, Tables};
 use crate::kernels::slotwise;
@@ -189,19 +189,38 @@ impl Backend for Cpu {
     }
 
     fn add_constant(&self, x: &mut CpuTensor, constants: &[u32]) -> Result<()> {
-        assert_eq!(constants.len(), x.shape().limbs.len(), "one constant per limb");
+        let channels = Channels::of(constants, x.shape());
         with_simd!(self.kernels, s => self.each_row(x, |m, place, row| {
             if place.component == 0 {
-                s.run(AddConstant { modulus: m, x: row, constant: constants[place.limb] });
+                let constant = constants[channels.index(place.limb, place.value)];
+                s.run(AddConstant { modulus: m, x: row, constant });
             }
         }));
         Ok(())
     }
 
     fn scale(&self, x: &mut CpuTensor, factors: &[u32]) -> Result<()> {
-        assert_eq!(factors.len(), x.shape().limbs.len(), "one factor per limb");
+        let channels = Channels::of(factors, x.shape());
         with_simd!(self.kernels, s => self.each_row(x, |m, place, row| {
-            s.run(Scale { modulus: m, x: row, factor: Twiddle::new(m, factors[place.limb]) });
+            let factor = Twiddle::new(m, factors[channels.index(place.limb, place.value)]);
+            s.run(Scale { modulus: m, x: row, factor });
+        }));
+        Ok(())
+    }
+
+    fn accumulate(&self, acc: &mut CpuTensor, x: &CpuTensor, factors: &[u32]) -> Result<()> {
+        let (to, from) = (acc.shape(), x.shape());
+        assert_eq!((to.values, to.lanes), (from.values, from.lanes), "values and lanes");
+        assert!(from.components <= to.components, "{} components to {}", from.components, to.components);
+        let in_x = |limb| from.limbs.iter().position(|l| l == limb).expect("the operand has every limb");
+        let in_x: Vec<usize> = to.limbs.iter().map(in_x).collect();
+        let channels = Channels::of(factors, to);
+        with_simd!(self.kernels, s => self.each_row(acc, |m, place, sums| {
+            if place.component < from.components {
+                let factor = Twiddle::new(m, factors[channels.index(place.limb, place.value)]);
+                let x = x.row(Place { limb: in_x[place.limb], ..place });
+                s.run(AddScaled { modulus: m, sums, x, factor });
+            }
         }));
         Ok(())
     }
@@ -288,7 +307,7 @@ impl Backend for Cpu {
         assert_eq!(&shape.limbs[kept..], dropped, "the dropped limbs are the last ones");
         let division = Division::new(self.ring(), &shape.limbs, kept);
         let result = Shape { limbs: shape.limbs[..kept].to_vec(), ..shape.clone() };
-        with_simd!(self.kernels, s => each_value(&self.scratch.0, x, self.any(result)?, |x, scratch| {
+        with_simd!(self.kernels, s => each_value(&self.scratch.0, x, self.any(result)?, |_, x, scratch| {
             scratch.load(x);
             scratch.divide(s, &division, shape.components);
         }))
@@ -301,7 +320,7 @@ impl Backend for Cpu {
         assert!(shape.limbs.iter().copied().eq(0..level), "a ciphertext of the chain");
         let relinearization = Relinearization::new(self.ring(), key, level, drop);
         let result = Shape { limbs: (0..level - drop).collect(), components: 2, ..shape.clone() };
-        with_simd!(self.kernels, s => each_value(&self.scratch.0, x, self.any(result)?, |x, scratch| {
+        with_simd!(self.kernels, s => each_value(&self.scratch.0, x, self.any(result)?, |_, x, scratch| {
             scratch.load(x);
             relinearization.apply(s, scratch);
         }))
@@ -315,27 +334,29 @@ impl Backend for Cpu {
         z: &CpuTensor,
     ) -> Result<CpuTensor> {
         let shape = z.shape();
+        let channels = Channels::new(polynomial.channels(), shape.values);
         let activation = Activation::new(self.ring(), polynomial, products, key, (&shape.limbs, shape.components));
         let (level, components) = activation.result(shape.limbs.len());
         let result = Shape { limbs: shape.limbs[..level].to_vec(), components, ..shape.clone() };
-        with_simd!(self.kernels, s => each_value(&self.scratch.0, z, self.any(result)?, |z, scratch| {
-            activation.apply(s, &shape.limbs, z, scratch);
+        with_simd!(self.kernels, s => each_value(&self.scratch.0, z, self.any(result)?, |value, z, scratch| {
+            activation.apply(s, &shape.limbs, channels.of_value(value), z, scratch);
         }))
     }
 }
 
-/// Applies `f` to every value of `x`; what it leaves in its scratch's `x` is that value of `out`.
+/// Applies `f(index, value, scratch)` to every value of `x`; what it leaves in its scratch's `x` is
+/// that value of `out`.
 fn each_value(
     kept: &Kept<Scratch>,
     x: &CpuTensor,
     mut out: CpuTensor,
-    f: impl Fn(&[&[u32]], &mut Scratch) + Sync,
+    f: impl Fn(usize, &[&[u32]], &mut Scratch) + Sync,
 ) -> Result<CpuTensor> {
     let values = out.values_mut().into_par_iter().enumerate();
     values.for_each_init(
         || kept.take(),
         |scratch, (value, out)| {
-            f(&x.value(value), scratch);
+            f(value, &x.value(value), scratch);
             let mut rest = &scratch.x[..];
             for block in out {
                 let result = rest.split_off(..block.len()).expect("a value of the result's shape");

@@ -54,6 +54,7 @@ fn every_operation_is_compared() {
         "add_constant",
         "scale",
         "add",
+        "accumulate",
         "subtract_scale",
         "accumulate_key",
         "forward_ntt",
@@ -63,6 +64,7 @@ fn every_operation_is_compared() {
         "mod_down",
         "relinearize",
         "activation",
+        "paterson_stockmeyer",
     ];
     for operation in operations {
         assert!(checks.iter().any(|check| check.operation == operation), "{operation} is never compared");
@@ -83,9 +85,12 @@ fn failure_of(fault: Fault) -> Failure {
 #[test]
 fn one_wrong_residue_is_found_and_named() {
     let at = Place::Residue { limb: 1, value: 0, component: 1, lane: 0 };
-    for (fault, operation) in
-        [(Fault::Linear, "linear"), (Fault::ForwardNtt, "forward_ntt"), (Fault::Slotwise, "slotwise")]
-    {
+    for (fault, operation) in [
+        (Fault::Linear, "linear"),
+        (Fault::ForwardNtt, "forward_ntt"),
+        (Fault::Slotwise, "slotwise"),
+        (Fault::Accumulate, "accumulate"),
+    ] {
         let failure = failure_of(fault);
         assert_eq!(failure.check.operation, operation, "{failure}");
         let Cause::Difference { place, expected, actual } = failure.cause else { panic!("{failure}") };
@@ -98,6 +103,15 @@ fn accepting_a_residue_beyond_its_prime_is_found() {
     let failure = failure_of(Fault::Unpack);
     assert_eq!(failure.check.operation, "unpack", "{failure}");
     assert_eq!(failure.cause, Cause::Difference { place: Place::Answer, expected: 0, actual: 1 });
+}
+
+#[test]
+fn a_backend_that_knows_one_channel_only_is_found() {
+    let failure = failure_of(Fault::FirstChannel);
+    assert_eq!(failure.check.operation, "add_constant", "{failure}");
+    assert!(failure.check.case.contains("2 channels"), "{failure}");
+    // The first channel has the values 0 to 2 of six.
+    assert!(matches!(failure.cause, Cause::Difference { place: Place::Residue { value: 3, .. }, .. }), "{failure}");
 }
 
 #[test]

@@ -179,12 +179,22 @@ fn ciphertexts<B: Backend>(criterion: &mut Criterion, name: &str, backend: &B) -
     let (x, product, rows) = (tensor(4, 10, 2)?, tensor(4, 10, 3)?, tensor(6, 2, 2)?);
     let key = KeySwitch { rows: &rows, layout: RelinLayout { level: 4, digit_primes: 2 }, special: &special };
     let cubic = Horner::new(backend.basis(), true, &[1e9, 2e9, 3e9]);
+    let constants: Vec<f64> = (0..30).map(|i| 1e8 * f64::from(i)).collect();
+    let cubic_per_channel = Horner::per_channel(backend.basis(), true, 10, &constants);
     let plans = [ProductPlan { relinearize: true, drop: 1 }; 2];
+    // A branch with all limbs and two components joins one with four limbs and three components.
+    let (mut sum, branch, factors) = (tensor(4, 10, 3)?, tensor(6, 10, 2)?, vec![123_456_789; 4 * 10]);
     let mut group = criterion.benchmark_group(format!("{name} ten ciphertexts"));
     group.bench_function("multiply", |b| waited(b, backend, || backend.multiply(black_box(&x), &x)));
     group.bench_function("rescale", |b| waited(b, backend, || backend.mod_down(black_box(&x), &[3])));
     group.bench_function("relinearize and rescale", |b| {
         waited(b, backend, || backend.relinearize(black_box(&product), &key, 1))
+    });
+    group.bench_function("accumulate", |b| {
+        waited(b, backend, || backend.accumulate(black_box(&mut sum), &branch, &factors));
+    });
+    group.bench_function("cubic activation, constants per channel", |b| {
+        waited(b, backend, || backend.activation(&cubic_per_channel, &plans, Some(&key), black_box(&x)));
     });
     group.bench_function("cubic activation", |b| {
         waited(b, backend, || backend.activation(&cubic, &plans, Some(&key), black_box(&x)));

@@ -146,6 +146,10 @@ impl Backend for Device {
         self.inner.add(&mut x.0, &y.0)
     }
 
+    fn accumulate(&self, acc: &mut Held, x: &Held, factors: &[u32]) -> Result<()> {
+        self.inner.accumulate(&mut acc.0, &x.0, factors)
+    }
+
     fn subtract_scale(&self, x: &mut Held, y: &Held, factors: &[u32]) -> Result<()> {
         self.inner.subtract_scale(&mut x.0, &y.0, factors)
     }

@@ -3,10 +3,10 @@
 use ndarray::{Array2, ArrayView1, ArrayView4, Axis};
 use rayon::prelude::*;
 
-use crate::network::{Histogram, Inputs, LayerOp, Network, OutputCalibration};
+use crate::network::{CHANNEL_BINS, Histogram, Inputs, Layer, LayerOp, Network, OutputCalibration};
 use crate::plain;
 
-/// Bins of every histogram.
+/// Bins of a histogram of all channels, or of margins.
 const BINS: usize = 256;
 
 /// Images that are followed together.
@@ -33,19 +33,43 @@ impl Moments {
         Moments {
             squares: self.squares + other.squares,
             count: self.count + other.count,
-            range: [self.range[0].min(other.range[0]), self.range[1].max(other.range[1])],
+            range: united(self.range, other.range),
         }
     }
 
-    /// The range, widened where all values are one.
     fn range(&self) -> [f64; 2] {
-        let [low, high] = self.range;
-        if low < high { [low, high] } else { [low, low + 1e-6 * (1.0 + low.abs())] }
+        widened(self.range)
     }
 }
 
-/// Measures on `images` what a description states of single layers, and of the scores: root mean squares, ranges, histograms,
-/// margins. What the network stated before is replaced.
+/// A range, widened where all values are one.
+fn widened([low, high]: [f64; 2]) -> [f64; 2] {
+    if low < high { [low, high] } else { [low, low + 1e-6 * (1.0 + low.abs())] }
+}
+
+fn united(a: [f64; 2], b: [f64; 2]) -> [f64; 2] {
+    [a[0].min(b[0]), a[1].max(b[1])]
+}
+
+/// What is known of the image, or of a layer's output.
+struct Seen {
+    moments: Moments,
+    /// Ranges of channels, where a layer that reads these values has coefficients per channel.
+    channels: Vec<[f64; 2]>,
+}
+
+impl Seen {
+    fn plus(self, other: Seen) -> Self {
+        Seen {
+            moments: self.moments.plus(other.moments),
+            channels: self.channels.into_iter().zip(other.channels).map(|(a, b)| united(a, b)).collect(),
+        }
+    }
+}
+
+/// Measures on `images` what a description states of single layers, and of the scores: root mean
+/// squares, ranges, histograms, margins. Where an activation has coefficients per channel, every
+/// channel gets a histogram of its own. What the network stated before is replaced.
 ///
 /// The margins of images that a network was trained on are larger than those of others, which makes predictions too good: give it
 /// images that it has not seen, or has seen only deformed.
@@ -53,74 +77,147 @@ impl Moments {
 /// # Panics
 /// If there are no images, or images of another shape than the network's input.
 pub fn measure(net: &mut Network, images: ArrayView4<'_, f32>) {
+    let (seen, margins) = see(net, images);
+    let found = count_all(net, images, &seen);
+    for (index, (layer, inputs)) in net.layers.iter_mut().zip(found).enumerate() {
+        let operands = layer.inputs.iter().map(|source| seen[source.value()].moments);
+        let all = operands.reduce(Moments::plus).expect("a layer has an operand");
+        layer.input_rms = Some((all.squares / all.count as f64).sqrt().max(f64::MIN_POSITIVE));
+        layer.output_range = Some(seen[index + 1].moments.range());
+        if let LayerOp::Polynomial { inputs: stated, .. } = &mut layer.op {
+            *stated = inputs;
+        }
+    }
+    let mut histogram = empty([0.0, margins.iter().copied().fold(1e-6, f64::max)], BINS);
+    margins.iter().for_each(|&margin| count(&mut histogram, margin));
+    let scores = seen.last().expect("the input and every layer").moments.range();
+    net.output = Some(OutputCalibration { range: scores, margins: histogram });
+}
+
+/// Measures on `images` only the histograms of single channels, where an activation has
+/// coefficients per channel and states the range and histogram of its input. Nothing else changes.
+///
+/// # Panics
+/// As [`measure`].
+pub fn measure_channels(net: &mut Network, images: ArrayView4<'_, f32>) {
+    let per_channel =
+        |layer: &Layer| matches!(&layer.op, LayerOp::Polynomial { coefficients, .. } if coefficients.len() > 1);
+    if !net.layers.iter().any(per_channel) {
+        return;
+    }
+    let (seen, _) = see(net, images);
+    let found = count_all(net, images, &seen);
+    for (layer, found) in net.layers.iter_mut().zip(found) {
+        if let (LayerOp::Polynomial { inputs: Some(stated), .. }, Some(found)) = (&mut layer.op, found) {
+            stated.channels = found.channels;
+        }
+    }
+}
+
+/// A first pass over the images: what is known of the image and of every layer's output, and the
+/// margins.
+fn see(net: &Network, images: ArrayView4<'_, f32>) -> (Vec<Seen>, Vec<f64>) {
     assert!(images.len_of(Axis(0)) > 0, "images to measure on");
-    // Sums are over chunks in their order, so that every machine finds the same.
-    let chunks: Vec<ArrayView4<'_, f32>> = images.axis_chunks_iter(Axis(0), CHUNK).collect();
-    let moments = |chunk: &ArrayView4<'_, f32>| {
+    let mut channels = vec![0; net.layers.len() + 1];
+    for layer in &net.layers {
+        if let LayerOp::Polynomial { coefficients, .. } = &layer.op
+            && coefficients.len() > 1
+        {
+            channels[layer.inputs[0].value()] = coefficients.len();
+        }
+    }
+    let see_chunk = |chunk: ArrayView4<'_, f32>| {
         let mut all = Vec::with_capacity(net.layers.len() + 1);
         let mut margins = Vec::new();
-        plain::visit(net, *chunk, &mut |values| {
-            all.push(Moments::of(values));
+        plain::visit(net, chunk, &mut |values| {
+            let channels = ranges_by_channel(values, channels[all.len()]);
+            all.push(Seen { moments: Moments::of(values), channels });
             if all.len() > net.layers.len() {
                 margins.extend(values.rows().into_iter().map(|row| margin(row).1));
             }
         });
         (all, margins)
     };
-    let per_chunk: Vec<(Vec<Moments>, Vec<f64>)> = chunks.par_iter().map(moments).collect();
-    let (moments, margins) = per_chunk
-        .into_iter()
-        .reduce(|(a, margins), (b, more)| {
-            (a.into_iter().zip(b).map(|(a, b)| a.plus(b)).collect(), [margins, more].concat())
-        })
-        .expect("at least one chunk");
-    for (layer, around) in net.layers.iter_mut().zip(moments.windows(2)) {
-        let rms = (around[0].squares / around[0].count as f64).sqrt();
-        layer.input_rms = Some(rms.max(f64::MIN_POSITIVE));
-        layer.output_range = Some(around[1].range());
+    // Sums are over chunks in their order, so that every machine finds the same.
+    let per_chunk: Vec<(Vec<Seen>, Vec<f64>)> =
+        images.axis_chunks_iter(Axis(0), CHUNK).into_par_iter().map(see_chunk).collect();
+    let whole = per_chunk.into_iter().reduce(|(a, mut margins), (b, more)| {
+        margins.extend(more);
+        (a.into_iter().zip(b).map(|(a, b)| a.plus(b)).collect(), margins)
+    });
+    whole.expect("at least one chunk")
+}
+
+/// Ranges of so many channels, the equal parts of every row; none of no channels.
+fn ranges_by_channel(values: &Array2<f32>, channels: usize) -> Vec<[f64; 2]> {
+    let mut ranges = vec![[f64::INFINITY, f64::NEG_INFINITY]; channels];
+    for_each_by_channel(values, &mut ranges, |range, value| *range = united(*range, [value; 2]));
+    ranges
+}
+
+/// Shows every value with the entry of its channel.
+fn for_each_by_channel<T>(values: &Array2<f32>, channels: &mut [T], mut show: impl FnMut(&mut T, f64)) {
+    if channels.is_empty() {
+        return;
     }
-    let scores = moments.last().expect("the input and every layer").range();
-    let empty = |range: [f64; 2]| Histogram { low: range[0], high: range[1], counts: vec![0; BINS] };
-    let histograms = |chunk: &ArrayView4<'_, f32>| {
-        let mut all: Vec<Option<Histogram>> = Vec::with_capacity(net.layers.len());
+    let per_channel = values.ncols() / channels.len();
+    for row in values.rows() {
+        for (channel, part) in channels.iter_mut().zip(row.axis_chunks_iter(Axis(0), per_channel)) {
+            part.iter().for_each(|&value| show(channel, value.into()));
+        }
+    }
+}
+
+/// A second pass over the images: range and histograms of the input of every activation, by layer.
+fn count_all(net: &Network, images: ArrayView4<'_, f32>, seen: &[Seen]) -> Vec<Option<Inputs>> {
+    let empty_inputs = |layer: &Layer| {
+        let LayerOp::Polynomial { coefficients, .. } = &layer.op else { return None };
+        let seen = &seen[layer.inputs[0].value()];
+        let range = seen.moments.range();
+        let channels = match coefficients.len() {
+            1 => Vec::new(),
+            _ => seen.channels.iter().map(|&range| empty(widened(range), CHANNEL_BINS)).collect(),
+        };
+        Some(Inputs { range, histogram: empty(range, BINS), channels })
+    };
+    // Activations by the values that they read.
+    let mut readers = vec![Vec::new(); net.layers.len() + 1];
+    for (index, layer) in net.layers.iter().enumerate() {
+        if matches!(layer.op, LayerOp::Polynomial { .. }) {
+            readers[layer.inputs[0].value()].push(index);
+        }
+    }
+    let count_chunk = |chunk: ArrayView4<'_, f32>| {
+        let mut all: Vec<Option<Inputs>> = net.layers.iter().map(empty_inputs).collect();
         let mut place = 0;
-        plain::visit(net, *chunk, &mut |values| {
-            match net.layers.get(place).map(|layer| &layer.op) {
-                Some(LayerOp::Polynomial { .. }) => {
-                    let mut histogram = empty(moments[place].range());
-                    values.iter().for_each(|&v| count(&mut histogram, v.into()));
-                    all.push(Some(histogram));
-                }
-                Some(_) => all.push(None),
-                None => {}
+        plain::visit(net, chunk, &mut |values| {
+            for &reader in &readers[place] {
+                let inputs = all[reader].as_mut().expect("an activation");
+                values.iter().for_each(|&value| count(&mut inputs.histogram, value.into()));
+                for_each_by_channel(values, &mut inputs.channels, count);
             }
             place += 1;
         });
         all
     };
-    let per_chunk: Vec<Vec<Option<Histogram>>> = chunks.par_iter().map(histograms).collect();
     let add = |sum: &mut Histogram, other: &Histogram| {
         sum.counts.iter_mut().zip(&other.counts).for_each(|(sum, other)| *sum += other);
     };
-    let histograms = per_chunk
-        .into_iter()
-        .reduce(|mut all, other| {
-            all.iter_mut().zip(&other).for_each(|(sum, other)| {
+    let total =
+        images.axis_chunks_iter(Axis(0), CHUNK).into_par_iter().map(count_chunk).reduce_with(|mut all, other| {
+            for (sum, other) in all.iter_mut().zip(&other) {
                 if let (Some(sum), Some(other)) = (sum, other) {
-                    add(sum, other);
+                    add(&mut sum.histogram, &other.histogram);
+                    sum.channels.iter_mut().zip(&other.channels).for_each(|(sum, other)| add(sum, other));
                 }
-            });
+            }
             all
-        })
-        .expect("at least one chunk");
-    for ((layer, histogram), moments) in net.layers.iter_mut().zip(histograms).zip(&moments) {
-        if let (LayerOp::Polynomial { inputs, .. }, Some(histogram)) = (&mut layer.op, histogram) {
-            *inputs = Some(Inputs { range: moments.range(), histogram });
-        }
-    }
-    let mut histogram = empty([0.0, margins.iter().copied().fold(1e-6, f64::max)]);
-    margins.iter().for_each(|&margin| count(&mut histogram, margin));
-    net.output = Some(OutputCalibration { range: scores, margins: histogram });
+        });
+    total.expect("at least one chunk")
+}
+
+fn empty(range: [f64; 2], bins: usize) -> Histogram {
+    Histogram { low: range[0], high: range[1], counts: vec![0; bins] }
 }
 
 /// The class with the largest score and how far the second is below it.

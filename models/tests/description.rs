@@ -3,7 +3,7 @@
 mod common;
 
 use common::{TOML, Tensors, parse, serialize, tensors};
-use cryptodl_models::network::{DatasetId, Histogram, LayerOp, Network, Shape};
+use cryptodl_models::network::{DatasetId, Histogram, LayerOp, Network, Padding, Shape, Source};
 use cryptodl_models::zoo;
 
 #[test]
@@ -21,7 +21,12 @@ fn a_good_description_is_read_completely() {
     assert_eq!(net.layers[0].input_rms, Some(0.5));
     assert_eq!(net.layers[0].multiply_adds(), 3 * 5 * 11 * 12);
     assert_eq!(net.multiply_adds(), 3 * 5 * 11 * 12 + 4 * 3 * 4 * 12 + 3 * 16);
-    assert!(matches!(&net.layers[5].op, LayerOp::Conv2d { bias: None, stride: [1, 1], padding: [0, 0], .. }));
+    let LayerOp::Conv2d { bias: None, stride: [1, 1], padding, dilation: [1, 1], groups: 1, .. } = &net.layers[5].op
+    else {
+        panic!("{:?}", net.layers[5].op)
+    };
+    assert_eq!(*padding, Padding::default());
+    assert!(net.layers.iter().enumerate().all(|(index, layer)| layer.inputs == [Source::before(index)]));
 }
 
 #[test]
@@ -48,6 +53,9 @@ const BAD_TEXT: &[(&str, &str, &[&str])] = &[
     ("title =", "titel =", &["tiny.toml", "unknown field `titel`"]),
     ("title =", "tolerance = 0.0\ntitle =", &["tolerance: `tolerance` is 0; expected a share of the labels"]),
     ("title =", "tolerance = 0.6\ntitle =", &["`tolerance` is 0.6"]),
+    ("title =", "tolerance = 1e-10\ntitle =", &["`tolerance` is 0.0000000001; expected", "from 0.000000001 to 0.5"]),
+    ("\"tiny.safetensors\"", "\"a\\nerror: b\"", &["weights `a\\u000aerror: b` must be the plain name"]),
+    ("out_channels = 3", "out_channels = \"a\\nb\"", &["the string \"a\\nb\""]),
     ("title =", "calibration = \"../x\"\ntitle =", &["calibration `../x` must be the plain name of a file"]),
     ("\"Every kind of layer\"", "\"two\\nlines\"", &["title", "must be one line"]),
     ("name = \"tiny\"", "name = \"\"", &["name \"\" must be 1 to 64 letters"]),
@@ -92,10 +100,9 @@ const BAD_TEXT: &[(&str, &str, &[&str])] = &[
     ("padding = [1, 2]", "padding = [60000, 60000]", &["layer `conv`: 3 x 60004 x 120007 is too large"]),
     (
         "padding = [1, 2]",
-        "dilation = [1, 2]",
-        &[
-            "unknown field `dilation`; a conv2d layer has name, kind, input_rms, output_range, out_channels, kernel, stride, padding",
-        ],
+        "dilations = [1, 2]",
+        &["unknown field `dilations`; a conv2d layer has name, kind, inputs, input_rms, output_range, out_channels, \
+             kernel, stride, padding, dilation, groups"],
     ),
     (
         "input_rms = 0.5",
@@ -293,7 +300,7 @@ fn a_calibration_file_belongs_to_its_network_and_is_checked() {
     use cryptodl_models::network::{Calibration, SourceGains};
     let toml = TOML.replace("weights =", "calibration = \"tiny.calibration.safetensors\"\nweights =");
     let weights = serialize(&tensors());
-    let fingerprint = parse(TOML, &tensors()).unwrap().fingerprint;
+    let network = parse(TOML, &tensors()).unwrap();
     let gains = SourceGains { margin: vec![1.0, 2.0], score: vec![0.5, 0.0] };
     let calibration = Calibration {
         images: ndarray::Array2::from_elem((3, 144), 7),
@@ -305,29 +312,127 @@ fn a_calibration_file_belongs_to_its_network_and_is_checked() {
         growth: ndarray::arr2(&[[1.0, 2.0], [0.0, 1.0]]),
     };
     let read = |bytes: &[u8]| Network::parse("tiny.toml", &toml, &weights, Some(bytes));
-    let bytes = calibration.to_bytes(&fingerprint);
+    let bytes = calibration.to_bytes(&network);
     let net = read(&bytes).unwrap();
     assert_eq!(net.calibration.as_ref(), Some(&calibration));
-    assert_eq!(bytes, calibration.to_bytes(&fingerprint), "equal calibrations give equal bytes");
+    assert_eq!(bytes, calibration.to_bytes(&network), "equal calibrations give equal bytes");
     assert_ne!(
         net.digest,
-        read(&Calibration { margins: vec![0.5, 1.75], ..calibration.clone() }.to_bytes(&fingerprint)).unwrap().digest
+        read(&Calibration { margins: vec![0.5, 1.75], ..calibration.clone() }.to_bytes(&network)).unwrap().digest
     );
     let refused = |bytes: &[u8], what: &str| {
         let error = read(bytes).expect_err(what).to_string();
         assert!(error.contains(what) && error.contains("cryptodl calibrate"), "{error}");
     };
-    refused(&calibration.to_bytes(&[1; 32]), "measured on other weights or layers");
-    refused(&Calibration { margins: vec![1.5, 0.5], ..calibration.clone() }.to_bytes(&fingerprint), "ascending");
     refused(
-        &Calibration { growth: calibration.growth.mapv(|v| v - 1.0), ..calibration.clone() }.to_bytes(&fingerprint),
+        &calibration.to_bytes(&Network { fingerprint: [1; 32], ..network.clone() }),
+        "measured on other weights or layers",
+    );
+    refused(&Calibration { margins: vec![1.5, 0.5], ..calibration.clone() }.to_bytes(&network), "ascending");
+    refused(
+        &Calibration { growth: calibration.growth.mapv(|v| v - 1.0), ..calibration.clone() }.to_bytes(&network),
         "negative",
     );
     refused(
-        &Calibration { scores: calibration.scores.mapv(|_| f32::NAN), ..calibration.clone() }.to_bytes(&fingerprint),
+        &Calibration { scores: calibration.scores.mapv(|_| f32::NAN), ..calibration.clone() }.to_bytes(&network),
         "NaN",
     );
     (0..bytes.len()).step_by(7).for_each(|end| drop(read(&bytes[..end]).expect_err("cut short")));
     let missing = Network::parse("tiny.toml", &toml, &weights, None).unwrap_err().to_string();
     assert!(missing.contains("tiny.calibration.safetensors: the file is not there"), "{missing}");
+}
+
+/// What a calibration says is judged before it is held: a file of a hundred megabytes that says nothing once took sixteen times as
+/// much.
+#[test]
+fn a_calibration_costs_no_more_than_one_that_was_measured() {
+    use cryptodl_models::network::{Calibration, SourceGains};
+    let toml = TOML.replace("weights =", "calibration = \"tiny.calibration.safetensors\"\nweights =");
+    let weights = serialize(&tensors());
+    let network = parse(TOML, &tensors()).unwrap();
+    let calibration = |images: usize, margins: usize| Calibration {
+        images: ndarray::Array2::zeros((images, 144)),
+        scores: ndarray::Array2::zeros((images, 3)),
+        means: [("a".into(), vec![1.0f32].into())].into(),
+        margins: vec![1.0; margins],
+        gains: [("b".into(), SourceGains { margin: vec![1.0; margins], score: vec![1.0; margins] })].into(),
+        places: vec!["a".into()],
+        growth: ndarray::arr2(&[[1.0]]),
+    };
+    let good = calibration(256, 1000).to_bytes(&network);
+    let read = |bytes: &[u8]| Network::parse("tiny.toml", &toml, &weights, Some(bytes));
+    read(&good).expect("as many as are measured");
+    let refused = |bytes: &[u8], what: &str| {
+        let error = read(bytes).expect_err(what).to_string();
+        assert!(error.contains(what) && error.contains("calibration file tiny") && error.len() < 3000, "{error}");
+    };
+    refused(&calibration(257, 1).to_bytes(&network), "257 images");
+    refused(&calibration(1, 1001).to_bytes(&network), "1001 margins");
+    let twice =
+        Calibration { places: vec!["a".into(); 2], growth: ndarray::Array2::zeros((2, 2)), ..calibration(1, 1) };
+    refused(&twice.to_bytes(&network), "two places named `a`");
+    // The file with other text in its header.
+    let changed = |from: &str, to: &str| {
+        let (len, rest) = good.split_first_chunk().unwrap();
+        let (header, values) = rest.split_at(u64::from_le_bytes(*len) as usize);
+        let header = std::str::from_utf8(header).unwrap();
+        assert!(header.contains(from), "{header}");
+        let header = header.replacen(from, to, 1);
+        [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), values].concat()
+    };
+    let sources = r#"\"sources\":[\"b\"]"#;
+    refused(&changed(sources, r#"\"sources\":[\"b\",\"b\"]"#), "two sources named `b`");
+    refused(&changed(sources, r#"\"sources\":[\"b\\nerror: c\"]"#), "`b\\u000aerror: c`, has control characters");
+    let many = (0..5000).map(|i| format!(r#"\"{i}\""#)).collect::<Vec<_>>().join(",");
+    refused(&changed(sources, &format!(r#"\"sources\":[{many}]"#)), "5000 sources");
+    let empty = r#"{"dtype":"F32","shape":[0],"data_offsets":[0,0]}"#;
+    let extra = |count: usize| (0..count).map(|i| format!(r#""x{i}":{empty},"#)).collect::<String>();
+    let with_extra = |count: usize| changed("\"growth\":", &format!("{}\"growth\":", extra(count)));
+    refused(&with_extra(30), "tensors that mean nothing: ");
+    refused(&with_extra(30), " and 10 more");
+    refused(&with_extra(20_000), "at most 1048576 are read");
+}
+
+/// Errors quote what strangers wrote in one line, and not all of it.
+#[test]
+fn long_and_forged_texts_are_quoted_in_part() {
+    let long = "x".repeat(900_000);
+    let said = |toml: &str, tensors: &Tensors| {
+        let error = parse(toml, tensors).unwrap_err().to_string();
+        assert!(error.len() < 1500 && !error.contains('\n'), "{} bytes: {error:.2000}", error.len());
+        error
+    };
+    let changed = |from: &str, to: &str| said(&TOML.replacen(from, to, 1), &tensors());
+    for (from, to) in [
+        ("name = \"tiny\"", format!("name = \"{long}\"")),
+        ("title = \"Every", format!("title = \"{long}")),
+        ("\"mnist\"", format!("\"{long}\"")),
+        ("\"tiny.safetensors\"", format!("\"{long}\"")),
+        ("title =", format!("{long} = 1\ntitle =")),
+        ("title =", format!("{long}\ntitle =")),
+        ("title =", format!("\"\"\"{long}\ntitle =")),
+        ("name = \"conv\"", format!("name = \"{long}\"")),
+        ("stride =", format!("{long} = 1\nstride =")),
+        ("stride =", "\"a\\nerror: b\" = 1\nstride =".into()),
+        ("kind = \"identity\"", format!("kind = \"{long}\"")),
+        ("kind = \"identity\"", "kind = \"a\\nerror: b\"".into()),
+        ("[0.1, 0.5, -0.25]", format!("[{}]", "1.5, ".repeat(150_000))),
+        ("format = 1", "format = \"a\\nerror: b\"".into()),
+    ] {
+        changed(from, &to);
+    }
+    assert!(changed("title =", "titel =").contains("TOML parse error at line 4, column 1: unknown field `titel`"));
+
+    let mut spoilt = tensors();
+    spoilt.extend((0..10_000).map(|i| (format!("{i:06}\nerror: fake"), (vec![0], Vec::new()))));
+    let error = said(TOML, &spoilt);
+    assert!(error.contains("no layer uses the tensors 000000\\u000aerror: fake, ") && error.contains(" and 9980 more"));
+    let weight = spoilt.remove("fc.weight").unwrap();
+    assert!(said(TOML, &spoilt).contains("tensor `fc.weight` of shape [3, 16] is not in the weight file"));
+    let mut many_axes = tensors();
+    many_axes.insert("fc.bias".into(), (vec![1; 100_000], vec![0.0]));
+    assert!(said(TOML, &many_axes).contains("has shape (an array of 100000 numbers)"));
+    spoilt.insert("fc.weight".into(), weight);
+    spoilt.extend((0..10_000).map(|i| (format!("{i:06}{}", "y".repeat(100)), (vec![0], Vec::new()))));
+    assert!(said(TOML, &spoilt).contains("at most 1048576 are read"));
 }

@@ -47,6 +47,10 @@ fn png() -> Vec<u8> {
 fn networks() {
     smoke(bodies::network, include_bytes!("../zoo/mnist-1-square.toml"), 30);
     smoke(bodies::network, include_bytes!("../zoo/mnist-1-square.safetensors"), 30);
+    let (graph, weights) = bodies::graph();
+    cryptodl_models::Network::parse("graph.toml", graph, &weights, None).expect("a valid graph");
+    smoke(bodies::network, graph.as_bytes(), 300);
+    smoke(bodies::network, &weights, 30);
 }
 
 #[test]

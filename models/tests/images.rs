@@ -62,6 +62,7 @@ fn refused(path: &Path, fragment: &str) {
     let error = read(path).expect_err(fragment).to_string();
     assert!(error.contains(fragment), "{error:?} lacks {fragment:?}");
     assert!(error.contains(path.to_str().unwrap()), "{error:?} does not name the file");
+    assert!(error.len() < 1000 && !error.contains('\n'), "{error:?} is long");
 }
 
 #[test]
@@ -107,6 +108,9 @@ fn a_folder_of_pngs_is_read_in_the_order_of_names() {
     let odd = files.write("folder/3.png", &gray(2, 1, &[1, 1]));
     let error = read(&folder).unwrap_err().to_string();
     assert!(error.contains(odd.to_str().unwrap()) && error.contains("must have one size"), "{error}");
+    files.write("lines/a\nerror: fake.png", b"no image");
+    let error = read(&files.0.path().join("lines")).unwrap_err().to_string();
+    assert!(error.contains("a\\u000aerror: fake.png: damaged PNG"), "{error}");
     let empty = files.0.path().join("empty");
     fs::create_dir(&empty).unwrap();
     refused(&empty, "holds no .png files");
@@ -177,14 +181,77 @@ fn compressed_files_cost_what_their_header_says() {
     assert!(error.contains("images are 1 x 4096 x 4096"), "{error}");
 }
 
+/// A small image may come with texts and profiles that expand to any size, and in a file of any size.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_small_png_costs_what_its_pixels_cost() {
+    let peak = || {
+        let status = fs::read_to_string("/proc/self/status").unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        line.trim().strip_suffix(" kB").unwrap().parse::<u64>().unwrap() << 10
+    };
+    let files = Files::new();
+    let plain = gray(28, 28, &[7; 784]);
+    let mut zeros = flate2::write::ZlibEncoder::new(Vec::new(), Compression::best());
+    (0..512).for_each(|_| zeros.write_all(&vec![0; 1 << 20]).unwrap());
+    let bomb = zeros.finish().unwrap();
+    // After the signature and the header.
+    let with = |name: &[u8; 4], start: &[u8]| {
+        let data = [name, start, &bomb].concat();
+        let mut checksum = flate2::Crc::new();
+        checksum.update(&data);
+        let chunk = [&(data.len() as u32 - 4).to_be_bytes()[..], &data, &checksum.sum().to_be_bytes()].concat();
+        [&plain[..33], &chunk, &plain[33..]].concat()
+    };
+    let before = peak();
+    for (name, start) in [(b"iCCP", &b"a\0\0"[..]), (b"zTXt", b"a\0\0"), (b"iTXt", b"a\0\x01\0\0\0")] {
+        let path = files.write("bomb.png", &with(name, start));
+        assert_eq!(read(&path).map(|images| images.pixels).ok(), Some(Pixels::U8(vec![7; 784])));
+    }
+    let sparse = files.write("sparse.png", &plain);
+    fs::File::options().write(true).open(&sparse).unwrap().set_len(1 << 30).unwrap();
+    refused(&sparse, "PNG of more than 1050144 bytes for 784 pixels; save it without other data");
+    let grown = peak() - before;
+    assert!(grown < 256 << 20, "{grown} bytes");
+}
+
+/// More images than are read at a time are the same values as those that are not.
+#[test]
+fn values_come_in_pieces() {
+    let files = Files::new();
+    let (images, len) = (3000, 28 * 28);
+    let value = |i: usize| f64::from((i % 251) as u8) / 256.0;
+    let doubles: Vec<u8> = (0..images * len).flat_map(|i| value(i).to_le_bytes()).collect();
+    assert!(doubles.len() as u64 > 4 * images::PIECE_BYTES);
+    let input = InputSpec { shape: [1, 28, 28], range: [0.0, 1.0] };
+    let path = files.write("doubles.npy", &npy("<f8", "(3000, 28, 28)", &doubles));
+    let mut file = ImageFile::open(&path, Some(input.shape)).unwrap();
+    for (count, first, found) in [(1, 0, 1), (1900, 1, 1900), (0, 1901, 0), (usize::MAX, 1901, 1099), (5, 3000, 0)] {
+        let values = file.next_values(count, &input).unwrap();
+        assert_eq!(values.dim(), (found, 1, 28, 28));
+        assert!(values.iter().enumerate().all(|(i, &v)| f64::from(v) == value(first * len + i)));
+    }
+    let mut damaged = doubles;
+    damaged[8 * (2900 * len + 30)..][..8].copy_from_slice(&2.0f64.to_le_bytes());
+    let path = files.write("damaged.npy", &npy("<f8", "(3000, 28, 28)", &damaged));
+    let error = ImageFile::open(&path, None).unwrap().next_values(usize::MAX, &input).unwrap_err().to_string();
+    assert!(error.starts_with("image 2900: the value at channel 0, row 1, column 2 is 2,"), "{error}");
+}
+
 #[test]
 fn labels_are_read() {
     let files = Files::new();
     let plain = idx(&[3], &[7, 2, 1]);
-    assert_eq!(images::read_labels(&files.write("l", &plain)).unwrap(), [7, 2, 1]);
-    assert_eq!(images::read_labels(&files.write("l.gz", &gzip(&plain))).unwrap(), [7, 2, 1]);
-    let error = images::read_labels(&files.write("i", &idx(&[1, 1, 1], &[0]))).unwrap_err().to_string();
+    assert_eq!(images::read_labels(&files.write("l", &plain), 3).unwrap(), [7, 2, 1]);
+    assert_eq!(images::read_labels(&files.write("l.gz", &gzip(&plain)), 3).unwrap(), [7, 2, 1]);
+    let error = images::read_labels(&files.write("i", &idx(&[1, 1, 1], &[0])), 1).unwrap_err().to_string();
     assert!(error.contains("IDX of 3 dimensions; labels have 1"), "{error}");
+    // A billion labels are refused by their number: those that follow would be damaged data.
+    let many = gzip(&idx(&[1 << 30], &[]));
+    for (file, labels) in [(&plain, 3), (&gzip(&plain), 3), (&many, 1 << 30)] {
+        let error = images::read_labels(&files.write("other", file), 2).unwrap_err().to_string();
+        assert!(error.contains(&format!("2 images, but {labels} labels: one for each is needed")), "{error}");
+    }
 }
 
 #[test]
@@ -195,6 +262,8 @@ fn unsuitable_and_hostile_files_are_refused() {
     let fortran = [b"\x93NUMPY\x01\x00", &(fortran.len() as u16).to_le_bytes()[..], fortran.as_bytes()].concat();
     let rgba = png(png::ColorType::Rgba, png::BitDepth::Eight, 1, 1, &[1, 2, 3, 4]);
     let deep = png(png::ColorType::Grayscale, png::BitDepth::Sixteen, 1, 1, &[1, 2]);
+    let without_end = gray(4, 4, &[9; 16]);
+    let without_end = &without_end[..without_end.len() - 12];
     let table: &[(&[u8], &str)] = &[
         (b"", "not an image file: expected IDX (plain or .gz), .npy or PNG"),
         (b"GIF89a", "not an image file"),
@@ -222,6 +291,11 @@ fn unsuitable_and_hostile_files_are_refused() {
         (&rgba, "PNG with transparency"),
         (&deep, "PNG of type Grayscale with 16 bits; expected 8-bit gray or RGB"),
         (&gray(4, 4, &[9; 16])[..50], "damaged PNG"),
+        (&[&gray(4, 4, &[9; 16])[..], b"more"].concat(), "4 bytes follow the end of the PNG"),
+        (without_end, "damaged PNG: it has no end"),
+        (&npy("a\nerror: b", "(1, 1, 1)", &[0]), "array of type a\\u000aerror: b; only"),
+        (&npy(&"<f8".repeat(20_000), "(1, 1, 1)", &[0]), " characters ...] "),
+        (&npy("|u1", &format!("({})", "x".repeat(60_000)), &[0]), " characters ...] "),
     ];
     for (index, (bytes, fragment)) in table.iter().enumerate() {
         refused(&files.write(&format!("{index}"), bytes), fragment);

@@ -10,7 +10,7 @@ fn lanewise(kernel: &Kernel, lanes: u32, rows: u32, limbs: u32) -> [u32; 3] {
     [lanes.div_ceil(kernel.workgroup[0]), rows.min(MAX_GROUPS), limbs]
 }
 
-/// Of `add_constant`, `scale`, `add`, `subtract_scale`, `copy`.
+/// Of `add_constant`, `scale`, `add`, `accumulate`, `subtract_scale`, `copy`.
 pub fn elementwise(p: &Elementwise, limbs: u32) -> [u32; 3] {
     lanewise(&crate::ADD, p.lanes, p.values * p.components, limbs)
 }

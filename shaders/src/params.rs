@@ -40,18 +40,24 @@ pub struct Limb {
     pub barrett: u32,
     /// Index in the basis: selects twiddles and row constants, and is part of a seed's nonce.
     pub index: u32,
-    /// `scale`, `subtract_scale`: the factor, canonical.
+    /// `subtract_scale`: the factor, canonical.
     pub factor: u32,
     /// Shoup's companion of `factor`.
     pub companion: u32,
-    /// `accumulate_key`: position of the limb in the key's view. `unpack`, `pack`: word of the packed binding where the
+    /// `accumulate_key`: position of the limb in the key's view. `accumulate`: in the view of what
+    /// is added. `unpack`, `pack`: word of the packed binding where the
     /// limb's rows begin.
     pub source: u32,
     /// `ceil(bits / 8)`: planes of bytes.
     pub planes: u32,
-    /// `add_constant`: the constant, first. `horner`: `c_(d-1), ..., c_0`. `convert_centred`: see
-    /// [`Conversion`](crate::Conversion). Canonical.
-    pub constants: [u32; 4],
+    /// `convert_centred`: see [`Conversion`](crate::Conversion). Canonical.
+    pub constant: u32,
+    /// Unused.
+    pub padding_0: u32,
+    /// Unused.
+    pub padding_1: u32,
+    /// Unused.
+    pub padding_2: u32,
 }
 
 impl Limb {
@@ -65,14 +71,13 @@ impl Limb {
 
     /// With a factor in `[0, q)`.
     pub fn with_factor(self, factor: u32) -> Self {
-        let companion = ((u64::from(factor) << 32) / u64::from(self.q)) as u32;
+        let [factor, companion] = self.factor(factor);
         Limb { factor, companion, ..self }
     }
 
-    /// With constants in `[0, q)`, at most four.
-    pub fn with_constants(mut self, constants: &[u32]) -> Self {
-        self.constants[..constants.len()].copy_from_slice(constants);
-        self
+    /// A factor in `[0, q)` with Shoup's companion, as tables of factors have it.
+    pub fn factor(&self, factor: u32) -> [u32; 2] {
+        [factor, ((u64::from(factor) << 32) / u64::from(self.q)) as u32]
     }
 
     /// With a place in another operand.
@@ -86,7 +91,10 @@ impl Limb {
     }
 }
 
-/// Of `add_constant`, `scale`, `add`, `subtract_scale`, `copy`.
+/// Of `add_constant`, `scale`, `add`, `accumulate`, `subtract_scale`, `copy`.
+///
+/// The third binding of `add_constant` is a table `[limb][channel]` of constants, canonical. That
+/// of `scale` and the fourth of `accumulate` are tables of [`Limb::factor`]s.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 pub struct Elementwise {
@@ -96,12 +104,20 @@ pub struct Elementwise {
     pub y: View,
     /// Values.
     pub values: u32,
-    /// Components: 1 for `add_constant`, which would add to all.
+    /// Components: 1 for `add_constant`, which would add to all; those of `y` for `accumulate`.
     pub components: u32,
     /// Lanes.
     pub lanes: u32,
+    /// Channels of the table, where there is one.
+    pub channels: u32,
+    /// Values of a channel, at least 1 where there are several.
+    pub positions: u32,
     /// Unused.
-    pub padding: u32,
+    pub padding_0: u32,
+    /// Unused.
+    pub padding_1: u32,
+    /// Unused.
+    pub padding_2: u32,
 }
 
 /// Of `multiply`.
@@ -125,6 +141,9 @@ pub struct Multiply {
 }
 
 /// Of `horner`: a polynomial of degree 2 to 4 of ciphertexts of two components, without relinearisation.
+///
+/// The fourth binding is a table `[limb][channel]` of four words, `c_(d-1), ..., c_0` and any,
+/// canonical.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 pub struct Horner {
@@ -140,6 +159,14 @@ pub struct Horner {
     pub negate: u32,
     /// Lanes.
     pub lanes: u32,
+    /// Channels of the table.
+    pub channels: u32,
+    /// Values of a channel, at least 1 where there are several.
+    pub positions: u32,
+    /// Unused.
+    pub padding_0: u32,
+    /// Unused.
+    pub padding_1: u32,
 }
 
 /// Of `accumulate_key`.

@@ -41,8 +41,8 @@ fn arranged(nodes: &[Twiddle], folding: &[Twiddle]) -> Vec<[u32; 2]> {
 
 /// Tables of `convert_centred` for some sources and targets.
 ///
-/// The kernel keeps digits as `d_i + 2^30`. What that adds to a weighted sum is taken off with the first of
-/// [`Limb::constants`]: a source adds it to what is left, a target subtracts it.
+/// The kernel keeps digits as `d_i + 2^30`. What that adds to a weighted sum is taken off with
+/// [`Limb::constant`]: a source adds it to what is left, a target subtracts it.
 #[derive(Clone, Debug)]
 pub struct Conversion {
     /// Binding 1: sources, then targets.
@@ -69,7 +69,7 @@ impl Conversion {
                 weights[row] = m.inv(weights[row]);
             }
             let constant = if source.is_some() { excess } else { m.neg(excess) };
-            conversion.limbs.push(Limb::new(basis, limb).with_constants(&[constant]));
+            conversion.limbs.push(Limb { constant, ..Limb::new(basis, limb) });
             conversion.weights.extend(weights.iter().map(|&weight| {
                 let Twiddle { factor, companion } = Twiddle::new(m, weight);
                 [factor, companion]

@@ -13,14 +13,19 @@ faults() {
     cat <<'END'
 kernels/accumulate_key :: accumulate_key :: let key1 = key[index(params.key, limb.source, 0u, 1u, id.x)] :: let key1 = key[index(params.key, limb.source, 0u, 0u, id.x)]
 kernels/accumulate_key :: accumulate_key :: add_mod(acc[at1], :: add_mod(acc[at0],
+kernels/accumulate :: accumulate :: index(params.y, limb.source, value :: index(params.y, id.z, value
+kernels/accumulate :: accumulate :: x[at] = canonical(x[at] + term, limb.q) :: x[at] = subtract_once(x[at] + term, limb.q)
+kernels/accumulate :: accumulate :: let component = row % params.components :: let component = row / params.components
 kernels/add :: add :: add_mod(x[at], y[ :: add_mod(y[at], y[
-kernels/add_constant :: add_constant :: limb.constants.x :: limb.constants.y
+kernels/add_constant :: add_constant :: table_index(id.z, value, :: table_index(id.z, row + 1u,
 kernels/convert_centred :: convert_centred :: digit > limb.q / 2u :: digit >= limb.q / 2u
 kernels/convert_centred :: convert_centred :: const OFFSET = 1u << 30u :: const OFFSET = 1u << 29u
 kernels/copy :: copy :: let component = row % params.components :: let component = row / params.components
 kernels/expand :: expand :: let mask = (1u << limb.bits) - 1u :: let mask = (1u << limb.bits) - 2u
 kernels/expand :: expand :: limb.index, t) :: limb.index, t + 1u)
 kernels/horner :: horner :: u1 = two_products(u0, z1, u1, z0, limb); :: u1 = two_products(u0, z0, u1, z1, limb);
+kernels/horner :: horner :: constant = c.z :: constant = c.w
+kernels/horner :: horner :: table_index(id.z, value, :: table_index(id.z, 0u,
 kernels/horner :: horner :: params.negate != 0u :: params.negate > 1u
 kernels/linear :: linear :: value + group * params.group_stride :: value + group
 kernels/linear :: linear :: let constant = constants[ :: let constant = 1u + constants[
@@ -32,7 +37,7 @@ kernels/ntt_forward_rows :: ntt_forward :: node(origin + second, 4u) :: node(ori
 kernels/ntt_inverse_rows :: ntt_inverse :: node(origin + second, 4u) :: node(origin, 4u)
 kernels/ntt_inverse_columns :: ntt_inverse :: start, 0u, limb.q); :: start, 1u, limb.q);
 kernels/pack :: pack :: start; at < 32 :: start; at < 31
-kernels/scale :: scale :: vec2(limb.factor, limb.companion) :: vec2(limb.factor, limb.companion + 2u)
+kernels/scale :: scale :: multiply_lazy(x[at], factor, q), q) :: multiply_lazy(x[at], factor + vec2(0u, 2u), q), q)
 kernels/subtract_scale :: subtract_scale :: + limb.q - x[at] :: + limb.q + x[at]
 kernels/unpack :: unpack :: residue >= limb.q :: residue > limb.q
 kernels/unpack :: unpack :: shift + limb.bits > 32u :: shift + limb.bits > 33u
@@ -59,6 +64,8 @@ shared/packing :: pack :: value * (params.lanes / 32u * limb.bits) :: value * (p
 shared/reduction :: multiply :: limb.bits - 1u :: limb.bits
 shared/residues :: scale :: min(x, x - q) :: min(x, x - q - 1u)
 shared/residues :: multiply :: 2u * q), q) :: 2u * q), 2u * q)
+shared/tensor :: scale :: return limb * channels + channel :: return limb + channel
+shared/tensor :: add_constant :: if channels > 1u { :: if channels > 2u {
 shared/tensor :: copy :: view.base + limb * view.limb :: limb * view.limb
 END
 }

@@ -2,8 +2,10 @@
 #![forbid(unsafe_code)]
 
 pub mod attack;
+mod graphs;
 mod metered;
 mod pipeline;
 
+pub use graphs::{random_graph, random_images};
 pub use metered::{Counts, Metered};
 pub use pipeline::{Client, execute, mnist, rms_bits, scores, typical_bits};

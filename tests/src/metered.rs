@@ -113,6 +113,10 @@ impl<B: Backend> Backend for Metered<B> {
         self.inner.add(x, y)
     }
 
+    fn accumulate(&self, acc: &mut Self::Tensor, x: &Self::Tensor, factors: &[u32]) -> Result<()> {
+        self.inner.accumulate(acc, x, factors)
+    }
+
     fn subtract_scale(&self, x: &mut Self::Tensor, y: &Self::Tensor, factors: &[u32]) -> Result<()> {
         self.inner.subtract_scale(x, y, factors)
     }

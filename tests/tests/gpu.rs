@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use cryptodl_core::backend::conformance::{compare, params_for_tests};
-use cryptodl_core::backend::{Backend, BackendError, Shape};
+use cryptodl_core::backend::{Backend, BackendError, Horner, Shape, SlotwiseOp, slotwise_shape};
 use cryptodl_core::ring::{MAX_DIMENSION, RnsBasis, ntt_primes};
 use cryptodl_cpu::{Cpu, Reference};
 use cryptodl_engine::gpu::{
@@ -15,7 +15,7 @@ use cryptodl_engine::gpu::{
 use cryptodl_engine::plan::{PlanOptions, plan};
 use cryptodl_engine::run::{Executor, Masks, RunError};
 use cryptodl_models::zoo;
-use cryptodl_tests::{Client, execute, mnist};
+use cryptodl_tests::{Client, execute, mnist, random_graph, random_images};
 use libtest_mimic::{Arguments, Failed, Trial};
 
 const BUDGET: u64 = 4 << 30;
@@ -60,12 +60,15 @@ fn tests() -> Vec<(String, Test)> {
         ("kernels_are_timed".into(), Box::new(timings)),
         ("a_lost_device_is_an_error".into(), Box::new(lost_device)),
         ("conversions_across_pages".into(), Box::new(conversions_across_pages)),
+        ("sums_over_limbs_of_several_pages".into(), Box::new(sums_across_pages)),
+        ("tables_too_large_for_a_command".into(), Box::new(large_tables)),
         ("divisions_by_more_primes_than_a_kernel_takes".into(), Box::new(long_divisions)),
         ("a_ring_too_small_for_the_kernels_is_refused".into(), Box::new(small_ring)),
         ("a_lesser_adapter_is_refused_or_used_as_it_is".into(), Box::new(lesser_adapters)),
         ("memory_that_runs_out_during_a_computation".into(), Box::new(out_of_memory)),
         ("a_device_lost_during_a_computation".into(), Box::new(lost_during_a_computation)),
         ("end_to_end".into(), Box::new(end_to_end)),
+        ("graphs_end_to_end".into(), Box::new(graphs_end_to_end)),
     ];
     // Each way to multiply and each way to sum; the tests of the shaders have all combinations.
     for (multiply, dot) in [(Multiply::U64, Dot::Packed), (Multiply::Portable, Dot::Integer)] {
@@ -145,6 +148,26 @@ fn end_to_end(adapter: &Adapter) {
     let (expected, _) = execute(&program, &client, Cpu::new(basis.clone()), &input, false, BUDGET);
     let (actual, _) = execute(&program, &client, gpu(adapter, basis, options()), &input, false, BUDGET / 2);
     assert!(expected == actual, "the results differ");
+}
+
+/// A network with joins and coefficients per channel, whole and in bands.
+fn graphs_end_to_end(adapter: &Adapter) {
+    let network = random_graph(1);
+    let program = plan(&network, &PlanOptions::default()).unwrap().program;
+    let images = random_images(&network, 16, 2);
+    let rows = images.view().into_shape_with_order((16, images.len() / 16)).unwrap();
+    let client = Client::new(&program, 22);
+    let input = client.encrypt(rows);
+    let basis = client.params.basis();
+    let (expected, _) = execute(&program, &client, Cpu::new(basis.clone()), &input, false, BUDGET);
+    let Err(RunError::Budget { needed, .. }) = Executor::new(&program, &client.params, Cpu::new(basis.clone()), 1)
+    else {
+        panic!("a budget of one byte");
+    };
+    for budget in [BUDGET / 2, 2 * needed] {
+        let (actual, _) = execute(&program, &client, gpu(adapter, basis, options()), &input, false, budget);
+        assert!(expected == actual, "the results differ within {budget} bytes");
+    }
 }
 
 fn small_basis() -> Arc<RnsBasis> {
@@ -259,6 +282,57 @@ fn conversions_across_pages(adapter: &Adapter) {
     let expected = reference.convert_centred(&reference.upload(shape.clone(), &residues).unwrap(), &to).unwrap();
     let actual = gpu.convert_centred(&gpu.upload(shape.clone(), &residues).unwrap(), &to).unwrap();
     assert!(gpu.download(&actual).unwrap() == expected.residues());
+}
+
+/// Residues of every size that follow from their places.
+fn any_residues(basis: &RnsBasis, shape: &Shape) -> Vec<u32> {
+    let q = |i: usize| basis.modulus(shape.limbs[i / shape.limb_len()]).value();
+    (0..shape.len()).map(|i| (i as u32).wrapping_mul(0x9e37_79b9) % q(i)).collect()
+}
+
+/// What is added has its limbs in another order, and in other pages, than the sum.
+fn sums_across_pages(adapter: &Adapter) {
+    let basis = small_basis();
+    let gpu = gpu(adapter, &basis, GpuOptions { page_bytes: Some(4 * 12 * N as u64), ..options() });
+    let reference = Reference::new(basis.clone());
+    // Two limbs in a page, and one or two of the sum.
+    let from = Shape { limbs: vec![5, 0, 3, 1, 2], values: 3, components: 2, lanes: N };
+    let residues = any_residues(&basis, &from);
+    for (components, channels) in [(2, 1), (3, 3)] {
+        let to = Shape { limbs: vec![0, 1, 2, 3, 5], components, ..from.clone() };
+        let factors = any_residues(&basis, &Shape { values: channels, components: 1, lanes: 1, ..to.clone() });
+        let sums = any_residues(&basis, &to);
+        let mut expected = reference.upload(to.clone(), &sums).unwrap();
+        reference.accumulate(&mut expected, &reference.upload(from.clone(), &residues).unwrap(), &factors).unwrap();
+        let mut actual = gpu.upload(to.clone(), &sums).unwrap();
+        gpu.accumulate(&mut actual, &gpu.upload(from.clone(), &residues).unwrap(), &factors).unwrap();
+        assert!(gpu.download(&actual).unwrap() == expected.residues(), "{components} components");
+    }
+}
+
+/// So many channels that their constants do not travel with a command.
+fn large_tables(adapter: &Adapter) {
+    fn per_channel<B: Backend>(backend: &B, shape: &Shape, residues: &[u32], factors: &[u32]) -> [Vec<u32>; 2] {
+        let mut x = backend.upload(shape.clone(), residues).unwrap();
+        let constants: Vec<f64> = (0..2 * shape.values).map(|i| 1e4 * i as f64).collect();
+        let square = Horner::per_channel(backend.basis(), true, shape.values, &constants);
+        let ops = [SlotwiseOp::Polynomial(&square)];
+        let mut squared = backend.zeros(slotwise_shape(&ops, shape)).unwrap();
+        backend.slotwise(&ops, &x, 0..shape.lanes, &mut squared).unwrap();
+        // Each waits in the queue while the next takes its table to the device.
+        let y = backend.upload(shape.clone(), residues).unwrap();
+        backend.scale(&mut x, factors).unwrap();
+        backend.add_constant(&mut x, factors).unwrap();
+        backend.accumulate(&mut x, &y, factors).unwrap();
+        [x, squared].map(|x| backend.download(&x).unwrap())
+    }
+    let basis = small_basis();
+    let shape = Shape { limbs: vec![1, 4], values: 9000, components: 2, lanes: 3 };
+    let factors = any_residues(&basis, &Shape { components: 1, lanes: 1, ..shape.clone() });
+    let residues = any_residues(&basis, &shape);
+    let expected = per_channel(&Reference::new(basis.clone()), &shape, &residues, &factors);
+    let actual = per_channel(&gpu(adapter, &basis, options()), &shape, &residues, &factors);
+    assert!(actual == expected);
 }
 
 fn long_divisions(adapter: &Adapter) {

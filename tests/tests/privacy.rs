@@ -241,7 +241,7 @@ fn more_sets_than_planned_are_refused() {
 fn last_scale(program: &Program) -> Scale {
     match program.content.steps.last().unwrap() {
         Step::Linear { scale, .. } | Step::Reduction { scale, .. } => *scale,
-        Step::Activation(_) => unreachable!("a network ends with a linear layer"),
+        Step::Activation { .. } => unreachable!("a network ends with a linear layer"),
     }
 }
 

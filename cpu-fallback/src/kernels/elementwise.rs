@@ -2,7 +2,6 @@
 
 use std::ops::Range;
 
-use cryptodl_core::backend::Horner;
 use cryptodl_core::ring::{Modulus, Twiddle};
 
 use super::reduce::{Factor, Prime};
@@ -98,6 +97,11 @@ lane_by_lane! {
     /// `(x - y) factor`. The product takes any u32, so the difference stays unreduced.
     SubtractScale(x, y) { factor: Twiddle } |s, prime| =>
         prime.canonical(prime.mul_lazy(s.add(x, s.sub(prime.twice(), y)), factor))
+}
+lane_by_lane! {
+    /// `sums + x factor`: below 3q before its reduction.
+    AddScaled(sums, x) { factor: Twiddle } |s, prime| =>
+        prime.canonical(prime.halve(s.add(sums, prime.mul_lazy(x, factor))))
 }
 lane_by_lane! {
     /// `sums + a b`.
@@ -272,29 +276,32 @@ fn sum_of_products<S: Simd>(
 }
 
 /// An activation on the first vector of lanes of each component: component `i` of `z` and of the result `out` is `i * stride`
-/// residues further on. `factor` has room for the result.
+/// residues further on. `constants` are `c_(d-1), ..., c_0` and follow the sign. `factor` has room
+/// for the result.
 #[inline(always)]
 pub(crate) fn evaluate<S: Simd>(
     s: S,
     prime: Prime<S>,
-    (polynomial, limb): (&Horner, usize),
+    (negate, constants): (bool, &[u32]),
     stride: usize,
     z: &[u32],
     factor: &mut [u32],
     out: &mut [u32],
 ) {
     let components = z.len().div_ceil(stride);
-    match (components, polynomial.degree()) {
-        (2, 2) => return evaluate_in_registers::<S, 2>(s, prime, (polynomial, limb), stride, z, out),
-        (2, 3) => return evaluate_in_registers::<S, 3>(s, prime, (polynomial, limb), stride, z, out),
-        (2, 4) => return evaluate_in_registers::<S, 4>(s, prime, (polynomial, limb), stride, z, out),
-        _ => (),
+    if components == 2 {
+        match *constants {
+            [a, b] => return evaluate_in_registers(s, prime, (negate, [a, b]), stride, z, out),
+            [a, b, c] => return evaluate_in_registers(s, prime, (negate, [a, b, c]), stride, z, out),
+            [a, b, c, d] => return evaluate_in_registers(s, prime, (negate, [a, b, c, d]), stride, z, out),
+            _ => (),
+        }
     }
     for i in 0..components {
         store(s, load(s, &z[i * stride..]), &mut out[i * stride..]);
     }
     let mut held = components;
-    for step in 0..polynomial.degree() {
+    for (step, &constant) in constants.iter().enumerate() {
         if step > 0 {
             for i in 0..held {
                 store(s, load(s, &out[i * stride..]), &mut factor[i * stride..]);
@@ -302,13 +309,12 @@ pub(crate) fn evaluate<S: Simd>(
             product(s, prime, (held, components), stride, factor, z, out);
             held += components - 1;
         }
-        if polynomial.negates() && step + 1 == polynomial.degree() {
+        if negate && step + 1 == constants.len() {
             for i in 0..held {
                 store(s, prime.negate(load(s, &out[i * stride..])), &mut out[i * stride..]);
             }
         }
-        let constant = s.splat(polynomial.constant(step, limb));
-        store(s, prime.add(load(s, out), constant), out);
+        store(s, prime.add(load(s, out), s.splat(constant)), out);
     }
 }
 
@@ -317,14 +323,14 @@ pub(crate) fn evaluate<S: Simd>(
 fn evaluate_in_registers<S: Simd, const DEGREE: usize>(
     s: S,
     prime: Prime<S>,
-    (polynomial, limb): (&Horner, usize),
+    (negate, constants): (bool, [u32; DEGREE]),
     stride: usize,
     z: &[u32],
     out: &mut [u32],
 ) {
     let z = [load(s, z), load(s, &z[stride..])];
     let mut u = [s.splat(0); 17];
-    (u[0], u[1]) = (prime.add(z[0], s.splat(polynomial.constant(0, limb))), z[1]);
+    (u[0], u[1]) = (prime.add(z[0], s.splat(constants[0])), z[1]);
     unrolled!(step < DEGREE => {
         if step > 0 {
             // From the highest component down, so that none is overwritten before its last use.
@@ -339,10 +345,10 @@ fn evaluate_in_registers<S: Simd, const DEGREE: usize>(
                 };
                 u[t] = prime.residue(products);
             });
-            if polynomial.negates() && step + 1 == DEGREE {
+            if negate && step + 1 == DEGREE {
                 unrolled!(t < DEGREE + 1 => { u[t] = prime.negate(u[t]); });
             }
-            u[0] = prime.add(u[0], s.splat(polynomial.constant(step, limb)));
+            u[0] = prime.add(u[0], s.splat(constants[step]));
         }
     });
     unrolled!(t < DEGREE + 1 => { store(s, u[t], &mut out[t * stride..]); });

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use cryptodl_core::backend::{Horner, SlotwiseOp, slotwise_shape};
+use cryptodl_core::backend::{Channels, Horner, SlotwiseOp, slotwise_shape};
 use cryptodl_core::ring::{Modulus, RnsBasis};
 use rayon::prelude::*;
 
@@ -147,15 +147,22 @@ impl<D: Dot> Kernel<D> for RunTile<'_, D> {
                             y.set_len(values * result * LINE);
                             factor.set_len(result * LINE);
                             let modulus = Prime::new(s, prime.1);
+                            let channels = Channels::new(polynomial.channels(), values);
+                            let negate = polynomial.negates();
                             let operands = from.chunks_exact(components * LINE);
                             let results = y.chunks_exact_mut(result * LINE);
-                            for (value, (z, out)) in operands.zip(results).enumerate() {
-                                if read.is_some_and(|read| !read[value]) {
-                                    continue;
-                                }
-                                for vector in (0..LINE).step_by(D::LANES) {
-                                    let (z, out) = (&z[vector..], &mut out[vector..]);
-                                    evaluate(s, modulus, (polynomial, prime.0), LINE, z, factor, out);
+                            let mut all = operands.zip(results).enumerate();
+                            for channel in 0..channels.count() {
+                                // Found once for all values of the channel.
+                                let constants = polynomial.of_channel(prime.0, channel);
+                                for (value, (z, out)) in all.by_ref().take(channels.positions()) {
+                                    if read.is_some_and(|read| !read[value]) {
+                                        continue;
+                                    }
+                                    for vector in (0..LINE).step_by(D::LANES) {
+                                        let (z, out) = (&z[vector..], &mut out[vector..]);
+                                        evaluate(s, modulus, (negate, constants), LINE, z, factor, out);
+                                    }
                                 }
                             }
                             components = result;

@@ -162,17 +162,34 @@ impl Backend for Reference {
     }
 
     fn add_constant(&self, x: &mut CpuTensor, constants: &[u32]) -> Result<()> {
-        assert_eq!(constants.len(), x.shape().limbs.len(), "one constant per limb");
+        let constants = ByChannel::new(constants, x.shape());
         self.map(x, |q, place, _, x| {
-            let constant = if place.component == 0 { constants[place.limb] } else { 0 };
-            (x + u64::from(constant)) % q
+            let constant = if place.component == 0 { constants.at(place) } else { 0 };
+            (x + constant) % q
         });
         Ok(())
     }
 
     fn scale(&self, x: &mut CpuTensor, factors: &[u32]) -> Result<()> {
-        assert_eq!(factors.len(), x.shape().limbs.len(), "one factor per limb");
-        self.map(x, |q, place, _, x| x * u64::from(factors[place.limb]) % q);
+        let factors = ByChannel::new(factors, x.shape());
+        self.map(x, |q, place, _, x| x * factors.at(place) % q);
+        Ok(())
+    }
+
+    fn accumulate(&self, acc: &mut CpuTensor, x: &CpuTensor, factors: &[u32]) -> Result<()> {
+        let (to, from) = (acc.shape().clone(), x.shape().clone());
+        assert_eq!((to.values, to.lanes), (from.values, from.lanes), "values and lanes");
+        assert!(from.components <= to.components, "{} components to {}", from.components, to.components);
+        let in_x = |limb| from.limbs.iter().position(|l| l == limb).expect("the operand has every limb");
+        let in_x: Vec<usize> = to.limbs.iter().map(in_x).collect();
+        let factors = ByChannel::new(factors, &to);
+        self.map(acc, |q, place, lane, sum| {
+            if place.component >= from.components {
+                return sum;
+            }
+            let x = x.row(Place { limb: in_x[place.limb], ..place })[lane];
+            (sum + factors.at(place) * u64::from(x)) % q
+        });
         Ok(())
     }
 
@@ -229,6 +246,30 @@ impl Backend for Reference {
 
     fn synchronise(&self) -> Result<()> {
         Ok(())
+    }
+}
+
+/// Constants `[limb][channel]`. Values are in channel order: the first channel has the first
+/// values.
+struct ByChannel {
+    constants: Vec<u32>,
+    channels: usize,
+    /// Values of a channel.
+    positions: usize,
+}
+
+impl ByChannel {
+    /// For a tensor of shape `x`.
+    fn new(constants: &[u32], x: &Shape) -> Self {
+        let channels = constants.len() / x.limbs.len();
+        assert_eq!(constants.len(), channels * x.limbs.len(), "as many constants for every limb");
+        let positions = x.values / channels;
+        assert_eq!(x.values, channels * positions, "as many values for every channel");
+        ByChannel { constants: constants.to_vec(), channels, positions }
+    }
+
+    fn at(&self, place: Place) -> u64 {
+        self.constants[place.limb * self.channels + place.value / self.positions].into()
     }
 }
 

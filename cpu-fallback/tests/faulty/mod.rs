@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use cryptodl_core::backend::{Backend, BackendError, LinearMap, Result, Shape, SlotwiseOp, Window};
+use cryptodl_core::backend::{Backend, BackendError, Channels, LinearMap, Result, Shape, SlotwiseOp, Window};
 use cryptodl_core::ckks::UniformSource;
 use cryptodl_core::ring::RnsBasis;
 use cryptodl_cpu::{Cpu, CpuTensor, Place};
@@ -14,6 +14,9 @@ pub enum Fault {
     Linear,
     ForwardNtt,
     Slotwise,
+    Accumulate,
+    /// All values take what the first channel has.
+    FirstChannel,
     /// Everything is accepted.
     Unpack,
     /// Multiplications find no memory.
@@ -99,6 +102,11 @@ impl Backend for Faulty {
     }
 
     fn add_constant(&self, x: &mut CpuTensor, constants: &[u32]) -> Result<()> {
+        if self.fault == Fault::FirstChannel {
+            let channels = Channels::of(constants, x.shape()).count();
+            let first: Vec<u32> = constants.iter().step_by(channels).copied().collect();
+            return self.inner.add_constant(x, &first);
+        }
         self.inner.add_constant(x, constants)
     }
 
@@ -108,6 +116,12 @@ impl Backend for Faulty {
 
     fn add(&self, x: &mut CpuTensor, y: &CpuTensor) -> Result<()> {
         self.inner.add(x, y)
+    }
+
+    fn accumulate(&self, acc: &mut CpuTensor, x: &CpuTensor, factors: &[u32]) -> Result<()> {
+        self.inner.accumulate(acc, x, factors)?;
+        self.spoil(Fault::Accumulate, acc);
+        Ok(())
     }
 
     fn subtract_scale(&self, x: &mut CpuTensor, y: &CpuTensor, factors: &[u32]) -> Result<()> {

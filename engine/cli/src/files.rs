@@ -10,6 +10,7 @@ use cryptodl_core::wire::{Binding, CiphertextLayout, CiphertextsReader, read_cli
 use tempfile::{NamedTempFile, TempPath};
 use zeroize::Zeroizing;
 
+use crate::signals;
 use crate::terminal::printable;
 
 /// Bytes that are collected before they are written.
@@ -109,7 +110,10 @@ impl Output {
         let sink = match fs::metadata(&path) {
             Ok(found) if found.is_dir() => Err(io::Error::from(io::ErrorKind::IsADirectory)),
             Ok(found) if !found.is_file() => File::options().write(true).open(&path).map(Sink::Direct),
-            _ => temporary_beside(&path, access).map(Sink::Temporary),
+            _ => temporary_beside(&path, access).map(|file| {
+                signals::delete_at_end(file.path());
+                Sink::Temporary(file)
+            }),
         };
         Ok(Output { sink: sink.context(failed)?, path })
     }
@@ -137,6 +141,7 @@ impl Output {
 
 /// Gives all files their names, or none: where one cannot have it, what was there before is put back.
 pub fn publish_all(outputs: Vec<Output>) -> Result<()> {
+    let _signals_wait = signals::hold();
     let mut replaced: Vec<Replaced> = Vec::new();
     let last = outputs.len().saturating_sub(1);
     for (i, output) in outputs.into_iter().enumerate() {
@@ -227,7 +232,8 @@ impl Write for Buffered<'_> {
     }
 }
 
-/// Makes the folder `path` with its parents, if it is absent; only its owner may look into it where `access` says so.
+/// Makes the folder `path` with its parents, if it is absent. Where `access` says so, only its owner may look into it and write to
+/// it, also if it was there: who may write to a folder may replace what is in it.
 pub fn make_folder(path: &Path, access: Access) -> Result<()> {
     let mut folder = fs::DirBuilder::new();
     folder.recursive(true);
@@ -239,7 +245,17 @@ pub fn make_folder(path: &Path, access: Access) -> Result<()> {
             Access::Owner => 0o700,
         },
     );
-    folder.create(path).with_context(|| format!("cannot make the folder {}", path.display()))
+    folder.create(path).with_context(|| format!("cannot make the folder {}", path.display()))?;
+    #[cfg(unix)]
+    if matches!(access, Access::Owner) {
+        let closed = fs::metadata(path).and_then(|found| {
+            let mode = std::os::unix::fs::PermissionsExt::mode(&found.permissions());
+            let owner_only = std::os::unix::fs::PermissionsExt::from_mode(0o700);
+            if mode & 0o077 == 0 { Ok(()) } else { fs::set_permissions(path, owner_only) }
+        });
+        closed.with_context(|| format!("cannot keep others out of the folder {}", path.display()))?;
+    }
+    Ok(())
 }
 
 /// Waits until no other process holds this lock of the folder `path`, and holds it until the file is dropped. Only systems

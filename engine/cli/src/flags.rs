@@ -8,6 +8,7 @@ use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use cryptodl_core::ckks::{EncryptionKind, Randomness, SecurityLevel};
 use cryptodl_engine::plan::{DEFAULT_BATCH, PlanOptions, PrivacyGoal, ScheduleKind, Tolerance};
+use cryptodl_models::network::MIN_TOLERANCE;
 
 use crate::memory;
 
@@ -245,7 +246,12 @@ fn privacy_goal(text: &str) -> Result<PrivacyGoal, String> {
 fn percentage(text: &str) -> Result<Tolerance, String> {
     let number = text.strip_suffix('%').and_then(|number| number.trim().parse::<f64>().ok());
     let percent = number.ok_or("a percentage is needed, such as 1% or 0.15%")?;
-    Tolerance::new(percent / 100.0).map_err(|error| error.to_string())
+    let share = percent / 100.0;
+    // Below this, what is shown of it is 0%. A division may round it down.
+    if share < MIN_TOLERANCE * (1.0 - 1e-9) {
+        return Err("more than 0% is needed: at least 0.0000001%, one label in a billion".into());
+    }
+    Tolerance::new(share).map_err(|error| error.to_string())
 }
 
 fn half_bits(text: &str) -> Result<u32, String> {

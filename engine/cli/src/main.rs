@@ -18,12 +18,14 @@ mod report;
 mod results;
 mod samples;
 mod server;
+mod signals;
 mod terminal;
 
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::Parser;
+use cryptodl_models::text::shortened;
 
 /// Classify images that stay encrypted: a client encrypts them, a server runs a neural network on the ciphertexts, and
 /// only the client can decrypt the labels.
@@ -52,21 +54,27 @@ Client and server apart:
   cryptodl decrypt --secret keys/secret/secret.key --spec mnist.spec \\
       --input scores.ct --out labels.csv";
 
+/// Characters of an error that are printed.
+const MAX_ERROR: usize = 2000;
+
 fn main() -> ExitCode {
     gpu::quiet_driver();
     match run(Cli::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {}", terminal::printable(&explain(&error)));
+            // Files from strangers are quoted in errors.
+            eprintln!("error: {}", shortened(&terminal::printable(&explain(&error)), MAX_ERROR));
             ExitCode::FAILURE
         }
     }
 }
 
 fn run(cli: Cli) -> Result<()> {
-    if let Some(threads) = cli.threads {
-        rayon::ThreadPoolBuilder::new().num_threads(threads.into()).build_global().context("--threads")?;
-    }
+    signals::watch().context("cannot watch for signals")?;
+    // Zero means one per core. Threads that start when they are first needed end the process where there is no room for them.
+    let threads = cli.threads.map_or(0, usize::from);
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
+    pool.context("cannot start as many threads: give a smaller number with --threads")?;
     cli.command.run()
 }
 

@@ -5,12 +5,15 @@ use std::path::Path;
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use cryptodl_models::Network;
 use cryptodl_models::data::{self, DatasetId, FetchOptions, Progress, Split};
-use cryptodl_models::images::{self, ImageError, ImageFile};
+use cryptodl_models::images::{self, ImageError, ImageFile, PIECE_BYTES};
 use cryptodl_models::network::InputSpec;
 use ndarray::{Array4, ArrayView2, Axis, Slice};
 
 use crate::memory::{self, show_size};
 use crate::progress::Bar;
+
+/// Bytes that reading images takes beside their values: a piece as it is stored, and as numbers.
+pub const READING: u64 = 3 * PIECE_BYTES;
 
 pub struct Samples {
     /// Where they come from, for reports.
@@ -26,11 +29,7 @@ impl Samples {
     pub fn load(network: &Network, data: Option<&str>, labels: Option<&Path>) -> Result<Self> {
         let mut samples = Self::of(network, data, Split::Test)?;
         if let Some(path) = labels {
-            samples.labels = Some(images::read_labels(path)?);
-        }
-        if let Some(labels) = &samples.labels {
-            let (labels, images) = (labels.len(), samples.count());
-            ensure!(labels == images, "{images} images, but {labels} labels: one for each is needed");
+            samples.labels = Some(images::read_labels(path, samples.count())?);
         }
         Ok(samples)
     }
@@ -121,8 +120,7 @@ pub fn read_images(path: &Path, input: &InputSpec) -> Result<Array4<f32>> {
     let mut images = open_images(path, input)?;
     let values =
         images.shape().iter().fold(images.count() as u64, |product, &size| product.saturating_mul(size as u64));
-    // As they are stored, and as numbers.
-    let (needed, free) = (values.saturating_mul(12), memory::default_budget());
+    let (needed, free) = (values.saturating_mul(4).saturating_add(READING), memory::default_budget());
     ensure!(
         needed <= free,
         "{} holds {} images, which need {} of memory at once, and {} may be used here: split it, or use `encrypt`, `infer` \
@@ -143,7 +141,7 @@ pub fn next_values(images: &mut ImageFile, path: &Path, count: usize, input: &In
 /// The error with the file that it is about.
 fn named(path: &Path, error: ImageError) -> anyhow::Error {
     match error {
-        unnamed @ (ImageError::Shape { .. } | ImageError::Value { .. }) => {
+        unnamed @ (ImageError::Shape { .. } | ImageError::Value { .. } | ImageError::Memory { .. }) => {
             anyhow!(unnamed).context(path.display().to_string())
         }
         named => named.into(),

@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use cryptodl_core::backend::{
-    Backend, BackendError, KeySwitch, LinearMap, ProductPlan, Result, Shape, SlotwiseOp, Transfers, Window,
+    Backend, BackendError, Channels, KeySwitch, LinearMap, ProductPlan, Result, Shape, SlotwiseOp, Transfers, Window,
     slotwise_shape,
 };
 use cryptodl_core::ckks::UniformSource;
@@ -12,7 +12,7 @@ use cryptodl_core::ring::RnsBasis;
 use cryptodl_shaders as shaders;
 
 use super::device::Device;
-use super::launch::{Direction, Lanes};
+use super::launch::{Direction, Lanes, Table};
 use super::maps::Maps;
 use super::pipelines::{CompileWatch, Pipelines};
 use super::pool::{MemoryUse, Pool, Pooled};
@@ -320,16 +320,23 @@ impl Backend for Gpu {
     }
 
     fn add_constant(&self, x: &mut GpuTensor, constants: &[u32]) -> Result<()> {
-        assert_eq!(constants.len(), x.shape.limbs.len(), "one constant per limb");
-        let window = x.shape.window().with_components(0..1);
-        let limb = |limb| self.limb(x, limb).with_constants(&constants[limb..=limb]);
-        self.elementwise(&shaders::ADD_CONSTANT, (x, &window), None, limb)
+        let channels = Channels::of(constants, &x.shape);
+        let constant = |limb, channel| [constants[limb * channels.count() + channel]];
+        let table = Table::new(x.shape.limbs.len(), channels, constant);
+        self.per_channel(&shaders::ADD_CONSTANT, (x, &x.shape.window().with_components(0..1)), &table)
     }
 
     fn scale(&self, x: &mut GpuTensor, factors: &[u32]) -> Result<()> {
-        assert_eq!(factors.len(), x.shape.limbs.len(), "one factor per limb");
-        let limb = |limb| self.limb(x, limb).with_factor(factors[limb]);
-        self.elementwise(&shaders::SCALE, (x, &x.shape.window()), None, limb)
+        let table = self.factors(x, factors, Channels::of(factors, &x.shape));
+        self.per_channel(&shaders::SCALE, (x, &x.shape.window()), &table)
+    }
+
+    fn accumulate(&self, acc: &mut GpuTensor, x: &GpuTensor, factors: &[u32]) -> Result<()> {
+        let (to, from) = (&acc.shape, &x.shape);
+        assert_eq!((to.values, to.lanes), (from.values, from.lanes), "values and lanes");
+        assert!(from.components <= to.components, "{} components to {}", from.components, to.components);
+        let table = self.factors(acc, factors, Channels::of(factors, to));
+        self.accumulate_into(acc, x, &table)
     }
 
     fn add(&self, x: &mut GpuTensor, y: &GpuTensor) -> Result<()> {
@@ -418,8 +425,9 @@ impl Backend for Gpu {
         let mut acc = self.room(Shape { limbs: limbs.clone(), components: 2, ..x.shape.clone() })?;
         let chain = acc.shape.window().with_limbs(0..level);
         self.copy_window(x, &x.shape.window().with_components(0..2), &acc, &chain)?;
-        let p = |limb| self.limb(&acc, limb).with_factor(self.basis.product_mod(key.special, limb));
-        self.elementwise(&shaders::SCALE, (&acc, &chain), None, p)?;
+        let p: Vec<u32> = (0..level).map(|limb| self.basis.product_mod(key.special, limb)).collect();
+        let p = self.factors(&acc, &p, Channels::new(1, acc.shape.values));
+        self.per_channel(&shaders::SCALE, (&acc, &chain), &p)?;
         (level..limbs.len()).try_for_each(|limb| self.recorder.clear(acc.limb(limb)))?;
 
         let mut top = self.cut(x, &x.shape.window().with_components(2..3))?;

@@ -2,13 +2,13 @@
 
 use std::ops::Range;
 
-use cryptodl_core::backend::{Horner, LinearMap, Result, Window};
+use cryptodl_core::backend::{Channels, Horner, LinearMap, Result, Window};
 use cryptodl_shaders::params::{self, Limb, View};
 use cryptodl_shaders::{self as shaders, Conversion, groups};
 
 use super::Gpu;
 use super::recorder::{Argument, Slice};
-use super::tensor::{GpuTensor, runs};
+use super::tensor::{Found, GpuTensor, runs, runs_by_prime};
 
 /// A range of lanes of all limbs, values and components.
 #[derive(Clone, Copy)]
@@ -35,7 +35,45 @@ pub(super) enum Direction {
     Inverse,
 }
 
+/// Bytes of a table that travel with the command. Larger ones get a buffer of their own.
+const MAX_ARGUMENT_BYTES: usize = 64 << 10;
+
+/// What a kernel reads for every limb and channel.
+pub(super) struct Table {
+    /// `[limb][channel]`, as many words for each.
+    words: Vec<u32>,
+    /// Words of a limb.
+    limb: usize,
+    channels: Channels,
+}
+
+impl Table {
+    /// `WIDTH` words for every position of a limb and every channel.
+    pub fn new<const WIDTH: usize>(
+        limbs: usize,
+        channels: Channels,
+        words: impl Fn(usize, usize) -> [u32; WIDTH],
+    ) -> Self {
+        let of_limb = |limb| (0..channels.count()).map(move |channel| (limb, channel));
+        let words = (0..limbs).flat_map(of_limb).flat_map(|(limb, channel)| words(limb, channel)).collect();
+        Table { words, limb: WIDTH * channels.count(), channels }
+    }
+
+    /// The part for the limbs of a run.
+    fn of_limbs(&self, run: Range<usize>) -> &[u32] {
+        &self.words[run.start * self.limb..run.end * self.limb]
+    }
+}
+
 impl Gpu {
+    /// A table of factors `[limb][channel]` for the limbs of `x` from position 0 on, with their
+    /// companions.
+    pub(super) fn factors(&self, x: &GpuTensor, factors: &[u32], channels: Channels) -> Table {
+        let limbs = factors.len() / channels.count();
+        let all: Vec<Limb> = (0..limbs).map(|limb| self.limb(x, limb)).collect();
+        Table::new(limbs, channels, |limb, channel| all[limb].factor(factors[limb * channels.count() + channel]))
+    }
+
     /// One dispatch; the operands are bindings 2, 3, ...
     pub(super) fn launch<'a>(
         &self,
@@ -58,8 +96,9 @@ impl Gpu {
         Limb::new(&self.basis, x.shape.limbs[limb])
     }
 
-    /// `add`, `scale`, `copy` and so on: changes window `to` of `x` by means of a window of `y` with the same extents. `limb`
-    /// tells what the kernel must know of the limb at a position of `x`.
+    /// `add`, `subtract_scale` or `copy`: changes window `to` of `x` by means of a window of `y`
+    /// with the same extents. `limb` tells what the kernel must know of the limb at a position of
+    /// `x`.
     pub(super) fn elementwise(
         &self,
         kernel: &'static shaders::Kernel,
@@ -89,6 +128,47 @@ impl Gpu {
         Ok(())
     }
 
+    /// `add_constant` or `scale`: changes window `to` of `x` by what the table has for its limbs.
+    pub(super) fn per_channel(
+        &self,
+        kernel: &'static shaders::Kernel,
+        (x, to): (&GpuTensor, &Window),
+        table: &Table,
+    ) -> Result<()> {
+        let first = [to.values.start, to.components.start, to.lanes.start];
+        for run in runs(to.limbs.len(), &[(x, to.limbs.start)]) {
+            let at = to.limbs.start + run.start;
+            let params = params::Elementwise {
+                x: x.view(at, first),
+                values: to.values.len() as u32,
+                components: to.components.len() as u32,
+                lanes: to.lanes.len() as u32,
+                channels: table.channels.count() as u32,
+                positions: table.channels.positions() as u32,
+                ..Default::default()
+            };
+            let limbs: Vec<Limb> = (0..run.len()).map(|i| self.limb(x, at + i)).collect();
+            let groups = groups::elementwise(&params, run.len() as u32);
+            self.with_table(table.of_limbs(run), |table| {
+                self.launch((kernel, 0), &params, &limbs, [Argument::Buffer(x.page(at)), table], groups)
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Launches what reads a table, which is on the device by then.
+    fn with_table(&self, words: &[u32], launch: impl FnOnce(Argument<'_>) -> Result<()>) -> Result<()> {
+        let bytes: &[u8] = bytemuck::must_cast_slice(words);
+        if bytes.len() <= MAX_ARGUMENT_BYTES {
+            return launch(Argument::Bytes(bytes));
+        }
+        let size = bytes.len() as u64;
+        let held = self.pool.take(size)?;
+        let table = Slice { buffer: held.buffer.clone(), offset: 0, size };
+        self.recorder.write(&table, &[bytes])?;
+        launch(Argument::Buffer(table))
+    }
+
     /// The map on `lanes` lanes of `x`, written to as many lanes of `out`.
     pub(super) fn linear_lanes(&self, map: &LinearMap, x: Lanes<'_>, out: Lanes<'_>, lanes: usize) -> Result<()> {
         let map = self.maps.get(map, &self.basis, self.variants.sums, &self.pool, &self.recorder)?;
@@ -107,7 +187,13 @@ impl Gpu {
 
     /// A polynomial of degree 2 to 4 on `lanes` lanes of ciphertexts of two components.
     pub(super) fn horner_lanes(&self, polynomial: &Horner, z: Lanes<'_>, out: Lanes<'_>, lanes: usize) -> Result<()> {
-        for run in runs(z.tensor.shape.limbs.len(), &[(z.tensor, 0), (out.tensor, 0)]) {
+        let limbs = &z.tensor.shape.limbs;
+        let channels = Channels::new(polynomial.channels(), z.tensor.shape.values);
+        let constants = Table::new(limbs.len(), channels, |limb, channel| {
+            let constants = polynomial.of_channel(limbs[limb], channel);
+            std::array::from_fn::<u32, 4, _>(|i| constants.get(i).copied().unwrap_or(0))
+        });
+        for run in runs(limbs.len(), &[(z.tensor, 0), (out.tensor, 0)]) {
             let params = params::Horner {
                 z: z.view(run.start),
                 out: out.view(run.start),
@@ -115,14 +201,17 @@ impl Gpu {
                 degree: polynomial.degree() as u32,
                 negate: polynomial.negates().into(),
                 lanes: lanes as u32,
+                channels: channels.count() as u32,
+                positions: channels.positions() as u32,
+                ..Default::default()
             };
-            let constants = |limb: usize| -> Vec<u32> {
-                (0..polynomial.degree()).map(|k| polynomial.constant(k, z.tensor.shape.limbs[limb])).collect()
-            };
-            let limb = |limb| self.limb(z.tensor, limb).with_constants(&constants(limb));
-            let limbs: Vec<Limb> = run.clone().map(limb).collect();
+            let limbs: Vec<Limb> = run.clone().map(|limb| self.limb(z.tensor, limb)).collect();
             let operands = [z.tensor.page(run.start), out.tensor.page(run.start)].map(Argument::Buffer);
-            self.launch((&shaders::HORNER, 0), &params, &limbs, operands, groups::horner(&params, run.len() as u32))?;
+            let groups = groups::horner(&params, run.len() as u32);
+            self.with_table(constants.of_limbs(run), |table| {
+                let operands = operands.into_iter().chain([table]);
+                self.launch((&shaders::HORNER, 0), &params, &limbs, operands, groups)
+            })?;
         }
         Ok(())
     }
@@ -154,31 +243,51 @@ impl Gpu {
 
     /// `acc += digit key[row]`; `digit` and `acc` have the same limbs, found in the key by prime.
     pub(super) fn accumulate_row(&self, acc: &GpuTensor, digit: &GpuTensor, key: &GpuTensor, row: usize) -> Result<()> {
-        let in_key = |limb: &usize| key.shape.limbs.iter().position(|l| l == limb).expect("the key has every limb");
-        let in_key: Vec<usize> = acc.shape.limbs.iter().map(in_key).collect();
-        for run in runs(in_key.len(), &[(acc, 0), (digit, 0)]) {
-            let mut first = run.start;
-            while first < run.end {
-                // A run may meet several pages of the key.
-                let page = key.page_start(in_key[first]);
-                let part = in_key[first..run.end].iter().take_while(|&&limb| key.page_start(limb) == page);
-                let limb = |(i, &at): (usize, &usize)| self.limb(acc, first + i).with_source((at - page) as u32);
-                let limbs: Vec<Limb> = part.enumerate().map(limb).collect();
-                let params = params::AccumulateKey {
-                    acc: acc.view(first, [0; 3]),
-                    digit: digit.view(first, [0; 3]),
-                    key: key.view(page, [row, 0, 0]),
-                    values: acc.shape.values as u32,
-                    lanes: acc.shape.lanes as u32,
-                    ..Default::default()
-                };
-                let operands = [acc.page(first), digit.page(first), key.page(page)].map(Argument::Buffer);
-                let groups = groups::accumulate_key(&params, limbs.len() as u32);
-                self.launch((&shaders::ACCUMULATE_KEY, 0), &params, &limbs, operands, groups)?;
-                first += limbs.len();
-            }
+        for Found { run, page, sources } in runs_by_prime(&[acc, digit], key) {
+            let params = params::AccumulateKey {
+                acc: acc.view(run.start, [0; 3]),
+                digit: digit.view(run.start, [0; 3]),
+                key: key.view(page, [row, 0, 0]),
+                values: acc.shape.values as u32,
+                lanes: acc.shape.lanes as u32,
+                ..Default::default()
+            };
+            let operands = [acc.page(run.start), digit.page(run.start), key.page(page)].map(Argument::Buffer);
+            let groups = groups::accumulate_key(&params, run.len() as u32);
+            let limbs = self.limbs_with_sources(acc, run, sources);
+            self.launch((&shaders::ACCUMULATE_KEY, 0), &params, &limbs, operands, groups)?;
         }
         Ok(())
+    }
+
+    /// `acc += factor x` for the components of `x`, whose limbs are found by prime; the factors are
+    /// in the table.
+    pub(super) fn accumulate_into(&self, acc: &GpuTensor, x: &GpuTensor, factors: &Table) -> Result<()> {
+        for Found { run, page, sources } in runs_by_prime(&[acc], x) {
+            let params = params::Elementwise {
+                x: acc.view(run.start, [0; 3]),
+                y: x.view(page, [0; 3]),
+                values: x.shape.values as u32,
+                components: x.shape.components as u32,
+                lanes: x.shape.lanes as u32,
+                channels: factors.channels.count() as u32,
+                positions: factors.channels.positions() as u32,
+                ..Default::default()
+            };
+            let operands = [acc.page(run.start), x.page(page)].map(Argument::Buffer);
+            let groups = groups::elementwise(&params, run.len() as u32);
+            let limbs = self.limbs_with_sources(acc, run.clone(), sources);
+            self.with_table(factors.of_limbs(run), |table| {
+                let operands = operands.into_iter().chain([table]);
+                self.launch((&shaders::ACCUMULATE, 0), &params, &limbs, operands, groups)
+            })?;
+        }
+        Ok(())
+    }
+
+    /// The limbs at positions `run` of `x`, with their places in another operand.
+    fn limbs_with_sources(&self, x: &GpuTensor, run: Range<usize>, sources: Vec<u32>) -> Vec<Limb> {
+        run.zip(sources).map(|(limb, source)| self.limb(x, limb).with_source(source)).collect()
     }
 
     /// Transforms every polynomial in two passes over memory.

@@ -91,3 +91,35 @@ pub(super) fn runs(count: usize, operands: &[(&GpuTensor, usize)]) -> Vec<Range<
     }
     runs
 }
+
+/// A run of limbs of some operands, and where another operand has them.
+pub(super) struct Found {
+    /// Positions in the operands.
+    pub run: Range<usize>,
+    /// Position of the first limb of the other operand's page.
+    pub page: usize,
+    /// Positions in that page.
+    pub sources: Vec<u32>,
+}
+
+/// [`runs`] of all limbs of `operands`, which have the same, cut where `other` has them in several
+/// pages. Its limbs are looked up by prime; it may have more, in any order.
+///
+/// # Panics
+/// If `other` lacks one.
+pub(super) fn runs_by_prime(operands: &[&GpuTensor], other: &GpuTensor) -> Vec<Found> {
+    let in_other = |limb: &usize| other.shape.limbs.iter().position(|l| l == limb).expect("the operand has every limb");
+    let positions: Vec<usize> = operands[0].shape.limbs.iter().map(in_other).collect();
+    let operands: Vec<_> = operands.iter().map(|&operand| (operand, 0)).collect();
+    let mut found = Vec::new();
+    for run in runs(positions.len(), &operands) {
+        let mut start = run.start;
+        for part in positions[run].chunk_by(|&a, &b| other.page_start(a) == other.page_start(b)) {
+            let page = other.page_start(part[0]);
+            let sources = part.iter().map(|&at| (at - page) as u32).collect();
+            found.push(Found { run: start..start + part.len(), page, sources });
+            start += part.len();
+        }
+    }
+    found
+}

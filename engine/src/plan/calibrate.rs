@@ -4,20 +4,18 @@
 //! every value at every place at once; the sum of their squares is the variance that independent noise of unit variance there
 //! makes. Forward passes of random signs tell how noise grows from place to place, which is needed only for the headroom.
 
-use cryptodl_models::network::{Calibration, Network, SourceGains};
+use cryptodl_models::network::{
+    Calibration, MAX_MARGINS as MEASURED, MAX_STORED_IMAGES as STORED, Network, SourceGains,
+};
 use ndarray::{Array2, ArrayView2, Axis};
 use rayon::prelude::*;
 
 use super::arrangement::Arrangement;
 use super::fold::fold;
-use super::gains::{Element, SplitMix, elements};
+use super::gains::{Element, ElementKind, Elements, SplitMix, sum};
 use super::normalise::{Activation, normalise};
 use super::{PlanError, RealMap};
 
-/// Images whose gains are stored.
-pub const MEASURED: usize = 1000;
-/// Most images that are stored for measuring weight rounding.
-const STORED: usize = 256;
 /// Fewest of them, however large the network.
 const FEWEST_STORED: usize = 32;
 /// Multiply-adds that a planner may spend on the stored images.
@@ -40,7 +38,8 @@ const EXACT_CLASSES: usize = 16;
 pub fn calibrate(network: &Network, images: ArrayView2<'_, f32>) -> Result<Calibration, PlanError> {
     assert!(images.nrows() > 0, "images to measure on");
     let stages = normalise(fold(network)?)?;
-    let (elements, places) = elements(&stages);
+    let elements = Elements::new(&stages);
+    let places = elements.places().names();
     let stored = stored(&elements);
 
     let (low, high) = (network.input.range[0], network.input.range[1]);
@@ -74,14 +73,14 @@ pub fn calibrate(network: &Network, images: ArrayView2<'_, f32>) -> Result<Calib
             .collect(),
         margins: found.iter().map(|image| image.margin as f32).collect(),
         gains,
-        places,
+        places: places.to_vec(),
         growth,
     })
 }
 
 /// How many images are stored, so that a planner can follow them within seconds.
-pub fn stored(elements: &[Element<'_>]) -> usize {
-    let work: u64 = elements.iter().map(Element::multiply_adds).sum();
+pub fn stored(elements: &Elements<'_>) -> usize {
+    let work: u64 = elements.all().iter().map(Element::multiply_adds).sum();
     (STORED_WORK / work.max(1)).clamp(FEWEST_STORED as u64, STORED as u64) as usize
 }
 
@@ -137,40 +136,84 @@ pub fn scores_of(tasks: &[Lanes]) -> Array2<f64> {
 }
 
 /// Channel means at every place, and the scores.
-fn follow(elements: &[Element<'_>], input: &[Lanes]) -> (Vec<Vec<f64>>, Array2<f64>) {
-    let copy = |task: &Lanes| Lanes { values: task.values.clone(), images: task.images };
-    let mut tasks: Vec<Lanes> = input.iter().map(copy).collect();
-    let first = match elements.first() {
-        Some(Element::Map(map)) => map.geometry.input[0],
-        _ => unreachable!("a network starts with a map"),
+fn follow(elements: &Elements<'_>, input: &[Lanes]) -> (Vec<Vec<f64>>, Array2<f64>) {
+    let last = elements.last_readers();
+    let copy = |tasks: &[Lanes]| -> Vec<Lanes> {
+        tasks.iter().map(|task| Lanes { values: task.values.clone(), images: task.images }).collect()
     };
-    let mut means = vec![channel_means(&tasks, first)];
-    let mut channels = first;
-    for element in elements {
-        tasks.par_iter_mut().for_each(|task| task.values = element.apply(&task.values, task.images, true));
-        if let Element::Map(map) = element {
-            channels = map.geometry.channels;
-        }
-        means.push(channel_means(&tasks, channels));
+    let mut values: Vec<Option<Vec<Lanes>>> = vec![Some(copy(input))];
+    let mut channels = vec![elements.input_channels()];
+    let mut means = vec![channel_means(input, channels[0])];
+    for (i, element) in elements.all().iter().enumerate() {
+        let tasks: Vec<Lanes> = (0..input.len())
+            .into_par_iter()
+            .map(|task| {
+                let images = input[task].images;
+                let operands: Vec<&Vec<f64>> = element
+                    .inputs
+                    .iter()
+                    .map(|&place| &values[place].as_ref().expect("kept for its last reader")[task].values)
+                    .collect();
+                Lanes { values: element.apply(&operands, images, true), images }
+            })
+            .collect();
+        channels.push(match element.kind {
+            ElementKind::Map(map) => map.geometry.channels,
+            ElementKind::Join | ElementKind::Activation(_) => channels[element.inputs[0]],
+        });
+        means.push(channel_means(&tasks, channels[i + 1]));
+        values.push(Some(tasks));
+        element.inputs.iter().filter(|&&place| last[place] == Some(i)).for_each(|&place| values[place] = None);
     }
-    (means, scores_of(&tasks))
+    let scores = values.pop().flatten().expect("a network has elements");
+    (means, scores_of(&scores))
+}
+
+impl Elements<'_> {
+    fn input_channels(&self) -> usize {
+        let first = self.all().iter().find_map(|element| match element.kind {
+            ElementKind::Map(map) if element.inputs == [0] => Some(map.geometry.input[0]),
+            _ => None,
+        });
+        first.expect("a network's input goes through a map")
+    }
+
+    /// The values at every place.
+    fn forward(&self, input: &Lanes) -> Vec<Vec<f64>> {
+        let mut values = vec![input.values.clone()];
+        for element in self.all() {
+            let operands: Vec<&Vec<f64>> = element.inputs.iter().map(|&place| &values[place]).collect();
+            let result = element.apply(&operands, input.images, true);
+            values.push(result);
+        }
+        values
+    }
 }
 
 impl Element<'_> {
     fn multiply_adds(&self) -> u64 {
-        match self {
-            Element::Map(map) => map.geometry.multiply_adds(),
-            Element::Activation(_) => 0,
+        match self.kind {
+            ElementKind::Map(map) => map.geometry.multiply_adds(),
+            ElementKind::Join | ElementKind::Activation(_) => 0,
         }
     }
 
     /// Of values `[value][lane]`.
-    fn apply(&self, values: &[f64], lanes: usize, with_bias: bool) -> Vec<f64> {
-        match self {
-            Element::Map(RealMap { geometry, weights, bias, .. }) => {
-                geometry.apply(weights, with_bias.then_some(bias), values, lanes)
+    fn apply(&self, operands: &[&Vec<f64>], lanes: usize, with_bias: bool) -> Vec<f64> {
+        match self.kind {
+            ElementKind::Map(RealMap { geometry, weights, bias, .. }) => {
+                geometry.apply(weights, with_bias.then_some(bias), operands[0], lanes)
             }
-            Element::Activation(activation) => values.iter().map(|&z| activation.value(z)).collect(),
+            ElementKind::Join => sum(operands.iter().copied()),
+            ElementKind::Activation(activation) => {
+                let count = operands[0].len() / lanes;
+                let rows = operands[0].chunks_exact(lanes).enumerate();
+                rows.flat_map(|(value, row)| {
+                    let channel = activation.of(value, count);
+                    row.iter().map(|&z| channel.value(z))
+                })
+                .collect()
+            }
         }
     }
 }
@@ -182,14 +225,10 @@ struct ImageGains {
 }
 
 /// Follows images forward, and the derivatives of their margins and scores back.
-fn backward(elements: &[Element<'_>], input: &Lanes) -> Vec<ImageGains> {
+fn backward(elements: &Elements<'_>, input: &Lanes) -> Vec<ImageGains> {
     let images = input.images;
-    let mut before: Vec<Vec<f64>> = vec![input.values.clone()];
-    for element in elements {
-        let values = element.apply(before.last().expect("the input"), images, true);
-        before.push(values);
-    }
-    let scores = before.pop().expect("the scores");
+    let values = elements.forward(input);
+    let scores = values.last().expect("the scores");
     let classes = scores.len() / images;
     let best = |image: usize, except: Option<usize>| {
         let others = (0..classes).filter(|&class| Some(class) != except);
@@ -244,52 +283,85 @@ fn backward(elements: &[Element<'_>], input: &Lanes) -> Vec<ImageGains> {
     let mut enter = |name: String, gains: Vec<[f64; 2]>| {
         found.iter_mut().zip(gains).for_each(|(image, gains)| image.gains.push((name.clone(), gains)));
     };
-    for (place, element) in elements.iter().enumerate().rev() {
-        enter(element.name().into(), gain(&slope, &|_| 1.0));
-        let inputs = &before[place];
-        match element {
-            Element::Map(map) => slope = map.geometry.apply_transposed(&map.weights, &slope, images * per_image),
-            Element::Activation(activation) => {
+    // By place, the derivatives that have come back so far.
+    let mut slopes: Vec<Option<Vec<f64>>> = vec![None; values.len()];
+    *slopes.last_mut().expect("the scores") = Some(slope);
+    for (i, element) in elements.all().iter().enumerate().rev() {
+        // What nothing reads changes no score.
+        let Some(slope) = slopes[i + 1].take() else { continue };
+        enter(elements.places().names()[i + 1].clone(), gain(&slope, &|_| 1.0));
+        let mut back = |place: usize, slope: Vec<f64>| match &mut slopes[place] {
+            None => slopes[place] = Some(slope),
+            Some(sum) => sum.iter_mut().zip(slope).for_each(|(sum, v)| *sum += v),
+        };
+        match element.kind {
+            ElementKind::Map(map) => {
+                let slope = map.geometry.apply_transposed(&map.weights, &slope, images * per_image);
+                back(element.inputs[0], slope);
+            }
+            ElementKind::Join => element.inputs.iter().for_each(|&place| back(place, slope.clone())),
+            ElementKind::Activation(activation) => {
+                let inputs = &values[element.inputs[0]];
+                let count = inputs.len() / images;
+                let channel = |at: usize| activation.of(at / images, count);
                 for &arrangement in Arrangement::of_degree(activation.degree()) {
                     let sensitivities: Vec<Vec<f64>> =
-                        inputs.iter().map(|&z| activation.sensitivities(arrangement, z)).collect();
+                        inputs.iter().enumerate().map(|(at, &z)| channel(at).sensitivities(arrangement, z)).collect();
                     (0..arrangement.products(activation.degree()) - 1).for_each(|product| {
                         let name = activation.product_name(arrangement, product);
                         enter(name, gain(&slope, &|at| sensitivities[at][product]));
                     });
                 }
-                for (row, &z) in slope.chunks_exact_mut(per_image).zip(inputs) {
-                    let derivative = activation.derivative(z);
+                let mut slope = slope;
+                for (at, (row, &z)) in slope.chunks_exact_mut(per_image).zip(inputs).enumerate() {
+                    let derivative = channel(at).derivative(z);
                     row.iter_mut().for_each(|v| *v *= derivative);
                 }
+                back(element.inputs[0], slope);
             }
         }
     }
+    let slope = slopes[0].take().expect("the input reaches the scores");
     enter(super::gains::INPUT.into(), gain(&slope, &|_| 1.0));
     found
 }
 
 /// Root mean square at every place of random signs that start at place `from` and follow the linearised network.
-fn probe(elements: &[Element<'_>], images: &Lanes, from: usize) -> Vec<f64> {
-    let mut values = images.values.clone();
-    let mut noise: Option<Vec<f64>> = None;
+fn probe(elements: &Elements<'_>, images: &Lanes, from: usize) -> Vec<f64> {
+    let last = elements.last_readers();
+    let lanes = images.images;
+    let mut values: Vec<Option<Vec<f64>>> = vec![Some(images.values.clone())];
+    let mut noise: Vec<Option<Vec<f64>>> = vec![None];
     let mut random = SplitMix(from as u64);
-    let mut growth = vec![0.0; elements.len() + 1];
-    for (place, growth) in growth.iter_mut().enumerate() {
-        if place == from {
-            noise = Some(values.iter().map(|_| random.sign()).collect());
-        }
-        if let Some(noise) = &noise {
-            *growth = (noise.iter().map(|v| v * v).sum::<f64>() / noise.len() as f64).sqrt();
-        }
-        let Some(element) = elements.get(place) else { break };
-        noise = noise.map(|noise| match element {
-            Element::Map(_) => element.apply(&noise, images.images, false),
-            Element::Activation(activation) => {
-                noise.iter().zip(&values).map(|(noise, &z)| noise * activation.derivative(z)).collect()
+    let mut growth = vec![0.0; elements.all().len() + 1];
+    for place in 0..growth.len() {
+        if place > 0 {
+            let element = &elements.all()[place - 1];
+            let of = |at: usize| values[at].as_ref().expect("kept for its last reader");
+            let operands: Vec<&Vec<f64>> = element.inputs.iter().map(|&at| of(at)).collect();
+            let arriving: Vec<&Vec<f64>> = element.inputs.iter().filter_map(|&at| noise[at].as_ref()).collect();
+            let arrives = (!arriving.is_empty()).then(|| match element.kind {
+                ElementKind::Map(_) | ElementKind::Join => element.apply(&arriving, lanes, false),
+                ElementKind::Activation(activation) => {
+                    let count = operands[0].len() / lanes;
+                    let each = arriving[0].iter().zip(operands[0]).enumerate();
+                    each.map(|(at, (noise, &z))| noise * activation.of(at / lanes, count).derivative(z)).collect()
+                }
+            });
+            let result = element.apply(&operands, lanes, true);
+            noise.push(arrives);
+            values.push(Some(result));
+            for &at in element.inputs.iter().filter(|&&at| last[at] == Some(place - 1)) {
+                (values[at], noise[at]) = (None, None);
             }
-        });
-        values = element.apply(&values, images.images, true);
+        }
+        if place == from {
+            let here = values[place].as_ref().expect("just made");
+            noise[place] = Some(here.iter().map(|_| random.sign()).collect());
+        }
+        if let Some(noise) = &noise[place] {
+            growth[place] = (noise.iter().map(|v| v * v).sum::<f64>() / noise.len() as f64).sqrt();
+        }
     }
     growth
 }

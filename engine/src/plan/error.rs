@@ -29,6 +29,16 @@ pub enum PlanError {
         /// The missing entry.
         field: &'static str,
     },
+    /// A channel whose activation has a lower degree than the others'.
+    #[error(
+        "activation {layer}: the leading coefficient of channel {channel} is zero, and all channels must have the same degree; train with leading coefficients that stay away from zero (for example within a factor of 4 of each other)"
+    )]
+    VanishingChannel {
+        /// Layer name.
+        layer: String,
+        /// Which channel, from 0.
+        channel: usize,
+    },
     /// The per-image calibration is of another network, or of another version of the planner.
     #[error(
         "the calibration file does not fit the network as this version folds it (at {place}): measure it again with `cryptodl calibrate`"
@@ -73,20 +83,20 @@ pub enum PlanError {
         tolerance: String,
         /// What the nearest attempt lacked.
         nearest: String,
-        /// The least tolerance at which it fits, if there is one.
+        /// A tolerance at which it was planned, if one was found.
         fits_at: Option<String>,
         /// What to change.
         help: String,
     },
     /// Schedules that seem to fit keep changing too many labels.
     #[error(
-        "no schedule found for {model} keeps as many labels as its calibration asks for{}: allow more to change with --tolerance, or see docs/calibration.md for training",
+        "no schedule found for {model} keeps as many labels as its calibration asks for{}: allow more to change with --tolerance, or see `cryptodl calibrate --help` for training",
         .fits_at.as_ref().map(|tolerance| format!(" (--tolerance {tolerance} would do)")).unwrap_or_default()
     )]
     Unsettled {
         /// Model name.
         model: String,
-        /// A tolerance at which one fits.
+        /// A tolerance at which it was planned, if one was found.
         fits_at: Option<String>,
     },
     /// Parameters refused.
@@ -106,10 +116,15 @@ pub enum PlanError {
 }
 
 impl PlanError {
-    /// With the least tolerance at which the network fits.
-    pub(super) fn fitting_at(mut self, tolerance: Option<super::Tolerance>) -> Self {
-        if let PlanError::DoesNotFit { fits_at, .. } = &mut self {
-            *fits_at = tolerance.map(super::Tolerance::percent);
+    /// Whether another tolerance may help.
+    pub(super) fn depends_on_tolerance(&self) -> bool {
+        matches!(self, PlanError::DoesNotFit { .. } | PlanError::Unsettled { .. })
+    }
+
+    /// With a tolerance at which the network fits.
+    pub(super) fn fitting_at(mut self, tolerance: super::Tolerance) -> Self {
+        if let PlanError::DoesNotFit { fits_at, .. } | PlanError::Unsettled { fits_at, .. } = &mut self {
+            *fits_at = Some(tolerance.percent());
         }
         self
     }

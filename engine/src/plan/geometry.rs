@@ -15,17 +15,57 @@ pub struct Geometry {
     pub kernel: [usize; 2],
     /// Rows, columns between positions.
     pub stride: [usize; 2],
-    /// Zero rows above and below, columns left and right.
+    /// Zero rows above, columns to the left.
     pub padding: [usize; 2],
+    /// Zero rows below, columns to the right.
+    pub padding_after: [usize; 2],
+    /// Rows, columns between taps.
+    pub dilation: [usize; 2],
     /// Groups of channels that do not mix.
     pub groups: usize,
 }
 
 impl Geometry {
+    /// A map of each channel by itself, position by position.
+    pub fn diagonal(input: [usize; 3]) -> Self {
+        Geometry { groups: input[0], ..Geometry::pointwise(input, input[0]) }
+    }
+
+    /// A map of all channels, position by position.
+    pub fn pointwise(input: [usize; 3], channels: usize) -> Self {
+        let once = [1, 1];
+        let none = [0, 0];
+        Geometry {
+            input,
+            channels,
+            kernel: once,
+            stride: once,
+            padding: none,
+            padding_after: none,
+            dilation: once,
+            groups: 1,
+        }
+    }
+
+    /// Whether every output is an input times a factor.
+    pub fn is_diagonal(&self) -> bool {
+        *self == Geometry::diagonal(self.input)
+    }
+
+    /// Whether it sees zeros outside its input.
+    pub fn pads(&self) -> bool {
+        self.padding != [0, 0] || self.padding_after != [0, 0]
+    }
+
+    /// Rows or columns that the taps of one position span.
+    pub fn extent(&self, axis: usize) -> usize {
+        (self.kernel[axis] - 1) * self.dilation[axis] + 1
+    }
+
     /// Channels, rows, columns of the output.
     pub fn output(&self) -> [usize; 3] {
-        let along =
-            |axis: usize| (self.input[axis + 1] + 2 * self.padding[axis] - self.kernel[axis]) / self.stride[axis] + 1;
+        let padded = |axis: usize| self.input[axis + 1] + self.padding[axis] + self.padding_after[axis];
+        let along = |axis: usize| (padded(axis) - self.extent(axis)) / self.stride[axis] + 1;
         [self.channels, along(0), along(1)]
     }
 
@@ -84,8 +124,8 @@ impl Geometry {
         for (y, x) in (0..rows).flat_map(|y| (0..columns).map(move |x| (y, x))) {
             for channel in 0..self.group_channels() {
                 for (dy, dx) in (0..self.kernel[0]).flat_map(|dy| (0..self.kernel[1]).map(move |dx| (dy, dx))) {
-                    let row = inside(y * self.stride[0] + dy, height, self.padding[0]);
-                    let column = inside(x * self.stride[1] + dx, width, self.padding[1]);
+                    let row = inside(y * self.stride[0] + dy * self.dilation[0], height, self.padding[0]);
+                    let column = inside(x * self.stride[1] + dx * self.dilation[1], width, self.padding[1]);
                     let index = row.zip(column).map(|(row, column)| (channel * height + row) * width + column);
                     indices.push(index.map_or(PADDING, |index| index as u32));
                 }

@@ -4,10 +4,10 @@
 use cryptodl_core::backend::MAX_TAPS;
 use cryptodl_models::network::{Calibration, MAX_WINDOW_VALUES};
 
-use super::calibrate::{MEASURED, stored};
+use super::calibrate::stored;
 use super::fold::FoldedStage;
-use super::gains::elements;
-use super::normalise::{Activation, Stage};
+use super::gains::Elements;
+use super::normalise::Stage;
 use super::{Geometry, PlanError, RealMap};
 
 /// Most weights of all maps together before any are merged; a pool counts as a map with a weight for every value of its window.
@@ -19,7 +19,9 @@ const MAX_MERGED_PRODUCTS: u64 = 1 << 31;
 /// Most consecutive multiplications of ciphertexts: the longest chain has so many primes, and each takes about one.
 pub const MAX_DEPTH: u64 = *super::options::LIMBS.end() as u64;
 /// Most multiply-adds that it may take to measure the gains between all places of a network.
-const MAX_PROBE_WORK: u64 = 3 << 32;
+const MAX_PROBE_WORK: u64 = 1 << 33;
+/// Most multiply-adds that it may take to bound the gains of the worst image.
+const MAX_WORST_WORK: u64 = 1 << 33;
 /// Random vectors that gains are measured with, and the fewest where a network is so large that fewer must do: it has the more
 /// values to average over.
 const PROBES: [u64; 4] = [32, 16, 8, 4];
@@ -37,8 +39,10 @@ impl Weights {
     /// Adds those of a map to come.
     ///
     /// # Errors
-    /// More than [`MAX_WEIGHTS`] in all.
+    /// More than [`MAX_WEIGHTS`] in all, or more taps than the kernels take.
     pub fn add(&mut self, layer: &str, geometry: &Geometry) -> Result<(), PlanError> {
+        let what = || format!("the number of inputs of each output of layer {layer}");
+        at_most(what, geometry.taps() as u64, MAX_TAPS as u64, "smaller kernels, smaller images or fewer channels")?;
         self.0 = self.0.saturating_add(geometry.weights());
         let what = || format!("the number of weights up to layer {layer}");
         at_most(what, self.0, MAX_WEIGHTS, "smaller kernels, smaller pools, or fewer channels")
@@ -80,8 +84,15 @@ impl Merging {
 ///
 /// # Errors
 /// More than [`MAX_DEPTH`] consecutive multiplications.
-pub fn check_depth<'a>(activations: impl Iterator<Item = &'a Activation>) -> Result<(), PlanError> {
-    let depth = activations.map(|activation| u64::from(activation.degree().next_power_of_two().ilog2())).sum();
+pub fn check_depth(stages: &[Stage]) -> Result<(), PlanError> {
+    // By variable.
+    let mut depths = vec![0u64];
+    for stage in stages {
+        let before = stage.operands.iter().map(|operand| depths[operand.variable]).max().unwrap_or(0);
+        let own = stage.activation.as_ref().map_or(0, |activation| activation.degree().next_power_of_two().ilog2());
+        depths.push(before + u64::from(own));
+    }
+    let depth = depths.into_iter().max().unwrap_or(0);
     let help = "fewer activations, or activations of lower degree";
     at_most(|| "the number of consecutive multiplications of ciphertexts".into(), depth, MAX_DEPTH, help)
 }
@@ -92,12 +103,27 @@ pub fn check_depth<'a>(activations: impl Iterator<Item = &'a Activation>) -> Res
 /// # Errors
 /// More of them.
 pub fn check_calibration(calibration: &Calibration, stages: &[Stage]) -> Result<(), PlanError> {
-    let (elements, _) = elements(stages);
+    let elements = Elements::new(stages);
     let help = "a calibration that `cryptodl calibrate` measured";
     let images = calibration.images.nrows() as u64;
-    at_most(|| "the number of images stored in its calibration".into(), images, stored(&elements) as u64, help)?;
-    let margins = calibration.margins.len() as u64;
-    at_most(|| "the number of margins in its calibration".into(), margins, MEASURED as u64, help)
+    at_most(|| "the number of images stored in its calibration".into(), images, stored(&elements) as u64, help)
+}
+
+/// Checks that the gains of the worst image can be bounded, which circuit privacy needs.
+///
+/// # Errors
+/// More multiply-adds than are allowed.
+pub fn check_worst(stages: &[Stage]) -> Result<(), PlanError> {
+    // From every place of a run, what is sent goes through the rest of it.
+    let of_run = |run: &[RealMap]| -> u64 {
+        let works = run.iter().zip(1u64..);
+        works.map(|(map, starts)| map.geometry.multiply_adds().saturating_mul(starts)).fold(0, u64::saturating_add)
+    };
+    let runs = stages.iter().flat_map(|stage| &stage.operands);
+    let work = runs.map(|operand| of_run(&operand.run)).fold(0, u64::saturating_add);
+    let what = || "the number of multiply-adds for bounding the worst image's noise".into();
+    let help = "fewer layers between activations, fewer channels, smaller images, or no --circuit-privacy";
+    at_most(what, work.saturating_mul(super::worst::VECTORS), MAX_WORST_WORK, help)
 }
 
 /// With how many random vectors the gains from every place to every later place are measured.
@@ -124,14 +150,19 @@ fn probe_work(stages: &[FoldedStage], probes: u64) -> u64 {
         let element = lanes.saturating_mul(probes).saturating_add(once);
         work = work.saturating_add(places.saturating_mul(element));
     };
-    for FoldedStage { run, activation } in stages {
-        for map in run {
-            let geometry = &map.geometry;
+    for FoldedStage { operands, activation, .. } in stages {
+        let maps = operands.iter().flat_map(|operand| &operand.run);
+        for RealMap { geometry, .. } in maps {
             add(geometry.multiply_adds() + geometry.inputs() as u64, geometry.gathered() as u64);
         }
+        let values = operands[0].run.last().map_or(0, |map| map.geometry.outputs()) as u64;
+        if operands.len() > 1 {
+            add(values * operands.len() as u64, 0);
+        }
         if let Some(activation) = activation {
-            let values = run.last().map_or(0, |map| map.geometry.outputs()) as u64;
-            add(DRAW * values, DRAW * activation.histogram.counts.len() as u64);
+            let bins =
+                activation.histogram.counts.len() + activation.channels.iter().map(|h| h.counts.len()).sum::<usize>();
+            add(DRAW * values, DRAW * bins as u64);
         }
     }
     work

@@ -4,13 +4,14 @@ use std::sync::OnceLock;
 
 use cryptodl_models::network::{Network, OutputCalibration};
 
+use super::fold::{Operand, fold};
 use super::gains::Gains;
 use super::limits::{Merging, check_calibration, check_depth, probes};
 use super::normalise::{Stage, normalise};
 use super::quantise::{WEIGHT_HALF_BITS, rounding_gain, weight_scale};
 use super::tolerance::{Limits, Tolerance};
 use super::worst::WorstGains;
-use super::{PlanError, RealMap, fold::fold};
+use super::{PlanError, RealMap};
 
 /// Most ways to cut a run into factors of which all are tried; of more, the search goes from one to those beside it.
 const MAX_FACTORISATIONS: usize = 128;
@@ -34,8 +35,14 @@ pub struct Lowered {
     pub limits: Limits,
     /// Range of the logits, and their margins.
     pub output: OutputCalibration,
-    /// Per stage, `[first][count - 1]`: the base maps `first .. first + count` merged, as far as that is possible and sensible.
+    /// Number of input values.
+    pub inputs: usize,
+    /// Stage and operand of every linear run, in order.
+    pub runs: Vec<(usize, usize)>,
+    /// Per run, `[first][count - 1]`: the base maps `first .. first + count` merged, as far as that is possible and sensible.
     merged: Vec<Vec<Vec<Factor>>>,
+    /// Of every variable, how many operands take it.
+    pub readers: Vec<usize>,
 }
 
 /// One map of a factorisation.
@@ -56,6 +63,12 @@ impl Factor {
         Factor { precisions: WEIGHT_HALF_BITS.map(precision).collect(), map }
     }
 
+    /// Rounding gain at any weight scale, if rounding errors are uniform: `1 / 12` of a unit each.
+    pub fn rounding_gain(&self, weight_scale: f64) -> f64 {
+        let taps = self.map.geometry.taps() as f64;
+        taps / (12.0 * weight_scale * weight_scale)
+    }
+
     /// Weight scale and rounding gain at `half_bits / 2` bits.
     pub fn precision(&self, half_bits: u32) -> (f64, f64) {
         self.precisions[(half_bits - WEIGHT_HALF_BITS.start()) as usize]
@@ -71,7 +84,7 @@ impl Lowered {
         let folded = fold(network)?;
         let probes = probes(&folded)?;
         let mut stages = normalise(folded)?;
-        check_depth(stages.iter().filter_map(|stage| stage.activation.as_ref()))?;
+        check_depth(&stages)?;
         if let Some(calibration) = &network.calibration {
             check_calibration(calibration, &stages)?;
         }
@@ -79,14 +92,24 @@ impl Lowered {
             layer: network.layers.last().map_or(String::new(), |layer| layer.name.clone()),
             field: "range and margins of its scores, [output],",
         })?;
-        if let Some(map) = stages.last_mut().and_then(|stage| stage.run.last_mut()) {
-            map.output_range = Some(output.range);
+        if let Some(stage) = stages.last_mut() {
+            stage.range = Some(output.range);
+            if let [Operand { run, .. }] = &mut stage.operands[..]
+                && let Some(map) = run.last_mut()
+            {
+                map.output_range = Some(output.range);
+            }
         }
-        let first = &mut stages[0].run[0];
-        if first.input_rms.is_none() {
-            let [low, high] = network.input.range;
-            first.input_rms = Some(low.abs().max(high.abs()));
+        let [low, high] = network.input.range;
+        let from_input =
+            stages.iter_mut().flat_map(|stage| &mut stage.operands).filter(|operand| operand.variable == 0);
+        for first in from_input.filter_map(|operand| operand.run.first_mut()) {
+            first.input_rms.get_or_insert(low.abs().max(high.abs()));
         }
+        let mut readers = vec![0; stages.len() + 1];
+        stages.iter().flat_map(|stage| &stage.operands).for_each(|operand| readers[operand.variable] += 1);
+        let operands = |(i, stage): (usize, &Stage)| (0..stage.operands.len()).map(move |operand| (i, operand));
+        let runs: Vec<(usize, usize)> = stages.iter().enumerate().flat_map(operands).collect();
         let mut merging = Merging::default();
         Ok(Lowered {
             gains: Gains::measure(&stages, probes),
@@ -95,9 +118,18 @@ impl Lowered {
             tolerance,
             limits: Limits::new(&output.margins, tolerance),
             output: output.clone(),
-            merged: stages.iter().map(|stage| merge_all(&stage.run, &mut merging)).collect(),
+            merged: runs.iter().map(|&(i, k)| merge_all(&stages[i].operands[k].run, &mut merging)).collect(),
+            inputs: network.input.shape.iter().product(),
+            runs,
+            readers,
             stages,
         })
+    }
+
+    /// Lets so many labels change instead.
+    pub fn allow(&mut self, tolerance: Tolerance) {
+        self.tolerance = tolerance;
+        self.limits = Limits::new(&self.output.margins, tolerance);
     }
 
     /// What noise becomes in the scores for the worst image.
@@ -107,36 +139,42 @@ impl Lowered {
 
     /// Number of scores.
     pub fn scores(&self) -> usize {
-        self.stages.last().and_then(|stage| stage.run.last()).map_or(0, |map| map.geometry.outputs())
+        self.stages.last().map_or(0, Stage::values)
     }
 
-    /// The merged map of `count` base maps of a stage from `first` on.
-    pub fn factor(&self, stage: usize, first: usize, count: usize) -> Option<&Factor> {
-        self.merged[stage][first].get(count - 1)
+    /// The base maps of a run.
+    pub fn run(&self, run: usize) -> &[RealMap] {
+        let (stage, operand) = self.runs[run];
+        &self.stages[stage].operands[operand].run
     }
 
-    /// In how many ways a stage's run can be cut into factors that exist.
-    pub fn count_factorisations(&self, stage: usize) -> usize {
-        let length = self.stages[stage].run.len();
+    /// The merged map of `count` base maps of a run from `first` on.
+    pub fn factor(&self, run: usize, first: usize, count: usize) -> Option<&Factor> {
+        self.merged[run][first].get(count - 1)
+    }
+
+    /// In how many ways a run can be cut into factors that exist.
+    pub fn count_factorisations(&self, run: usize) -> usize {
+        let length = self.run(run).len();
         // Of the maps from each one on.
         let mut ways = vec![0usize; length + 1];
         ways[length] = 1;
         for first in (0..length).rev() {
-            let counts = (1..=length - first).filter(|&count| self.factor(stage, first, count).is_some());
+            let counts = (1..=length - first).filter(|&count| self.factor(run, first, count).is_some());
             ways[first] = counts.fold(0, |sum, count| sum.saturating_add(ways[first + count]));
         }
         ways[0]
     }
 
     /// The cut with the fewest multiply-adds; of equals the one that merges more maps first.
-    pub fn cheapest_factorisation(&self, stage: usize) -> Vec<usize> {
-        let length = self.stages[stage].run.len();
+    pub fn cheapest_factorisation(&self, run: usize) -> Vec<usize> {
+        let length = self.run(run).len();
         // For the maps from each one on, the least multiply-adds and the size of the first factor.
         let mut best = vec![(u64::MAX, 0); length + 1];
         best[length] = (0, 0);
         for first in (0..length).rev() {
             for count in (1..=length - first).rev() {
-                let Some(factor) = self.factor(stage, first, count) else { continue };
+                let Some(factor) = self.factor(run, first, count) else { continue };
                 let price = factor.map.geometry.multiply_adds().saturating_add(best[first + count].0);
                 if price < best[first].0 {
                     best[first] = (price, count);
@@ -151,11 +189,11 @@ impl Lowered {
         counts
     }
 
-    /// Cuts of a stage's run that a search may try after `counts`: all where there are few, else those that merge two
+    /// Cuts of a run that a search may try after `counts`: all where there are few, else those that merge two
     /// neighbouring factors or split one.
-    pub fn factorisations_near(&self, stage: usize, counts: &[usize]) -> Vec<Vec<usize>> {
-        if self.count_factorisations(stage) <= MAX_FACTORISATIONS {
-            return self.factorisations(stage);
+    pub fn factorisations_near(&self, run: usize, counts: &[usize]) -> Vec<Vec<usize>> {
+        if self.count_factorisations(run) <= MAX_FACTORISATIONS {
+            return self.factorisations(run);
         }
         let mut near = Vec::new();
         let mut first = 0;
@@ -165,7 +203,7 @@ impl Lowered {
             for parts in splits.chain(merged.clone()) {
                 let mut at = first;
                 let exist = parts.iter().all(|&part| {
-                    let factor = self.factor(stage, at, part);
+                    let factor = self.factor(run, at, part);
                     at += part;
                     factor.is_some()
                 });
@@ -179,9 +217,9 @@ impl Lowered {
         near
     }
 
-    /// Every way to cut a stage's run into factors that exist, as lists of counts.
-    pub fn factorisations(&self, stage: usize) -> Vec<Vec<usize>> {
-        let length = self.stages[stage].run.len();
+    /// Every way to cut a run into factors that exist, as lists of counts.
+    pub fn factorisations(&self, run: usize) -> Vec<Vec<usize>> {
+        let length = self.run(run).len();
         let mut complete = Vec::new();
         let mut open = vec![Vec::new()];
         while let Some(counts) = open.pop() {
@@ -191,7 +229,7 @@ impl Lowered {
                 continue;
             }
             for count in 1..=length - first {
-                if self.factor(stage, first, count).is_some() {
+                if self.factor(run, first, count).is_some() {
                     open.push([&counts[..], &[count]].concat());
                 }
             }

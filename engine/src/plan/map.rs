@@ -27,6 +27,33 @@ impl RealMap {
         self.weights.iter().fold(0.0, |max, w| max.max(w.abs()))
     }
 
+    /// Multiplication of each channel by a factor, and an added constant. `input` is channels, rows, columns.
+    pub fn diagonal(name: String, input: [usize; 3], factor: Vec<f64>, shift: Vec<f64>) -> Self {
+        RealMap {
+            name,
+            geometry: Geometry::diagonal(input),
+            weights: factor,
+            bias: shift,
+            input_rms: None,
+            output_range: None,
+            published: 0,
+        }
+    }
+
+    /// The map after `x -> factor[channel] x`.
+    pub fn after_factors(mut self, factor: &[f64]) -> Self {
+        let (taps, group) = (self.geometry.taps(), self.geometry.group_channels());
+        let per_channel = taps / group;
+        let rows_per_group = self.geometry.channels / self.geometry.groups;
+        for (row, weights) in self.weights.chunks_exact_mut(taps).enumerate() {
+            let first = row / rows_per_group * group;
+            for (weights, factor) in weights.chunks_exact_mut(per_channel).zip(&factor[first..]) {
+                weights.iter_mut().for_each(|w| *w *= factor);
+            }
+        }
+        self
+    }
+
     /// The map followed by `y -> factor[channel] y + shift[channel]`.
     pub fn then_affine(mut self, factor: &[f64], shift: &[f64]) -> Self {
         let taps = self.geometry.taps();
@@ -40,9 +67,11 @@ impl RealMap {
     }
 
     /// Whether `self` and then `next` is one convolution: `next` must see the planes that `self` makes (not their flattened
-    /// values), and must not pad, for its padding would stand for zeros of `self`'s output, bias included.
+    /// values), and must not pad, for its padding would stand for zeros of `self`'s output, bias included. Taps apart from each
+    /// other would leave holes.
     pub fn merges_with(&self, next: &RealMap) -> bool {
-        next.geometry.padding == [0, 0] && next.geometry.input == self.geometry.output()
+        let dense = |map: &RealMap| map.geometry.dilation == [1, 1];
+        !next.geometry.pads() && next.geometry.input == self.geometry.output() && dense(self) && dense(next)
     }
 
     /// Shape of `self` followed by `next`: kernels add up as `k + (k' - 1) s`, strides multiply.
@@ -56,6 +85,8 @@ impl RealMap {
             kernel: [axis(0), axis(1)],
             stride: [a.stride[0] * b.stride[0], a.stride[1] * b.stride[1]],
             padding: a.padding,
+            padding_after: a.padding_after,
+            dilation: [1, 1],
             groups: if depthwise(a) && depthwise(b) { b.channels } else { 1 },
         }
     }

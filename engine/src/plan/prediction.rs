@@ -8,11 +8,12 @@ use cryptodl_core::ckks::noise::SLOTS;
 use cryptodl_models::network::{Calibration, Histogram};
 
 use super::calibrate::{Lanes, channel_means, scores_of, values};
+use super::gains::sum;
 use super::lowered::Lowered;
-use super::program::{Program, Step};
-use super::schedule::{LINEAR_SHARE, Source, StepKind, Walk};
+use super::program::{PlainMap, Program, Step};
+use super::schedule::{LINEAR_SHARE, Source, Walk};
 use super::tolerance::{Limits, largest_noise};
-use super::{PlanError, QuantisedMap, Tolerance};
+use super::{PlanError, Tolerance};
 use rayon::prelude::*;
 
 /// Images of neighbouring margins whose gains stand for those of a margin.
@@ -155,21 +156,32 @@ pub fn correct(
     if calibration.images.ncols() != inputs || calibration.scores.ncols() != program.content.output.classes {
         return Err(stale("/input"));
     }
-    let mut tasks = values(&calibration.images, program.content.input.range);
+    let mut left: Vec<usize> = program.readers().iter().map(Vec::len).collect();
+    let input = values(&calibration.images, program.content.input.range);
+    let sizes: Vec<usize> = input.iter().map(|task| task.images).collect();
+    let mut all: Vec<Option<Vec<Lanes>>> = vec![Some(input)];
     for (step, walked) in program.content.steps.iter_mut().zip(&walk.steps) {
-        match (step, walked.kind) {
-            (Step::Linear { map, scale }, StepKind::Factor { first, count }) => {
-                let (weights, constants) = (map.real_weights(), map.real_constants(*scale));
-                apply(&mut tasks, map, &weights, &constants);
-                let place = &lowered.gains.names()[lowered.gains.after_map(walked.stage, first + count)];
-                let means = calibration.means.get(place).filter(|means| means.len() == map.constants.len());
+        let operands = step.operands();
+        let of = |value: usize, task: usize| &all[value].as_ref().expect("kept for its last reader")[task].values;
+        let maps = PlainMap::of(step);
+        let tasks = match step {
+            Step::Linear { constants, scale, .. } => {
+                let each = |(task, &images): (usize, &usize)| {
+                    let parts: Vec<Vec<f64>> =
+                        maps.iter().zip(&operands).map(|(map, &value)| map.apply(of(value, task), images)).collect();
+                    Lanes { values: sum(parts.iter()), images }
+                };
+                let mut tasks: Vec<Lanes> = sizes.par_iter().enumerate().map(each).collect();
+                let place = &lowered.gains.places().names()[walked.place];
+                let channels = constants.len();
+                let means = calibration.means.get(place).filter(|means| means.len() == channels);
                 let means = means.ok_or_else(|| stale(place))?;
-                let channels = map.geometry.channels;
                 let found = channel_means(&tasks, channels);
+                let real: Vec<f64> = constants.iter().map(|&c| c / scale.value()).collect();
                 for (channel, (constant, (mean, found))) in
-                    map.constants.iter_mut().zip(means.iter().zip(found)).enumerate()
+                    constants.iter_mut().zip(means.iter().zip(found)).enumerate()
                 {
-                    let corrected = scale.integer(constants[channel] + f64::from(*mean) - found);
+                    let corrected = scale.integer(real[channel] + f64::from(*mean) - found);
                     let shift = (corrected - *constant) / scale.value();
                     *constant = corrected;
                     tasks.par_iter_mut().for_each(|task| {
@@ -177,14 +189,30 @@ pub fn correct(
                         task.values[channel * length..][..length].iter_mut().for_each(|v| *v += shift);
                     });
                 }
+                tasks
             }
-            (Step::Activation(activation), _) => {
-                let each = |task: &mut Lanes| task.values.iter_mut().for_each(|z| *z = activation.evaluate(*z));
-                tasks.par_iter_mut().for_each(each);
+            Step::Activation { operand, activation } => {
+                let each = |(task, &images): (usize, &usize)| {
+                    let mut values = of(*operand, task).clone();
+                    activation.apply(&mut values, images);
+                    Lanes { values, images }
+                };
+                sizes.par_iter().enumerate().map(each).collect()
             }
-            (Step::Linear { .. } | Step::Reduction { .. }, _) => {}
+            Step::Reduction { operand, .. } => {
+                let each = |(task, &images): (usize, &usize)| Lanes { values: of(*operand, task).clone(), images };
+                sizes.iter().enumerate().map(each).collect()
+            }
+        };
+        all.push(Some(tasks));
+        for value in operands {
+            left[value] -= 1;
+            if left[value] == 0 {
+                all[value] = None;
+            }
         }
     }
+    let tasks = all.pop().flatten().expect("a Program has steps");
     let quantised = scores_of(&tasks);
     let mut squares = 0.0;
     let mut margins: Vec<(f64, f64)> = Vec::with_capacity(quantised.nrows());
@@ -200,12 +228,6 @@ pub fn correct(
     let factor = product(|pair| pair.1) / product(|pair| pair.0).max(f64::MIN_POSITIVE);
     let margins = margins.into_iter().map(|(margin, error)| error - factor * margin).collect();
     Ok(Errors { margins, score: (squares / quantised.len() as f64).sqrt() })
-}
-
-fn apply(tasks: &mut [Lanes], map: &QuantisedMap, weights: &[f64], constants: &[f64]) {
-    tasks.par_iter_mut().for_each(|task| {
-        task.values = map.geometry.apply(weights, Some(constants), &task.values, task.images);
-    });
 }
 
 /// Adds a source of noise: its variance at some slots, times the square of every image's gain.
@@ -291,13 +313,13 @@ impl Chance {
 
 /// Largest ratio of noise at the worst slot to what leaves predictions linear, with the measured growth and as the search takes it.
 fn crowding(lowered: &Lowered, calibration: &Calibration, walk: &Walk) -> Result<(f64, f64), PlanError> {
-    let places = lowered.gains.names();
+    let places = lowered.gains.places().names();
     if calibration.places != places {
         return Err(PlanError::StaleCalibration { place: calibration.places.join(", ") });
     }
     let mut worst = (0.0f64, 0.0f64);
     let mut entered = 0;
-    for (state, place) in walk.states(lowered) {
+    for (state, place) in walk.states() {
         while walk.sources.get(entered).is_some_and(|source| source.place <= place) {
             entered += 1;
         }

@@ -1,7 +1,6 @@
 //! Pass 3: real weights become small integers with one scale per map.
 
 use cryptodl_core::backend::{LinearMap, LinearMapError};
-use cryptodl_core::ckks::Scale;
 use cryptodl_core::ring::RnsBasis;
 use serde::Serialize;
 
@@ -20,8 +19,6 @@ pub struct QuantisedMap {
     pub weights: Vec<i16>,
     /// A weight `w` stands for the real `w / weight_scale`.
     pub weight_scale: f64,
-    /// Integer-valued constants at the scale of the output, one per channel.
-    pub constants: Vec<f64>,
 }
 
 /// Largest integer of `half_bits / 2` bits with sign: `2^(half_bits / 2 - 1) - 1`, rounded.
@@ -43,22 +40,44 @@ pub fn rounding_gain(map: &RealMap, weight_scale: f64) -> f64 {
     sum / map.geometry.channels as f64
 }
 
+/// A map of each channel by itself whose factors are integers of any size: a branch of a sum that skips layers. It is exact, costs
+/// headroom and no level.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct DiagonalMap {
+    /// Channels, rows, columns.
+    pub shape: [usize; 3],
+    /// One integer-valued factor per channel.
+    pub factors: Vec<f64>,
+    /// A factor `w` stands for the real `w / weight_scale`.
+    pub weight_scale: f64,
+}
+
+impl DiagonalMap {
+    /// Rounds `map` at `weight_scale`.
+    pub fn new(map: &RealMap, weight_scale: f64) -> Self {
+        DiagonalMap {
+            shape: map.geometry.input,
+            factors: map.weights.iter().map(|w| libm::rint(w * weight_scale)).collect(),
+            weight_scale,
+        }
+    }
+}
+
 impl QuantisedMap {
-    /// Rounds `map` at `weight_scale`, and its constants at the output's scale.
-    pub fn new(map: &RealMap, weight_scale: f64, output_scale: Scale) -> Self {
+    /// Rounds `map` at `weight_scale`.
+    pub fn new(map: &RealMap, weight_scale: f64) -> Self {
         QuantisedMap {
             geometry: map.geometry.clone(),
             weights: map.weights.iter().map(|w| libm::rint(w * weight_scale) as i16).collect(),
             weight_scale,
-            constants: map.bias.iter().map(|&b| output_scale.integer(b)).collect(),
         }
     }
 
-    /// The form that backends take.
+    /// The form that backends take, which adds `constants`: integer-valued, one per channel, or none.
     ///
     /// # Errors
     /// A map beyond the exactness bounds of the kernels, for example too many taps.
-    pub fn prepare(&self, basis: &RnsBasis) -> Result<LinearMap, LinearMapError> {
+    pub fn prepare(&self, basis: &RnsBasis, constants: &[f64]) -> Result<LinearMap, LinearMapError> {
         let g = &self.geometry;
         LinearMap::new(
             basis,
@@ -69,17 +88,12 @@ impl QuantisedMap {
             g.group_stride() as u32,
             self.weights.clone(),
             g.gather(),
-            &self.constants,
+            constants,
         )
     }
 
     /// Real weights that the integers stand for.
     pub fn real_weights(&self) -> Vec<f64> {
         self.weights.iter().map(|&w| f64::from(w) / self.weight_scale).collect()
-    }
-
-    /// Real constants that the integers stand for at `output_scale`.
-    pub fn real_constants(&self, output_scale: Scale) -> Vec<f64> {
-        self.constants.iter().map(|&c| c / output_scale.value()).collect()
     }
 }

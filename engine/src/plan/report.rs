@@ -11,11 +11,12 @@ use serde::Serialize;
 use super::lowered::Lowered;
 use super::prediction::{self, Prediction};
 use super::privacy::{CRYPTOGRAPHIC_BITS, PrivacyGoal};
-use super::program::{ActivationStep, Content, Program, Step};
-use super::schedule::{Ring, StepKind, Structure, Walk, WalkStep};
+use super::program::{ActivationStep, Content, Program, Step, Term, TermMap};
+use super::schedule::{Precision, Ring, Structure, Walk, WalkStep};
 use super::search::{Found, Outcome};
+use super::steps::{self, StepKind, Steps};
 use super::work::{self, Work};
-use super::{Plan, PlanError, PlanOptions, QuantisedMap, changed_share};
+use super::{DiagonalMap, Plan, PlanError, PlanOptions, QuantisedMap, changed_share};
 
 /// What is predicted of a Program.
 #[derive(Clone, Debug, Serialize)]
@@ -288,23 +289,22 @@ pub(super) fn finish(
     }
     let params = program.client_spec().check()?;
     for (step, name) in program.content.steps.iter().zip(&program.names) {
-        if let Step::Linear { map, .. } = step {
-            map.prepare(params.basis()).map_err(|source| PlanError::Map { layer: name.clone(), source })?;
+        let Step::Linear { terms, .. } = step else { continue };
+        for term in terms {
+            if let TermMap::Dense(map) = &term.map {
+                map.prepare(params.basis(), &[]).map_err(|source| PlanError::Map { layer: name.clone(), source })?;
+            }
         }
     }
-    let works = work::steps(lowered, &found.structure, ring);
-    let steps: Vec<LayerReport> = walk
-        .steps
+    let plan = Steps::new(lowered, &found.structure);
+    let works = work::steps(lowered, &plan, ring);
+    let steps: Vec<LayerReport> = plan
+        .0
         .iter()
+        .zip(&walk.steps)
         .zip(&works)
         .zip(program.names.iter().zip(&program.content.steps))
-        .map(|((step, work), (name, planned))| {
-            let weights = match planned {
-                Step::Linear { map, .. } => Some(map),
-                Step::Activation(_) | Step::Reduction { .. } => None,
-            };
-            layer(step, work, name, weights, lowered, ring.n)
-        })
+        .map(|(((step, walked), work), (name, planned))| layer(lowered, step, walked, work, name, planned, ring.n))
         .collect();
     let layers = program.segments().into_iter().map(|segment| fuse(&steps[segment])).collect();
     let noise = NoiseReport::new(lowered, walk, prediction.as_ref());
@@ -322,7 +322,7 @@ pub(super) fn finish(
         }
     });
     let input_bytes = 4 * (program.inputs() * 2 * ring.primes.len() * ring.n) as u64;
-    let sizes = std::iter::once(input_bytes).chain(steps.iter().map(|step| step.bytes)).collect::<Vec<_>>();
+    let peak_bytes = peak(&program, input_bytes, &steps);
     let report = PlanReport {
         model: network.name.clone(),
         program: program.digest().to_string(),
@@ -338,7 +338,7 @@ pub(super) fn finish(
         circuit_privacy,
         bytes: BytesReport::of(&program, &params, options.batch),
         predicted_seconds: found.price * 1e-9,
-        peak_bytes: sizes.windows(2).map(|pair| pair[0] + pair[1]).max().unwrap_or(input_bytes),
+        peak_bytes,
         runners_up,
         notes: notes(lowered, options.circuit_privacy),
     };
@@ -347,33 +347,45 @@ pub(super) fn finish(
 
 fn build(network: &Network, lowered: &Lowered, options: &PlanOptions, found: &Found) -> Program {
     let (walk, ring) = (&found.walk, &found.ring);
+    let plan = Steps::new(lowered, &found.structure);
     let mut steps = Vec::new();
     let mut names = Vec::new();
-    let mut before = &walk.input;
-    let mut activation_index = 0;
-    for step in &walk.steps {
+    for (step, walked) in plan.0.iter().zip(&walk.steps) {
+        let scale = walked.after.scale;
         let stage = &lowered.stages[step.stage];
-        match step.kind {
-            StepKind::Factor { first, count } => {
-                let map = &lowered.factor(step.stage, first, count).expect("the walk used it").map;
-                let quantised = QuantisedMap::new(map, step.weight_scale, step.after.scale);
-                names.push(map.name.clone());
-                steps.push(Step::Linear { map: quantised, scale: step.after.scale });
+        match &step.kind {
+            StepKind::Linear(terms) => {
+                let joins = terms.len() > 1;
+                let each = terms.iter().zip(&step.operands).zip(&walked.precisions);
+                let maps = || terms.iter().map(|term| &term.of(lowered).map);
+                let quantised = each.map(|((term, &operand), &Precision { weight_scale, factor, .. })| {
+                    let map = &term.of(lowered).map;
+                    let map = match joins && map.geometry.is_diagonal() {
+                        true => TermMap::Diagonal(DiagonalMap::new(map, weight_scale)),
+                        false => TermMap::Dense(QuantisedMap::new(map, weight_scale)),
+                    };
+                    Term { operand, map, factor }
+                });
+                let mut bias = vec![0.0; maps().map(|map| map.bias.len()).max().unwrap_or(0)];
+                maps().for_each(|map| bias.iter_mut().zip(&map.bias).for_each(|(sum, b)| *sum += b));
+                let constants = bias.into_iter().map(|b| scale.integer(b)).collect();
+                steps.push(Step::Linear { terms: quantised.collect(), constants, scale });
+                let parts: Vec<&str> = terms.iter().map(|term| term.of(lowered).map.name.as_str()).collect();
+                names.push(parts.join(" + "));
             }
-            StepKind::Activation => {
-                let activation = stage.activation.as_ref().expect("the walk used it");
-                let scales: Vec<_> = std::iter::once(before.scale).chain(step.product_scales.iter().copied()).collect();
-                let (products, _) = found.structure.plans(activation_index);
-                activation_index += 1;
+            StepKind::Activation(products) => {
+                let activation = stage.activation.as_ref().expect("a stage with an activation");
+                let before = walk.value(step.operands[0]).scale;
+                let scales = std::iter::once(before).chain(walked.product_scales.iter().copied()).collect();
                 names.push(activation.name.clone());
-                steps.push(Step::Activation(ActivationStep::new(activation, scales, products)));
+                let activation = ActivationStep::new(activation, scales, products.clone());
+                steps.push(Step::Activation { operand: step.operands[0], activation });
             }
             StepKind::Reduction(plan) => {
-                names.push(plan_name(&plan).into());
-                steps.push(Step::Reduction { plan, scale: step.after.scale });
+                names.push(plan_name(plan).into());
+                steps.push(Step::Reduction { operand: step.operands[0], plan: *plan, scale });
             }
         }
-        before = &step.after;
     }
     let output = walk.result();
     let content = Content {
@@ -406,25 +418,29 @@ fn build(network: &Network, lowered: &Lowered, options: &PlanOptions, found: &Fo
     Program { model: network.name.clone(), names, content }
 }
 
-/// Bits with sign of the largest of `weights`.
-fn weight_bits(weights: &QuantisedMap) -> f64 {
-    let largest = weights.weights.iter().map(|w| w.unsigned_abs()).max().unwrap_or(0);
-    1.0 + libm::log2(1.0 + f64::from(largest))
+/// Bits with sign of the largest weight of a sum of maps; none where there are factors of any size only.
+fn weight_bits(step: &Step) -> Option<f64> {
+    let Step::Linear { terms, .. } = step else { return None };
+    let largest = terms.iter().filter_map(|term| match &term.map {
+        TermMap::Dense(map) => map.weights.iter().map(|w| w.unsigned_abs()).max(),
+        TermMap::Diagonal(_) => None,
+    });
+    largest.max().map(|largest| 1.0 + libm::log2(1.0 + f64::from(largest)))
 }
 
 fn layer(
-    step: &WalkStep,
+    lowered: &Lowered,
+    step: &steps::Step,
+    walked: &WalkStep,
     work: &Work,
     name: &str,
-    weights: Option<&QuantisedMap>,
-    lowered: &Lowered,
+    planned: &Step,
     n: usize,
 ) -> LayerReport {
-    let state = &step.after;
-    let run = &lowered.stages[step.stage].run;
-    let values = match step.kind {
-        StepKind::Factor { first, count } => run[first + count - 1].geometry.outputs(),
-        StepKind::Activation | StepKind::Reduction(_) => run.last().map_or(0, |map| map.geometry.outputs()),
+    let state = &walked.after;
+    let values = match &step.kind {
+        StepKind::Linear(terms) => terms[0].of(lowered).map.geometry.outputs(),
+        StepKind::Activation(_) | StepKind::Reduction(_) => lowered.stages[step.stage].values(),
     };
     LayerReport {
         name: name.into(),
@@ -440,9 +456,28 @@ fn layer(
         residue_multiply_adds: work.residue_multiply_adds,
         ntts: work.ntts,
         bytes: 4 * (values * state.components * state.level * n) as u64,
-        bits: weights.map(weight_bits),
+        bits: weight_bits(planned),
         steps: Vec::new(),
     }
+}
+
+/// The most bytes of values that are alive at a time, where each is kept until its last reader is done.
+fn peak(program: &Program, input_bytes: u64, steps: &[LayerReport]) -> u64 {
+    let mut left: Vec<usize> = program.readers().iter().map(Vec::len).collect();
+    let mut bytes = vec![input_bytes];
+    let (mut alive, mut peak) = (input_bytes, input_bytes);
+    for (step, report) in program.content.steps.iter().zip(steps) {
+        bytes.push(report.bytes);
+        alive += report.bytes;
+        peak = peak.max(alive);
+        for value in step.operands() {
+            left[value] -= 1;
+            if left[value] == 0 {
+                alive -= bytes[value];
+            }
+        }
+    }
+    peak
 }
 
 fn fuse(steps: &[LayerReport]) -> LayerReport {
@@ -503,9 +538,12 @@ fn describe(lowered: &Lowered, structure: &Structure, [n, bits, limbs, special]:
     }
     let mut products = structure.products.iter();
     let mut deferred = structure.deferred.iter();
-    for (stage, counts) in structure.factors.iter().enumerate() {
-        let _ = write!(schedule, "; {counts:?}");
-        if lowered.stages[stage].activation.is_some() {
+    let mut factors = structure.factors.iter();
+    for stage in &lowered.stages {
+        let runs: Vec<String> =
+            factors.by_ref().take(stage.operands.len()).map(|counts| format!("{counts:?}")).collect();
+        let _ = write!(schedule, "; {}", runs.join(" + "));
+        if stage.activation.is_some() {
             let plans = products.next().map_or(&[][..], Vec::as_slice);
             let names = plans.iter().map(plan_name);
             let _ = write!(schedule, " {}", names.collect::<Vec<_>>().join(", "));

@@ -10,6 +10,8 @@ use super::cost::draws;
 use super::lowered::{Factor, Lowered};
 use super::normalise::ProductEstimates;
 use super::privacy::{Flood, PrivacyGoal};
+use super::quantise::{WEIGHT_HALF_BITS, rounding_gain};
+use super::steps::{Step, StepKind, Steps};
 use super::tolerance::Limits;
 use super::worst::WorstGains;
 
@@ -20,7 +22,7 @@ pub const LINEAR_SHARE: f64 = 0.125;
 /// The discrete shape of a schedule: how runs are factored, and what follows each product.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Structure {
-    /// Per stage, how many base maps each factor merges.
+    /// Per run, how many base maps each factor merges.
     pub factors: Vec<Vec<usize>>,
     /// Per activation, what follows each product; their number tells the [`Arrangement`].
     pub products: Vec<Vec<ProductPlan>>,
@@ -87,7 +89,7 @@ impl Structure {
     }
 
     /// Maps, products and what waits: what a walk has states for.
-    pub fn steps(&self) -> usize {
+    pub fn size(&self) -> usize {
         let (factors, products) = (self.factors.iter().map(Vec::len), self.products.iter().map(Vec::len));
         factors.chain(products).sum::<usize>() + self.deferred.iter().filter(|&&waits| waits).count()
     }
@@ -189,7 +191,7 @@ impl Source {
     /// Its name in calibrations.
     pub fn name(&self, network: &Lowered) -> String {
         match self.product {
-            None => network.gains.names()[self.place].clone(),
+            None => network.gains.places().names()[self.place].clone(),
             Some((stage, arrangement, product)) => {
                 let activation = network.stages[stage].activation.as_ref().expect("noise entered its products");
                 activation.product_name(arrangement, product)
@@ -227,31 +229,24 @@ impl State {
     }
 }
 
-/// What a step of a walk is.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum StepKind {
-    /// A factor of the stage's run.
-    Factor {
-        /// First base map.
-        first: usize,
-        /// Number of base maps.
-        count: usize,
-    },
-    /// The stage's activation.
-    Activation,
-    /// What waited until after the stage's maps.
-    Reduction(ProductPlan),
+/// How a term of a linear step is quantised.
+#[derive(Clone, Copy, Debug)]
+pub struct Precision {
+    /// Integers per unit of a weight.
+    pub weight_scale: f64,
+    /// Integer that the result is multiplied by.
+    pub factor: f64,
+    /// Output variance per unit mean square of the input from rounding.
+    rounding_gain: f64,
 }
 
-/// A step of a walk: the state after it.
+/// What a walk knows of a step.
 #[derive(Clone, Debug)]
 pub struct WalkStep {
-    /// Stage.
-    pub stage: usize,
-    /// What it is.
-    pub kind: StepKind,
-    /// Weight scale of a factor, 1 for an activation.
-    pub weight_scale: f64,
+    /// The place of its result.
+    pub place: usize,
+    /// Of every term of a linear step.
+    pub precisions: Vec<Precision>,
     /// After the step.
     pub after: State,
     /// Scale after each product of an activation, before the constant that follows it.
@@ -289,14 +284,13 @@ impl Walk {
     }
 
     /// The states with their places.
-    pub fn states<'a>(&'a self, network: &'a Lowered) -> impl Iterator<Item = (&'a State, usize)> {
-        let place = |step: &'a WalkStep| match step.kind {
-            StepKind::Factor { first, count } => network.gains.after_map(step.stage, first + count),
-            StepKind::Activation => network.gains.after_activation(step.stage),
-            StepKind::Reduction(_) => network.gains.after_map(step.stage, network.stages[step.stage].run.len()),
-        };
-        let steps = self.steps.iter().map(move |step| (&step.after, place(step)));
-        std::iter::once((&self.input, network.gains.input())).chain(steps)
+    pub fn states(&self) -> impl Iterator<Item = (&State, usize)> {
+        std::iter::once((&self.input, 0)).chain(self.steps.iter().map(|step| (&step.after, step.place)))
+    }
+
+    /// The state of a value: 0 is the input, `i + 1` the result of step `i`.
+    pub fn value(&self, value: usize) -> &State {
+        value.checked_sub(1).map_or(&self.input, |step| &self.steps[step].after)
     }
 
     /// How far the noise is above what the labels bear, or above what leaves the linearised prediction true, as a ratio of
@@ -346,13 +340,13 @@ impl Sources<'_> {
     }
 }
 
-/// Follows `structure` on `ring` with `settings` through the network.
+/// Follows the `steps` of a structure on `ring` with `settings` through the network.
 ///
 /// # Errors
 /// A missing calibration.
 pub fn walk(
     network: &Lowered,
-    structure: &Structure,
+    plan: &Steps,
     ring: &Ring,
     settings: &Settings,
     encryption: EncryptionKind,
@@ -365,79 +359,149 @@ pub fn walk(
     let scale = Scale::from_half_bits(settings.input_half_bits);
     let worst = privacy.map(|_| (network.worst_gains(), 0.0));
     let mut sources = Sources { network, entered: Vec::new(), worst };
-    sources.enter(network.gains.input(), fresh.times(1.0 / scale.value()));
-    let mut state = State {
+    let output = network.gains.places().output();
+    sources.enter(0, fresh.times(1.0 / scale.value()));
+    let mut input = State {
         level: ring.primes.len(),
         components: 2,
         scale,
         bound: network.input_bound,
-        noise: sources.at(network.gains.input()),
+        noise: sources.at(0),
         headroom: 0.0,
     };
-    state.headroom = headroom(ring, state.level, scale, state.bound);
-    let input = state.clone();
-    let mut steps = Vec::new();
+    input.headroom = headroom(ring, input.level, scale, input.bound);
+    let mut walk = Walk {
+        headroom: input.headroom,
+        noise: input.noise,
+        input,
+        steps: Vec::with_capacity(plan.0.len()),
+        sources: Vec::new(),
+        flood: None,
+        rounding: 0.0,
+    };
     let mut rounding = 0.0f64;
-    let mut half_bits = settings.weight_half_bits.iter();
-    let last_stage = network.stages.len() - 1;
-    let mut activations = 0;
-    let mut waiting: Option<ProductPlan> = None;
-    for (stage, counts) in structure.factors.iter().enumerate() {
-        let mut first = 0;
-        for &count in counts {
-            let factor = network.factor(stage, first, count).expect("structures use factors that exist");
-            let is_last = stage == last_stage && first + count == network.stages[stage].run.len();
-            let half_bits = *half_bits.next().expect("half bits for every factor");
-            let (weight_scale, rounding_gain, scale) = factor_scale(factor, half_bits, state.scale, is_last);
-            let place = network.gains.after_map(stage, first + count);
-            let rms = calibrated(factor, factor.map.input_rms, "input_rms")?;
-            let gain = rms * network.gains.between(place, network.gains.output());
-            rounding += rounding_gain * gain * gain;
-            let [low, high] = calibrated(factor, factor.map.output_range, "output_range")?;
-            let bound = low.abs().max(high.abs());
-            let headroom = headroom(ring, state.level, scale, bound);
-            state = State { scale, bound, noise: sources.at(place), headroom, ..state };
-            let kind = StepKind::Factor { first, count };
-            steps.push(WalkStep { stage, kind, weight_scale, after: state.clone(), product_scales: Vec::new() });
-            first += count;
-        }
-        if let Some(plan) = waiting.take() {
-            let place = network.gains.after_map(stage, first);
-            let mut u = state.operand();
-            let entered = u.reduce(plan, ring);
-            sources.enter(place, entered.times(1.0 / u.scale.value()));
-            let headroom = headroom(ring, u.level, u.scale, state.bound);
-            state = State { noise: sources.at(place), headroom, ..state.with_operand(u) };
-            let kind = StepKind::Reduction(plan);
-            steps.push(WalkStep { stage, kind, weight_scale: 1.0, after: state.clone(), product_scales: Vec::new() });
-        }
-        if network.stages[stage].activation.is_some() {
-            let (plans, later) = structure.plans(activations);
-            activations += 1;
-            waiting = later;
-            let (after, product_scales) = activate(network, stage, &plans, ring, &state, &mut sources);
-            state = after;
-            let kind = StepKind::Activation;
-            steps.push(WalkStep { stage, kind, weight_scale: 1.0, after: state.clone(), product_scales });
-        }
+    for step in &plan.0 {
+        let place = step.place;
+        let (mut precisions, mut product_scales) = (Vec::new(), Vec::new());
+        let after = match &step.kind {
+            StepKind::Linear(terms) => {
+                let operands: Vec<&State> = step.operands.iter().map(|&value| walk.value(value)).collect();
+                let level = operands.iter().map(|state| state.level).min().expect("a step has an operand");
+                let components = operands.iter().map(|state| state.components).max().expect("a step has an operand");
+                let factors: Vec<Joined<'_>> = terms
+                    .iter()
+                    .zip(&operands)
+                    .map(|(term, state)| Joined {
+                        scale: state.scale,
+                        factor: term.of(network),
+                        half_bits: settings.weight_half_bits[term.factor],
+                    })
+                    .collect();
+                let (scale, found) = match &factors[..] {
+                    [one] => {
+                        let (weight_scale, rounding_gain, scale) =
+                            factor_scale(one.factor, one.half_bits, one.scale, step.makes_scores);
+                        (scale, vec![Precision { weight_scale, factor: 1.0, rounding_gain }])
+                    }
+                    several => joint_scale(several, step.makes_scores),
+                };
+                for ((term, Joined { factor, .. }), precision) in terms.iter().zip(&factors).zip(&found) {
+                    let rms = calibrated(&factor.map.name, factor.map.input_rms, "input_rms")?;
+                    let gain = rms * network.gains.between(term.place, output);
+                    rounding += precision.rounding_gain * gain * gain;
+                }
+                precisions = found;
+                let range = match &factors[..] {
+                    [one] => calibrated(&one.factor.map.name, one.factor.map.output_range, "output_range")?,
+                    _ => {
+                        let stage = &network.stages[step.stage];
+                        calibrated(&stage.name, stage.range, "output_range")?
+                    }
+                };
+                let bound = range[0].abs().max(range[1].abs());
+                let headroom = headroom(ring, level, scale, bound);
+                State { level, components, scale, bound, noise: sources.at(place), headroom }
+            }
+            StepKind::Reduction(plan) => {
+                let before = walk.value(step.operands[0]);
+                let mut u = before.operand();
+                let entered = u.reduce(*plan, ring);
+                sources.enter(place, entered.times(1.0 / u.scale.value()));
+                let headroom = headroom(ring, u.level, u.scale, before.bound);
+                State { noise: sources.at(place), headroom, ..before.with_operand(u) }
+            }
+            StepKind::Activation(plans) => {
+                let before = walk.value(step.operands[0]);
+                let (after, scales) = activate(network, step, plans, ring, before, &mut sources);
+                product_scales = scales;
+                after
+            }
+        };
+        walk.headroom = walk.headroom.min(after.headroom);
+        walk.steps.push(WalkStep { place, precisions, after, product_scales });
     }
+    let state = walk.output().clone();
     let masks = noise::rerandomise(ring.n, state.components).times(1.0 / state.scale.value());
-    sources.enter(network.gains.output(), masks);
-    let mut headroom = steps.iter().map(|step| step.after.headroom).fold(input.headroom, f64::min);
-    let mut flood = None;
+    sources.enter(output, masks);
     if let (Some(goal), Some((_, sum))) = (privacy, sources.worst) {
-        flood = Flood::plan(goal, ring, state.operand(), network.scores(), state.bound, sum.sqrt());
+        walk.flood = Flood::plan(goal, ring, state.operand(), network.scores(), state.bound, sum.sqrt());
         // Where no flood is wide enough, the noise is beyond anything.
-        let noise = flood.as_ref().map_or(Noise::even(f64::INFINITY), |flood| flood.noise);
-        sources.entered.push(Source { place: network.gains.output(), product: None, noise, gain: 1.0 });
-        headroom = flood.as_ref().map_or(headroom, |flood| headroom.min(flood.headroom));
+        let noise = walk.flood.as_ref().map_or(Noise::even(f64::INFINITY), |flood| flood.noise);
+        sources.entered.push(Source { place: output, product: None, noise, gain: 1.0 });
+        walk.headroom = walk.flood.as_ref().map_or(walk.headroom, |flood| walk.headroom.min(flood.headroom));
     }
-    let noise = sources.at(network.gains.output());
-    Ok(Walk { input, steps, sources: sources.entered, noise, flood, rounding: rounding.sqrt(), headroom })
+    walk.noise = sources.at(output);
+    walk.sources = sources.entered;
+    walk.rounding = rounding.sqrt();
+    Ok(walk)
 }
 
-fn calibrated<T>(factor: &Factor, value: Option<T>, field: &'static str) -> Result<T, PlanError> {
-    value.ok_or_else(|| PlanError::MissingCalibration { layer: factor.map.name.clone(), field })
+fn calibrated<T>(layer: &str, value: Option<T>, field: &'static str) -> Result<T, PlanError> {
+    value.ok_or_else(|| PlanError::MissingCalibration { layer: layer.into(), field })
+}
+
+/// A term of a linear step that has several, and the scale of its operand.
+struct Joined<'a> {
+    scale: Scale,
+    factor: &'a Factor,
+    half_bits: u32,
+}
+
+/// Scale of a sum, and how every term is brought there.
+///
+/// Each term's weights have the size that the settings give them, or more: the largest scale that this makes is that of the sum.
+/// Factors of diagonal maps may be integers of any size, and the result of another map is multiplied by an integer where its
+/// largest weight does not reach. Both are exact and cost headroom, but no level.
+fn joint_scale(terms: &[Joined<'_>], makes_scores: bool) -> (Scale, Vec<Precision>) {
+    let is_diagonal = |term: &Joined<'_>| term.factor.map.geometry.is_diagonal();
+    let larger = |a: Scale, b: Scale| if b > a { b } else { a };
+    let top = terms.iter().map(|term| term.scale).fold(terms[0].scale, larger);
+    let is_exact = |term: &Joined<'_>| {
+        let factor = top.value() / term.scale.value();
+        is_diagonal(term) && term.factor.map.weights.iter().all(|w| (w * factor).fract() == 0.0)
+    };
+    let sized = |term: &Joined<'_>| term.scale.times(term.factor.precision(term.half_bits).0);
+    let mut scale = match terms.iter().all(is_exact) {
+        true => top,
+        false => terms.iter().map(sized).fold(top, larger),
+    };
+    if makes_scores {
+        // As in `factor_scale`, but upwards, so that no weight is smaller than it was to be.
+        let power = scale.floor_power_of_two();
+        scale = if power == scale { scale } else { power.times(2.0) };
+    }
+    let precision = |term: &Joined<'_>| {
+        let whole = scale.value() / term.scale.value();
+        if is_diagonal(term) {
+            let rounding_gain = rounding_gain(&term.factor.map, whole);
+            return Precision { weight_scale: whole, factor: 1.0, rounding_gain };
+        }
+        let finest = term.factor.precision(*WEIGHT_HALF_BITS.end()).0;
+        let factor = libm::ceil(whole / finest).max(1.0);
+        let weight_scale = whole / factor;
+        Precision { weight_scale, factor, rounding_gain: term.factor.rounding_gain(weight_scale) }
+    };
+    (scale, terms.iter().map(precision).collect())
 }
 
 /// Weight scale, rounding gain and output scale of a factor. The network's last factor lowers its weight scale so that the
@@ -456,14 +520,14 @@ fn factor_scale(factor: &Factor, half_bits: u32, input: Scale, is_last: bool) ->
 
 fn activate(
     network: &Lowered,
-    stage: usize,
+    step: &Step,
     products: &[ProductPlan],
     ring: &Ring,
     before: &State,
     sources: &mut Sources<'_>,
 ) -> (State, Vec<Scale>) {
+    let Step { stage, place, .. } = *step;
     let activation = network.stages[stage].activation.as_ref().expect("a stage with an activation");
-    let place = network.gains.after_activation(stage);
     let degree = activation.degree();
     let arrangement = Arrangement::with_products(degree, products.len());
     let ProductEstimates { bounds, gains, peaks } = activation.estimates(arrangement);

@@ -12,15 +12,16 @@ use cryptodl_core::ckks::{EncryptionKind, MAX_SPECIAL_PRIMES, SecurityLevel, noi
 use cryptodl_core::ring::largest_ntt_primes;
 use rayon::prelude::*;
 
-use super::PlanError;
 use super::lowered::Lowered;
 use super::options::{INPUT_HALF_BITS, LIMBS, PRIME_BITS, PRIVATE_INPUT_HALF_BITS, PlanOptions, ScheduleKind};
 use super::quantise::WEIGHT_HALF_BITS;
 use super::schedule::{Ring, Settings, Structure, Walk, walk};
+use super::steps::Steps;
 use super::structures::{degrees, most_dropped, neighbours, structures, too_many};
 use super::tolerance::Limits;
 use super::work::Counted;
 use super::worst::MARGIN;
+use super::{PlanError, PrivacyGoal};
 
 /// Feasible runners-up to report.
 const RUNNERS_UP: usize = 3;
@@ -41,10 +42,21 @@ fn pricing_work(steps: usize) -> u64 {
     16 * steps as u64
 }
 
+/// Work of counting what a structure of so many steps does, for one number of limbs.
+fn counting_work(steps: usize) -> u64 {
+    256 * steps as u64
+}
+
+/// Work of making a structure of so many steps.
+fn making_work(steps: usize) -> u64 {
+    64 * steps as u64
+}
+
 /// Work of following a structure of so many steps: a state for every step, to which every noise so far contributes.
-fn walking_work(steps: usize) -> u64 {
+/// Choosing a flood takes some times as much again.
+fn walking_work(steps: usize, privacy: Option<PrivacyGoal>) -> u64 {
     let steps = steps as u64;
-    steps * (64 + steps)
+    steps * (64 + steps) * if privacy.is_some() { 4 } else { 1 }
 }
 
 /// A schedule found.
@@ -111,9 +123,33 @@ impl Candidate {
 ///
 /// # Errors
 /// Bad pins, missing calibrations, or [`PlanError::DoesNotFit`] with what would help.
-pub fn search(model: &str, network: &Lowered, options: &PlanOptions) -> Result<Outcome, Box<Refusal>> {
+pub fn search(
+    model: &str,
+    network: &Lowered,
+    options: &PlanOptions,
+    budget: &mut Budget,
+) -> Result<Outcome, Box<Refusal>> {
     options.check()?;
-    Search { model, network, options, rings: Rings::default(), left: MAX_WORK }.run()
+    let mut search = Search { model, network, options, rings: Rings::default(), left: budget.0 };
+    let outcome = search.run();
+    budget.0 = search.left;
+    outcome
+}
+
+/// What the searches for one plan may spend together.
+pub struct Budget(u64);
+
+impl Budget {
+    /// Whether nothing is left.
+    pub fn is_spent(&self) -> bool {
+        self.0 == 0
+    }
+}
+
+impl Default for Budget {
+    fn default() -> Self {
+        Budget(MAX_WORK)
+    }
 }
 
 /// A search and what it has left to spend.
@@ -138,6 +174,8 @@ impl Search<'_> {
         let mut best = self.among(&all, Effort::Best)?.best;
         loop {
             let near = neighbours(network, &best.structure, most_dropped);
+            let made: u64 = near.iter().map(|structure| making_work(structure.size())).sum();
+            self.left = self.left.saturating_sub(made);
             match self.among(&near, Effort::Below(best.price)) {
                 Ok(next) => best = next.best,
                 Err(refusal) if refusal.nothing_fits() => match self.among(&near, Effort::RunnersUp) {
@@ -323,7 +361,7 @@ impl Search<'_> {
             help.push("fewer activations");
         }
         help.push(
-            "training with larger margins and with weights that are rounded to few bits (docs/calibration.md says how)",
+            "training with larger margins and with weights that are rounded to few bits (`cryptodl calibrate --help` says how)",
         );
         if options.n.is_some() {
             help.push("a larger --n");
@@ -364,14 +402,16 @@ impl Search<'_> {
             (false, true) => 1..=1,
             (false, false) => 0..=0,
         };
-        let steps = structure.steps();
+        let steps = structure.size();
+        let plan = Steps::new(self.network, structure);
         let pinned = |pin: Option<usize>, value: usize| pin.is_none_or(|pin| pin == value);
         for special in special {
             // More limbs only cost more, so sizes that have become too dear need not be priced again.
             let mut sizes: Vec<u32> =
                 PRIME_BITS.filter(|&bits| options.prime_bits.is_none_or(|pin| pin == bits)).collect();
             for limbs in (structure.drops() + 1..=*LIMBS.end()).filter(|&limbs| pinned(options.limbs, limbs)) {
-                let counted = Counted::new(self.network, structure, limbs, special);
+                let counted = Counted::new(self.network, &plan, limbs, special);
+                self.left = self.left.saturating_sub(counting_work(steps));
                 sizes.retain(|&prime_bits| {
                     let log_qp = prime_bits * (limbs + special) as u32;
                     let secure = |n: &usize| options.security.max_log_qp(*n) >= log_qp;
@@ -453,6 +493,7 @@ fn try_settings(
     limits: Limits,
 ) -> Result<(Attempt, u64), PlanError> {
     let factors: usize = structure.factors.iter().map(Vec::len).sum();
+    let steps = Steps::new(network, structure);
     let uniform = |input_half_bits: u32, half_bits: u32| {
         let mut weight_half_bits = vec![options.weight_half_bits.unwrap_or(half_bits); factors];
         // The last factor gives up to one bit away, so that the output scale becomes a power of two.
@@ -462,9 +503,9 @@ fn try_settings(
         Settings { input_half_bits, weight_half_bits }
     };
     let follow =
-        |settings: &Settings| walk(network, structure, ring, settings, options.encryption, options.circuit_privacy);
+        |settings: &Settings| walk(network, &steps, ring, settings, options.encryption, options.circuit_privacy);
     let strain = |walk: &Walk| walk.strain(&limits);
-    let per_walk = walking_work(structure.steps());
+    let per_walk = walking_work(structure.size(), options.circuit_privacy);
     // What became of a climb, and what it took.
     let climb = |(input_half_bits, mut stride): (u32, u32)| {
         // The finest weights bound the noise from below, the coarsest bound the headroom from above.
@@ -567,7 +608,7 @@ fn input_scales(network: &Lowered, options: &PlanOptions, ring: &Ring) -> RangeI
         EncryptionKind::Secret => noise::fresh_secret(ring.n),
         EncryptionKind::Public => noise::fresh_public(ring.n, ring.log_p()),
     };
-    let hidden = fresh.worst * network.worst_gains().from(network.gains.input()) * MARGIN;
+    let hidden = fresh.worst * network.worst_gains().from(0) * MARGIN;
     let log_scale = goal.rho(ring.n, network.scores()) + libm::log2(hidden / network.limits.encryption);
     let (least, most) = (*PRIVATE_INPUT_HALF_BITS.start(), *PRIVATE_INPUT_HALF_BITS.end());
     let start = libm::floor(2.0 * log_scale).clamp(f64::from(least), f64::from(most)) as u32;

@@ -9,11 +9,15 @@ use super::arrangement::Arrangement;
 use super::lowered::Lowered;
 use super::options::{PlanOptions, ScheduleKind};
 use super::schedule::Structure;
+use super::steps::Steps;
 
 /// Structures beyond this number are searched activation by activation instead of all together.
 const MAX_STRUCTURES: usize = 2048;
 /// Pairs of plans of neighbouring activations that are tried together.
 const MAX_PAIRS: usize = 64;
+/// Choices for one activation that are all tried; of more, the search goes from one to those that differ in two neighbouring
+/// products.
+const MAX_CHOICES: usize = 1024;
 /// Primes that a product may be divided by at once where noise is hidden.
 const PRIVATE_DROP: usize = 4;
 
@@ -47,8 +51,54 @@ fn activation_plans(degree: usize, most_dropped: usize) -> Vec<Vec<ProductPlan>>
 type Choice = (Vec<ProductPlan>, bool);
 
 fn activation_choices(degree: usize, most_dropped: usize) -> Vec<Choice> {
+    choices(activation_plans(degree, most_dropped))
+}
+
+fn choices(plans: Vec<Vec<ProductPlan>>) -> Vec<Choice> {
     let acts = |plans: &Vec<ProductPlan>| plans.last().is_some_and(|plan| plan.acts());
-    waits(activation_plans(degree, most_dropped).into_iter(), acts).collect()
+    waits(plans.into_iter(), acts).collect()
+}
+
+/// Number of [`activation_choices`].
+fn count_choices(degree: usize, most_dropped: usize) -> usize {
+    let each = product_plans(most_dropped).len();
+    // Every plan, and again those whose last product has something to wait.
+    let all = |arrangement: &Arrangement| {
+        let products = arrangement.products(degree) as u32;
+        let plans = each.saturating_pow(products);
+        plans.saturating_add(plans - each.saturating_pow(products - 1))
+    };
+    match Arrangement::of_degree(degree) {
+        [only] => all(only),
+        [_, rest @ ..] => rest.iter().map(all).fold(1, usize::saturating_add),
+        [] => 0,
+    }
+}
+
+/// What the search tries for an activation after `current`: everything where that is little, else what differs from it in up to
+/// two neighbouring products.
+fn choices_near(degree: usize, most_dropped: usize, current: &[ProductPlan]) -> Vec<Choice> {
+    if count_choices(degree, most_dropped) <= MAX_CHOICES {
+        return activation_choices(degree, most_dropped);
+    }
+    let of_one = product_plans(most_dropped);
+    let mut plans = vec![current.to_vec()];
+    // Without relinearisation or rescaling Horner's rule stays slot-wise, whatever is there now.
+    let [horner, ..] = Arrangement::of_degree(degree) else { unreachable!("every degree has an arrangement") };
+    plans.push(vec![ProductPlan::default(); horner.products(degree)]);
+    for at in 0..current.len() {
+        for &first in &of_one {
+            for &second in of_one.iter().filter(|_| at + 1 < current.len()) {
+                let mut next = current.to_vec();
+                (next[at], next[at + 1]) = (first, second);
+                plans.push(next);
+            }
+            let mut next = current.to_vec();
+            next[at] = first;
+            plans.push(next);
+        }
+    }
+    choices(plans)
 }
 
 /// Each plan at once, and again waiting where there is something to wait.
@@ -59,17 +109,20 @@ fn waits<P: Clone>(plans: impl Iterator<Item = P>, acts: impl Fn(&P) -> bool) ->
     })
 }
 
-/// Whether relinearisations take three components and no step carries too many.
-fn consistent(degrees: &[usize], structure: &Structure) -> bool {
-    let (mut level, mut components) = (structure.drops() + 1, 2);
-    degrees.iter().zip(&structure.products).all(|(&degree, plans)| {
-        let arrangement = Arrangement::with_products(degree, plans.len());
-        let (products, result) = arrangement.trace(degree, plans, level, components);
-        (level, components) = result;
-        products.iter().zip(plans).all(|(product, plan)| {
+/// Whether relinearisations take three components, no step carries too many, and only what has one reader waits.
+fn consistent(network: &Lowered, structure: &Structure) -> bool {
+    let activations = network.stages.iter().enumerate().filter(|(_, stage)| stage.activation.is_some());
+    let shared = activations.zip(&structure.deferred).any(|((i, _), &waits)| waits && network.readers[i + 1] > 1);
+    if shared {
+        return false;
+    }
+    let mut fits = true;
+    Steps::new(network, structure).extents(network, structure.drops() + 1, |_, products, plans| {
+        fits &= products.iter().zip(plans).all(|(product, plan)| {
             product.components() <= MAX_COMPONENTS && (!plan.relinearize || product.components() == 3)
-        })
-    })
+        });
+    });
+    fits
 }
 
 pub fn degrees(network: &Lowered) -> Vec<usize> {
@@ -77,14 +130,14 @@ pub fn degrees(network: &Lowered) -> Vec<usize> {
 }
 
 pub fn too_many(network: &Lowered, most_dropped: usize) -> bool {
-    let factorisations = (0..network.stages.len()).map(|stage| network.count_factorisations(stage));
-    let plans = degrees(network).into_iter().map(|degree| activation_choices(degree, most_dropped).len());
+    let factorisations = (0..network.runs.len()).map(|run| network.count_factorisations(run));
+    let plans = degrees(network).into_iter().map(|degree| count_choices(degree, most_dropped));
     factorisations.chain(plans).try_fold(1usize, |product, n| product.checked_mul(n)).is_none_or(|n| n > MAX_STRUCTURES)
 }
 
 /// The structures to start from.
 pub fn structures(network: &Lowered, kind: ScheduleKind, most_dropped: usize) -> Vec<Structure> {
-    let finest: Vec<Vec<usize>> = network.stages.iter().map(|stage| vec![1; stage.run.len()]).collect();
+    let finest: Vec<Vec<usize>> = (0..network.runs.len()).map(|run| vec![1; network.run(run).len()]).collect();
     let degrees = degrees(network);
     // In the arrangement with the fewest products.
     let fewest = |degree| Arrangement::of_degree(degree).iter().map(|a| a.products(degree)).min().unwrap_or(0);
@@ -95,7 +148,7 @@ pub fn structures(network: &Lowered, kind: ScheduleKind, most_dropped: usize) ->
         return vec![Structure { factors: finest, products: uniform(relinearised), deferred }];
     }
     let all = if too_many(network, most_dropped) {
-        let factors: Vec<_> = (0..network.stages.len()).map(|stage| network.cheapest_factorisation(stage)).collect();
+        let factors: Vec<_> = (0..network.runs.len()).map(|run| network.cheapest_factorisation(run)).collect();
         let structure = |products, deferred| Structure {
             factors: factors.clone(),
             products,
@@ -117,7 +170,7 @@ pub fn structures(network: &Lowered, kind: ScheduleKind, most_dropped: usize) ->
         even.chain(quarters.map(|quarters| structure(shared(quarters), true))).collect::<Vec<_>>()
     } else {
         let choices = combinations(degrees.iter().map(|&degree| activation_choices(degree, most_dropped)).collect());
-        let factors = combinations((0..network.stages.len()).map(|stage| network.factorisations(stage)).collect());
+        let factors = combinations((0..network.runs.len()).map(|run| network.factorisations(run)).collect());
         let pair = |factors: &Vec<Vec<usize>>| {
             let factors = factors.clone();
             let structure = move |choices: &Vec<Choice>| {
@@ -128,21 +181,22 @@ pub fn structures(network: &Lowered, kind: ScheduleKind, most_dropped: usize) ->
         };
         factors.iter().flat_map(pair).collect::<Vec<_>>()
     };
-    all.into_iter().filter(|structure| consistent(&degrees, structure)).collect()
+    all.into_iter().filter(|structure| consistent(network, structure)).collect()
 }
 
 /// Structures that differ from `structure` in one stage, or in the activations of two neighbouring stages.
 pub fn neighbours(network: &Lowered, structure: &Structure, most_dropped: usize) -> Vec<Structure> {
     let mut all = vec![structure.clone()];
-    for stage in 0..network.stages.len() {
-        for counts in network.factorisations_near(stage, &structure.factors[stage]) {
+    for run in 0..network.runs.len() {
+        for counts in network.factorisations_near(run, &structure.factors[run]) {
             let mut next = structure.clone();
-            next.factors[stage] = counts;
+            next.factors[run] = counts;
             all.push(next);
         }
     }
     let degrees = degrees(network);
-    let plans: Vec<_> = degrees.iter().map(|&degree| activation_choices(degree, most_dropped)).collect();
+    let near = |(&degree, current): (&usize, &Vec<ProductPlan>)| choices_near(degree, most_dropped, current);
+    let plans: Vec<_> = degrees.iter().zip(&structure.products).map(near).collect();
     for (i, first) in plans.iter().enumerate() {
         let second = plans.get(i + 1).map_or(&[][..], Vec::as_slice);
         for plan in first {
@@ -160,7 +214,7 @@ pub fn neighbours(network: &Lowered, structure: &Structure, most_dropped: usize)
             all.push(next);
         }
     }
-    all.retain(|structure| consistent(&degrees, structure));
+    all.retain(|structure| consistent(network, structure));
     let mut met = HashSet::new();
     all.retain(|structure| met.insert(structure.clone()));
     all
@@ -175,4 +229,21 @@ fn combinations<T: Clone>(lists: Vec<Vec<T>>) -> Vec<Vec<T>> {
         };
         prefixes.iter().flat_map(extend).collect()
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn choices_are_counted_without_listing_them() {
+        for (degree, most_dropped) in [(2, 1), (3, 1), (4, 1), (5, 1), (8, 1), (2, 4), (3, 4), (6, 4)] {
+            let listed = activation_choices(degree, most_dropped).len();
+            assert_eq!(count_choices(degree, most_dropped), listed, "degree {degree}, up to {most_dropped} primes");
+        }
+        assert!(count_choices(8, 4) > MAX_CHOICES);
+        let current = vec![ProductPlan { relinearize: true, drop: 1 }; 4];
+        let near = choices_near(8, 4, &current);
+        assert!(near.len() <= MAX_CHOICES && near.contains(&(current, false)), "{}", near.len());
+    }
 }

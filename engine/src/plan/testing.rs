@@ -1,7 +1,7 @@
 //! Small random networks with real calibrations, for tests.
 
 use cryptodl_models::measure::measure;
-use cryptodl_models::network::{InputSpec, Layer, LayerOp, Network, Shape};
+use cryptodl_models::network::{InputSpec, LayerOp, LayerSpec, Network, NetworkSpec, Padding, Source};
 use ndarray::{Array1, Array2, Array4, ArrayView2};
 
 use super::SplitMix;
@@ -30,7 +30,9 @@ pub fn conv(generator: &mut SplitMix, [out, input, k]: [usize; 3], stride: usize
         weight: Array4::from_shape_simple_fn((out, input, k, k), || random(generator) * bound),
         bias: Some(Array1::from_shape_simple_fn(out, || random(generator) * 0.5)),
         stride: [stride; 2],
-        padding: [padding; 2],
+        padding: Padding::even([padding; 2]),
+        dilation: [1; 2],
+        groups: 1,
     }
 }
 
@@ -52,57 +54,51 @@ pub fn pool(k: usize) -> LayerOp {
 }
 
 pub fn polynomial(coefficients: &[f64]) -> LayerOp {
-    LayerOp::Polynomial { coefficients: coefficients.to_vec(), inputs: None }
+    LayerOp::Polynomial { coefficients: vec![coefficients.to_vec()], inputs: None }
 }
 
-/// A network of `ops`, calibrated on random images in [0, 1].
+/// A line of `ops`, calibrated on random images in [0, 1].
 pub fn network(input: [usize; 3], ops: Vec<LayerOp>) -> Network {
-    let [channels, height, width] = input;
-    let mut shape = Shape::Image { channels, height, width };
-    let mut layers = Vec::new();
-    for (i, op) in ops.into_iter().enumerate() {
-        let output_shape = output_shape(&op, shape);
-        let name = format!("{}{i}", op.kind());
-        layers.push(Layer { name, op, input_rms: None, output_range: None, input_shape: shape, output_shape });
-        shape = output_shape;
-    }
-    let mut network = Network {
-        name: "random".into(),
-        title: "a random network".into(),
-        dataset: None,
-        input: InputSpec { shape: input, range: [0.0, 1.0] },
-        weights: "random.safetensors".into(),
-        accuracy: None,
-        tolerance: None,
-        layers,
-        output: None,
-        calibration: None,
-        fingerprint: [0; 32],
-        digest: [0; 32],
+    calibrated(uncalibrated(input, ops))
+}
+
+/// The same without calibration.
+pub fn uncalibrated(input: [usize; 3], ops: Vec<LayerOp>) -> Network {
+    let layer = |(i, op): (usize, LayerOp)| LayerSpec::new(&format!("{}{i}", op.kind()), op, vec![Source::before(i)]);
+    checked(input, ops.into_iter().enumerate().map(layer).collect())
+}
+
+/// A graph of named layers with their operands, of which `input` is the image, calibrated likewise.
+pub fn graph(input: [usize; 3], layers: Vec<(&str, LayerOp, &[&str])>) -> Network {
+    let names: Vec<&str> = layers.iter().map(|(name, ..)| *name).collect();
+    let source = |name: &&str| match *name {
+        "input" => Source::Input,
+        name => Source::Layer(names.iter().position(|other| *other == name).expect("a layer of this name")),
     };
-    measure(&mut network, images(IMAGES, input, 7).view());
+    let layer =
+        |(name, op, inputs): (&str, LayerOp, &[&str])| LayerSpec::new(name, op, inputs.iter().map(source).collect());
+    calibrated(checked(input, layers.into_iter().map(layer).collect()))
+}
+
+fn checked(shape: [usize; 3], layers: Vec<LayerSpec>) -> Network {
+    let input = InputSpec { shape, range: [0.0, 1.0] };
+    let spec = NetworkSpec::new("random", "a random network", input, layers);
+    Network::new(spec).unwrap_or_else(|error| panic!("{error}"))
+}
+
+fn calibrated(mut network: Network) -> Network {
+    let shape = network.input.shape;
+    measure(&mut network, images(IMAGES, shape, 7).view());
     network
 }
 
-fn output_shape(op: &LayerOp, shape: Shape) -> Shape {
-    let windows = |out: usize, kernel: [usize; 2], stride: [usize; 2], padding: [usize; 2]| {
-        let Shape::Image { height, width, .. } = shape else { panic!("{shape} is no image") };
-        Shape::Image {
-            channels: out,
-            height: (height + 2 * padding[0] - kernel[0]) / stride[0] + 1,
-            width: (width + 2 * padding[1] - kernel[1]) / stride[1] + 1,
-        }
+/// Coefficients `[channel]` of degree 2 or more that differ and keep values tame; signs of both kinds where `signs` says so.
+pub fn per_channel(generator: &mut SplitMix, channels: usize, degree: usize, signs: bool) -> LayerOp {
+    let row = |_: usize| {
+        let mut row: Vec<f64> = (0..=degree).map(|i| f64::from(random(generator)) * 0.3 / (i + 1) as f64).collect();
+        let leading = 0.1 + 0.1 * f64::from(random(generator)).abs();
+        row[degree] = if signs && random(generator) < 0.0 { -leading } else { leading };
+        row.into_iter().map(|c| f64::from(c as f32)).collect()
     };
-    match op {
-        LayerOp::Conv2d { weight, stride, padding, .. } => {
-            windows(weight.dim().0, [weight.dim().2, weight.dim().3], *stride, *padding)
-        }
-        LayerOp::AvgPool2d { kernel, stride } | LayerOp::SumPool2d { kernel, stride } => {
-            let Shape::Image { channels, .. } = shape else { panic!("{shape} is no image") };
-            windows(channels, *kernel, *stride, [0, 0])
-        }
-        LayerOp::Dense { weight, .. } => Shape::Flat(weight.nrows()),
-        LayerOp::Flatten => Shape::Flat(shape.len()),
-        _ => shape,
-    }
+    LayerOp::Polynomial { coefficients: (0..channels).map(row).collect(), inputs: None }
 }

@@ -37,6 +37,11 @@ impl Tolerance {
         Tolerance(self.0.min(other.0))
     }
 
+    /// This one so many times, at most one half; nothing where it is one half already.
+    pub(super) fn times(self, factor: f64) -> Option<Self> {
+        (self.0 < 0.5).then(|| Tolerance((self.0 * factor).min(0.5)))
+    }
+
     /// As a percentage with as many digits as it needs, such as `0.15%`.
     pub fn percent(self) -> String {
         let text = format!("{:.9}", 100.0 * self.0);

@@ -2,10 +2,11 @@
 
 use cryptodl_core::backend::ProductPlan;
 
-use super::arrangement::Arrangement;
+use super::arrangement::{Arrangement, Product};
 use super::cost::{self, CostTable};
 use super::lowered::Lowered;
-use super::schedule::{Ring, Structure};
+use super::schedule::Ring;
+use super::steps::{StepKind, Steps};
 
 const COST: CostTable = CostTable::SHIPPED;
 
@@ -75,8 +76,8 @@ impl Work {
 }
 
 /// Work of every step of a schedule on one ciphertext set, in the order of the walk's steps.
-pub fn steps(network: &Lowered, structure: &Structure, ring: &Ring) -> Vec<Work> {
-    let counted = Counted::new(network, structure, ring.primes.len(), ring.special.len());
+pub fn steps(network: &Lowered, plan: &Steps, ring: &Ring) -> Vec<Work> {
+    let counted = Counted::new(network, plan, ring.primes.len(), ring.special.len());
     counted.steps.into_iter().map(|work| work.at(ring.n)).collect()
 }
 
@@ -92,11 +93,10 @@ pub struct Counted {
 }
 
 impl Counted {
-    /// Counts the work of `structure`.
-    pub fn new(network: &Lowered, structure: &Structure, limbs: usize, special: usize) -> Self {
-        let (steps, result) = follow(network, structure, limbs, special);
-        let classes = network.stages.last().and_then(|stage| stage.run.last()).map_or(0, |map| map.geometry.outputs());
-        Counted { steps, result, values: [network.stages[0].run[0].geometry.inputs(), classes] }
+    /// Counts the work of the steps of a structure.
+    pub fn new(network: &Lowered, plan: &Steps, limbs: usize, special: usize) -> Self {
+        let (steps, result) = follow(network, plan, limbs, special);
+        Counted { steps, result, values: [network.inputs, network.scores()] }
     }
 
     /// Price of the schedule for `batch` images on a ring of as many primes, in the fixed table's nanoseconds.
@@ -116,57 +116,78 @@ impl Counted {
 }
 
 /// Work of the steps for N = 1, and the limbs and components of the result.
-fn follow(network: &Lowered, structure: &Structure, limbs: usize, special: usize) -> (Vec<Work>, [usize; 2]) {
-    let mut work = Vec::new();
-    let (mut level, mut components) = (limbs, 2);
-    let reduction = |values, components, level, plan: &ProductPlan| reduction(values, components, level, plan, special);
-    let mut activations = 0;
-    let mut waiting: Option<ProductPlan> = None;
-    for (stage, counts) in structure.factors.iter().enumerate() {
-        let mut first = 0;
-        for &count in counts {
-            let map = &network.factor(stage, first, count).expect("structures use factors that exist").map;
-            let multiply_adds = map.geometry.multiply_adds();
-            let residues = (components * level) as u64;
-            work.push(Work {
-                multiply_adds,
-                published: map.published,
-                residue_multiply_adds: multiply_adds * residues,
-                map_reads: map.geometry.gathered() as u64 * residues,
-                map_writes: map.geometry.outputs() as u64 * residues,
-                ..Work::default()
-            });
-            first += count;
-        }
-        let values = network.stages[stage].run.last().map_or(0, |map| map.geometry.outputs());
-        if let Some(plan) = waiting.take() {
-            let after = plan.result(level, components);
-            let streamed = streamed(values, &[(level, components), after]);
-            work.push(reduction(values, components, level, &plan).plus(streamed));
-            (level, components) = after;
-        }
-        if let Some(activation) = &network.stages[stage].activation {
-            let (plans, later) = structure.plans(activations);
-            activations += 1;
-            waiting = later;
-            let arrangement = Arrangement::with_products(activation.degree(), plans.len());
-            let (products, result) = arrangement.trace(activation.degree(), &plans, level, components);
-            let works = products.iter().zip(&plans).enumerate().map(|(i, (product, plan))| {
-                let [a, b] = product.operands;
-                let extra = if arrangement.adds_multiple(i) { components } else { 0 };
-                let multiplies = (values * (a * b + extra) * product.level) as u64;
-                let after = reduction(values, product.components(), product.level, plan);
-                after.plus(Work { multiplies, ..Work::default() })
-            });
-            let mut sum = works.fold(Work::default(), Work::plus);
-            let lazy = arrangement == Arrangement::Horner && plans.iter().all(|plan| !plan.acts());
-            if !lazy {
-                sum = sum.plus(streamed(values, &[(level, components), result]));
+fn follow(network: &Lowered, plan: &Steps, limbs: usize, special: usize) -> (Vec<Work>, [usize; 2]) {
+    let mut work = vec![Work::default(); plan.0.len()];
+    let extents = plan.extents(network, limbs, |i, products, plans| {
+        let step = &plan.0[i];
+        let stage = &network.stages[step.stage];
+        let values = stage.values();
+        work[i] = match &step.kind {
+            StepKind::Linear(_) => unreachable!("linear steps have no products"),
+            StepKind::Reduction(plan) => {
+                let Product { level, operands: [components, _] } = products[0];
+                let streamed = streamed(values, &[(level, components), plan.result(level, components)]);
+                reduction(values, components, level, plan, special).plus(streamed)
             }
-            work.push(sum);
-            (level, components) = result;
+            StepKind::Activation(_) => {
+                let degree = stage.activation.as_ref().map_or(0, |activation| activation.degree());
+                let arrangement = Arrangement::with_products(degree, plans.len());
+                let components = products[0].operands[0];
+                let works = products.iter().zip(plans).enumerate().map(|(i, (product, plan))| {
+                    let [a, b] = product.operands;
+                    let extra = if arrangement.adds_multiple(i) { components } else { 0 };
+                    let multiplies = (values * (a * b + extra) * product.level) as u64;
+                    let after = reduction(values, product.components(), product.level, plan, special);
+                    after.plus(Work { multiplies, ..Work::default() })
+                });
+                works.fold(Work::default(), Work::plus)
+            }
+        };
+    });
+    for (i, step) in plan.0.iter().enumerate() {
+        match &step.kind {
+            StepKind::Linear(terms) => {
+                let joins = terms.len() > 1;
+                let after = extents[i + 1];
+                for (term, &operand) in terms.iter().zip(&step.operands) {
+                    let map = &term.of(network).map;
+                    // Each branch is computed with what it has in common with the sum.
+                    let residues = (extents[operand].1 * after.0) as u64;
+                    let outputs = map.geometry.outputs() as u64;
+                    work[i] = work[i].plus(if joins && map.geometry.is_diagonal() {
+                        Work { multiplies: outputs * residues, published: map.published, ..Work::default() }
+                    } else {
+                        let multiply_adds = map.geometry.multiply_adds();
+                        Work {
+                            multiply_adds,
+                            published: map.published,
+                            residue_multiply_adds: multiply_adds * residues,
+                            map_reads: map.geometry.gathered() as u64 * residues,
+                            map_writes: outputs * residues,
+                            ..Work::default()
+                        }
+                    });
+                    if joins {
+                        // Sums are taken in memory.
+                        let values = map.geometry.outputs();
+                        work[i] = work[i].plus(streamed(values, &[(after.0, extents[operand].1), after]));
+                    }
+                }
+            }
+            StepKind::Activation(plans) => {
+                let stage = &network.stages[step.stage];
+                let degree = stage.activation.as_ref().map_or(0, |activation| activation.degree());
+                let arrangement = Arrangement::with_products(degree, plans.len());
+                let lazy = arrangement == Arrangement::Horner && plans.iter().all(|plan| !plan.acts());
+                if !lazy {
+                    let tensors = [extents[step.operands[0]], extents[i + 1]];
+                    work[i] = work[i].plus(streamed(stage.values(), &tensors));
+                }
+            }
+            StepKind::Reduction(_) => {}
         }
     }
+    let (level, components) = *extents.last().expect("the input's extent at least");
     (work, [level, components])
 }
 

@@ -7,17 +7,23 @@
 //!
 //! `|A_m D_m ... D_1 A_0|_F <= max|D_1| ... max|D_m| min_i |A_i|_F prod_(j != i) |A_j|`
 //!
-//! with Frobenius norms `|.|_F` and spectral norms `|.|`. The bound holds for every image whose operands of activations stay
-//! within their calibrated ranges.
+//! with Frobenius norms `|.|_F` and spectral norms `|.|`. Where several stages take a variable, the bounds of all ways to the scores
+//! are added. The bound holds for every image whose operands of activations stay within their calibrated ranges.
+
+use std::collections::BTreeMap;
 
 use rayon::prelude::*;
 
-use super::gains::SplitMix;
+use super::gains::{Elements, SplitMix};
 use super::normalise::{Activation, Stage};
 use super::{Geometry, RealMap};
 
 /// Steps of the power iteration that finds a spectral norm.
 const ITERATIONS: usize = 40;
+/// Vectors of random signs that measure a Frobenius norm.
+const PROBES: usize = 64;
+/// How often each map is applied, or its transpose, to one vector for the norms of one run.
+pub const VECTORS: u64 = (2 * ITERATIONS + PROBES) as u64;
 /// The bound on the noise is this many times what the ranges and norms say: for images somewhat beyond the calibrated
 /// range, for what the power iteration leaves out, and for the deviation of a noise's norm from its mean.
 ///
@@ -43,29 +49,39 @@ struct Norms {
 impl WorstGains {
     /// Bounds for every place of a network. Deterministic.
     pub fn measure(stages: &[Stage]) -> Self {
-        let scores = stages.last().and_then(|stage| stage.run.last()).map_or(1, |map| map.geometry.outputs());
-        let slopes: Vec<f64> = stages.iter().filter_map(|stage| stage.activation.as_ref()).map(steepest).collect();
-        // For each stage, the norms of the maps from every start to the end of its run.
-        let starts: Vec<(usize, usize)> =
-            stages.iter().enumerate().flat_map(|(i, stage)| (0..=stage.run.len()).map(move |from| (i, from))).collect();
+        let elements = Elements::new(stages);
+        let places = elements.places();
+        let scores = stages.last().map_or(1, Stage::values);
+        // The norms of the maps from every start to the end of a run.
+        let starts = stages.iter().enumerate().flat_map(|(i, stage)| {
+            let operands = stage.operands.iter().enumerate();
+            operands.flat_map(move |(k, operand)| (0..=operand.run.len()).map(move |from| (i, k, from)))
+        });
+        let starts: Vec<(usize, usize, usize)> = starts.collect();
         let norms: Vec<Norms> =
-            starts.par_iter().map(|&(i, from)| Norms::of(&stages[i].run[from..], &stages[i])).collect();
-        let norms_at =
-            |stage: usize, from: usize| norms[starts.iter().position(|&at| at == (stage, from)).expect("listed")];
-        let bound = |stage: usize, from: usize| {
-            let runs: Vec<Norms> = std::iter::once(norms_at(stage, from))
-                .chain((stage + 1..stages.len()).map(|later| norms_at(later, 0)))
-                .collect();
-            let slopes: f64 = slopes[stage.min(slopes.len())..].iter().product();
-            let spectral: f64 = runs.iter().map(|run| run.spectral).product();
-            let least = runs.iter().map(|run| run.frobenius / run.spectral).fold(f64::INFINITY, f64::min);
-            slopes * spectral * least / libm::sqrt(scores as f64)
-        };
-        let mut by = Vec::new();
-        for (i, stage) in stages.iter().enumerate() {
-            // The input, or the place after the activation before, is where the run starts.
-            by.extend((0..=stage.run.len()).map(|from| bound(i, from)));
+            starts.par_iter().map(|&(i, k, from)| Norms::of(&stages[i].operands[k].run[from..], &stages[i])).collect();
+        let norms: BTreeMap<_, _> = starts.into_iter().zip(norms).collect();
+        let mut by = vec![0.0; places.output() + 1];
+        // From each variable to the scores.
+        let mut after = vec![Norms { spectral: 0.0, frobenius: 0.0 }; stages.len() + 1];
+        after[stages.len()] = Norms { spectral: 1.0, frobenius: libm::sqrt(scores as f64) };
+        for (i, stage) in stages.iter().enumerate().rev() {
+            by[places.variable(i + 1)] = after[i + 1].frobenius;
+            let slope = stage.activation.as_ref().map_or(1.0, Activation::steepest);
+            let rest = after[i + 1].times(slope);
+            for (k, operand) in stage.operands.iter().enumerate() {
+                let from_start = norms[&(i, k, 0)].then(rest);
+                after[operand.variable] = after[operand.variable].plus(from_start);
+                for maps in 1..=operand.run.len() {
+                    by[places.after_map(i, k, maps)] = norms[&(i, k, maps)].then(rest).frobenius;
+                }
+            }
+            if stage.joins() {
+                by[places.sum(i)] = norms[&(i, 0, stage.operands[0].run.len())].then(rest).frobenius;
+            }
         }
+        by[0] = after[0].frobenius;
+        by.iter_mut().for_each(|bound| *bound /= libm::sqrt(scores as f64));
         WorstGains { by }
     }
 
@@ -76,11 +92,27 @@ impl WorstGains {
 }
 
 impl Norms {
+    /// Of this and then `next`: what the norms of the parts bound.
+    fn then(self, next: Norms) -> Norms {
+        Norms {
+            spectral: self.spectral * next.spectral,
+            frobenius: (self.frobenius * next.spectral).min(self.spectral * next.frobenius),
+        }
+    }
+
+    /// Of the sum of two.
+    fn plus(self, other: Norms) -> Norms {
+        Norms { spectral: self.spectral + other.spectral, frobenius: self.frobenius + other.frobenius }
+    }
+
+    fn times(self, factor: f64) -> Norms {
+        Norms { spectral: factor * self.spectral, frobenius: factor * self.frobenius }
+    }
+
     /// Of the maps of `run`, which ends `stage`'s; of nothing, those of the identity.
     fn of(run: &[RealMap], stage: &Stage) -> Self {
         let Some(first) = run.first() else {
-            let outputs = stage.run.last().map_or(1, |map| map.geometry.outputs());
-            return Norms { spectral: 1.0, frobenius: libm::sqrt(outputs as f64) };
+            return Norms { spectral: 1.0, frobenius: libm::sqrt(stage.values() as f64) };
         };
         let forward = |x: Vec<f64>| run.iter().fold(x, |x, map| map.geometry.apply(&map.weights, None, &x, 1));
         let back = |y: Vec<f64>| run.iter().rev().fold(y, |y, map| transposed(&map.geometry, &map.weights, &y));
@@ -96,7 +128,6 @@ impl Norms {
             x = back(y);
         }
         // The mean of |A x|^2 over vectors of random signs is the square of the Frobenius norm.
-        const PROBES: usize = 64;
         let signs = (0..inputs * PROBES).map(|_| if random.next() >> 63 == 0 { 1.0 } else { -1.0 }).collect();
         let images = run.iter().fold(signs, |x: Vec<f64>, map| map.geometry.apply(&map.weights, None, &x, PROBES));
         let frobenius = norm(&images) / libm::sqrt(PROBES as f64);
@@ -106,32 +137,11 @@ impl Norms {
 
 /// The transposed map applied to `y`.
 fn transposed(geometry: &Geometry, weights: &[f64], y: &[f64]) -> Vec<f64> {
-    let (taps, positions) = (geometry.taps(), geometry.positions());
-    let gather = geometry.gather();
-    let mut x = vec![0.0; geometry.inputs()];
-    for (row, y) in y.chunks_exact(positions).enumerate() {
-        let shift = row / (geometry.channels / geometry.groups) * geometry.group_stride();
-        let weights = &weights[row * taps..][..taps];
-        for (gather, y) in gather.chunks_exact(taps).zip(y) {
-            for (&w, &index) in weights.iter().zip(gather) {
-                if index != cryptodl_core::backend::PADDING {
-                    x[index as usize + shift] += w * y;
-                }
-            }
-        }
-    }
-    x
+    geometry.apply_transposed(weights, y, 1)
 }
 
 fn norm(x: &[f64]) -> f64 {
     libm::sqrt(x.iter().map(|v| v * v).sum())
-}
-
-/// Largest magnitude of the derivative over the calibrated range.
-fn steepest(activation: &Activation) -> f64 {
-    let [low, high] = activation.range;
-    let points = (0..=256).map(|i| low + (high - low) * f64::from(i) / 256.0);
-    points.map(|z| activation.derivative(z).abs()).fold(0.0, f64::max)
 }
 
 #[cfg(test)]
@@ -147,7 +157,7 @@ mod tests {
     fn the_transposed_map_is_the_adjoint() {
         let stages = normalise(fold(&zoo::load("mnist-2").unwrap()).unwrap()).unwrap();
         let mut random = SplitMix(3);
-        for map in stages.iter().flat_map(|stage| &stage.run) {
+        for map in stages.iter().flat_map(|stage| &stage.operands[0].run) {
             let mut draw = |count: usize| (0..count).map(|_| random.unit() - 0.5).collect::<Vec<f64>>();
             let (x, y) = (draw(map.geometry.inputs()), draw(map.geometry.outputs()));
             let ax = map.geometry.apply(&map.weights, None, &x, 1);
@@ -165,12 +175,14 @@ mod tests {
         for model in ["mnist-1", "cryptonets"] {
             let stages = normalise(fold(&zoo::load(model).unwrap()).unwrap()).unwrap();
             let bounds = WorstGains::measure(&stages);
-            let places =
-                stages.iter().enumerate().flat_map(|(i, stage)| (0..=stage.run.len()).map(move |from| (i, from)));
+            let places = stages
+                .iter()
+                .enumerate()
+                .flat_map(|(i, stage)| (0..=stage.operands[0].run.len()).map(move |from| (i, from)));
             let mut random = SplitMix(9);
             for (place, (start, from)) in places.enumerate() {
                 let bound = bounds.from(place);
-                let first = &stages[start].run;
+                let first = &stages[start].operands[0].run;
                 let values = first
                     .get(from)
                     .map_or_else(|| first.last().unwrap().geometry.outputs(), |map| map.geometry.inputs());
@@ -181,10 +193,10 @@ mod tests {
                     let mut x: Vec<f64> =
                         (0..values * PROBES).map(|_| if random.next() >> 63 == 0 { 1.0 } else { -1.0 }).collect();
                     for (i, stage) in stages.iter().enumerate().skip(start) {
-                        let run = if i == start { &stage.run[from..] } else { &stage.run[..] };
+                        let run = &stage.operands[0].run[if i == start { from } else { 0 }..];
                         x = run.iter().fold(x, |x, map| map.geometry.apply(&map.weights, None, &x, PROBES));
                         let Some(activation) = &stage.activation else { continue };
-                        let next = &stages[i + 1].run;
+                        let next = &stages[i + 1].operands[0].run;
                         // What every value is worth to score 0 where the maps after it end there, else a random sign.
                         let mut unit = vec![0.0; next.last().unwrap().geometry.outputs()];
                         unit[0] = 1.0;
@@ -196,7 +208,7 @@ mod tests {
                                 2 => 2.0 * random.unit() - 1.0,
                                 _ => worth.signum(),
                             };
-                            values.iter_mut().for_each(|v| *v *= slope * steepest(activation));
+                            values.iter_mut().for_each(|v| *v *= slope * activation.steepest());
                         }
                     }
                     let reached = norm(&x) / libm::sqrt(x.len() as f64);
@@ -212,7 +224,7 @@ mod tests {
     #[test]
     fn the_steepest_points_of_a_square_and_a_cube() {
         for (degree, steepness) in [(2, 6.0), (3, 27.0)] {
-            let found = steepest(&power(degree, [-3.0, 2.0]));
+            let found = power(degree, [-3.0, 2.0]).steepest();
             assert!((found - steepness).abs() < 1e-9, "degree {degree}: {found}");
         }
     }
@@ -223,8 +235,9 @@ mod tests {
         for model in ["mnist-1", "mnist-1-square", "cryptonets", "mnist-2"] {
             let stages = normalise(fold(&zoo::load(model).unwrap()).unwrap()).unwrap();
             let (worst, mean) = (WorstGains::measure(&stages), super::super::gains::Gains::measure(&stages, 32));
-            for place in 0..=mean.output() {
-                let excess = worst.from(place) / mean.between(place, mean.output());
+            let output = mean.places().output();
+            for place in 0..=output {
+                let excess = worst.from(place) / mean.between(place, output);
                 println!("{model}, place {place}: {excess:.2} times the mean gain");
                 // The mean is itself measured with 32 random vectors.
                 assert!(excess > 0.8, "{model}, place {place}: {excess}");

@@ -6,7 +6,9 @@
 mod bands;
 mod error;
 mod executor;
+mod follow;
 mod layers;
+mod ops;
 mod plain;
 mod report;
 #[cfg(test)]

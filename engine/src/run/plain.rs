@@ -3,7 +3,7 @@
 use ndarray::{Array2, ArrayView2, Axis};
 use rayon::prelude::*;
 
-use crate::plan::{Program, Step};
+use crate::plan::{PlainMap, Program, Step, sum};
 
 /// Images computed together, so that inner loops run along images.
 const LANES: usize = 32;
@@ -16,7 +16,8 @@ const LANES: usize = 32;
 pub fn plain(program: &Program, images: ArrayView2<'_, f32>) -> Array2<f64> {
     assert_eq!(images.ncols(), program.inputs(), "pixels per image");
     let content = &program.content;
-    let layers: Vec<Layer<'_>> = content.steps.iter().filter_map(Layer::new).collect();
+    let maps: Vec<Vec<PlainMap>> = content.steps.iter().map(PlainMap::of).collect();
+    let readers: Vec<usize> = program.readers().iter().map(Vec::len).collect();
     let mut scores = Array2::zeros((images.nrows(), content.output.classes));
     scores
         .axis_chunks_iter_mut(Axis(0), LANES)
@@ -25,7 +26,7 @@ pub fn plain(program: &Program, images: ArrayView2<'_, f32>) -> Array2<f64> {
         .for_each(|(mut scores, images)| {
             let lanes = images.nrows();
             let pixels: Vec<f64> = images.t().iter().map(|&p| f64::from(p)).collect();
-            let values = layers.iter().fold(pixels, |values, layer| layer.apply(values, lanes));
+            let values = follow(&content.steps, &maps, readers.clone(), pixels, lanes);
             for (mut class, values) in scores.columns_mut().into_iter().zip(values.chunks_exact(lanes)) {
                 class.iter_mut().zip(values).for_each(|(score, value)| *score = *value);
             }
@@ -46,31 +47,31 @@ pub fn simulate(program: &Program, images: ArrayView2<'_, f32>, seed: u64) -> Ar
     scores
 }
 
-enum Layer<'a> {
-    Linear { map: &'a crate::plan::QuantisedMap, weights: Vec<f64>, constants: Vec<f64> },
-    Activation(&'a crate::plan::ActivationStep),
-}
-
-impl<'a> Layer<'a> {
-    /// None for a step that does not change values.
-    fn new(step: &'a Step) -> Option<Self> {
-        match step {
-            Step::Linear { map, scale } => {
-                let (weights, constants) = (map.real_weights(), map.real_constants(*scale));
-                Some(Layer::Linear { map, weights, constants })
+/// The last step's values `[value][lane]`; each is kept until its last reader, of which `left` are left, has taken it.
+fn follow(steps: &[Step], maps: &[Vec<PlainMap>], mut left: Vec<usize>, input: Vec<f64>, lanes: usize) -> Vec<f64> {
+    let mut values = vec![input];
+    for (step, maps) in steps.iter().zip(maps) {
+        let mut take = |value: usize, values: &mut Vec<Vec<f64>>| {
+            left[value] -= 1;
+            if left[value] == 0 { std::mem::take(&mut values[value]) } else { values[value].clone() }
+        };
+        let result = match step {
+            Step::Linear { terms, .. } => {
+                let parts: Vec<Vec<f64>> = maps
+                    .iter()
+                    .zip(terms)
+                    .map(|(map, term)| map.apply(&take(term.operand, &mut values), lanes))
+                    .collect();
+                sum(parts.iter())
             }
-            Step::Activation(activation) => Some(Layer::Activation(activation)),
-            Step::Reduction { .. } => None,
-        }
-    }
-
-    fn apply(&self, mut values: Vec<f64>, lanes: usize) -> Vec<f64> {
-        match self {
-            Layer::Linear { map, weights, constants } => map.geometry.apply(weights, Some(constants), &values, lanes),
-            Layer::Activation(activation) => {
-                values.iter_mut().for_each(|z| *z = activation.evaluate(*z));
-                values
+            Step::Activation { operand, activation } => {
+                let mut value = take(*operand, &mut values);
+                activation.apply(&mut value, lanes);
+                value
             }
-        }
+            Step::Reduction { operand, .. } => take(*operand, &mut values),
+        };
+        values.push(result);
     }
+    values.pop().unwrap_or_default()
 }

@@ -3,9 +3,9 @@
 use cryptodl_client::{EncryptionKey, SecretKey, decrypt_slots_raw_do_not_return_to_server, encrypt};
 use cryptodl_core::ckks::{EncryptionKind, Randomness};
 use cryptodl_cpu::Cpu;
-use cryptodl_models::network::{LayerOp, Network};
+use cryptodl_models::network::{LayerOp, Network, Padding};
 
-use crate::plan::testing::{batch_norm, conv, dense, images, network, polynomial, pool, rows};
+use crate::plan::testing::{batch_norm, conv, dense, graph, images, network, per_channel, polynomial, pool, rows};
 use crate::plan::{Plan, PlanOptions, ScheduleKind, SplitMix, Step, plan};
 use crate::run::{Executor, Masks, plain};
 
@@ -67,7 +67,7 @@ fn check_network(network: &Network, schedule: ScheduleKind, encryption: Encrypti
         EncryptionKind::Secret => EncryptionKey::Secret(&secret),
         EncryptionKind::Public => EncryptionKey::Public(&public),
     };
-    let images = images(IMAGES, [1, 6, 6], 8);
+    let images = images(IMAGES, network.input.shape, 8);
     let pixels = images.as_slice().unwrap();
     let input = encrypt(&spec, &params, key, pixels, IMAGES, &mut rng, &|_, _| {}).unwrap();
     let executor = Executor::new(program, &params, Cpu::new(params.basis().clone()), 4 << 30).unwrap();
@@ -103,7 +103,7 @@ fn three_squares_under_a_public_key() {
 fn two_cubics_layer_by_layer() {
     let planned = check(&[3, 3], ScheduleKind::Layered, EncryptionKind::Secret);
     let drops = planned.program.content.steps.iter().filter_map(|step| match step {
-        Step::Activation(step) => Some(step.products.iter().map(|plan| plan.drop).sum::<usize>()),
+        Step::Activation { activation, .. } => Some(activation.products.iter().map(|plan| plan.drop).sum::<usize>()),
         Step::Linear { .. } | Step::Reduction { .. } => None,
     });
     assert_eq!(drops.sum::<usize>(), 4);
@@ -119,7 +119,7 @@ fn six_squares_switch_keys_when_that_is_cheaper() {
 fn higher_degrees_take_fewer_products_where_keys_are_switched() {
     let planned = check(&[4, 5], ScheduleKind::Layered, EncryptionKind::Secret);
     let products = planned.program.content.steps.iter().filter_map(|step| match step {
-        Step::Activation(step) => Some((step.degree(), step.products.len())),
+        Step::Activation { activation, .. } => Some((activation.degree, activation.products.len())),
         Step::Linear { .. } | Step::Reduction { .. } => None,
     });
     assert_eq!(products.collect::<Vec<_>>(), [(4, 2), (5, 3)]);
@@ -219,4 +219,68 @@ fn a_large_network_is_computed_in_bands_where_all_would_fit() {
     ];
     let [whole, large, least] = check_bands(&network([1, 16, 16], ops), ScheduleKind::Layered);
     assert!(whole < large && large < least, "{large} steps for a large network, {whole} for others, {least} at least");
+}
+
+/// Residual blocks with and without a convolution in the skip, a concatenation, groups, dilation, uneven padding, a global pool, and
+/// coefficients per channel of both signs before padded layers and before joins.
+fn residual(side: usize) -> Network {
+    let mut g = SplitMix(11);
+    let grouped = |g: &mut SplitMix| {
+        let LayerOp::Conv2d { weight, bias, .. } = conv(g, [6, 3, 3], 1, 0) else { unreachable!() };
+        let padding = Padding { before: [2, 1], after: [2, 3] };
+        LayerOp::Conv2d { weight, bias, stride: [1, 1], padding, dilation: [2, 2], groups: 2 }
+    };
+    let mut network = graph(
+        [2, side, side],
+        vec![
+            ("stem", conv(&mut g, [4, 2, 3], 1, 1), &["input"]),
+            ("act0", per_channel(&mut g, 4, 2, true), &["stem"]),
+            ("conv1", conv(&mut g, [4, 4, 3], 1, 1), &["act0"]),
+            ("bn1", batch_norm(&mut g, 4), &["conv1"]),
+            ("skip1", LayerOp::Add, &["bn1", "act0"]),
+            ("act1", activation(2), &["skip1"]),
+            ("conv2", conv(&mut g, [6, 4, 3], 2, 1), &["act1"]),
+            ("short2", conv(&mut g, [6, 4, 1], 2, 0), &["act1"]),
+            ("skip2", LayerOp::Add, &["conv2", "short2"]),
+            ("act2", per_channel(&mut g, 6, 2, false), &["skip2"]),
+            ("groups", grouped(&mut g), &["act2"]),
+            ("cat", LayerOp::Concat, &["groups", "act2"]),
+            ("mix", conv(&mut g, [4, 12, 1], 1, 0), &["cat"]),
+            ("act3", per_channel(&mut g, 4, 3, true), &["mix"]),
+            ("pool", LayerOp::GlobalAvgPool2d, &["act3"]),
+            ("flat", LayerOp::Flatten, &["pool"]),
+            ("scores", dense(&mut g, 3, 4), &["flat"]),
+        ],
+    );
+    // Its weights are random, so its scores are close to each other.
+    network.tolerance = Some(0.3);
+    network
+}
+
+#[test]
+fn residual_networks_compute_what_is_predicted() {
+    let network = residual(6);
+    for (schedule, encryption) in
+        [(ScheduleKind::Auto, EncryptionKind::Secret), (ScheduleKind::Layered, EncryptionKind::Public)]
+    {
+        let planned = check_network(&network, schedule, encryption);
+        let joins = planned.program.content.steps.iter().filter(|step| match step {
+            Step::Linear { terms, .. } => terms.len() > 1,
+            Step::Activation { .. } | Step::Reduction { .. } => false,
+        });
+        assert_eq!(joins.count(), 3, "{}", planned.report);
+        // The plan says what the float network says, up to rounding.
+        let images = images(IMAGES, [2, 6, 6], 8);
+        let float = cryptodl_models::plain::logits(&network, images.view());
+        let found = plain(&planned.program, rows(&images));
+        let squares = found.iter().zip(&float).map(|(a, &b)| (a - f64::from(b)).powi(2)).sum::<f64>();
+        let measured = (squares / found.len() as f64).sqrt().log2();
+        assert!((measured - planned.report.noise.rounding_bits).abs() < 1.5, "2^{measured:.2}\n{}", planned.report);
+    }
+}
+
+#[test]
+fn residual_networks_have_the_same_bits_in_bands() {
+    let [few, _, many] = check_bands(&residual(8), ScheduleKind::Auto);
+    assert!(many > 2 * few, "{many} steps instead of {few}");
 }

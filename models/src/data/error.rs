@@ -6,10 +6,11 @@ use std::path::PathBuf;
 use thiserror::Error;
 
 use super::{CACHE_VARIABLE, DatasetId, files, package};
+use crate::text;
 
 /// A name that is no data set.
 #[derive(Debug, Error)]
-#[error("unknown data set `{name}`; data sets are {}", DatasetId::ALL.map(DatasetId::name).join(", "))]
+#[error("unknown data set `{}`; data sets are {}", text::name(name), DatasetId::ALL.map(DatasetId::name).join(", "))]
 pub struct UnknownDataset {
     /// What was asked for.
     pub name: String,

@@ -22,13 +22,22 @@ pub fn parse_images(bytes: &[u8]) -> Result<RawImages, String> {
 /// # Errors
 /// What was found and what is expected.
 pub fn parse_labels(bytes: &[u8]) -> Result<Vec<u8>, String> {
-    let mut file = unzip(bytes);
+    labels(&mut open_labels(bytes)?)
+}
+
+/// Reads the header; labels follow.
+pub(super) fn open_labels<R: BufRead>(file: R) -> Result<Source<Unzip<R>>, String> {
+    let mut file = unzip(file);
     let sizes = header(&mut file)?;
     let [count] = sizes[..] else {
         return Err(format!("IDX of {} dimensions; labels have 1", sizes.len()));
     };
-    let layout = Layout { count, shape: [1, 1, 1], format: Format::U8 };
-    match Source::new(file, layout, "IDX header")?.all()?.pixels {
+    Source::new(file, Layout { count, shape: [1, 1, 1], format: Format::U8 }, "IDX header")
+}
+
+/// All labels of a file.
+pub(super) fn labels<R: Read>(file: &mut Source<R>) -> Result<Vec<u8>, String> {
+    match file.all()?.pixels {
         Pixels::U8(labels) => Ok(labels),
         Pixels::F32(_) => unreachable!("the format is bytes"),
     }

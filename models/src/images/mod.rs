@@ -6,21 +6,24 @@ mod png;
 mod source;
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read, Seek};
+use std::io::{self, BufRead, BufReader, Seek};
 use std::path::{Path, PathBuf};
 
 use ndarray::Array4;
 use thiserror::Error;
 
 use crate::network::InputSpec;
+use crate::text::one_line;
 
 pub use idx::{parse_images as parse_idx_images, parse_labels as parse_idx_labels};
 pub use npy::parse as parse_npy;
 pub(crate) use png::decode as decode_png;
 pub use png::parse as parse_png;
 
-/// Most bytes of pixels that are read at once, and of a PNG file or a file of labels.
+/// Most bytes of pixels that are read at once, and of labels.
 pub const MAX_BYTES: u64 = 1 << 30;
+/// Bytes of pixels that are read and converted at a time, but for an image that is larger.
+pub const PIECE_BYTES: u64 = 1 << 22;
 
 /// Images as they were stored, one after the other in channel, row, column order.
 #[derive(Debug, Clone, PartialEq)]
@@ -46,7 +49,7 @@ pub enum Pixels {
 #[derive(Debug, Error)]
 pub enum ImageError {
     /// A file or folder could not be read.
-    #[error("cannot read {}: {source}", path.display())]
+    #[error("cannot read {}: {source}", shown(path))]
     Read {
         /// The file or folder.
         path: PathBuf,
@@ -54,12 +57,18 @@ pub enum ImageError {
         source: std::io::Error,
     },
     /// A file is not what it should be.
-    #[error("{}: {problem}", path.display())]
+    #[error("{}: {problem}", shown(path))]
     File {
         /// The file or folder.
         path: PathBuf,
         /// What is wrong and what is expected.
         problem: String,
+    },
+    /// There is no memory for the pixels.
+    #[error("no memory for the values of {count} images: use a machine with more, or encrypt fewer images at a time")]
+    Memory {
+        /// Images that are held together.
+        count: usize,
     },
     /// The images have another shape than the network takes.
     #[error(
@@ -89,13 +98,18 @@ pub enum ImageError {
     },
 }
 
+/// A path in one line: names in a folder are a stranger's, too.
+fn shown(path: &Path) -> String {
+    one_line(&path.display().to_string())
+}
+
 /// Images of a file or folder, read some at a time: files of any size take no more memory than that.
 ///
 /// What a file is shows in its content (PNG, npy, gzip) or follows IDX:
 ///
 /// - IDX of unsigned bytes, N x H x W or N x C x H x W, plain or gzip-compressed;
 /// - `.npy` of uint8, float32 or float64, N x H x W or N x C x H x W, or N x values where the shape is known;
-/// - PNG, 8-bit gray or RGB, without alpha: one image;
+/// - PNG, 8-bit gray or RGB, without alpha: one image, and nothing after it;
 /// - a folder: all its `.png` files, of equal size, in the order of their names compared byte by byte.
 pub struct ImageFile {
     path: PathBuf,
@@ -157,19 +171,51 @@ impl ImageFile {
         Ok(images)
     }
 
-    /// The values that a network with this input sees in the next `count` images: see [`RawImages::to_values`].
+    /// The values that a network with this input sees in the next `count` images, fewer at the end: see
+    /// [`RawImages::to_values`]. What is stored is read and converted in pieces, so that it takes the memory of the values and
+    /// little more.
     ///
     /// # Errors
     /// As [`Self::next`] and [`RawImages::to_values`].
     pub fn next_values(&mut self, count: usize, input: &InputSpec) -> Result<Array4<f32>, ImageError> {
-        let first = self.taken;
-        self.next(count)?.to_values(input).map_err(|error| match error {
-            ImageError::Value { image, place, value, range } => {
-                ImageError::Value { image: first + image, place, value, range }
-            }
-            error => error,
-        })
+        let (count, first) = (count.min(self.count() - self.taken), self.taken);
+        let mut values = room(count, self.shape())?;
+        while self.taken < first + count {
+            let start = self.taken;
+            let piece = self.next(self.piece().min(first + count - start))?;
+            piece.append_values(input, &mut values).map_err(|error| match error {
+                ImageError::Value { image, place, value, range } => {
+                    ImageError::Value { image: start + image, place, value, range }
+                }
+                error => error,
+            })?;
+        }
+        Ok(array(values, count, input))
     }
+
+    /// Images that are read together.
+    fn piece(&self) -> usize {
+        match &self.source {
+            Source::Idx(source) => source.piece() as usize,
+            Source::Npy(source) => source.piece() as usize,
+            Source::Png(files) => files.piece(),
+        }
+    }
+}
+
+/// An empty vector with room for the values of `count` images.
+fn room(count: usize, shape: [usize; 3]) -> Result<Vec<f32>, ImageError> {
+    let mut values = Vec::new();
+    let len = shape.iter().try_fold(count, |len, &size| len.checked_mul(size));
+    match len.map(|len| values.try_reserve_exact(len)) {
+        Some(Ok(())) => Ok(values),
+        _ => Err(ImageError::Memory { count }),
+    }
+}
+
+fn array(values: Vec<f32>, count: usize, input: &InputSpec) -> Array4<f32> {
+    let [channels, height, width] = input.shape;
+    Array4::from_shape_vec((count, channels, height, width), values).expect("the number of pixels is count times shape")
 }
 
 impl Source {
@@ -213,24 +259,18 @@ fn open_file(path: &Path) -> Result<BufReader<File>, ImageError> {
     File::open(path).map(BufReader::new).map_err(|source| ImageError::Read { path: path.to_owned(), source })
 }
 
-/// Reads labels from an IDX file of unsigned bytes, plain or gzip-compressed.
+/// Reads labels of `images` images from an IDX file of unsigned bytes, plain or gzip-compressed.
 ///
 /// # Errors
-/// Names the file with what was found and what is expected.
-pub fn read_labels(path: &Path) -> Result<Vec<u8>, ImageError> {
-    let bytes = read_bytes(path)?;
-    idx::parse_labels(&bytes).map_err(|problem| ImageError::File { path: path.to_owned(), problem })
-}
-
-fn read_bytes(path: &Path) -> Result<Vec<u8>, ImageError> {
-    let read = |source| ImageError::Read { path: path.to_owned(), source };
-    let mut bytes = Vec::new();
-    File::open(path).map_err(read)?.take(MAX_BYTES + 1).read_to_end(&mut bytes).map_err(read)?;
-    if bytes.len() as u64 > MAX_BYTES {
-        let problem = format!("larger than {MAX_BYTES} bytes, the most that is read at once; split it");
-        return Err(ImageError::File { path: path.to_owned(), problem });
+/// Names the file with what was found and what is expected. Labels of another number of images are refused before they are read.
+pub fn read_labels(path: &Path, images: usize) -> Result<Vec<u8>, ImageError> {
+    let wrong = |problem| ImageError::File { path: path.to_owned(), problem };
+    let mut source = idx::open_labels(open_file(path)?).map_err(wrong)?;
+    let labels = source.count();
+    if labels != images as u64 {
+        return Err(wrong(format!("{images} images, but {labels} labels: one for each is needed")));
     }
-    Ok(bytes)
+    idx::labels(&mut source).map_err(wrong)
 }
 
 impl RawImages {
@@ -243,34 +283,39 @@ impl RawImages {
     /// # Panics
     /// If the number of pixels is not `count` times the shape; that of everything that is read from files is.
     pub fn to_values(&self, input: &InputSpec) -> Result<Array4<f32>, ImageError> {
+        let mut values = room(self.count, self.shape)?;
+        self.append_values(input, &mut values)?;
+        Ok(array(values, self.count, input))
+    }
+
+    /// The same after other `values`, which have room for them.
+    fn append_values(&self, input: &InputSpec, values: &mut Vec<f32>) -> Result<(), ImageError> {
         if self.shape != input.shape {
             return Err(ImageError::Shape { expected: input.shape, actual: self.shape });
         }
         let [low, high] = input.range;
-        let values = match &self.pixels {
+        match &self.pixels {
             Pixels::U8(pixels) => {
                 let table: Vec<f32> = (0..=255).map(|p| (low + f64::from(p) / 255.0 * (high - low)) as f32).collect();
-                pixels.iter().map(|&pixel| table[usize::from(pixel)]).collect()
+                values.extend(pixels.iter().map(|&pixel| table[usize::from(pixel)]));
             }
-            Pixels::F32(values) => {
+            Pixels::F32(pixels) => {
                 let slack = (high - low) * 1e-6;
                 let inside = |value: f32| (low - slack..=high + slack).contains(&f64::from(value));
-                if let Some(index) = values.iter().position(|&value| !inside(value)) {
+                if let Some(index) = pixels.iter().position(|&value| !inside(value)) {
                     let [_, height, width] = self.shape;
                     let len = self.shape.iter().product::<usize>();
                     let place = [index % len / (height * width), index / width % height, index % width];
                     return Err(ImageError::Value {
                         image: index / len,
                         place,
-                        value: values[index],
+                        value: pixels[index],
                         range: input.range,
                     });
                 }
-                values.clone()
+                values.extend_from_slice(pixels);
             }
-        };
-        let [channels, height, width] = self.shape;
-        Ok(Array4::from_shape_vec((self.count, channels, height, width), values)
-            .expect("the number of pixels is count times shape"))
+        }
+        Ok(())
     }
 }

@@ -4,6 +4,7 @@ use std::io::Read;
 
 use super::RawImages;
 use super::source::{Format, Layout, Source, read_up_to};
+use crate::text;
 
 const MAX_HEADER: usize = 1 << 16;
 
@@ -26,7 +27,10 @@ pub(super) fn open<R: Read>(mut file: R, shape: Option<[usize; 3]>) -> Result<So
         "|u1" => Format::U8,
         "<f4" => Format::F32,
         "<f8" => Format::F64,
-        _ => return Err(format!("array of type {kind}; only uint8, float32 and float64 (little-endian) are read")),
+        _ => {
+            let kind = text::name(kind);
+            return Err(format!("array of type {kind}; only uint8, float32 and float64 (little-endian) are read"));
+        }
     };
     let sizes = sizes(field(&header, "shape")?)?;
     let (count, shape) = match (&sizes[..], shape) {
@@ -84,5 +88,5 @@ fn sizes(tuple: &str) -> Result<Vec<u64>, String> {
     let inner = tuple.strip_prefix('(').and_then(|text| text.strip_suffix(')'));
     let parts = inner.into_iter().flat_map(|text| text.split(',')).map(str::trim).filter(|part| !part.is_empty());
     let sizes: Result<Vec<u64>, _> = parts.take(8).map(str::parse).collect();
-    sizes.map_err(|_| format!("shape {tuple} is not a tuple of sizes"))
+    sizes.map_err(|_| format!("shape {} is not a tuple of sizes", text::name(tuple)))
 }

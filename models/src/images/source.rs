@@ -2,7 +2,7 @@
 
 use std::io::{ErrorKind, Read};
 
-use super::{MAX_BYTES, Pixels, RawImages};
+use super::{MAX_BYTES, PIECE_BYTES, Pixels, RawImages};
 
 /// How a pixel is stored.
 #[derive(Clone, Copy)]
@@ -23,15 +23,29 @@ impl Format {
         }
     }
 
-    fn pixels(self, bytes: Vec<u8>) -> Pixels {
-        match self {
+    fn pixels(self, bytes: Vec<u8>) -> Result<Pixels, String> {
+        let room = || reserved(bytes.len() / self.bytes() as usize);
+        Ok(match self {
             Format::U8 => Pixels::U8(bytes),
-            Format::F32 => Pixels::F32(bytes.as_chunks().0.iter().map(|&value| f32::from_le_bytes(value)).collect()),
-            Format::F64 => {
-                Pixels::F32(bytes.as_chunks().0.iter().map(|&value| f64::from_le_bytes(value) as f32).collect())
+            Format::F32 => {
+                let mut values = room()?;
+                values.extend(bytes.as_chunks().0.iter().map(|&value| f32::from_le_bytes(value)));
+                Pixels::F32(values)
             }
-        }
+            Format::F64 => {
+                let mut values = room()?;
+                values.extend(bytes.as_chunks().0.iter().map(|&value| f64::from_le_bytes(value) as f32));
+                Pixels::F32(values)
+            }
+        })
     }
+}
+
+/// An empty vector with room for `len` values.
+fn reserved<T>(len: usize) -> Result<Vec<T>, String> {
+    let mut values = Vec::new();
+    values.try_reserve_exact(len).map_err(|_| NO_MEMORY)?;
+    Ok(values)
 }
 
 /// What a header says. Nothing in it is believed.
@@ -96,6 +110,11 @@ impl<R: Read> Source<R> {
         self.layout.shape.map(|size| size as usize)
     }
 
+    /// Images that are read together: few, so that reading takes little memory.
+    pub fn piece(&self) -> u64 {
+        self.layout.bytes(1).map_or(1, |bytes| (PIECE_BYTES / bytes).max(1))
+    }
+
     pub fn file_mut(&mut self) -> &mut R {
         &mut self.file
     }
@@ -116,8 +135,8 @@ impl<R: Read> Source<R> {
     pub fn next(&mut self, count: u64) -> Result<RawImages, String> {
         let count = count.min(self.layout.count - self.taken);
         let expected = self.layout.bytes(count)?;
-        // The buffer grows as bytes arrive: the header's word is no reason to take memory.
-        let mut bytes = Vec::new();
+        // A larger buffer grows as bytes arrive: the header's word is no reason to take memory.
+        let mut bytes = reserved(expected.min(PIECE_BYTES) as usize)?;
         let read = (&mut self.file).take(expected).read_to_end(&mut bytes);
         read.map_err(|error| cannot_read(&error))?;
         let before = u128::from(self.taken) * u128::from(self.layout.bytes(1)?);
@@ -128,7 +147,7 @@ impl<R: Read> Source<R> {
         if self.taken == self.layout.count && read_up_to(&mut self.file, &mut [0])? > 0 {
             return Err(self.damaged(format!("more than {}", self.announced()), self.announced()));
         }
-        Ok(RawImages { pixels: self.layout.format.pixels(bytes), count: count as usize, shape: self.shape() })
+        Ok(RawImages { pixels: self.layout.format.pixels(bytes)?, count: count as usize, shape: self.shape() })
     }
 
     /// All images that are left.
@@ -164,9 +183,11 @@ pub(super) fn read_up_to(file: &mut impl Read, out: &mut [u8]) -> Result<usize, 
     Ok(len)
 }
 
+const NO_MEMORY: &str = "no memory for its pixels: use a machine with more, or fewer images at a time";
+
 fn cannot_read(error: &std::io::Error) -> String {
     match error.kind() {
-        ErrorKind::OutOfMemory => "no memory for its pixels: use a machine with more, or fewer images at a time".into(),
+        ErrorKind::OutOfMemory => NO_MEMORY.into(),
         // Damaged gzip data says so.
         _ => error.to_string(),
     }

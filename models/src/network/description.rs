@@ -3,24 +3,19 @@
 use serde::Deserialize;
 use toml::Table;
 
-use super::fields::{checked_histogram, checked_name, checked_range, dimension};
+use super::fields::{checked_file_name, dimension};
 use super::{
-    Accuracy, Histogram, InputSpec, MAX_DESCRIPTION_BYTES, MAX_LAYERS, ModelError, OutputCalibration, Problem,
+    Accuracy, Histogram, InputSpec, Invalid, MAX_DESCRIPTION_BYTES, ModelError, NetworkSpec, OutputCalibration, Problem,
 };
-use crate::data::DatasetId;
+use crate::text;
 
-/// The checked sections of a description; layers are still tables.
+/// A description as far as TOML goes: of the sections only the shapes are known to be right, and
+/// layers are still tables.
 pub(super) struct Description {
-    pub(super) name: String,
-    pub(super) title: String,
-    pub(super) dataset: Option<DatasetId>,
-    pub(super) weights: String,
+    /// All but the layers.
+    pub(super) spec: NetworkSpec,
     pub(super) calibration: Option<String>,
-    pub(super) input: InputSpec,
-    pub(super) accuracy: Option<Accuracy>,
-    pub(super) tolerance: Option<f64>,
     pub(super) layers: Vec<Table>,
-    pub(super) output: Option<OutputCalibration>,
 }
 
 #[derive(Deserialize)]
@@ -80,76 +75,48 @@ impl Description {
         if text.len() as u64 > MAX_DESCRIPTION_BYTES {
             return Err(ModelError::TooLarge { path: file.into(), limit: MAX_DESCRIPTION_BYTES });
         }
-        let raw: Raw = toml::from_str(text).map_err(|error| ModelError::Syntax {
-            file: file.into(),
-            message: error.to_string().trim_end().to_owned(),
-        })?;
-        let invalid = |place: &'static str| {
-            move |problem| ModelError::Invalid { file: file.into(), place: place.into(), problem: Box::new(problem) }
+        let raw: Raw = toml::from_str(text)
+            .map_err(|error| ModelError::Syntax { file: file.into(), message: place_and_cause(text, &error) })?;
+        let invalid = |place: &str| {
+            let place = place.to_owned();
+            move |problem| ModelError::Invalid { file: file.into(), invalid: Invalid::new(place, problem) }
         };
         if raw.format != 1 {
             return Err(invalid("format")(Problem::Format { found: raw.format }));
         }
-        let plain = |name: &str| !(name.is_empty() || name.contains(['/', '\\', '\0', ':']) || name.starts_with('.'));
-        if !plain(&raw.weights) {
-            return Err(invalid("weights")(Problem::FileName { field: "weights", found: raw.weights }));
-        }
-        if let Some(found) = raw.calibration.clone().filter(|name| !plain(name)) {
-            return Err(invalid("calibration")(Problem::FileName { field: "calibration", found }));
-        }
-        if raw.layer.is_empty() || raw.layer.len() > MAX_LAYERS {
-            return Err(invalid("[[layer]]")(Problem::LayerCount { found: raw.layer.len() }));
-        }
-        if !(1..=200).contains(&raw.title.chars().count()) || raw.title.contains(char::is_control) {
-            return Err(invalid("title")(Problem::Title { found: raw.title }));
-        }
-        if let Some(found) = raw.tolerance.filter(|share| !(*share > 0.0 && *share <= 0.5)) {
-            let expected = "a share of the labels, more than 0 and at most 0.5 (0.01 is one label in a hundred)";
-            return Err(invalid("tolerance")(Problem::Number { field: "tolerance", found, expected }));
-        }
+        // Both are opened before anything else of the network is checked.
+        checked_file_name("weights", &raw.weights).map_err(invalid("weights"))?;
+        let calibration = raw.calibration.as_deref().map_or(Ok(()), |name| checked_file_name("calibration", name));
+        calibration.map_err(invalid("calibration"))?;
         let dataset = raw.dataset.map(|id| id.parse().map_err(Problem::from)).transpose();
-        Ok(Self {
-            name: checked_name(raw.name).map_err(invalid("name"))?,
+        let spec = NetworkSpec {
+            name: raw.name,
             title: raw.title,
             dataset: dataset.map_err(invalid("dataset"))?,
             weights: raw.weights,
-            calibration: raw.calibration,
             tolerance: raw.tolerance,
-            input: raw.input.checked().map_err(invalid("[input]"))?,
-            accuracy: raw.accuracy.map(RawAccuracy::checked).transpose().map_err(invalid("[accuracy]"))?,
-            layers: raw.layer,
-            output: raw.output.map(RawOutput::checked).transpose().map_err(invalid("[output]"))?,
-        })
+            input: raw.input.sized().map_err(invalid("[input]"))?,
+            accuracy: raw.accuracy.map(|RawAccuracy { correct, images }| Accuracy { correct, images }),
+            output: raw.output.map(|output| OutputCalibration { range: output.range, margins: output.margins.into() }),
+            layers: Vec::new(),
+        };
+        Ok(Self { spec, calibration: raw.calibration, layers: raw.layer })
     }
+}
+
+/// What the parser of TOML says, and where, in one line.
+fn place_and_cause(toml: &str, error: &toml::de::Error) -> String {
+    let cause = text::message(&error.message());
+    let Some(before) = error.span().and_then(|span| toml.get(..span.start)) else { return cause };
+    let (line, start) = (before.matches('\n').count(), before.rfind('\n').map_or(0, |end| end + 1));
+    let found = text::name(toml.lines().nth(line).unwrap_or_default());
+    let column = before[start..].chars().count() + 1;
+    format!("TOML parse error at line {}, column {column}: {cause}, in: {found}", line + 1)
 }
 
 impl RawInput {
-    fn checked(self) -> Result<InputSpec, Problem> {
+    fn sized(self) -> Result<InputSpec, Problem> {
         let [channels, height, width] = self.shape.map(|size| dimension("shape", size, 1));
-        Ok(InputSpec { shape: [channels?, height?, width?], range: checked_range("range", self.range)? })
-    }
-}
-
-impl RawAccuracy {
-    fn checked(self) -> Result<Accuracy, Problem> {
-        let Self { correct, images } = self;
-        if images == 0 || correct > images {
-            return Err(Problem::Accuracy { correct, images });
-        }
-        Ok(Accuracy { correct, images })
-    }
-}
-
-impl RawOutput {
-    fn checked(self) -> Result<OutputCalibration, Problem> {
-        let margins = checked_histogram("margins", self.margins.into())?;
-        if margins.low < 0.0 {
-            return Err(Problem::Number {
-                field: "margins.low",
-                found: margins.low,
-                expected: "zero or more: a margin is the largest minus the second largest logit",
-            });
-        }
-        Ok(OutputCalibration { range: checked_range("range", self.range)?, margins })
+        Ok(InputSpec { shape: [channels?, height?, width?], range: self.range })
     }
 }

@@ -4,8 +4,12 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
-use super::{MAX_DIMENSION, MAX_LAYERS, MAX_VALUES, MAX_WINDOW_VALUES, Shape};
-use crate::zoo;
+use super::check::INPUT;
+use super::{
+    CHANNEL_BINS, MAX_DIMENSION, MAX_HELD_VALUES, MAX_LAYERS, MAX_OPERANDS, MAX_VALUES, MAX_WEIGHT_BYTES,
+    MAX_WINDOW_VALUES, Padding, Shape,
+};
+use crate::{text, zoo};
 
 /// Why a network could not be loaded.
 #[derive(Debug, Error)]
@@ -35,14 +39,12 @@ pub enum ModelError {
         message: String,
     },
     /// A section or layer is wrong.
-    #[error("{file}: {place}: {problem}")]
+    #[error("{file}: {invalid}")]
     Invalid {
         /// The description.
         file: String,
-        /// The layer or section.
-        place: String,
-        /// What is wrong with it.
-        problem: Box<Problem>,
+        /// Where, and what.
+        invalid: Invalid,
     },
     /// Neither a shipped model nor a path to a description.
     #[error(
@@ -55,7 +57,27 @@ pub enum ModelError {
     },
 }
 
-/// What is wrong with a layer or section of a description.
+/// What is wrong with a network, and where.
+#[derive(Debug, Error)]
+#[error("{place}: {problem}")]
+pub struct Invalid {
+    /// The layer or section.
+    pub place: String,
+    /// What is wrong with it.
+    pub problem: Box<Problem>,
+}
+
+impl Invalid {
+    pub(super) fn new(place: String, problem: Problem) -> Self {
+        Self { place, problem: Box::new(problem) }
+    }
+
+    pub(super) fn layer(name: &str, problem: Problem) -> Self {
+        Self::new(format!("layer `{name}`"), problem)
+    }
+}
+
+/// What is wrong with a layer or section of a network.
 #[derive(Debug, Error)]
 pub enum Problem {
     /// A field that must be there is not.
@@ -77,7 +99,7 @@ pub enum Problem {
         expected: &'static str,
     },
     /// A field that this kind of layer does not have.
-    #[error("unknown field `{field}`; a {kind} layer has {allowed}")]
+    #[error("unknown field `{}`; a {kind} layer has {allowed}", text::name(field))]
     UnknownField {
         /// The field.
         field: String,
@@ -87,7 +109,7 @@ pub enum Problem {
         allowed: String,
     },
     /// A kind of layer that does not exist.
-    #[error("unknown kind `{kind}`; kinds are {allowed}")]
+    #[error("unknown kind `{}`; kinds are {allowed}", text::name(kind))]
     UnknownKind {
         /// What was found.
         kind: String,
@@ -97,14 +119,84 @@ pub enum Problem {
     /// Another layer has the same name.
     #[error("another layer has this name; names must be unique, they name the tensors")]
     DuplicateName,
+    /// The name that stands for the image.
+    #[error("no layer may be called `{INPUT}`, which stands for the image among the operands of a layer")]
+    ReservedName,
+    /// A layer with more or fewer operands than its kind has.
+    #[error(
+        "a layer of kind {kind} takes {}, but `inputs` has {found}",
+        if *joins { format!("2 to {MAX_OPERANDS} operands") } else { "one operand".into() }
+    )]
+    Operands {
+        /// Kind of the layer.
+        kind: String,
+        /// Number of operands.
+        found: usize,
+        /// Whether this kind takes several.
+        joins: bool,
+    },
+    /// An operand that is no layer.
+    #[error(
+        "there is no layer `{operand}`; an operand is `{INPUT}` (the image) or an earlier layer, such as {earlier}"
+    )]
+    UnknownOperand {
+        /// What was asked for.
+        operand: String,
+        /// Some layers before.
+        earlier: String,
+    },
+    /// An operand that is the layer itself or a later one.
+    #[error(
+        "{operand} is not before this layer; an operand is `{INPUT}` (the image) or an earlier layer, so sort the layers"
+    )]
+    LaterOperand {
+        /// The layer.
+        operand: String,
+    },
+    /// Operands that cannot be joined.
+    #[error(
+        "the operands of a layer of kind {kind} must be {rule}, but `{}` is {} and `{}` is {}",
+        operands[0].0, operands[0].1, operands[1].0, operands[1].1
+    )]
+    OperandShapes {
+        /// Kind of the layer.
+        kind: &'static str,
+        /// What the operands must be.
+        rule: &'static str,
+        /// Names and shapes of the first operand and of one that does not fit it.
+        operands: Box<[(String, Shape); 2]>,
+    },
+    /// A layer whose output nobody reads.
+    #[error(
+        "no layer uses its output, and it is not the last layer; remove it, or name it in the `inputs` of a later one"
+    )]
+    UnusedLayer,
+    /// Too many values wait for later layers.
+    #[error(
+        "{held} values per image must be kept here for this layer and later ones; at most {MAX_HELD_VALUES} are supported"
+    )]
+    TooManyHeld {
+        /// Values of this layer's operands, of its output, and of outputs that later layers read.
+        held: usize,
+    },
+    /// A number of groups that does not divide the channels.
+    #[error("`groups` is {groups}; it must divide the {in_channels} input and the {out_channels} output channels")]
+    Groups {
+        /// Number of groups.
+        groups: usize,
+        /// Input channels.
+        in_channels: usize,
+        /// Output channels.
+        out_channels: usize,
+    },
     /// A name that is empty, long or holds other characters than letters, digits, `.`, `_` and `-`.
-    #[error("name {found:?} must be 1 to 64 letters, digits, `.`, `_` or `-`")]
+    #[error("name \"{}\" must be 1 to 64 letters, digits, `.`, `_` or `-`", text::name(found))]
     Name {
         /// What was found.
         found: String,
     },
     /// A title that is empty, long or holds control characters.
-    #[error("title {found:?} must be one line of 1 to 200 characters")]
+    #[error("title \"{}\" must be one line of 1 to 200 characters", text::name(found))]
     Title {
         /// What was found.
         found: String,
@@ -116,7 +208,10 @@ pub enum Problem {
         found: i64,
     },
     /// A file is not named by a plain name.
-    #[error("{field} `{found}` must be the plain name of a file beside the description")]
+    #[error(
+        "{field} `{}` must be the plain name of a file beside the description, of at most 200 bytes",
+        text::name(found)
+    )]
     FileName {
         /// The field.
         field: &'static str,
@@ -172,12 +267,18 @@ pub enum Problem {
         input: Shape,
     },
     /// A kernel or window is larger than its input.
-    #[error("kernel {} x {} is larger than its input {input} with padding {} x {}", kernel[0], kernel[1], padding[0], padding[1])]
+    #[error(
+        "kernel {} x {}{} is larger than its input {input} with padding {padding}",
+        kernel[0], kernel[1],
+        if *dilation == [1; 2] { String::new() } else { format!(" with dilation {} x {}", dilation[0], dilation[1]) }
+    )]
     KernelTooLarge {
         /// Rows, columns.
         kernel: [usize; 2],
-        /// Rows, columns on each side.
-        padding: [usize; 2],
+        /// Rows, columns from one tap to the next.
+        dilation: [usize; 2],
+        /// Around the input.
+        padding: Padding,
         /// The input.
         input: Shape,
     },
@@ -206,10 +307,65 @@ pub enum Problem {
         expected: &'static str,
     },
     /// Coefficients that are no polynomial.
-    #[error("`coefficients` {found:?} must be 2 to 64 finite numbers, constant term first, the last one not zero")]
+    #[error(
+        "`coefficients` {} must be 2 to 64 finite numbers, constant term first, the last one not zero",
+        numbers(found)
+    )]
     Coefficients {
         /// What was found.
         found: Vec<f64>,
+    },
+    /// Neither one row of coefficients nor one per channel.
+    #[error(
+        "there are coefficients for {rows} channels, but the input has {channels}; one row or one per channel is allowed"
+    )]
+    CoefficientRows {
+        /// Rows of coefficients.
+        rows: usize,
+        /// Channels of the input.
+        channels: usize,
+    },
+    /// A tensor that does not hold coefficients of each channel.
+    #[error(
+        "tensor `{tensor}` has shape {actual:?}; this layer needs {channels} rows, one per channel, of 2 to 64 numbers"
+    )]
+    CoefficientShape {
+        /// Its name.
+        tensor: String,
+        /// Channels of the input.
+        channels: usize,
+        /// The shape in the file.
+        actual: Vec<usize>,
+    },
+    /// Coefficients of a channel that are no polynomial.
+    #[error(
+        "the coefficients of channel {channel} are {found:?}; each channel has 2 to 64 finite f32 numbers, constant term first, \
+         and all channels have as many ({length} in the first one)"
+    )]
+    ChannelCoefficients {
+        /// The channel, from 0.
+        channel: usize,
+        /// Number of coefficients of the first channel.
+        length: usize,
+        /// What was found.
+        found: Vec<f64>,
+    },
+    /// Coefficients per channel of a lower degree than they say.
+    #[error("the coefficients of degree {degree} are zero in every channel; leave them out")]
+    NoDegree {
+        /// The degree.
+        degree: usize,
+    },
+    /// Histograms of channels that do not fit their activation.
+    #[error(
+        "there are histograms of {found} channels beside coefficients in {rows} rows; where there are several rows, \
+         each has a histogram of {CHANNEL_BINS} bins or none has one"
+    )]
+    ChannelHistograms {
+        /// Histograms.
+        found: usize,
+        /// Rows of coefficients.
+        rows: usize,
     },
     /// A histogram without counts, or with too many.
     #[error("`{field}` has {bins} bins with {total} values; a histogram needs 1 to 65536 bins and 1 to 2^53 values")]
@@ -232,6 +388,12 @@ pub enum Problem {
     /// A data set that does not exist.
     #[error("{0}")]
     Dataset(#[from] crate::data::UnknownDataset),
+    /// More weights than are read.
+    #[error("the weights take {bytes} bytes; at most {MAX_WEIGHT_BYTES} are supported")]
+    WeightBytes {
+        /// Length of the weight file.
+        bytes: usize,
+    },
     /// The weights are not safetensors.
     #[error("not a valid safetensors file: {message}")]
     Weights {
@@ -249,7 +411,7 @@ pub enum Problem {
         held: String,
     },
     /// A tensor has another shape than the layer.
-    #[error("tensor `{tensor}` has shape {actual:?}; this layer needs {expected:?}")]
+    #[error("tensor `{tensor}` has shape {}; this layer needs {expected:?}", numbers(actual))]
     TensorShape {
         /// Its name.
         tensor: String,
@@ -290,4 +452,9 @@ pub enum Problem {
         /// Their names.
         names: String,
     },
+}
+
+/// A list from a file, or what it is where it is long.
+pub(super) fn numbers<T: std::fmt::Debug>(list: &[T]) -> String {
+    if list.len() <= 64 { format!("{list:?}") } else { format!("(an array of {} numbers)", list.len()) }
 }

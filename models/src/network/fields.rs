@@ -1,12 +1,21 @@
 //! Typed access to the fields of one `[[layer]]` table.
 
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use toml::{Table, Value};
 
 use super::error::Problem;
-use super::{Histogram, MAX_DIMENSION};
+use super::{Histogram, MAX_DIMENSION, Padding};
 
-const COMMON: [&str; 4] = ["name", "kind", "input_rms", "output_range"];
+const COMMON: [&str; 5] = ["name", "kind", "inputs", "input_rms", "output_range"];
+
+/// Numbers for rows and columns, or one for both.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum OneOrTwo {
+    One(i64),
+    Two([i64; 2]),
+}
 
 /// The fields of a layer, taken out one by one; [`Fields::finish`] refuses what nobody asked for.
 pub(super) struct Fields {
@@ -50,6 +59,10 @@ impl Fields {
         dimension(field, value, 1)
     }
 
+    pub(super) fn optional_dimension(&mut self, field: &'static str) -> Result<Option<usize>, Problem> {
+        self.optional(field, "an integer")?.map(|value| dimension(field, value, 1)).transpose()
+    }
+
     /// Rows and columns, each `least` to [`MAX_DIMENSION`].
     pub(super) fn pair(&mut self, field: &'static str, least: usize) -> Result<Option<[usize; 2]>, Problem> {
         let pair: Option<[i64; 2]> = self.optional(field, "two integers [rows, columns]")?;
@@ -61,9 +74,31 @@ impl Fields {
         self.pair("kernel", 1)?.ok_or(Problem::MissingField { field: "kernel", expected })
     }
 
+    /// Rows and columns, or one number for both; each at least 1.
+    pub(super) fn one_or_two(&mut self, field: &'static str) -> Result<Option<[usize; 2]>, Problem> {
+        let pair = self.optional(field, "an integer or two integers [rows, columns]")?;
+        let pair = pair.map(|pair| match pair {
+            OneOrTwo::One(both) => [both; 2],
+            OneOrTwo::Two(pair) => pair,
+        });
+        pair.map(|[rows, columns]| Ok([dimension(field, rows, 1)?, dimension(field, columns, 1)?])).transpose()
+    }
+
+    /// Zeros around an image.
+    pub(super) fn padding(&mut self) -> Result<Padding, Problem> {
+        let (field, expected) = ("padding", "two integers [rows, columns] or four [top, left, bottom, right]");
+        let sizes: Option<Vec<i64>> = self.optional(field, expected)?;
+        let sizes = sizes.unwrap_or_else(|| vec![0, 0]);
+        let checked: Vec<usize> = sizes.iter().map(|&size| dimension(field, size, 0)).collect::<Result<_, _>>()?;
+        match checked[..] {
+            [rows, columns] => Ok(Padding::even([rows, columns])),
+            [top, left, bottom, right] => Ok(Padding { before: [top, left], after: [bottom, right] }),
+            _ => Err(Problem::FieldType { field, found: format!("an array of {} items", sizes.len()), expected }),
+        }
+    }
+
     pub(super) fn range(&mut self, field: &'static str) -> Result<Option<[f64; 2]>, Problem> {
-        let range = self.optional(field, "two numbers [low, high]")?;
-        range.map(|range| checked_range(field, range)).transpose()
+        self.optional(field, "two numbers [low, high]")
     }
 
     /// Refuses fields that a layer of this kind does not have.
@@ -79,12 +114,25 @@ impl Fields {
     }
 }
 
-pub(super) fn checked_name(name: String) -> Result<String, Problem> {
+pub(super) fn checked_name(name: &str) -> Result<(), Problem> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || ".-_".contains(c);
     if (1..=64).contains(&name.len()) && name.chars().all(allowed) {
-        Ok(name)
+        Ok(())
     } else {
-        Err(Problem::Name { found: name })
+        Err(Problem::Name { found: name.into() })
+    }
+}
+
+/// Checks that a file is named plainly, so that it lies beside the description.
+/// Longest name of a file beside the description, in bytes.
+const MAX_FILE_NAME: usize = 200;
+
+pub(super) fn checked_file_name(field: &'static str, name: &str) -> Result<(), Problem> {
+    let outside = name.contains(['/', '\\', ':', '"']) || name.contains(char::is_control);
+    if !(1..=MAX_FILE_NAME).contains(&name.len()) || name.starts_with('.') || outside {
+        Err(Problem::FileName { field, found: name.into() })
+    } else {
+        Ok(())
     }
 }
 
@@ -96,20 +144,20 @@ pub(super) fn dimension(field: &'static str, value: i64, least: usize) -> Result
     })
 }
 
-pub(super) fn checked_range(field: &'static str, range: [f64; 2]) -> Result<[f64; 2], Problem> {
+pub(super) fn checked_range(field: &'static str, range: [f64; 2]) -> Result<(), Problem> {
     if range[0].is_finite() && range[1].is_finite() && range[0] < range[1] {
-        Ok(range)
+        Ok(())
     } else {
         Err(Problem::Range { field, found: range })
     }
 }
 
-pub(super) fn checked_histogram(field: &'static str, histogram: Histogram) -> Result<Histogram, Problem> {
+pub(super) fn checked_histogram(field: &'static str, histogram: &Histogram) -> Result<(), Problem> {
     checked_range(field, [histogram.low, histogram.high])?;
     let bins = histogram.counts.len();
     let total = histogram.counts.iter().map(|&count| u128::from(count)).sum();
     if (1..=1 << 16).contains(&bins) && (1..=1 << 53).contains(&total) {
-        Ok(histogram)
+        Ok(())
     } else {
         Err(Problem::Histogram { field, bins, total })
     }
@@ -118,7 +166,7 @@ pub(super) fn checked_histogram(field: &'static str, histogram: Histogram) -> Re
 /// A value for an error message: shown when short, else named by its type.
 fn describe(value: &Value) -> String {
     match value {
-        Value::String(text) if text.len() <= 40 => format!("the string \"{text}\""),
+        Value::String(text) if text.len() <= 40 => format!("the string {text:?}"),
         Value::Integer(number) => format!("the integer {number}"),
         Value::Float(number) => format!("the number {number}"),
         Value::Boolean(flag) => format!("the boolean {flag}"),

@@ -1,40 +1,57 @@
 //! The description of a trained network: layers, weights and the calibration that the planner needs.
 //!
-//! A network is a readable TOML file beside a safetensors file of f32 weights. [`Network::load`] and
-//! [`Network::parse`] check both completely, so that whoever holds a [`Network`] holds one whose layers fit each
-//! other, whose weights have the described shapes and are finite, and whose ranges are not empty.
+//! A network is a graph: each layer takes the image or outputs of earlier layers, and the output of
+//! the last layer is the scores. As files it is a readable TOML description beside a safetensors
+//! file of f32 weights, which [`Network::load`] and [`Network::parse`] read. [`Network::new`] makes
+//! one of layers in memory.
+//!
+//! All of them check the network completely by the same rules. Whoever holds a [`Network`] holds
+//! one whose layers fit each other and are all used, whose weights have the right shapes and are
+//! finite, whose ranges are not empty, and whose sizes are within the limits below.
 
 mod build;
 mod calibration;
+mod check;
 mod description;
 mod error;
 mod fields;
+mod fingerprint;
+mod layer;
+mod spec;
 mod tensors;
 mod write;
 
-use std::fmt;
 use std::fs::File;
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::path::Path;
 
-use ndarray::{Array1, Array2, Array4};
-
 pub use crate::data::DatasetId;
-pub use calibration::{Calibration, MAX_CALIBRATION_BYTES, SourceGains};
-pub use error::{ModelError, Problem};
+pub use calibration::{CHANNEL_BINS, Calibration, MAX_CALIBRATION_BYTES, MAX_MARGINS, MAX_STORED_IMAGES, SourceGains};
+pub use error::{Invalid, ModelError, Problem};
+pub use layer::{Inputs, Layer, LayerOp, Padding, Shape, Source};
+pub use spec::{LayerSpec, NetworkSpec};
+pub use tensors::MAX_HEADER_BYTES;
 
+use check::Builder;
 use description::Description;
 
+/// Least share of labels that a description may allow to change: as many decimals as are shown of it.
+pub const MIN_TOLERANCE: f64 = 1e-9;
 /// Largest description that is read, in bytes.
 pub const MAX_DESCRIPTION_BYTES: u64 = 1 << 20;
 /// Largest weight file that is read, in bytes.
 pub const MAX_WEIGHT_BYTES: u64 = 1 << 25;
 /// Most layers of a network.
 pub const MAX_LAYERS: usize = 512;
-/// Largest single dimension (channels, height, width, kernel, stride, features).
+/// Most operands of a layer that joins some.
+pub const MAX_OPERANDS: usize = 64;
+/// Largest single dimension (channels, height, width, kernel, stride, padding, dilation, features).
 pub const MAX_DIMENSION: usize = 1 << 16;
 /// Most values that one image may have between two layers.
 pub const MAX_VALUES: usize = 1 << 18;
+/// Most values of one image that may be needed at once: a layer's operands and output, and what
+/// later layers read.
+pub const MAX_HELD_VALUES: usize = 1 << 22;
 /// Most values that all windows of a convolution or pool may hold: weights per output value times output positions.
 pub const MAX_WINDOW_VALUES: u128 = 1 << 24;
 
@@ -53,15 +70,16 @@ pub struct Network {
     pub weights: String,
     /// Test accuracy of the float network, measured by the training recipe.
     pub accuracy: Option<Accuracy>,
-    /// The layers in order; each one's input shape is the output shape of the one before.
+    /// The layers; each one comes after its operands, and the output of the last one is the scores.
     pub layers: Vec<Layer>,
-    /// The share of labels that may change under encryption, in (0, 0.5], where the model file states it.
+    /// The share of labels that may change under encryption, in [[`MIN_TOLERANCE`], 0.5], where the model file states it.
     pub tolerance: Option<f64>,
     /// Calibration of the logits.
     pub output: Option<OutputCalibration>,
     /// Calibration of single images.
     pub calibration: Option<Calibration>,
-    /// BLAKE3 over the weights and the layers' shapes and coefficients: what a [`Calibration`] belongs to.
+    /// BLAKE3 over the weight file and all that the layers compute: what a [`Calibration`] belongs
+    /// to.
     pub fingerprint: [u8; 32],
     /// BLAKE3 over the description, the weights and the calibration file if there is one, each preceded by its length as a
     /// little-endian u64.
@@ -93,151 +111,6 @@ impl Accuracy {
     }
 }
 
-/// One layer with its calibration on the training images.
-#[derive(Debug, Clone)]
-pub struct Layer {
-    /// Name, unique in its network.
-    pub name: String,
-    /// What the layer computes.
-    pub op: LayerOp,
-    /// Root mean square of its input values; greater than zero.
-    pub input_rms: Option<f64>,
-    /// Smallest and largest value of its output.
-    pub output_range: Option<[f64; 2]>,
-    /// Shape of its input.
-    pub input_shape: Shape,
-    /// Shape of its output.
-    pub output_shape: Shape,
-}
-
-/// Shape of the values of one image between two layers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Shape {
-    /// A stack of maps.
-    Image {
-        /// Number of maps.
-        channels: usize,
-        /// Rows of a map.
-        height: usize,
-        /// Columns of a map.
-        width: usize,
-    },
-    /// A vector; a flattened image is in channel, row, column order.
-    Flat(usize),
-}
-
-impl Shape {
-    /// Number of values.
-    #[expect(clippy::len_without_is_empty, reason = "a validated shape is never empty")]
-    pub fn len(&self) -> usize {
-        match *self {
-            Shape::Image { channels, height, width } => channels * height * width,
-            Shape::Flat(len) => len,
-        }
-    }
-}
-
-impl fmt::Display for Shape {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Shape::Image { channels, height, width } => write!(f, "{channels} x {height} x {width}"),
-            Shape::Flat(len) => write!(f, "{len} values"),
-        }
-    }
-}
-
-/// What a layer computes.
-#[derive(Debug, Clone)]
-pub enum LayerOp {
-    /// Cross-correlation with zero padding, as in PyTorch.
-    Conv2d {
-        /// Output channels, input channels, kernel rows, kernel columns.
-        weight: Array4<f32>,
-        /// One per output channel.
-        bias: Option<Array1<f32>>,
-        /// Rows, columns.
-        stride: [usize; 2],
-        /// Rows above and below, columns left and right.
-        padding: [usize; 2],
-    },
-    /// Mean over windows.
-    AvgPool2d {
-        /// Rows, columns of a window.
-        kernel: [usize; 2],
-        /// Rows, columns between windows.
-        stride: [usize; 2],
-    },
-    /// Sum over windows.
-    SumPool2d {
-        /// Rows, columns of a window.
-        kernel: [usize; 2],
-        /// Rows, columns between windows.
-        stride: [usize; 2],
-    },
-    /// `(x - mean) / sqrt(var + eps) * gamma + beta`, per channel (per value on a flat input).
-    BatchNorm {
-        /// Scale.
-        gamma: Array1<f32>,
-        /// Shift.
-        beta: Array1<f32>,
-        /// Running mean.
-        mean: Array1<f32>,
-        /// Running variance; not negative.
-        var: Array1<f32>,
-        /// Added to the variance; greater than zero.
-        eps: f64,
-    },
-    /// The same polynomial of every value: `c[0] + c[1] x + c[2] x^2 + ...`.
-    Polynomial {
-        /// Constant term first; at least two, the last one not zero.
-        coefficients: Vec<f64>,
-        /// What is known of its input values.
-        inputs: Option<Inputs>,
-    },
-    /// Image to vector in channel, row, column order.
-    Flatten,
-    /// Its input.
-    Identity,
-    /// Its input (active in training only).
-    Dropout,
-    /// Matrix product.
-    Dense {
-        /// Output features, input features.
-        weight: Array2<f32>,
-        /// One per output feature.
-        bias: Option<Array1<f32>>,
-    },
-}
-
-impl LayerOp {
-    /// The `kind` of this layer in a description.
-    pub fn kind(&self) -> &'static str {
-        match self {
-            LayerOp::Conv2d { .. } => "conv2d",
-            LayerOp::AvgPool2d { .. } => "avg_pool2d",
-            LayerOp::SumPool2d { .. } => "sum_pool2d",
-            LayerOp::BatchNorm { .. } => "batch_norm",
-            LayerOp::Polynomial { .. } => "polynomial",
-            LayerOp::Flatten => "flatten",
-            LayerOp::Identity => "identity",
-            LayerOp::Dropout => "dropout",
-            LayerOp::Dense { .. } => "dense",
-        }
-    }
-}
-
-impl Layer {
-    /// Multiply-adds per image of a convolution or dense layer as described; zero for every other layer, as is usual.
-    pub fn multiply_adds(&self) -> u64 {
-        let per_output = match &self.op {
-            LayerOp::Conv2d { weight, .. } => weight.len() / weight.dim().0,
-            LayerOp::Dense { weight, .. } => weight.ncols(),
-            _ => 0,
-        };
-        self.output_shape.len() as u64 * per_output as u64
-    }
-}
-
 /// Counts of values in equal bins over an interval.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Histogram {
@@ -263,15 +136,6 @@ impl Histogram {
     }
 }
 
-/// Calibration of an activation's input values.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Inputs {
-    /// Smallest and largest value.
-    pub range: [f64; 2],
-    /// Distribution over `range`.
-    pub histogram: Histogram,
-}
-
 /// Calibration of the logits on the training images.
 #[derive(Debug, Clone, PartialEq)]
 pub struct OutputCalibration {
@@ -282,6 +146,29 @@ pub struct OutputCalibration {
 }
 
 impl Network {
+    /// Checks a network and makes it. Its digests are those of the files that
+    /// [`Network::description`] (without comment) and [`Network::weight_file`] give.
+    ///
+    /// Coefficients of single channels are rounded to f32, as the weight file holds them.
+    ///
+    /// # Errors
+    /// Names the layer or section and what is wrong with it: what was found, and what is allowed.
+    pub fn new(mut spec: NetworkSpec) -> Result<Self, Invalid> {
+        let layers = std::mem::take(&mut spec.layers);
+        let mut builder = Builder::new(spec, layers.len())?;
+        for layer in layers {
+            let name = layer.name.clone();
+            builder.push(layer).map_err(|problem| Invalid::layer(&name, problem))?;
+        }
+        let weights = tensors::weight_file(builder.layers());
+        if weights.len() as u64 > MAX_WEIGHT_BYTES {
+            return Err(Invalid::new("weights".into(), Problem::WeightBytes { bytes: weights.len() }));
+        }
+        let mut network = builder.finish(&weights, [0; 32])?;
+        network.digest = fingerprint::digest(network.description("", None).as_bytes(), &weights, None);
+        Ok(network)
+    }
+
     /// Reads and checks the description at `path` and the files of weights and calibration that it names, which lie beside it.
     ///
     /// # Errors
@@ -294,7 +181,7 @@ impl Network {
             message: "not UTF-8 text; a network description is a TOML file".into(),
         })?;
         let description = Description::parse(&source_name, &toml)?;
-        let weights = read_bounded(&path.with_file_name(&description.weights), MAX_WEIGHT_BYTES)?;
+        let weights = read_bounded(&path.with_file_name(&description.spec.weights), MAX_WEIGHT_BYTES)?;
         let calibration = match &description.calibration {
             Some(name) => Some(read_bounded(&path.with_file_name(name), MAX_CALIBRATION_BYTES)?),
             None => None,
@@ -323,6 +210,30 @@ impl Network {
         self.layers.last().map_or(0, |layer| layer.output_shape.len())
     }
 
+    /// Shape of the values that come from `source`.
+    pub fn shape(&self, source: Source) -> Shape {
+        match source {
+            Source::Input => {
+                let [channels, height, width] = self.input.shape;
+                Shape::Image { channels, height, width }
+            }
+            Source::Layer(index) => self.layers[index].output_shape,
+        }
+    }
+
+    /// Name of `source` as in a description: a layer's, or `input` for the image.
+    pub fn source_name(&self, source: Source) -> &str {
+        match source {
+            Source::Input => check::INPUT,
+            Source::Layer(index) => &self.layers[index].name,
+        }
+    }
+
+    /// For each layer, those of its operands that no later layer reads, each once.
+    pub fn released(&self) -> Vec<Vec<Source>> {
+        check::released(&self.layers)
+    }
+
     /// Multiply-adds per image of all layers as described, before any folding.
     pub fn multiply_adds(&self) -> u64 {
         self.layers.iter().map(Layer::multiply_adds).sum()
@@ -331,8 +242,12 @@ impl Network {
 
 fn read_bounded(path: &Path, limit: u64) -> Result<Vec<u8>, ModelError> {
     let read = |source| ModelError::Read { path: path.to_owned(), source };
+    let file = File::open(path).map_err(read)?;
     let mut bytes = Vec::new();
-    File::open(path).map_err(read)?.take(limit + 1).read_to_end(&mut bytes).map_err(read)?;
+    // In one piece: a buffer that grows takes up to three times as much.
+    let len = file.metadata().map_err(read)?.len().min(limit) as usize;
+    bytes.try_reserve_exact(len + 1).map_err(|_| read(ErrorKind::OutOfMemory.into()))?;
+    file.take(limit + 1).read_to_end(&mut bytes).map_err(read)?;
     if bytes.len() as u64 > limit {
         return Err(ModelError::TooLarge { path: path.to_owned(), limit });
     }

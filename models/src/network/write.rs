@@ -1,11 +1,21 @@
-//! A description as text, from a network.
+//! A network as files: its description as text, its weights as safetensors.
 
 use std::fmt::Write;
 
-use super::{Histogram, LayerOp, Network};
+use super::check::JOINS;
+use super::tensors::weight_file;
+use super::{Histogram, LayerOp, Network, Padding, Source};
 
 impl Network {
-    /// The description of this network with all that is known of it. Read again with the same weights, it gives the same network.
+    /// The weight file of this network. Read with [`Network::description`], it gives the same
+    /// network.
+    pub fn weight_file(&self) -> Vec<u8> {
+        weight_file(&self.layers)
+    }
+
+    /// The description of this network with all that is known of it, but for what is in a
+    /// calibration file ([`Calibration::to_bytes`](super::Calibration::to_bytes)). Read again with
+    /// the same weights and calibration, it gives the same network.
     ///
     /// `comment` is the first line, `calibration` the plain name of the calibration file beside it.
     pub fn description(&self, comment: &str, calibration: Option<&str>) -> String {
@@ -29,10 +39,15 @@ impl Network {
             put(&mut text, "correct", accuracy.correct.to_string());
             put(&mut text, "images", accuracy.images.to_string());
         }
-        for layer in &self.layers {
+        for (index, layer) in self.layers.iter().enumerate() {
             text.push_str("\n[[layer]]\n");
             put(&mut text, "name", quoted(&layer.name));
             put(&mut text, "kind", quoted(layer.op.kind()));
+            if JOINS.contains(&layer.op.kind()) || layer.inputs != [Source::before(index)] {
+                let operands: Vec<String> =
+                    layer.inputs.iter().map(|&source| quoted(self.source_name(source))).collect();
+                put(&mut text, "inputs", format!("[{}]", operands.join(", ")));
+            }
             fields(&mut text, &layer.op);
             if let Some(rms) = layer.input_rms {
                 put(&mut text, "input_rms", number(rms));
@@ -57,12 +72,22 @@ impl Network {
 
 fn fields(text: &mut String, op: &LayerOp) {
     match op {
-        LayerOp::Conv2d { weight, stride, padding, .. } => {
+        LayerOp::Conv2d { weight, stride, padding, dilation, groups, .. } => {
             let (channels, _, rows, columns) = weight.dim();
             put(text, "out_channels", channels.to_string());
             put(text, "kernel", format!("{:?}", [rows, columns]));
             put(text, "stride", format!("{stride:?}"));
-            put(text, "padding", format!("{padding:?}"));
+            let Padding { before, after } = *padding;
+            match padding.is_even() {
+                true => put(text, "padding", format!("{before:?}")),
+                false => put(text, "padding", format!("{:?}", [before, after].concat())),
+            }
+            if *dilation != [1; 2] {
+                put(text, "dilation", format!("{dilation:?}"));
+            }
+            if *groups != 1 {
+                put(text, "groups", groups.to_string());
+            }
         }
         LayerOp::AvgPool2d { kernel, stride } | LayerOp::SumPool2d { kernel, stride } => {
             put(text, "kernel", format!("{kernel:?}"));
@@ -70,13 +95,21 @@ fn fields(text: &mut String, op: &LayerOp) {
         }
         LayerOp::BatchNorm { eps, .. } => put(text, "eps", number(*eps)),
         LayerOp::Polynomial { coefficients, inputs } => {
-            put(text, "coefficients", numbers(coefficients));
+            // Coefficients per channel are in the weight file.
+            if let [row] = &coefficients[..] {
+                put(text, "coefficients", numbers(row));
+            }
             if let Some(inputs) = inputs {
                 put(text, "range", numbers(&inputs.range));
             }
         }
         LayerOp::Dense { weight, .. } => put(text, "out_features", weight.nrows().to_string()),
-        LayerOp::Flatten | LayerOp::Identity | LayerOp::Dropout => {}
+        LayerOp::GlobalAvgPool2d
+        | LayerOp::Add
+        | LayerOp::Concat
+        | LayerOp::Flatten
+        | LayerOp::Identity
+        | LayerOp::Dropout => {}
     }
 }
 

@@ -1,6 +1,8 @@
 //! A tiny network that uses every kind of layer, as text and tensors that a test can spoil.
 #![allow(dead_code, reason = "each test file uses a part")]
 
+pub mod oracle;
+
 use std::collections::BTreeMap;
 
 use cryptodl_models::network::{ModelError, Network};

@@ -29,7 +29,7 @@ class Histogram:
 @dataclass
 class Calibration:
     rms: dict[str, float]  # of every layer's input
-    ranges: dict[str, tuple[float, float]]  # of every layer's output
+    ranges: dict[str, tuple[float, float]]  # of the image ("input") and of every layer's output
     histograms: dict[str, Histogram]  # of every activation's input
     margins: Histogram  # largest minus second largest logit
 
@@ -45,6 +45,7 @@ def calibrate(net, images, deformation):
         for name, a, b in trace:
             squares[name] = squares.get(name, 0.0) + float(a.double().square().sum())
             sizes[name] = sizes.get(name, 0) + a.numel()
+        for name, b in [("input", x), *((name, b) for name, _, b in trace)]:
             low, high = ranges.get(name, (math.inf, -math.inf))
             ranges[name] = (min(low, float(b.min())), max(high, float(b.max())))
         logits = net.predict(deform(x, deformation, generator)) if deformation else trace[-1][2]
@@ -53,8 +54,7 @@ def calibrate(net, images, deformation):
     margins = np.concatenate(margins)
     margin_histogram = Histogram.empty(0.0, float(margins.max()))
     margin_histogram.add(margins)
-    names = list(net.architecture)
-    before = {name: previous for previous, name in zip(names, names[1:]) if isinstance(getattr(net, name), Polynomial)}
+    before = {name: read[0] for name, read in net.operands.items() if isinstance(getattr(net, name), Polynomial)}
     histograms = {name: Histogram.empty(*ranges[previous]) for name, previous in before.items()}
     for x in images.split(2000):
         for name, z, _ in net.trace(x):

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from .network import Activation, BatchNorm, Conv, Dense, Flatten, Pool
+from .network import Activation, Add, BatchNorm, Concat, Conv, Dense, Flatten, GlobalPool, Pool
 
 
 def number(x):
@@ -40,21 +40,33 @@ def rings():
 def fields(layer, module, range_):
     """The lines of a layer's table that say what it computes; `range_` is that of its input."""
     match layer:
-        case Conv(channels, kernel, stride, padding):
+        case Conv(channels, kernel, stride, padding, dilation, groups):
             text = f'kind = "conv2d"\nout_channels = {channels}\nkernel = [{kernel}, {kernel}]'
             if stride != 1:
                 text += f"\nstride = [{stride}, {stride}]"
-            if padding:
+            if isinstance(padding, tuple):
+                text += f"\npadding = {list(padding)}"
+            elif padding:
                 text += f"\npadding = [{padding}, {padding}]"
-            return text
+            if dilation != 1:
+                text += f"\ndilation = {dilation}"
+            return text + f"\ngroups = {groups}" if groups != 1 else text
         case Pool(kernel, stride):
             text = f'kind = "avg_pool2d"\nkernel = [{kernel}, {kernel}]'
             return text + f"\nstride = [{stride}, {stride}]" if stride and stride != kernel else text
         case BatchNorm():
             return f'kind = "batch_norm"\neps = {module.eps}'
+        case GlobalPool():
+            return 'kind = "global_avg_pool2d"'
+        case Add():
+            return 'kind = "add"'
+        case Concat():
+            return 'kind = "concat"'
         case Activation():
-            return (f'kind = "polynomial"\ncoefficients = {numbers(module.coefficients.tolist())}\n'
-                    f'range = {numbers(range_)}')
+            text = 'kind = "polynomial"\n'
+            if module.coefficients.dim() == 1:  # else they are a tensor among the weights
+                text += f"coefficients = {numbers(module.coefficients.tolist())}\n"
+            return text + f"range = {numbers(range_)}"
         case Flatten():
             return 'kind = "flatten"'
         case Dense(features):
@@ -80,8 +92,11 @@ images = {images}
 """)
     previous = None
     for layer_name, layer in net.architecture.items():
-        range_ = calibration.ranges.get(previous)
+        read = net.operands[layer_name]
+        range_ = calibration.ranges.get(read[0])
         out.write(f'\n[[layer]]\nname = "{layer_name}"\n{fields(layer, getattr(net, layer_name), range_)}\n')
+        if layer.inputs:
+            out.write(f'inputs = {json.dumps(read)}\n')
         out.write(f'input_rms = {number(calibration.rms[layer_name])}\n')
         out.write(f'output_range = {numbers(calibration.ranges[layer_name])}\n')
         if layer_name in calibration.histograms:
@@ -101,7 +116,7 @@ def export(name, recipe, net, calibration, score, test, folder):
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{name}.toml").write_text(description(name, recipe, net, calibration, score, len(test)))
     tensors = {key: value.detach().contiguous().float() for key, value in net.state_dict().items()
-               if not key.endswith(("coefficients", "num_batches_tracked"))}
+               if not key.endswith("num_batches_tracked") and not (key.endswith("coefficients") and value.dim() == 1)}
     save_file(tensors, folder / f"{name}.safetensors")
     (folder / f"{name}.safetensors").chmod(0o644)
     exact = copy.deepcopy(net).double()

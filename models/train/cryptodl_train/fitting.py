@@ -99,8 +99,24 @@ def soft_targets(recipe, teachers, images):
 
 @torch.no_grad()
 def set_statistics(net, images):
-    """Batch-norm statistics of un-augmented images, exactly, stage after stage; leaves the network in evaluation mode."""
+    """Batch-norm statistics of un-augmented images; leaves the network in evaluation mode.
+
+    They are exact, stage after stage. In a graph they are the means over batches in which every batch-norm uses its own.
+    """
     net.eval()
+    if net.stages is None:
+        norms = [module for module in net.modules() if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d))]
+        momentum = [norm.momentum for norm in norms]
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.momentum = None  # the mean over all batches
+            norm.train()
+        for x in images.split(1000):
+            net.predict(x)
+        for norm, before in zip(norms, momentum):
+            norm.momentum = before
+        net.eval()
+        return
     dtype = net.dtype
     for index, stage in enumerate(net.stages):
         if stage.norm:

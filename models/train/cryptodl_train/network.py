@@ -1,5 +1,8 @@
 """Networks as lists of published layers, and their faster equal form for training.
 
+A list is a line, in which every layer takes the output of the one before, unless a layer names its `inputs`: then it is
+a graph, which is trained layer by layer as published.
+
 Between two activations everything is linear, so training replaces a convolution and the average pool behind it by one
 strided convolution, two dense layers by one, and two convolutions by one where that saves arithmetic. The kernels are
 computed from the layers' weights at every step: the same function and gradient. These merged maps are also what an
@@ -20,52 +23,108 @@ class Conv:
     channels: int
     kernel: int
     stride: int = 1
-    padding: int = 0
+    padding: int | tuple[int, int, int, int] = 0  # on all sides, or top, left, bottom, right
+    dilation: int = 1
+    groups: int = 1
+    inputs: tuple[str, ...] = ()  # name of the layer, or "input" for the image; the layer before if empty
 
 
 @dataclass(frozen=True)
 class Pool:
     kernel: int
     stride: int = 0  # the kernel's size if 0
+    inputs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class GlobalPool:
+    """Mean over all positions of a channel."""
+
+    inputs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class BatchNorm:
-    pass
+    inputs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Activation:
     """The activation of the recipe: a polynomial, or one of FUNCTIONS."""
 
+    per_channel: bool = False  # coefficients of its own for every channel
+    inputs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Add:
+    inputs: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Concat:
+    """Along the channels."""
+
+    inputs: tuple[str, ...]
+
 
 @dataclass(frozen=True)
 class Flatten:
-    pass
+    inputs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Dense:
     features: int
+    inputs: tuple[str, ...] = ()
+
+
+class PaddedConv(nn.Conv2d):
+    """With zeros above, left, below and right."""
+
+    def __init__(self, *args, sides, **options):
+        super().__init__(*args, **options)
+        self.sides = sides
+
+    def forward(self, x):
+        top, left, bottom, right = self.sides
+        return super().forward(F.pad(x, (left, right, top, bottom)))
+
+
+class Join(nn.Module):
+    """A function of several operands."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def forward(self, *operands):
+        return self.function(operands)
 
 
 FUNCTIONS = {"relu": F.relu, "sigmoid": torch.sigmoid, "tanh": torch.tanh, "swish": F.silu}
 
 
 class Polynomial(nn.Module):
-    """`c[0] + c[1] z + c[2] z^2 + ...` of every value; outside the interval `clamp` (training only) its value at the end."""
+    """`c[0] + c[1] z + c[2] z^2 + ...` of every value; outside the interval `clamp` (training only) its value at the end.
 
-    def __init__(self, coefficients, learned, clamp):
+    `coefficients` are one row, or with `channels` a row for each of them (axis 1 of z), which start equal.
+    """
+
+    def __init__(self, coefficients, learned, clamp, channels=None):
         super().__init__()
-        self.coefficients = nn.Parameter(torch.tensor(coefficients), requires_grad=learned)
+        coefficients = torch.tensor(coefficients)
+        if channels is not None:
+            coefficients = coefficients.repeat(channels, 1)
+        self.coefficients = nn.Parameter(coefficients, requires_grad=learned)
         self.clamp = clamp
 
     def forward(self, z):
         if self.training and self.clamp is not None:
             z = z.clamp(*self.clamp)
         y = torch.zeros_like(z)
-        for c in self.coefficients.unbind(0)[::-1]:
-            y = y * z + c
+        for c in self.coefficients.unbind(-1)[::-1]:
+            y = y * z + (c if c.dim() == 0 else c.view(-1, *[1] * (z.dim() - 2)))
         return y
 
 
@@ -91,38 +150,60 @@ class Network(nn.Module):
         super().__init__()
         self.architecture = dict(architecture)
         self.dtype = dtype
-        shape = (1, 28, 28)
+        self.operands = operands(self.architecture)
+        shapes = {"input": (1, 28, 28)}
         modules = {}
         for name, layer in self.architecture.items():
+            read = [shapes[source] for source in self.operands[name]]
+            shape = read[0]
             match layer:
-                case Conv(channels, kernel, stride, padding):
-                    modules[name] = nn.Conv2d(shape[0], channels, kernel, stride, padding)
+                case Conv(channels, kernel, stride, tuple(sides), dilation, groups):
+                    modules[name] = PaddedConv(shape[0], channels, kernel, stride, 0, dilation, groups, sides=sides)
+                case Conv(channels, kernel, stride, padding, dilation, groups):
+                    modules[name] = nn.Conv2d(shape[0], channels, kernel, stride, padding, dilation, groups)
+                case GlobalPool():
+                    modules[name] = nn.AdaptiveAvgPool2d(1)
+                case Add():
+                    modules[name] = Join(sum)
+                case Concat():
+                    modules[name] = Join(lambda values: torch.cat(values, 1))
                 case Pool(kernel, stride):
                     modules[name] = nn.AvgPool2d(kernel, stride or kernel)
                 case BatchNorm():
                     modules[name] = nn.BatchNorm2d(shape[0]) if len(shape) == 3 else nn.BatchNorm1d(shape[0])
                 case Activation():
                     function = isinstance(activation, str)
-                    modules[name] = Function(activation) if function else Polynomial(activation, learned, clamp)
+                    channels = shape[0] if layer.per_channel and shape[0] > 1 else None
+                    modules[name] = (Function(activation) if function
+                                     else Polynomial(activation, learned, clamp, channels))
                 case Flatten():
                     modules[name] = nn.Flatten()
                 case Dense(features):
                     modules[name] = nn.Linear(shape[0], features)
             with torch.no_grad():
-                shape = tuple(modules[name].eval()(torch.zeros(1, *shape)).shape[1:])
+                shapes[name] = tuple(modules[name].eval()(*(torch.zeros(1, *size) for size in read)).shape[1:])
             modules[name].train()
         # Activations first: the order of parameters is part of a recipe, since the gradient norm is summed in it.
         for name, layer in sorted(modules.items(), key=lambda item: not isinstance(item[1], Polynomial)):
             self.add_module(name, layer)
-        self.stages = stages(self.architecture)
+        self.stages = stages(self.architecture) if is_line(self.architecture) else None
 
-    def trace(self, x):
-        """Every layer as published, in the values' own precision: a list of (name, input, output)."""
-        result = []
-        for name in self.architecture:
-            y = getattr(self, name)(x)
-            result.append((name, x, y))
-            x = y
+    def trace(self, x, perturb=None):
+        """Every layer as published, in the values' own precision: a list of (name, input, output).
+
+        The input of a join is all its operands, flattened behind each other. `perturb(weight)` is added to the weights of
+        convolutions and dense layers.
+        """
+        values, result = {"input": x}, []
+        for name, layer in self.architecture.items():
+            module, read = getattr(self, name), [values[source] for source in self.operands[name]]
+            if perturb is not None and isinstance(layer, (Conv, Dense)):
+                weights = {"weight": module.weight + perturb(module.weight)}
+                values[name] = torch.func.functional_call(module, weights, tuple(read))
+            else:
+                values[name] = module(*read)
+            x = read[0] if len(read) == 1 else torch.cat([value.flatten(1) for value in read], 1)
+            result.append((name, x, values[name]))
         return result
 
     def predict(self, x):
@@ -131,8 +212,12 @@ class Network(nn.Module):
     def forward(self, x, perturb=None):
         """(logits, inputs of the activations).
 
-        `perturb(weight)` is added to the weights of each merged map, whose batch-norm is multiplied in for it.
+        `perturb(weight)` is added to the weights of each merged map, whose batch-norm is multiplied in for it; in a graph
+        to those of each layer.
         """
+        if self.stages is None:
+            trace = self.trace(x, perturb)
+            return trace[-1][2], [z for name, z, _ in trace if isinstance(self.architecture[name], Activation)]
         inputs = []
         x = x.permute(0, 2, 3, 1)  # channels last from here on
         for stage in self.stages:
@@ -244,6 +329,24 @@ class Stage:
     parts: tuple[tuple[str, ...], ...]
     norm: str | None
     activation: str | None
+
+
+def operands(architecture):
+    """Names of what each layer reads: "input" is the image."""
+    names = ["input", *architecture]
+    return {name: layer.inputs or (before,) for before, (name, layer) in zip(names, architecture.items())}
+
+
+def is_line(architecture):
+    """Whether every layer takes the one before, and is of a kind that merging knows."""
+    def plain(layer):
+        match layer:
+            case Conv(_, _, _, padding, dilation, groups):
+                return isinstance(padding, int) and dilation == groups == 1
+            case Activation(per_channel):
+                return not per_channel
+        return not isinstance(layer, (GlobalPool, Add, Concat))
+    return all(plain(layer) and not layer.inputs for layer in architecture.values())
 
 
 def stages(architecture):

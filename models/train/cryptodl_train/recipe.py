@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from .network import Activation, BatchNorm, Conv, Dense, Flatten, Pool
+from .network import Activation, Add, BatchNorm, Concat, Conv, Dense, Flatten, GlobalPool, Pool
 
 
 @dataclass(frozen=True)
@@ -35,8 +35,9 @@ class Recipe:
 
 
 def named(*layers):
-    """Names layers by kind and count: conv1, bn1, act1, pool1, ..., fc1."""
-    prefixes = {Conv: "conv", Pool: "pool", BatchNorm: "bn", Activation: "act", Dense: "fc", Flatten: "flatten"}
+    """Names layers by kind and count: conv1, bn1, act1, pool1, ..., fc1. Their `inputs` use these names."""
+    prefixes = {Conv: "conv", Pool: "pool", GlobalPool: "mean", BatchNorm: "bn", Activation: "act", Add: "add",
+                Concat: "concat", Dense: "fc", Flatten: "flatten"}
     counts, result = {}, []
     for layer in layers:
         prefix = prefixes[type(layer)]

@@ -88,7 +88,8 @@ def table(results):
     header = ["network", "degree", "activation values", "multiply-adds", "test accuracy", *(f"{b} bits" for b in BITS)]
     rows = [header, ["---"] * len(header)]
     for name, e in sorted(results.items()):
-        degrees = {len(c) - 1 for c in e.get("polynomials", {}).values()}
+        polynomials = [c[0] if isinstance(c[0], list) else c for c in e.get("polynomials", {}).values()]
+        degrees = {len(c) - 1 for c in polynomials}
         kept = [percent(e["agreement"][str(b)]) if "agreement" in e else "" for b in BITS]
         rows.append([f"`{name}`", ", ".join(map(str, degrees)), f"{e['activation_values']:,}",
                      f"{e['multiply_adds'] / 1e6:.2f} M", percent(e["correct"] / e["images"]), *kept])

@@ -36,14 +36,14 @@ fn main(
             let limb = limbs[i];
             let residue = x[index(params.x, i, value, component, id.x)];
             // (0, 4q), for the lazy product.
-            let rest = residue + 2u * limb.q - weighted_sum(i, i, thread, limb.q) + limb.constants.x;
+            let rest = residue + 2u * limb.q - weighted_sum(i, i, thread, limb.q) + limb.constant;
             let digit = subtract_once(multiply_lazy(rest, weights[i * params.sources + i], limb.q), limb.q);
             digits[i * THREADS + thread] = OFFSET + digit - select(0u, limb.q, digit > limb.q / 2u);
         }
         for (var target_limb = 0u; target_limb < params.targets; target_limb++) {
             let row_of_weights = params.sources + target_limb;
             let limb = limbs[row_of_weights];
-            let residue = weighted_sum(row_of_weights, params.sources, thread, limb.q) + limb.constants.x;
+            let residue = weighted_sum(row_of_weights, params.sources, thread, limb.q) + limb.constant;
             out[index(params.out, target_limb, value, component, id.x)] = canonical(residue, limb.q);
         }
     }

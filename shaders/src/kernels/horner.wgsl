@@ -1,19 +1,25 @@
 // A monic polynomial in Horner form of ciphertexts of two components, all in registers:
 // `out = sign (((z + c_(d-1)) z + ... + c_1) z) + c_0` with `d` from 2 to 4 and `d + 1` components.
 
-struct Params { z: View, out: View, values: u32, degree: u32, negate: u32, lanes: u32 }
+struct Params {
+    z: View, out: View,
+    values: u32, degree: u32, negate: u32, lanes: u32,
+    channels: u32, positions: u32, padding_0: u32, padding_1: u32,
+}
 
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(2) var<storage, read> z: array<u32>;
 @group(0) @binding(3) var<storage, read_write> out: array<u32>;
+// `c_(d-1), ..., c_0`, `[limb][channel]`.
+@group(0) @binding(4) var<storage, read> constants: array<vec4<u32>>;
 
 override THREADS: u32 = 256;
 
 @compute @workgroup_size(THREADS)
 fn main(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
     let limb = limbs[id.z];
-    let c = limb.constants;
     for (var value = id.y; id.x < params.lanes && value < params.values; value += groups.y) {
+        let c = constants[table_index(id.z, value, params.channels, params.positions)];
         let z0 = z[index(params.z, id.z, value, 0u, id.x)];
         let z1 = z[index(params.z, id.z, value, 1u, id.x)];
         // (z + c) z, then times z once or twice more; the last component first.

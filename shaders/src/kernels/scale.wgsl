@@ -1,11 +1,15 @@
-// `x *= factor`, the limb's factor.
+// `x *= factor`; the factor is that of the limb and the value's channel.
+
+// Factors with their companions, `[limb][channel]`.
+@group(0) @binding(3) var<storage, read> factors: array<vec2<u32>>;
 
 @compute @workgroup_size(THREADS)
 fn main(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
-    let limb = limbs[id.z];
-    let factor = vec2(limb.factor, limb.companion);
+    let q = limbs[id.z].q;
     for (var row = id.y; id.x < params.lanes && row < params.values * params.components; row += groups.y) {
-        let at = index(params.x, id.z, row / params.components, row % params.components, id.x);
-        x[at] = subtract_once(multiply_lazy(x[at], factor, limb.q), limb.q);
+        let value = row / params.components;
+        let factor = factors[table_index(id.z, value, params.channels, params.positions)];
+        let at = index(params.x, id.z, value, row % params.components, id.x);
+        x[at] = subtract_once(multiply_lazy(x[at], factor, q), q);
     }
 }

@@ -14,10 +14,11 @@ use crate::device::{Device, Launch};
 pub type Test = fn(&Device, Variant);
 
 /// The comparison of every kernel; the two passes of a transform are compared together.
-pub const TESTS: [(&str, &Kernel, Test); 18] = [
+pub const TESTS: [(&str, &Kernel, Test); 19] = [
     ("add_constant", &shaders::ADD_CONSTANT, add_constant),
     ("scale", &shaders::SCALE, scale),
     ("add", &shaders::ADD, add),
+    ("accumulate", &shaders::ACCUMULATE, accumulate),
     ("subtract_scale", &shaders::SUBTRACT_SCALE, subtract_scale),
     ("copy", &shaders::COPY, copy),
     ("multiply", &shaders::MULTIPLY, multiply),
@@ -132,40 +133,115 @@ fn assert_same(what: &str, actual: &[u32], expected: &[u32]) {
 
 const LANES: [u32; 3] = [1, 67, 1024];
 
-/// Runs an elementwise kernel on `x` and, if it takes one, `y`.
-fn elementwise(
-    (device, variant, kernel): (&Device, Variant, &'static Kernel),
-    limbs: &[Limb],
-    (components, x, y): (u32, &Tensor, &Tensor),
-) -> Vec<u32> {
-    let padding = 0;
-    let params = Elementwise { x: x.view(), y: y.view(), values: x.values, components, lanes: x.lanes, padding };
-    let groups = groups::elementwise(&params, limbs.len() as u32);
-    let operands = [&x.residues[..], &y.residues[..]];
-    let launch = Launch { kernel, variant, overrides: &[], params, limbs, groups };
-    device.run(&launch, &operands[..kernel.bindings.len() - 2]).swap_remove(0)
+/// The shape of an elementwise dispatch over all of `x` but for its components.
+fn over(x: &Tensor, components: u32, channels: u32) -> Elementwise {
+    let (values, lanes) = (x.values, x.lanes);
+    let positions = values / channels;
+    Elementwise { x: x.view(), values, components, lanes, channels, positions, ..Elementwise::default() }
 }
 
-fn add_constant(device: &Device, variant: Variant) {
-    let limbs = limbs(&basis(1024)).into_iter().map(|limb| limb.with_constants(&[limb.q - 2]));
-    let limbs: Vec<Limb> = limbs.collect();
-    for x in LANES.into_iter().flat_map(|lanes| Tensor::pair(&limbs, 3, 2, lanes)) {
-        let actual = elementwise((device, variant, &shaders::ADD_CONSTANT), &limbs, (1, &x, &x));
-        let expected = x.map(|l, v, c, i| {
-            let x = x.at(l, v, c, i);
-            if c == 0 { limbs[l].modulus().add(x, limbs[l].constants[0]) } else { x }
+/// Runs an elementwise kernel on `x` and the other operand or table.
+fn elementwise(
+    (device, variant, kernel): (&Device, Variant, &'static Kernel),
+    (limbs, params): (&[Limb], Elementwise),
+    x: &Tensor,
+    others: &[&[u32]],
+) -> Vec<u32> {
+    let groups = groups::elementwise(&params, limbs.len() as u32);
+    let launch = Launch { kernel, variant, overrides: &[], params, limbs, groups };
+    let operands: Vec<&[u32]> = std::iter::once(&x.residues[..]).chain(others.iter().copied()).collect();
+    device.run(&launch, &operands).swap_remove(0)
+}
+
+/// Runs a kernel that changes all of `x` by means of `y`.
+fn with_operand(
+    kernel: (&Device, Variant, &'static Kernel),
+    limbs: &[Limb],
+    components: u32,
+    (x, y): (&Tensor, &Tensor),
+) -> Vec<u32> {
+    let params = Elementwise { y: y.view(), ..over(x, components, 1) };
+    elementwise(kernel, (limbs, params), x, &[&y.residues])
+}
+
+/// Residues `[limb][channel]`, the largest first.
+struct ByChannel {
+    channels: u32,
+    residues: Vec<u32>,
+}
+
+impl ByChannel {
+    fn new(limbs: &[Limb], channels: u32) -> Self {
+        let mut random = Random(u64::from(channels));
+        let residues = limbs.iter().flat_map(|limb| {
+            let residue = |channel| if channel == 0 { limb.q - 1 } else { random.residue(limb.q) };
+            (0..channels).map(residue).collect::<Vec<_>>()
         });
-        assert_same("add_constant", &actual, &expected);
+        ByChannel { channels, residues: residues.collect() }
+    }
+
+    /// The one for a value of a tensor with so many.
+    fn of(&self, limb: usize, value: u32, values: u32) -> u32 {
+        self.residues[limb * self.channels as usize + (value / (values / self.channels)) as usize]
+    }
+
+    /// The residues as factors with their companions.
+    fn factors(&self, limbs: &[Limb]) -> Vec<u32> {
+        let rows = limbs.iter().zip(self.residues.chunks_exact(self.channels as usize));
+        rows.flat_map(|(limb, row)| row.iter().flat_map(|&factor| limb.factor(factor))).collect()
+    }
+}
+
+const CHANNELS: [u32; 4] = [1, 2, 3, 6];
+
+fn add_constant(device: &Device, variant: Variant) {
+    let limbs = limbs(&basis(1024));
+    for constants in CHANNELS.map(|channels| ByChannel::new(&limbs, channels)) {
+        for x in LANES.into_iter().flat_map(|lanes| Tensor::pair(&limbs, 6, 2, lanes)) {
+            let params = (&limbs[..], over(&x, 1, constants.channels));
+            let kernel = (device, variant, &shaders::ADD_CONSTANT);
+            let actual = elementwise(kernel, params, &x, &[&constants.residues]);
+            let expected = x.map(|l, v, c, i| {
+                let x = x.at(l, v, c, i);
+                if c == 0 { limbs[l].modulus().add(x, constants.of(l, v, 6)) } else { x }
+            });
+            assert_same(&format!("add_constant, {} channels", constants.channels), &actual, &expected);
+        }
     }
 }
 
 fn scale(device: &Device, variant: Variant) {
-    for factor in [|q: u32| q - 1, |q: u32| q / 3, |_| 1] {
-        let limbs: Vec<Limb> = limbs(&basis(1024)).into_iter().map(|limb| limb.with_factor(factor(limb.q))).collect();
-        for x in LANES.into_iter().flat_map(|lanes| Tensor::pair(&limbs, 3, 2, lanes)) {
-            let actual = elementwise((device, variant, &shaders::SCALE), &limbs, (2, &x, &x));
-            let expected = x.map(|l, v, c, i| limbs[l].modulus().mul(x.at(l, v, c, i), limbs[l].factor));
-            assert_same("scale", &actual, &expected);
+    let limbs = limbs(&basis(1024));
+    for factors in CHANNELS.map(|channels| ByChannel::new(&limbs, channels)) {
+        for x in LANES.into_iter().flat_map(|lanes| Tensor::pair(&limbs, 6, 2, lanes)) {
+            let params = (&limbs[..], over(&x, 2, factors.channels));
+            let kernel = (device, variant, &shaders::SCALE);
+            let actual = elementwise(kernel, params, &x, &[&factors.factors(&limbs)]);
+            let expected = x.map(|l, v, c, i| limbs[l].modulus().mul(x.at(l, v, c, i), factors.of(l, v, 6)));
+            assert_same(&format!("scale, {} channels", factors.channels), &actual, &expected);
+        }
+    }
+}
+
+fn accumulate(device: &Device, variant: Variant) {
+    let all = limbs(&basis(1024));
+    // The operand has more limbs, and in another order.
+    let limbs: Vec<Limb> = [4, 0, 2].into_iter().map(|index| all[index].with_source(index as u32)).collect();
+    for factors in CHANNELS.map(|channels| ByChannel::new(&limbs, channels)) {
+        for (lanes, (components, sums)) in LANES.into_iter().zip([(2, 3), (1, 3), (2, 2)]) {
+            let operands = Tensor::pair(&all, 6, components, lanes);
+            for (y, acc) in operands.into_iter().zip(Tensor::pair(&limbs, 6, sums, lanes)) {
+                let params = Elementwise { y: y.view(), ..over(&acc, components, factors.channels) };
+                let kernel = (device, variant, &shaders::ACCUMULATE);
+                let others = [&y.residues[..], &factors.factors(&limbs)];
+                let actual = elementwise(kernel, (&limbs, params), &acc, &others);
+                let expected = acc.map(|l, v, c, i| {
+                    let (m, sum) = (limbs[l].modulus(), acc.at(l, v, c, i));
+                    let term = || m.mul(y.at(limbs[l].source as usize, v, c, i), factors.of(l, v, 6));
+                    if c < components { m.add(sum, term()) } else { sum }
+                });
+                assert_same(&format!("accumulate, {} channels", factors.channels), &actual, &expected);
+            }
         }
     }
 }
@@ -176,7 +252,7 @@ fn add(device: &Device, variant: Variant) {
     for (values, lanes) in LANES.into_iter().map(|lanes| (3, lanes)).chain([(40_000, 1)]) {
         for x in Tensor::pair(&limbs, values, 2, lanes) {
             let [y, _] = Tensor::pair(&limbs, values, 2, lanes);
-            let actual = elementwise((device, variant, &shaders::ADD), &limbs, (2, &x, &y));
+            let actual = with_operand((device, variant, &shaders::ADD), &limbs, 2, (&x, &y));
             let expected = x.map(|l, v, c, i| limbs[l].modulus().add(x.at(l, v, c, i), y.at(l, v, c, i)));
             assert_same("add", &actual, &expected);
         }
@@ -189,7 +265,7 @@ fn subtract_scale(device: &Device, variant: Variant) {
         let [random, largest] = Tensor::pair(&limbs, 3, 2, lanes);
         let zero = Tensor::zeros(&limbs, 3, 2, lanes);
         for (x, y) in [(&random, &largest), (&largest, &random), (&zero, &largest), (&largest, &zero), (&zero, &zero)] {
-            let actual = elementwise((device, variant, &shaders::SUBTRACT_SCALE), &limbs, (2, x, y));
+            let actual = with_operand((device, variant, &shaders::SUBTRACT_SCALE), &limbs, 2, (x, y));
             let expected = x.map(|l, v, c, i| {
                 let m = limbs[l].modulus();
                 m.mul(m.sub(y.at(l, v, c, i), x.at(l, v, c, i)), limbs[l].factor)
@@ -202,7 +278,8 @@ fn subtract_scale(device: &Device, variant: Variant) {
 fn copy(device: &Device, variant: Variant) {
     let limbs = limbs(&basis(1024));
     let [y, x] = Tensor::pair(&limbs, 3, 2, 67);
-    assert_same("copy", &elementwise((device, variant, &shaders::COPY), &limbs, (2, &x, &y)), &y.residues);
+    let copied = with_operand((device, variant, &shaders::COPY), &limbs, 2, (&x, &y));
+    assert_same("copy", &copied, &y.residues);
     // A window: values 1 and 2, component 1, lanes 5 to 64, to values 0 and 1, component 0, lanes 3 to 62.
     let (to, from) = (x.view(), y.view());
     let params = Elementwise {
@@ -211,11 +288,10 @@ fn copy(device: &Device, variant: Variant) {
         values: 2,
         components: 1,
         lanes: 60,
-        padding: 0,
+        ..Elementwise::default()
     };
-    let groups = groups::elementwise(&params, limbs.len() as u32);
-    let launch = Launch { kernel: &shaders::COPY, variant, overrides: &[], params, limbs: &limbs, groups };
-    let actual = device.run(&launch, &[&x.residues, &y.residues]).swap_remove(0);
+    let kernel = (device, variant, &shaders::COPY);
+    let actual = elementwise(kernel, (&limbs, params), &x, &[&y.residues]);
     let inside = |v, c, i| v < 2 && c == 0 && (3..63).contains(&i);
     let expected = x.map(|l, v, c, i| if inside(v, c, i) { y.at(l, v + 1, 1, i + 2) } else { x.at(l, v, c, i) });
     assert_same("copy of a window", &actual, &expected);
@@ -255,14 +331,19 @@ fn multiply(device: &Device, variant: Variant) {
 fn horner(device: &Device, variant: Variant) {
     let basis = basis(1024);
     let limbs = limbs(&basis);
-    for (degree, negate) in (2..=4).flat_map(|degree| [(degree, false), (degree, true)]) {
-        let constants: Vec<f64> = (0..degree).map(|i| [-1.0, 1e9, 7.0, -3e12][i]).collect();
-        let polynomial = Polynomial::new(&basis, negate, &constants);
-        let with_constants = |(index, limb): (usize, &Limb)| {
-            limb.with_constants(&(0..degree).map(|products| polynomial.constant(products, index)).collect::<Vec<_>>())
+    let signs = (2..=4).flat_map(|degree| [(degree, false), (degree, true)]);
+    for ((degree, negate), channels) in signs.flat_map(|shape| [1, 3].map(|channels| (shape, channels))) {
+        let constant = |i: usize| [-1.0, 1e9, 7.0, -3e12, 2e8][i % 5];
+        let constants: Vec<f64> = (0..degree * channels as usize).map(constant).collect();
+        let polynomial = Polynomial::per_channel(&basis, negate, channels as usize, &constants);
+        let rows = (0..limbs.len()).flat_map(|limb| (0..channels as usize).map(move |channel| (limb, channel)));
+        // What is behind the constants of a lower degree must not matter.
+        let row = |(limb, channel)| {
+            let constants = polynomial.of_channel(limb, channel);
+            std::array::from_fn::<u32, 4, _>(|i| constants.get(i).copied().unwrap_or(u32::MAX))
         };
-        let limbs: Vec<Limb> = limbs.iter().enumerate().map(with_constants).collect();
-        for z in LANES.into_iter().flat_map(|lanes| Tensor::pair(&limbs, 3, 2, lanes)) {
+        let table: Vec<u32> = rows.flat_map(row).collect();
+        for z in LANES.into_iter().flat_map(|lanes| Tensor::pair(&limbs, 6, 2, lanes)) {
             let mut u = z.clone();
             for products in 0..degree {
                 if products > 0 {
@@ -271,21 +352,25 @@ fn horner(device: &Device, variant: Variant) {
                 u.residues = u.map(|l, v, c, i| {
                     let (m, x) = (limbs[l].modulus(), u.at(l, v, c, i));
                     let x = if negate && products + 1 == degree { m.neg(x) } else { x };
-                    if c == 0 { m.add(x, polynomial.constant(products, l)) } else { x }
+                    let channel = (v / (6 / channels)) as usize;
+                    if c == 0 { m.add(x, polynomial.of_channel(l, channel)[products]) } else { x }
                 });
             }
             let params = Horner {
                 z: z.view(),
                 out: u.view(),
-                values: 3,
+                values: 6,
                 degree: degree as u32,
                 negate: negate.into(),
                 lanes: z.lanes,
+                channels,
+                positions: 6 / channels,
+                ..Horner::default()
             };
             let groups = groups::horner(&params, limbs.len() as u32);
             let launch = Launch { kernel: &shaders::HORNER, variant, overrides: &[], params, limbs: &limbs, groups };
-            let actual = device.run(&launch, &[&z.residues, &vec![0; u.residues.len()]]).swap_remove(1);
-            assert_same(&format!("horner of degree {degree}"), &actual, &u.residues);
+            let actual = device.run(&launch, &[&z.residues, &vec![0; u.residues.len()], &table]).swap_remove(1);
+            assert_same(&format!("horner of degree {degree}, {channels} channels"), &actual, &u.residues);
         }
     }
 }

@@ -7,7 +7,7 @@ use anyhow::Result;
 use cryptodl_core::backend::{Backend, KeySwitch, LinearMap, Measured, ProductPlan, Shape, SlotwiseOp, packed_len};
 use cryptodl_core::ckks::{Params, RelinLayout, UniformPurpose, UniformSource};
 use cryptodl_cpu::Reference;
-use cryptodl_engine::plan::{Program, Step};
+use cryptodl_engine::plan::{Program, Step, Term, TermMap};
 
 use super::operands::{repeated, residues};
 use super::{Bench, Work, check};
@@ -66,30 +66,36 @@ pub fn programs<B: Measured>(
 ) -> Result<()> {
     let Shipped { name, program, params } = shipped;
     let content = &program.content;
-    let (mut level, mut components) = (content.input.level, 2);
+    let extents = program.extents();
     let ring = format!("N = {}, {} bits", params.n(), params.basis().modulus(0).bits());
     if seen.insert(format!("input {ring}")) {
-        unpack_and_expand(bench, backend, params, level)?;
+        unpack_and_expand(bench, backend, params, content.input.level)?;
     }
-    for (step, label) in content.steps.iter().zip(&program.names) {
+    for (i, (step, label)) in content.steps.iter().zip(&program.names).enumerate() {
         match step {
-            Step::Linear { map, .. } => {
-                let map = map.prepare(params.basis())?;
-                let shape = (map.inputs(), map.rows(), map.taps(), map.positions(), map.groups());
-                if seen.insert(format!("{shape:?} {ring} {level} {components}")) {
-                    linear(bench, backend, &format!("{name} {label}"), (params, level, components), &map)?;
+            Step::Linear { terms, constants, .. } => {
+                let level = extents[i + 1].0;
+                for Term { operand, map, .. } in terms {
+                    // Factors of channels are products like others.
+                    let TermMap::Dense(map) = map else { continue };
+                    let map = map.prepare(params.basis(), constants)?;
+                    let components = extents[*operand].1;
+                    let shape = (map.inputs(), map.rows(), map.taps(), map.positions(), map.groups());
+                    if seen.insert(format!("{shape:?} {ring} {level} {components}")) {
+                        linear(bench, backend, &format!("{name} {label}"), (params, level, components), &map)?;
+                    }
                 }
             }
-            Step::Activation(step) => {
-                let (products, result) = step.trace(level, components);
-                for (product, plan) in products.iter().zip(&step.products) {
+            Step::Activation { operand, activation } => {
+                let (level, components) = extents[*operand];
+                let (products, _) = activation.trace(level, components);
+                for (product, plan) in products.iter().zip(&activation.products) {
                     reduction(bench, backend, shipped, (*plan, product.level, product.components()), seen)?;
                 }
-                (level, components) = result;
             }
-            Step::Reduction { plan, .. } => {
+            Step::Reduction { operand, plan, .. } => {
+                let (level, components) = extents[*operand];
                 reduction(bench, backend, shipped, (*plan, level, components), seen)?;
-                (level, components) = plan.result(level, components);
             }
         }
     }

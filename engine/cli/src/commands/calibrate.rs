@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use cryptodl_engine::plan;
-use cryptodl_models::measure::measure;
+use cryptodl_models::measure::{measure, measure_channels};
 use cryptodl_models::{Network, zoo};
 use serde::Serialize;
 
@@ -21,6 +21,12 @@ use crate::samples::Samples;
 /// it has not seen, or has seen only deformed; never the test images.
 #[derive(Args)]
 #[command(after_help = "\
+What helps a network that `plan` refuses, besides a larger --tolerance, is training:
+  larger margins     train longer, deform the images, use batch-norm before every activation
+  few-bit weights    round the weights to 4 to 8 bits in the forward pass of the last epochs
+  small values       batch-norm, or a penalty on large values, before every activation
+  less depth         fewer activations, of lower degree
+
 Examples:
   cryptodl calibrate --model my-network.toml --data validation.npy --out calibrated
   cryptodl calibrate --model my-network.toml --data mnist --images 20000 --out calibrated
@@ -70,6 +76,8 @@ impl Calibrate {
         samples.spread(self.images);
         if self.keep_ranges {
             complete(&network)?;
+            // They lie in the file that is written.
+            measure_channels(&mut network, samples.values.view());
         } else {
             measure(&mut network, samples.values.view());
         }
@@ -83,7 +91,7 @@ impl Calibrate {
         let contents = [
             (format!("{stem}.toml"), description.into_bytes()),
             (network.weights.clone(), zoo::weights(&self.model, &network)?),
-            (name, calibration.to_bytes(&network.fingerprint)),
+            (name, calibration.to_bytes(&network)),
         ];
         let paths: Vec<PathBuf> = contents.iter().map(|(name, _)| self.out.join(name)).collect();
         let write = |(path, (_, bytes)): (&PathBuf, &(String, Vec<u8>))| -> Result<Output> {

@@ -14,7 +14,7 @@ use crate::files::{self, Access, Output};
 use crate::flags::{Limit, TestSeed};
 use crate::memory::{self, show_size};
 use crate::progress::Bar;
-use crate::samples::{next_values, open_images};
+use crate::samples::{READING, next_values, open_images};
 
 /// Encrypt images
 ///
@@ -123,10 +123,10 @@ impl Encrypt {
             show_size(self.max_size),
             self.spec.display()
         );
-        // A set, its pixels as they are stored, and as numbers.
+        // A set and its pixels as numbers.
         let pixels = images.min(params.n()).saturating_mul(info.values);
-        let needed = (info.set_bytes(params) as u64).saturating_add((pixels as u64).saturating_mul(12));
-        memory::afford(needed, &self.spec)?;
+        let numbers = (pixels as u64).saturating_mul(4).saturating_add(READING);
+        memory::afford((info.set_bytes(params) as u64).saturating_add(numbers), &self.spec)?;
         eprintln!("{images} images make {sets} set(s) of {set}: {out} will have {file}");
         Ok(())
     }

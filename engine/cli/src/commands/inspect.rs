@@ -9,16 +9,19 @@ use clap::Args;
 use cryptodl_core::ckks::SpecError;
 use cryptodl_core::wire::{Contents, Identity, VERSION, identify};
 use cryptodl_models::Network;
+use cryptodl_models::text::one_line;
 use serde_json::{Value, json};
 
 use crate::files;
 use crate::json::Json;
-use crate::terminal::printable_line;
 
 /// Say what a file is: a key, ciphertexts, a result, a client spec or a model
 ///
-/// The file is read to its end and its checksum is checked. A client spec is checked as `keygen` would. What other commands
-/// would refuse is shown, and is a failure (exit code 1).
+/// The file is read to its end and its checksum is checked, and so are the limits that hold for every
+/// Program. A client spec is checked as `keygen` would. What other commands would refuse is a failure
+/// (exit code 1). Whether a key or ciphertexts belong to a Program shows only where they are used. A
+/// model description is read with its weights and its calibration; whether it can be planned, and at
+/// what cost, says `cryptodl plan`.
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
@@ -122,7 +125,7 @@ fn table(facts: &Value) -> String {
     let mut text = String::new();
     for (name, value) in facts.as_object().into_iter().flatten() {
         match value {
-            Value::String(value) => writeln!(text, "{name:<14} {}", printable_line(value)),
+            Value::String(value) => writeln!(text, "{name:<14} {}", one_line(value)),
             Value::Array(rows) if rows.iter().any(Value::is_object) => writeln!(text, "{name}")
                 .and_then(|()| rows.iter().try_for_each(|row| writeln!(text, "  {}", line(row)))),
             value => writeln!(text, "{name:<14} {}", line(value)),
@@ -136,7 +139,7 @@ fn table(facts: &Value) -> String {
 fn line(value: &Value) -> String {
     match value {
         Value::Null => "none".into(),
-        Value::String(value) => printable_line(value),
+        Value::String(value) => one_line(value),
         Value::Object(fields) => {
             fields.iter().map(|(name, value)| format!("{name} {}", line(value))).collect::<Vec<_>>().join(", ")
         }

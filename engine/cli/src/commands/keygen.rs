@@ -67,7 +67,7 @@ impl Keygen {
         let _lock = files::lock_folder(&self.out)?;
         let [secret_key, public_key, eval_key, client_spec] =
             [secret.join("secret.key"), public.join("public.key"), public.join("eval.key"), public.join("client.spec")];
-        for path in [&secret_key, &public_key, &eval_key] {
+        for path in [&secret_key, &public_key, &eval_key, &client_spec] {
             ensure!(
                 self.force || !path.exists(),
                 "{} exists: choose another folder, or replace the keys with --force",

@@ -49,7 +49,7 @@ impl Row {
         let network: Network = zoo::load(name)?;
         let Plan { program, report } = plan(&network, &PlanOptions::default())?;
         let activations = program.content.steps.iter().filter_map(|step| match step {
-            Step::Activation(activation) => Some((activation.degree(), activation.products.len())),
+            Step::Activation { activation, .. } => Some((activation.degree, activation.products.len())),
             Step::Linear { .. } | Step::Reduction { .. } => None,
         });
         let (degrees, products): (Vec<usize>, Vec<usize>) = activations.unzip();

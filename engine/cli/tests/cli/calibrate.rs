@@ -96,10 +96,12 @@ fn more_changed_labels_than_promised_is_a_warning() {
 fn a_tolerance_is_a_percentage_and_decides_the_program() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let folder = folder.path();
-    for bad in ["5", "0%", "51%", "x%"] {
+    for bad in ["5", "0%", "51%", "x%", "1e-320%", "0.00000009%", "NaN%"] {
         let refused = fail(folder, &format!("plan --model mnist-1-square --tolerance {bad}"), 2);
         assert!(refused.contains("--tolerance"), "{bad}: {refused}");
     }
+    let refused = fail(folder, "plan --model mnist-1-square --tolerance 0.0000001%", 1);
+    assert!(refused.contains("with 0.0000001% of the labels allowed to change"), "{refused}");
     let plan = json(folder, "plan --model mnist-1-square --tolerance 2%");
     assert_eq!(number(&plan, "/tolerance"), 0.02);
     assert_ne!(plan["program"], json(folder, "plan --model mnist-1-square")["program"]);

@@ -83,6 +83,7 @@ fn unfit_images_are_refused() {
         ("huge.idx", idx([u32::MAX; 3], 0), "at most"),
         ("type.npy", npy("<c8", "(1, 28, 28)", &vec![0; 8 * IMAGE]), "c8"),
         ("escape.npy", npy("<\u{1b}[2J\u{202e}", "(1, 28, 28)", &vec![0; IMAGE]), "<\\u001b[2J\\u202e"),
+        ("line.npy", npy("a\nerror: fake line", "(1, 28, 28)", &vec![0; IMAGE]), "a\\u000aerror: fake line"),
         ("nan.npy", with(f32::NAN), "image 1: the value at channel 0, row 1, column 2 is NaN"),
         ("infinite.npy", with(f32::INFINITY), "is inf"),
         ("range.npy", with(1.5), "is 1.5, outside"),

@@ -100,6 +100,31 @@ fn ciphertexts_larger_than_memory_are_refused_like_others() {
     }
 }
 
+/// Ctrl-C and the `kill` of a service manager leave nothing half-written, and the process ends as the signal says.
+#[test]
+#[cfg(unix)]
+fn signals_leave_no_temporary_file() {
+    use std::os::unix::process::ExitStatusExt;
+    use std::process::Stdio;
+
+    let client = every_file();
+    let folder = client.path();
+    enlarge(&folder.join("digits.ct"), &folder.join("large.ct"), 45_000_000_000);
+    let before = names(folder);
+    for (number, signal) in [(2, "INT"), (15, "TERM")] {
+        let mut inferring = command(folder, &format!("{} --input large.ct --out out.ct", infer()));
+        let mut process = inferring.stderr(Stdio::null()).spawn().expect("the binary starts");
+        while names(folder) == before {
+            assert!(process.try_wait().expect("a child").is_none(), "it ended before it wrote anything");
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+        let kill = Command::new("kill").args(["-s", signal, &process.id().to_string()]).status();
+        assert!(kill.expect("kill").success());
+        assert_eq!(process.wait().expect("a child").signal(), Some(number));
+        assert_eq!(names(folder), before, "after SIG{signal}");
+    }
+}
+
 /// Mebibytes of address space: twice what these commands need.
 const LIMIT: u64 = 256;
 
@@ -126,6 +151,42 @@ fn images_larger_than_memory_are_encrypted() {
     assert!(error.contains("40960 images, and --max-images allows 40959"), "{error}");
 }
 
+/// Wherever memory ends while images are read and encrypted, that is an error: the process is not ended, and leaves nothing.
+#[test]
+#[cfg(target_os = "linux")]
+fn too_little_memory_for_images_is_an_error() {
+    let client = every_file();
+    let folder = client.path();
+    let header = "{'descr': '<f8', 'fortran_order': False, 'shape': (2048, 28, 28), }\n";
+    let start = [b"\x93NUMPY\x01\x00", &(header.len() as u16).to_le_bytes()[..], header.as_bytes()].concat();
+    fs::write(folder.join("many.npy"), &start).expect("written");
+    let file = File::options().write(true).open(folder.join("many.npy")).expect("written");
+    file.set_len(start.len() as u64 + 2048 * 784 * 8).expect("sparse files");
+    let keys = "--secret keys/secret/secret.key --spec keys/public/client.spec";
+    let encrypt = format!("encrypt {keys} --input many.npy --out many.ct");
+    let before = names(folder);
+    // The program alone takes so much.
+    let starts =
+        |mebibytes| limited(folder, "--version", mebibytes).output().is_ok_and(|output| output.status.success());
+    let least = (32..LIMIT).step_by(4).find(|&mebibytes| starts(mebibytes)).expect("enough to start");
+    let mut refused = 0;
+    for mebibytes in least + 4.. {
+        let output = limited(folder, &encrypt, mebibytes).output().expect("the binary starts");
+        let said = String::from_utf8_lossy(&output.stderr);
+        if output.status.success() {
+            break;
+        }
+        assert!(
+            output.status.code() == Some(1) && said.contains("no memory for"),
+            "{mebibytes}: {}\n{said}",
+            output.status
+        );
+        assert!(mebibytes < LIMIT && names(folder) == before, "{mebibytes}: {:?}", names(folder));
+        refused += 1;
+    }
+    assert!(refused > 5, "{refused} of the limits were too small");
+}
+
 /// `run` holds all images, and says so before it reads more than there is room for.
 #[test]
 #[cfg(target_os = "linux")]
@@ -138,7 +199,7 @@ fn images_that_do_not_fit_are_refused_by_their_header() {
     file.set_len(16 + 784 * u64::from(images)).expect("sparse files");
     let error = fail(folder.path(), &format!("run --model {SMALL} --data many.idx --images 10"), 1);
     assert!(
-        error.contains("many.idx holds 2147483648 images, which need 20203") && error.contains("`infer`"),
+        error.contains("many.idx holds 2147483648 images, which need 6734") && error.contains("`infer`"),
         "{error}"
     );
 }

@@ -212,11 +212,29 @@ fn the_secret_key_is_kept() {
     let error = fail(folder.path(), &keygen, 1);
     assert!(error.contains("secret.key exists") && error.contains("--force"), "{error}");
     assert_eq!(fs::read(&secret).expect("still there"), before);
+    // Neither is a spec that a server gave.
+    fs::create_dir_all(folder.path().join("given/public")).expect("a folder");
+    fs::write(folder.path().join("given/public/client.spec"), "a spec").expect("written");
+    let error = fail(folder.path(), &keygen.replace("--out keys", "--out given"), 1);
+    assert!(error.contains("client.spec exists") && error.contains("--force"), "{error}");
     succeed(folder.path(), &format!("{keygen} --force"));
     assert_ne!(fs::read(&secret).expect("new"), before);
     assert_eq!(names(&keys), ["public", "secret"]);
     assert_eq!(names(&keys.join("public")), ["client.spec", "eval.key", "public.key"]);
     assert_eq!(names(&keys.join("secret")), ["secret.key"]);
+}
+
+/// A folder that is there already is closed: who may write to it could replace the key.
+#[test]
+#[cfg(unix)]
+fn others_are_kept_out_of_the_secret_folder() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let secret = folder.path().join("keys/secret");
+    fs::create_dir_all(&secret).expect("a folder");
+    fs::set_permissions(&secret, fs::Permissions::from_mode(0o777)).expect("a folder of ours");
+    succeed(folder.path(), &format!("keygen --model {SMALL} --out keys"));
+    assert_eq!((mode(&secret), mode(&secret.join("secret.key"))), (0o700, 0o600));
 }
 
 #[cfg(unix)]

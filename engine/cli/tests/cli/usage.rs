@@ -47,6 +47,14 @@ fn wrong_usage_exits_with_2() {
     }
 }
 
+/// What is printed of an error is bounded, and its beginning and its end are there.
+#[test]
+fn long_errors_lose_their_middle() {
+    let error = fail(Path::new("."), &format!("plan --model {}", "x".repeat(50_000)), 1);
+    assert!(error.starts_with("error: unknown model `xxx") && error.ends_with("path of its .toml file\n"), "{error}");
+    assert!(error.len() < 2100 && error.contains(" characters ...] "), "{error}");
+}
+
 /// Help teaches by example, and shows no test flags.
 #[test]
 fn every_command_has_an_example() {

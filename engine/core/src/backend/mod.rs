@@ -16,7 +16,7 @@ pub use measured::{Ceiling, Ceilings, Effort, Measured, Timing, time};
 pub use polynomial::{Horner, PatersonStockmeyer};
 pub use positions::Positions;
 pub use steps::{KeySwitch, ProductPlan, SlotwiseOp, paterson_stockmeyer, reduce, slotwise_shape};
-pub use tensor::{Shape, Window};
+pub use tensor::{Channels, Shape, Window};
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -167,15 +167,23 @@ pub trait Backend: Send + Sync {
     /// lanes agree.
     fn multiply(&self, a: &Self::Tensor, b: &Self::Tensor) -> Result<Self::Tensor>;
 
-    /// Adds `constants[i]` (canonical) to every lane of component 0 of every value in the i-th limb. In evaluation domain this
-    /// adds the constant polynomial.
+    /// Adds a constant to every lane of component 0 of every value: `constants[limb][channel]`,
+    /// canonical, for the i-th limb and the value's channel (see [`Channels`]). In evaluation
+    /// domain this adds the constant polynomial.
     fn add_constant(&self, x: &mut Self::Tensor, constants: &[u32]) -> Result<()>;
 
-    /// Multiplies the i-th limb by `factors[i]` (canonical).
+    /// Multiplies by `factors[limb][channel]`, canonical, for the i-th limb and the value's channel
+    /// (see [`Channels`]).
     fn scale(&self, x: &mut Self::Tensor, factors: &[u32]) -> Result<()>;
 
     /// `x += y`, equal shapes.
     fn add(&self, x: &mut Self::Tensor, y: &Self::Tensor) -> Result<()>;
+
+    /// `acc[limb][value][c] += factors[limb][channel] x[limb][value][c]` for the components `c` of
+    /// `x`, of which `acc` may have more: a missing component is zero. Values and lanes agree;
+    /// limbs of `x` are looked up by prime, it may have more. `factors` are canonical, for the
+    /// limbs of `acc` in their order and the values' channels (see [`Channels`]).
+    fn accumulate(&self, acc: &mut Self::Tensor, x: &Self::Tensor, factors: &[u32]) -> Result<()>;
 
     /// `x = (x - y) factors[i]` in the i-th limb, equal shapes.
     fn subtract_scale(&self, x: &mut Self::Tensor, y: &Self::Tensor, factors: &[u32]) -> Result<()>;
@@ -231,7 +239,8 @@ pub trait Backend: Send + Sync {
     }
 
     /// An activation on whole evaluation-domain ciphertexts, with relinearisation and rescaling after each product as planned.
-    /// Values are independent, so a caller short of memory may pass a few at a time.
+    /// Values are independent, so a caller short of memory may pass a few at a time, with
+    /// [`Horner::of_values`].
     fn activation(
         &self,
         polynomial: &Horner,

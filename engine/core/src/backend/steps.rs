@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Backend, Horner, LinearMap, PatersonStockmeyer, Result, Shape};
+use super::{Backend, Channels, Horner, LinearMap, PatersonStockmeyer, Result, Shape};
 use crate::ckks::RelinLayout;
 
 /// One operation that acts on each lane by itself.
@@ -19,13 +19,20 @@ pub enum SlotwiseOp<'a> {
 
 impl SlotwiseOp<'_> {
     /// Values and components of the result, from those of the operand.
+    ///
+    /// # Panics
+    /// If the operand does not have the map's inputs, or its values are no multiple of the
+    /// polynomial's channels.
     pub fn result(&self, values: usize, components: usize) -> (usize, usize) {
         match self {
             SlotwiseOp::Linear(map) => {
                 assert_eq!(values, map.inputs(), "values of the operand");
                 (map.outputs(), components)
             }
-            SlotwiseOp::Polynomial(p) => (values, p.degree() * (components - 1) + 1),
+            SlotwiseOp::Polynomial(p) => {
+                Channels::new(p.channels(), values);
+                (values, p.degree() * (components - 1) + 1)
+            }
         }
     }
 }
@@ -159,20 +166,8 @@ pub fn paterson_stockmeyer<B: Backend + ?Sized>(
     backend.add_constant(&mut u, &polynomial.constants(0, &limbs))?;
     for (step, plan) in products.iter().enumerate().skip(1) {
         let mut sum = product(backend, &u, &w)?;
-        let shape = backend.shape(&sum).clone();
-        let components = backend.shape(z).components;
-        let mut linear = part(backend, z, 0..shape.limbs.len(), 0..components)?;
-        backend.scale(&mut linear, &polynomial.multiples(step, &shape.limbs))?;
-        let mut wide = backend.zeros(shape.clone())?;
-        backend.copy(
-            &linear,
-            &backend.shape(&linear).window(),
-            &mut wide,
-            &shape.window().with_components(0..components),
-        )?;
-        drop(linear);
-        backend.add(&mut sum, &wide)?;
-        drop(wide);
+        let limbs = backend.shape(&sum).limbs.clone();
+        backend.accumulate(&mut sum, z, &polynomial.multiples(step, &limbs))?;
         u = reduced(backend, sum, *plan, key)?;
         let limbs = backend.shape(&u).limbs.clone();
         if polynomial.negates() && step + 1 == products.len() {

@@ -1,4 +1,4 @@
-//! Shapes of tensors and windows into them.
+//! Shapes of tensors, windows into them, and the channels of their values.
 
 use std::ops::Range;
 
@@ -94,5 +94,62 @@ impl Window {
     /// The same window on other lanes.
     pub fn with_lanes(self, lanes: Range<usize>) -> Self {
         Window { lanes, ..self }
+    }
+}
+
+/// How the values of an operand are shared out among channels.
+///
+/// Values are in channel, height, width order, and every channel has as many: value `v` belongs to
+/// channel `v / positions`. What a layer does per channel comes as constants `[limb][channel]`. One
+/// channel stands for the whole operand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Channels {
+    count: usize,
+    positions: usize,
+}
+
+impl Channels {
+    /// `count` channels of an operand of `values` values.
+    ///
+    /// # Panics
+    /// If there are no channels, or `values` is no multiple of their number.
+    pub fn new(count: usize, values: usize) -> Self {
+        assert!(count > 0 && values.is_multiple_of(count), "{values} values in {count} channels");
+        Channels { count, positions: values / count }
+    }
+
+    /// The channels that constants `[limb][channel]` for `x` have.
+    ///
+    /// # Panics
+    /// If their number is no multiple of the limbs, or else as [`Self::new`].
+    pub fn of(constants: &[u32], x: &Shape) -> Self {
+        let limbs = x.limbs.len();
+        assert!(constants.len().is_multiple_of(limbs), "{} constants for {limbs} limbs", constants.len());
+        Self::new(constants.len().checked_div(limbs).unwrap_or(1), x.values)
+    }
+
+    /// Number of channels.
+    pub fn count(self) -> usize {
+        self.count
+    }
+
+    /// Values of a channel.
+    pub fn positions(self) -> usize {
+        self.positions
+    }
+
+    /// The channel of a value.
+    pub fn of_value(self, value: usize) -> usize {
+        if self.count == 1 { 0 } else { value / self.positions }
+    }
+
+    /// The values of a channel.
+    pub fn values(self, channel: usize) -> Range<usize> {
+        channel * self.positions..(channel + 1) * self.positions
+    }
+
+    /// Where constants `[limb][channel]` have the one for a value in a limb.
+    pub fn index(self, limb: usize, value: usize) -> usize {
+        limb * self.count + self.of_value(value)
     }
 }

@@ -20,7 +20,7 @@ const MAX_RANGE: f64 = 1e6;
 /// Longest name of a model, in bytes.
 const MAX_NAME: usize = 200;
 /// Smallest ring dimension of the security table.
-const MIN_SECURE_DIMENSION: usize = 1024;
+pub const MIN_SECURE_DIMENSION: usize = 1024;
 /// A value may be this many times its calibrated range before it wraps (design/planner.md, "Headroom").
 pub const HEADROOM: f64 = 4.0;
 

@@ -16,7 +16,8 @@ mod spec;
 mod uniform;
 
 pub use check::{
-    HEADROOM, MAX_CHANNELS, MAX_CLASSES, MAX_COMPONENTS, MAX_DIGIT_PRIMES, MAX_PIXELS, MAX_SIDE, SpecError,
+    HEADROOM, MAX_CHANNELS, MAX_CLASSES, MAX_COMPONENTS, MAX_DIGIT_PRIMES, MAX_PIXELS, MAX_SIDE, MIN_SECURE_DIMENSION,
+    SpecError,
 };
 pub use ciphertext::{Ciphertexts, CiphertextsInfo};
 pub use encoder::Encoder;

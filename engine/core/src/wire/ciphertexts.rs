@@ -7,10 +7,10 @@ use super::error::expect_field;
 use super::rows::{check_row, rows_len};
 use super::{Binding, Header, Kind, Reader, WireError, Writer, file_len};
 use crate::backend::packed_row;
-use crate::ckks::{Ciphertexts, CiphertextsInfo, ClientSpec, EncryptionKind, Params};
-use crate::ring::unpack_row;
+use crate::ckks::{Ciphertexts, CiphertextsInfo, ClientSpec, EncryptionKind, MAX_COMPONENTS, MAX_PIXELS, Params};
+use crate::ring::{MAX_DIMENSION, MAX_MODULI, unpack_row};
 
-const CIPHERTEXTS_HEADER_LEN: usize = 60;
+pub(super) const CIPHERTEXTS_HEADER_LEN: usize = 60;
 
 /// What a Program, or its checked spec, says about ciphertexts at its input or output. It never comes from the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,21 +90,38 @@ impl CiphertextsHeader {
 
     /// What holds for every Program; `sets_len` is the length of all sets.
     pub(super) fn check(&self, kind: Kind, sets_len: u64) -> Result<(), WireError> {
-        let wrong = |field, actual: u64, allowed: &str| Err(WireError::field(field, actual, allowed));
-        match *self {
-            CiphertextsHeader { images: 0, .. } => wrong("number of images", 0, "at least 1"),
-            CiphertextsHeader { sets: 0, .. } => wrong("number of sets", 0, "at least 1"),
-            CiphertextsHeader { level: 0, .. } => wrong("level", 0, "at least 1"),
-            CiphertextsHeader { values: 0, .. } => wrong("values per set", 0, "at least 1"),
-            CiphertextsHeader { components: components @ ..2, .. } => {
-                wrong("components", components.into(), "at least 2")
-            }
-            CiphertextsHeader { seed: Some(_), .. } if kind == Kind::Result => wrong("seeded flag", 1, "0"),
-            _ if !sets_len.is_multiple_of(self.sets.into()) => {
-                wrong("length of all sets", sets_len, &format!("a multiple of {}, the number of sets", self.sets))
-            }
-            _ => Ok(()),
+        let within = |field, actual: u32, least: usize, most: usize| {
+            let allowed = (least..=most).contains(&(actual as usize));
+            if allowed { Ok(()) } else { Err(WireError::field(field, actual, format!("{least} to {most}"))) }
+        };
+        within("level", self.level, 1, MAX_MODULI)?;
+        within("values per set", self.values, 1, MAX_PIXELS)?;
+        within("components", self.components, 2, MAX_COMPONENTS)?;
+        if self.images == 0 {
+            return Err(WireError::field("number of images", 0, "at least 1"));
         }
+        // A set holds one image at least, and N at most.
+        let sets = self.images.div_ceil(MAX_DIMENSION as u64)..=self.images;
+        if !sets.contains(&self.sets.into()) {
+            let allowed = format!("{} to {} for {} images", sets.start(), sets.end(), self.images);
+            return Err(WireError::field("number of sets", self.sets, allowed));
+        }
+        if self.seed.is_some() && (kind == Kind::Result || self.components != 2) {
+            return Err(WireError::field("seeded flag", 1, "0 for results and for more than two components"));
+        }
+        // Every value has as many bytes as every other.
+        let parts = self.polynomials();
+        if sets_len == 0 || !u128::from(sets_len).is_multiple_of(parts) {
+            let allowed = format!("a multiple of {parts}: sets, values and stored components");
+            return Err(WireError::field("length of all sets", sets_len, allowed));
+        }
+        Ok(())
+    }
+
+    /// Polynomials that are stored, in all sets.
+    pub(super) fn polynomials(&self) -> u128 {
+        let stored = if self.seed.is_some() { 1 } else { self.components };
+        [self.sets, self.values, stored].map(u128::from).into_iter().product()
     }
 
     fn expect(&self, layout: &CiphertextLayout, params: &Params) -> Result<(), WireError> {

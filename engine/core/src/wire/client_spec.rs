@@ -56,11 +56,7 @@ pub(super) fn read_payload<R: Read>(mut reader: Reader<R>) -> Result<ClientSpec,
 /// also takes an array for an object, and a missing member for `null`.
 fn check_form(name: &str, found: &Value, written: &Value) -> Result<(), WireError> {
     let refuse = |actual: &str, allowed: &str| {
-        Err(WireError::field(
-            "form of the client spec",
-            format!("{actual} as {name}"),
-            format!("{allowed}, see docs/format.md"),
-        ))
+        Err(WireError::field("form of the client spec", format!("{actual} as {name}"), allowed))
     };
     match (found, written) {
         (Value::Object(found), Value::Object(written)) => {

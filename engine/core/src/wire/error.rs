@@ -101,7 +101,7 @@ pub enum WireError {
         bytes: u64,
     },
     /// The text of a client spec cannot be understood.
-    #[error("not a valid client spec: {0}; write it again with `cryptodl plan --write-spec`")]
+    #[error("not a valid client spec: {}; write it again with `cryptodl plan --write-spec`", one_line(.0))]
     Text(#[from] serde_json::Error),
 }
 
@@ -110,6 +110,12 @@ impl WireError {
     pub fn field(field: &'static str, actual: impl Display, allowed: impl Display) -> Self {
         WireError::Field { field, actual: actual.to_string(), allowed: allowed.to_string() }
     }
+}
+
+/// An error in one line: it quotes what a stranger wrote, which may be line feeds and what looks like other errors.
+fn one_line(error: &serde_json::Error) -> String {
+    let escape = |c: char| if c.is_control() { format!("\\u{:04x}", u32::from(c)) } else { c.to_string() };
+    error.to_string().chars().map(escape).collect()
 }
 
 /// `actual` must be `expected`, or else [`WireError::Field`].

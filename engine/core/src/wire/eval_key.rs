@@ -10,6 +10,8 @@ use crate::ckks::{Params, RelinKey, RelinLayout};
 
 const LAYOUT_LEN: usize = 8;
 const SEED_LEN: usize = 32;
+/// Bytes before the rows.
+pub(super) const HEADER_LEN: u64 = (LAYOUT_LEN + SEED_LEN) as u64;
 
 /// Bytes of an evaluation key file.
 pub fn eval_key_len(params: &Params, layout: Option<RelinLayout>) -> u64 {
@@ -21,7 +23,7 @@ fn payload_len(params: &Params, layout: Option<RelinLayout>) -> u64 {
         let limbs = params.chain(layout.level).into_iter().chain(params.special());
         layout.digits(layout.level) as u64 * rows_len(params, limbs)
     });
-    (LAYOUT_LEN + SEED_LEN) as u64 + rows
+    HEADER_LEN + rows
 }
 
 /// Writes an evaluation key, or that none is needed.
@@ -81,14 +83,14 @@ pub fn read_eval_key(
 
 /// What follows the layout where no key is needed: an unused seed, and nothing more.
 pub(super) fn read_no_key<R: Read>(reader: &mut Reader<R>) -> Result<(), WireError> {
-    reader.expect_payload((LAYOUT_LEN + SEED_LEN) as u64)?;
+    reader.expect_payload(HEADER_LEN)?;
     let mut seed = [0; SEED_LEN];
     reader.fill(&mut seed)?;
     let unused = seed == [0; SEED_LEN];
     if unused { Ok(()) } else { Err(WireError::field("seed of an empty evaluation key", "set", "zero")) }
 }
 
-const FIELDS: [&str; 2] = ["level of the evaluation key", "primes per digit of the evaluation key"];
+pub(super) const FIELDS: [&str; 2] = ["level of the evaluation key", "primes per digit of the evaluation key"];
 
 fn layout_fields(layout: RelinLayout) -> [u32; 2] {
     [layout.level as u32, layout.digit_primes as u32]

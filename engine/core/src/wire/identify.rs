@@ -4,8 +4,10 @@ use std::io::Read;
 
 use zeroize::Zeroizing;
 
-use super::{CiphertextsHeader, Header, Kind, Reader, WireError, client_spec, eval_key};
-use crate::ckks::{ClientSpec, RelinLayout};
+use super::ciphertexts::CIPHERTEXTS_HEADER_LEN;
+use super::{CiphertextsHeader, Header, Kind, Reader, WireError, client_spec, eval_key, public_key};
+use crate::ckks::{ClientSpec, MAX_DIGIT_PRIMES, MIN_SECURE_DIMENSION, RelinLayout};
+use crate::ring::{MAX_DIMENSION, MAX_MODULI};
 
 /// A file that is whole and undamaged, as it describes itself.
 #[derive(Clone, Debug, PartialEq)]
@@ -44,9 +46,6 @@ pub fn identify(source: impl Read) -> Result<Identity, WireError> {
             let spec = Box::new(client_spec::read_payload(reader)?);
             return Ok(Identity { header, contents: Contents::ClientSpec(spec) });
         }
-        Kind::SecretKey if !header.payload.is_power_of_two() => {
-            return Err(WireError::field("payload length", header.payload, "a power of two"));
-        }
         Kind::SecretKey => Contents::SecretKey,
         Kind::PublicKey => Contents::PublicKey,
         Kind::EvalKey => Contents::EvalKey(match eval_key::read_layout(&mut reader)? {
@@ -54,15 +53,9 @@ pub fn identify(source: impl Read) -> Result<Identity, WireError> {
                 eval_key::read_no_key(&mut reader)?;
                 None
             }
-            [level, digit_primes] if level > 0 && digit_primes > 0 => {
-                Some(RelinLayout { level: level as usize, digit_primes: digit_primes as usize })
-            }
-            _ => {
-                return Err(WireError::field(
-                    "level or primes per digit of the evaluation key",
-                    0,
-                    "both zero or none",
-                ));
+            layout => {
+                let [level, digit_primes] = layout.map(|field| field as usize);
+                Some(RelinLayout { level, digit_primes })
             }
         }),
         Kind::Ciphertexts | Kind::Result => {
@@ -82,5 +75,46 @@ pub fn identify(source: impl Read) -> Result<Identity, WireError> {
         }
     }
     reader.finish()?;
+    check_length(&contents, header.payload)?;
     Ok(Identity { header, contents })
+}
+
+/// Refuses a key that no parameters allow, and ciphertexts that are shorter than all do, whose payload has `payload` bytes.
+fn check_length(contents: &Contents, payload: u64) -> Result<(), WireError> {
+    // Bytes before the rows of residues, and the least number of rows.
+    let (start, rows) = match contents {
+        Contents::SecretKey => {
+            let dimensions = MIN_SECURE_DIMENSION as u64..=MAX_DIMENSION as u64;
+            if payload.is_power_of_two() && dimensions.contains(&payload) {
+                return Ok(());
+            }
+            let allowed = format!("a power of two from {} to {}", dimensions.start(), dimensions.end());
+            return Err(WireError::field("payload length", payload, allowed));
+        }
+        Contents::PublicKey => (public_key::SEED_LEN, 1),
+        Contents::EvalKey(Some(layout)) => {
+            let fields = [(layout.level, MAX_MODULI), (layout.digit_primes, MAX_DIGIT_PRIMES)];
+            for (name, (actual, most)) in eval_key::FIELDS.into_iter().zip(fields) {
+                if !(1..=most).contains(&actual) {
+                    return Err(WireError::field(name, actual, format!("1 to {most}, or both zero for no key,")));
+                }
+            }
+            // A row in every limb, for every digit.
+            let digits = layout.digits(layout.level) as u128;
+            (eval_key::HEADER_LEN, digits * layout.level as u128)
+        }
+        Contents::Ciphertexts(header) => {
+            (CIPHERTEXTS_HEADER_LEN as u64, header.polynomials() * u128::from(header.level))
+        }
+        Contents::EvalKey(None) | Contents::ClientSpec(_) => return Ok(()),
+    };
+    // A prime that is 1 modulo 4N has more bits than 4N.
+    const N: u64 = MIN_SECURE_DIMENSION as u64;
+    const SHORTEST_ROW: u64 = N * ((4 * N).ilog2() as u64 + 1) / 8;
+    let least = u128::from(start) + rows * u128::from(SHORTEST_ROW);
+    if u128::from(payload) >= least {
+        Ok(())
+    } else {
+        Err(WireError::field("payload length", payload, format!("at least {least}")))
+    }
 }

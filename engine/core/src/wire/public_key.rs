@@ -6,7 +6,7 @@ use super::rows::{read_rows, rows_len, write_rows};
 use super::{Binding, Header, Kind, Reader, WireError, Writer, file_len};
 use crate::ckks::{Params, PublicKey};
 
-const SEED_LEN: u64 = 32;
+pub(super) const SEED_LEN: u64 = 32;
 
 /// Bytes of a public key file.
 pub fn public_key_len(params: &Params) -> u64 {

@@ -251,20 +251,48 @@ fn what_no_reader_takes_is_not_identified() {
     for (at, name) in [(0, "level"), (4, "values per set"), (8, "components"), (12, "number of sets")] {
         assert_eq!(refused(&patched(&result, at, &[0; 4])), name);
     }
-    assert_eq!(refused(&patched(&result, 8, &[1, 0, 0, 0])), "components");
-    assert_eq!(refused(&patched(&result, 12, &[7, 0, 0, 0])), "length of all sets");
-    assert_eq!(refused(&patched(&result, 16, &[1, 0, 0, 0])), "seeded flag");
+    for (at, value, name) in [
+        (0, 65, "level"),
+        (4, (1 << 20) + 1, "values per set"),
+        (8, 1, "components"),
+        (8, 17, "components"),
+        // 17 images are in two sets, and 17 sets hold at least 17 images.
+        (12, 18, "number of sets"),
+        (12, 7, "length of all sets"),
+        (16, 1, "seeded flag"),
+    ] {
+        assert_eq!(refused(&patched(&result, at, &u32::to_le_bytes(value))), name, "{value}");
+    }
     assert_eq!(refused(&patched(&result, 20, &[0; 8])), "number of images");
+    // A set holds at most 65,536 images.
+    assert_eq!(refused(&patched(&result, 20, &(2 * 65_536u64 + 1).to_le_bytes())), "number of sets");
+    assert_eq!(refused(&sealed(Kind::Result, &payload(&result.file)[..60])), "length of all sets");
 
     let key = example(Kind::EvalKey);
-    assert_eq!(refused(&patched(&key, 0, &[0; 4])), "level or primes per digit of the evaluation key");
+    let [level, digit] = ["level of the evaluation key", "primes per digit of the evaluation key"];
+    for (at, value, name) in [(0, 0, level), (0, 65, level), (0, u32::MAX, level), (4, 0, digit), (4, 5, digit)] {
+        assert_eq!(refused(&patched(&key, at, &value.to_le_bytes())), name, "{value}");
+    }
     assert_eq!(refused(&patched(&key, 0, &[0; 8])), "payload length");
     let empty = examples::all().into_iter().rfind(|example| example.kind == Kind::EvalKey).expect("the empty key");
     assert_eq!(refused(&patched(&empty, 39, &[1])), "seed of an empty evaluation key");
 
-    wire::identify(&sealed(Kind::SecretKey, &[0, 1, 255, 0])[..]).expect("a secret key");
-    assert_eq!(refused(&sealed(Kind::SecretKey, &[0, 1, 255, 2])), "a coefficient of the secret key");
-    assert_eq!(refused(&sealed(Kind::SecretKey, &[0, 1, 255])), "payload length");
+    // Keys of the smallest ring that clients accept have 1024 coefficients, or one row of 1024 residues of 13 bits.
+    let secret = |len: usize| sealed(Kind::SecretKey, &vec![255; len]);
+    for len in [1024, 65_536] {
+        wire::identify(&secret(len)[..]).expect("a secret key");
+    }
+    for len in [1, 2, 512, 1023, 1025, 131_072, 1 << 20] {
+        assert_eq!(refused(&secret(len)), "payload length");
+    }
+    let other = [vec![1; 1023], vec![2]].concat();
+    assert_eq!(refused(&sealed(Kind::SecretKey, &other)), "a coefficient of the secret key");
+    for len in [0, 1, 32, 32 + 1663] {
+        assert_eq!(refused(&sealed(Kind::PublicKey, &vec![0; len])), "payload length");
+    }
+    wire::identify(&sealed(Kind::PublicKey, &vec![0; 32 + 1664])[..]).expect("a public key");
+    let short = [&payload(&result.file)[..60], &[0; 24]].concat();
+    assert_eq!(refused(&sealed(Kind::Result, &short)), "payload length");
 }
 
 #[test]
@@ -280,6 +308,8 @@ fn hostile_spec_texts() {
         assert!(matches!(read(bad.as_bytes()), Err(WireError::Text(_))));
     }
     assert!(matches!(read(b"\"\xff\""), Err(WireError::Text(_))));
+    let forged = read(text.replacen('{', "{\"a\\nerror: forged\":1,", 1).as_bytes()).unwrap_err().to_string();
+    assert!(forged.contains("a\\u000aerror: forged") && !forged.contains('\n'), "{forged}");
     // What a reader by type would take: arrays for objects, a missing `relin` for none, an object for a name.
     let spec: serde_json::Value = serde_json::from_str(&text).expect("JSON");
     let altered = |alter: &dyn Fn(&mut serde_json::Value)| {

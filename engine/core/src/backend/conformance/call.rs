@@ -3,7 +3,10 @@
 use std::ops::Range;
 
 use super::{Cause, Place};
-use crate::backend::{Backend, Horner, KeySwitch, LinearMap, ProductPlan, Result, Shape, SlotwiseOp, Window};
+use crate::backend::{
+    Backend, Horner, KeySwitch, LinearMap, PatersonStockmeyer, ProductPlan, Result, Shape, SlotwiseOp, Window,
+    paterson_stockmeyer,
+};
 use crate::ckks::{RelinLayout, UniformSource};
 
 /// A tensor on the host.
@@ -34,6 +37,7 @@ pub(super) enum Call<'a> {
     Scale { x: Host, factors: Vec<u32> },
     Add { x: Host, y: Host },
     SubtractScale { x: Host, y: Host, factors: Vec<u32> },
+    Accumulate { acc: Host, x: Host, factors: Vec<u32> },
     AccumulateKey { acc: Host, digit: Host, key: Host, row: usize },
     ForwardNtt(Host),
     InverseNtt(Host),
@@ -42,6 +46,7 @@ pub(super) enum Call<'a> {
     ModDown { x: Host, dropped: Vec<usize> },
     Relinearize { x: Host, key: Key<'a>, drop: usize },
     Activation { polynomial: &'a Horner, products: Vec<ProductPlan>, key: Option<Key<'a>>, z: Host },
+    PatersonStockmeyer { polynomial: &'a PatersonStockmeyer, products: Vec<ProductPlan>, key: Option<Key<'a>>, z: Host },
 }
 
 /// A relinearisation key on the host.
@@ -81,6 +86,7 @@ impl Call<'_> {
             Call::Scale { x, .. } => ("scale", &x.shape),
             Call::Add { x, .. } => ("add", &x.shape),
             Call::SubtractScale { x, .. } => ("subtract_scale", &x.shape),
+            Call::Accumulate { acc, .. } => ("accumulate", &acc.shape),
             Call::AccumulateKey { acc, .. } => ("accumulate_key", &acc.shape),
             Call::ForwardNtt(x) => ("forward_ntt", &x.shape),
             Call::InverseNtt(x) => ("inverse_ntt", &x.shape),
@@ -89,6 +95,7 @@ impl Call<'_> {
             Call::ModDown { x, .. } => ("mod_down", &x.shape),
             Call::Relinearize { x, .. } => ("relinearize", &x.shape),
             Call::Activation { z, .. } => ("activation", &z.shape),
+            Call::PatersonStockmeyer { z, .. } => ("paterson_stockmeyer", &z.shape),
         }
     }
 
@@ -141,6 +148,11 @@ impl Call<'_> {
                 backend.subtract_scale(&mut x, &y.upload(backend)?, factors)?;
                 x
             }
+            Call::Accumulate { acc, x, factors } => {
+                let mut acc = acc.upload(backend)?;
+                backend.accumulate(&mut acc, &x.upload(backend)?, factors)?;
+                acc
+            }
             Call::AccumulateKey { acc, digit, key, row } => {
                 let mut acc = acc.upload(backend)?;
                 backend.accumulate_key(&mut acc, &digit.upload(backend)?, &key.upload(backend)?, *row)?;
@@ -168,14 +180,23 @@ impl Call<'_> {
                 backend.relinearize(&x.upload(backend)?, &key.switch(&rows), *drop)?
             }
             Call::Activation { polynomial, products, key, z } => {
-                let rows = key.as_ref().map(|key| key.rows.upload(backend)).transpose()?;
+                let rows = upload_rows(backend, key.as_ref())?;
                 let key = key.as_ref().zip(rows.as_ref()).map(|(key, rows)| key.switch(rows));
                 backend.activation(polynomial, products, key.as_ref(), &z.upload(backend)?)?
+            }
+            Call::PatersonStockmeyer { polynomial, products, key, z } => {
+                let rows = upload_rows(backend, key.as_ref())?;
+                let key = key.as_ref().zip(rows.as_ref()).map(|(key, rows)| key.switch(rows));
+                paterson_stockmeyer(backend, polynomial, products, key.as_ref(), &z.upload(backend)?)?
             }
         };
         backend.synchronise()?;
         Ok(Output::Tensor(Host { shape: backend.shape(&out).clone(), residues: backend.download(&out)? }))
     }
+}
+
+fn upload_rows<B: Backend>(backend: &B, key: Option<&Key<'_>>) -> Result<Option<B::Tensor>> {
+    key.map(|key| key.rows.upload(backend)).transpose()
 }
 
 /// Finds the first difference.

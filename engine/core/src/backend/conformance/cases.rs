@@ -1,10 +1,12 @@
 //! What is compared: every operation, with random and with extreme inputs.
 
+use std::ops::Range;
+
 use super::call::{Call, Host};
 use super::suite::Suite;
 use super::{CHAIN, Failure};
 use crate::backend::{
-    Backend, Horner, LinearMap, MAX_TAPS, MAX_WEIGHT, ProductPlan, SlotwiseOp, Window, packed_len, slotwise_shape,
+    Backend, LinearMap, MAX_TAPS, MAX_WEIGHT, ProductPlan, SlotwiseOp, Window, packed_len, slotwise_shape,
 };
 use crate::ckks::{ParamsSpec, SecurityLevel, UniformPurpose, UniformSource};
 use crate::ring::{RnsBasis, pack_row, packed_row_len};
@@ -81,14 +83,44 @@ impl<R: Backend, C: Backend> Suite<'_, R, C> {
         for lanes in self.lane_counts() {
             let limbs = [0, 1, 5];
             for (case, x) in self.operands(&limbs, 3, 2, lanes) {
-                let (constants, factors) = (self.factors(&limbs), self.factors(&limbs));
+                let factors = self.factors(&limbs, 1);
                 let y = if case == "random residues" { self.random(&limbs, 3, 2, lanes) } else { x.clone() };
                 let zero = Host { residues: vec![0; x.residues.len()], ..x.clone() };
-                self.check(case, Call::AddConstant { x: x.clone(), constants })?;
-                self.check(case, Call::Scale { x: x.clone(), factors: factors.clone() })?;
                 self.check(case, Call::Add { x: x.clone(), y: y.clone() })?;
                 self.check(case, Call::SubtractScale { x, y: y.clone(), factors: factors.clone() })?;
                 self.check("zero minus something", Call::SubtractScale { x: zero, y, factors })?;
+            }
+            for channels in [1, 2, 3, 6] {
+                for (case, x) in self.operands(&limbs, 6, 2, lanes) {
+                    let case = format!("{case}, {channels} channels");
+                    let constants = self.factors(&limbs, channels);
+                    self.check(case.clone(), Call::AddConstant { x: x.clone(), constants })?;
+                    let factors = self.factors(&limbs, channels);
+                    self.check(case, Call::Scale { x, factors })?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn joins(&mut self) -> Result<(), Failure> {
+        // Limbs of what is added, which may have more than the sum has and in another order, then
+        // of the sum.
+        let limbs: [(&[usize], &[usize]); 3] =
+            [(&[0, 1], &[0, 1]), (&[0, 1, 2, 3, 5], &[0, 1, 2]), (&[5, 0, 3, 1], &[1, 5])];
+        for (from, to) in limbs {
+            for (components, sums) in [(1, 1), (2, 2), (1, 3), (2, 3), (3, 5)] {
+                for (channels, lanes) in [1, 2, 3, 6].into_iter().zip(self.lane_counts()) {
+                    let operands = self.operands(from, 6, components, lanes).into_iter();
+                    for ((case, x), (_, acc)) in operands.zip(self.operands(to, 6, sums, lanes)) {
+                        let factors = match case {
+                            "random residues" => self.factors(to, channels),
+                            _ => self.largest(to, channels, 1, 1).residues,
+                        };
+                        let case = format!("{case}, {components} components over limbs {from:?}, {channels} channels");
+                        self.check(case, Call::Accumulate { acc, x, factors })?;
+                    }
+                }
             }
         }
         Ok(())
@@ -137,11 +169,11 @@ impl<R: Backend, C: Backend> Suite<'_, R, C> {
 
     pub(super) fn slotwise_runs(&mut self) -> Result<(), Failure> {
         let (n, limbs) = (self.n(), [0, 1, 3]);
+        // Twelve values in between: the first map has six rows at two positions each.
         let (first, last) = (self.map([18, 6, 9, 2], 1, 4), self.map([12, 5, 12, 1], 1, 0));
         for degree in 2..=4 {
             for negate in [false, true] {
-                let constants: Vec<f64> = (0..degree).map(|_| self.random.constant()).collect();
-                let polynomial = Horner::new(self.basis(), negate, &constants);
+                let polynomial = self.horner(degree, negate, 1);
                 let activation = SlotwiseOp::Polynomial(&polynomial);
                 let run = [SlotwiseOp::Linear(&first), activation, SlotwiseOp::Linear(&last)];
                 let name = format!("degree {degree}, {}", if negate { "negated" } else { "not negated" });
@@ -155,15 +187,42 @@ impl<R: Backend, C: Backend> Suite<'_, R, C> {
                 ];
                 for (ops, values, lanes) in runs {
                     for (case, x) in self.operands(&limbs, values, components, n) {
-                        let shape = slotwise_shape(ops, &x.shape);
-                        let out = self.random(&limbs, shape.values, shape.components, n);
                         let case = format!("{} operations, {name}, lanes {lanes:?}, {case}", ops.len());
-                        self.check(case, Call::Slotwise { ops, x, lanes: lanes.clone(), out })?;
+                        self.slotwise_run(case, ops, x, lanes.clone())?;
                     }
                 }
             }
         }
+        // Degree 5 does not fit the registers. A channel is a row of the map before, or each value
+        // is one.
+        let lanes = n - 13..n;
+        for (degree, channels) in (2..=5).flat_map(|degree| [(degree, 6), (degree, 12)]) {
+            let polynomial = self.horner(degree, degree % 2 == 0, channels);
+            let run = [SlotwiseOp::Linear(&first), SlotwiseOp::Polynomial(&polynomial), SlotwiseOp::Linear(&last)];
+            let name = format!("degree {degree}, {channels} channels");
+            for (ops, values) in [(&run[..], first.inputs()), (&run[1..], 12)] {
+                let x = self.random(&limbs, values, 2, n);
+                self.slotwise_run(format!("{} operations, {name}", ops.len()), ops, x, lanes.clone())?;
+            }
+            let part = polynomial.of_values(3..8, 12);
+            let x = self.random(&limbs, 5, 2, n);
+            let case = format!("values 3 to 7 of 12, {name}");
+            self.slotwise_run(case, &[SlotwiseOp::Polynomial(&part)], x, lanes.clone())?;
+        }
         Ok(())
+    }
+
+    /// A run on some lanes, written over random residues.
+    fn slotwise_run(
+        &mut self,
+        case: String,
+        ops: &[SlotwiseOp<'_>],
+        x: Host,
+        lanes: Range<usize>,
+    ) -> Result<(), Failure> {
+        let shape = slotwise_shape(ops, &x.shape);
+        let out = self.random(&shape.limbs, shape.values, shape.components, shape.lanes);
+        self.check(case, Call::Slotwise { ops, x, lanes, out })
     }
 
     pub(super) fn transforms(&mut self) -> Result<(), Failure> {
@@ -244,19 +303,45 @@ impl<R: Backend, C: Backend> Suite<'_, R, C> {
             vec![plan(true, 1), plan(true, 1)],
             vec![plan(true, 0), plan(true, 2), plan(false, 0)],
         ];
+        // Some values of so many, of a polynomial for all of them.
+        let parts = [(1, 0..2, 2), (2, 0..4, 4), (2, 1..3, 4), (4, 1..3, 4)];
         for products in plans {
-            for negate in [false, true] {
-                let constants: Vec<f64> = (0..=products.len()).map(|_| self.random.constant()).collect();
-                let polynomial = Horner::new(self.basis(), negate, &constants);
-                let z = self.random(&[0, 1, 2, 3], 2, 2, n);
+            for ((channels, values, total), negate) in parts.iter().cloned().zip([false, true, true, false]) {
+                let whole = self.horner(products.len() + 1, negate, channels);
+                let polynomial = whole.of_values(values.clone(), total);
+                let z = self.random(&[0, 1, 2, 3], values.len(), 2, n);
                 let used = products.iter().any(|product| product.relinearize);
                 let (key, products) = (used.then(|| key.clone()), products.clone());
-                let case = format!("{products:?}, {}", if negate { "negated" } else { "not negated" });
+                let case = described(&products, negate, channels, &values);
                 self.check(case, Call::Activation { polynomial: &polynomial, products, key, z })?;
+            }
+        }
+        // The operand has more limbs than most products that its multiple is added to.
+        let plans = [
+            (3, true, vec![plan(false, 0), plan(false, 0)]),
+            (4, false, vec![plan(true, 1), plan(true, 1)]),
+            (5, true, vec![plan(true, 1), plan(true, 1), plan(true, 0)]),
+            (6, false, vec![plan(true, 1), plan(true, 0), plan(false, 1)]),
+        ];
+        for (degree, negate, products) in plans {
+            for (channels, values, total) in [parts[0].clone(), parts[2].clone()] {
+                let whole = self.paterson_stockmeyer(degree, negate, channels);
+                let polynomial = whole.of_values(values.clone(), total);
+                let z = self.random(&[0, 1, 2, 3], values.len(), 2, n);
+                let used = products.iter().any(|product| product.relinearize);
+                let (key, products) = (used.then(|| key.clone()), products.clone());
+                let case = format!("degree {degree}, {}", described(&products, negate, channels, &values));
+                self.check(case, Call::PatersonStockmeyer { polynomial: &polynomial, products, key, z })?;
             }
         }
         Ok(())
     }
+}
+
+/// What is special about an activation.
+fn described(products: &[ProductPlan], negate: bool, channels: usize, values: &Range<usize>) -> String {
+    let sign = if negate { "negated" } else { "not negated" };
+    format!("{products:?}, {sign}, values {values:?} with {channels} channels in all")
 }
 
 /// Packs component 0, residue by residue; unlike a backend's, it takes residues that are not canonical.

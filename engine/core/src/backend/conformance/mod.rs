@@ -26,7 +26,7 @@ const SPECIAL: usize = 2;
 /// What was compared.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Check {
-    /// Method of [`Backend`].
+    /// Method of [`Backend`], or of its module a step that backends do not replace.
     pub operation: &'static str,
     /// What is special about the inputs.
     pub case: String,
@@ -149,6 +149,7 @@ pub fn compare<R: Backend, C: Backend>(
     suite.memory()?;
     suite.wire()?;
     suite.arithmetic()?;
+    suite.joins()?;
     suite.products()?;
     suite.linear_maps()?;
     suite.slotwise_runs()?;

@@ -3,7 +3,7 @@
 use super::call::{Call, Host, Key, equal};
 use super::random::Random;
 use super::{Cause, Check, Failure};
-use crate::backend::{Backend, LinearMap, PADDING, Shape};
+use crate::backend::{Backend, Horner, LinearMap, PADDING, PatersonStockmeyer, Shape};
 use crate::ckks::RelinLayout;
 use crate::ring::RnsBasis;
 
@@ -77,9 +77,24 @@ impl<R: Backend, C: Backend> Suite<'_, R, C> {
         [("random residues", random), ("largest residues", self.largest(limbs, values, components, lanes))]
     }
 
-    /// One canonical residue per limb.
-    pub(super) fn factors(&mut self, limbs: &[usize]) -> Vec<u32> {
-        self.random(limbs, 1, 1, 1).residues
+    /// Canonical residues `[limb][channel]`.
+    pub(super) fn factors(&mut self, limbs: &[usize], channels: usize) -> Vec<u32> {
+        self.random(limbs, channels, 1, 1).residues
+    }
+
+    /// A monic polynomial in Horner's arrangement, with constants `[product][channel]`.
+    pub(super) fn horner(&mut self, degree: usize, negate: bool, channels: usize) -> Horner {
+        let constants: Vec<f64> = (0..degree * channels).map(|_| self.random.constant()).collect();
+        Horner::per_channel(self.basis(), negate, channels, &constants)
+    }
+
+    /// A monic polynomial in the arrangement with fewer products.
+    pub(super) fn paterson_stockmeyer(&mut self, degree: usize, negate: bool, channels: usize) -> PatersonStockmeyer {
+        let mut numbers =
+            |count: usize| -> Vec<f64> { (0..count * channels).map(|_| self.random.constant()).collect() };
+        let products = degree.div_ceil(2);
+        let (shift, constants, multiples) = (numbers(1), numbers(products), numbers(products - 1));
+        PatersonStockmeyer::per_channel(self.basis(), negate, degree % 2 == 1, &shift, &constants, &multiples)
     }
 
     /// A random map; every `padding`-th index is padding if that is not 0.

@@ -1,0 +1,53 @@
+//! Files under temporary names do not outlive a process that is told to stop.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Every temporary file that was made; the names of those that were published belong to nothing any more.
+static TEMPORARY: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
+
+/// Has `path` deleted if a signal ends the process.
+pub fn delete_at_end(path: &Path) {
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    hold().push(path);
+}
+
+/// While this is held, a signal waits: files that belong together are published all or none.
+pub fn hold() -> MutexGuard<'static, Vec<PathBuf>> {
+    TEMPORARY.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// From now on SIGINT (Ctrl-C) and SIGTERM delete temporary files before they end the process.
+#[cfg(unix)]
+pub fn watch() -> std::io::Result<()> {
+    use signal_hook::consts::{SIGINT, SIGTERM};
+
+    // A process that was started with a signal ignored, by `nohup` or in the background of a script, goes on ignoring it.
+    let ignored = ignored();
+    let watched = [SIGINT, SIGTERM].into_iter().filter(|signal| ignored >> (signal - 1) & 1 == 0);
+    let mut signals = signal_hook::iterator::Signals::new(watched)?;
+    std::thread::Builder::new().name("signals".into()).spawn(move || {
+        if let Some(signal) = signals.forever().next() {
+            for path in hold().iter() {
+                // One that is gone was published or dropped.
+                let _ = std::fs::remove_file(path);
+            }
+            let _ = signal_hook::low_level::emulate_default_handler(signal);
+        }
+    })?;
+    Ok(())
+}
+
+/// Signals that are ignored, bit 0 for number 1, as far as the system tells.
+#[cfg(unix)]
+fn ignored() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
+}
+
+/// Elsewhere the process ends as it does.
+#[cfg(not(unix))]
+pub fn watch() -> std::io::Result<()> {
+    Ok(())
+}
