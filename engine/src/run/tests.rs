@@ -6,7 +6,7 @@ use cryptodl_cpu::Cpu;
 use cryptodl_models::network::{LayerOp, Network, Padding};
 
 use crate::plan::testing::{batch_norm, conv, dense, graph, images, network, per_channel, polynomial, pool, rows};
-use crate::plan::{Plan, PlanOptions, ScheduleKind, SplitMix, Step, plan};
+use crate::plan::{Plan, PlanOptions, ScheduleKind, SplitMix, Step, calibrate, plan};
 use crate::run::{Executor, Masks, plain};
 
 const IMAGES: usize = 64;
@@ -254,6 +254,8 @@ fn residual(side: usize) -> Network {
     );
     // Its weights are random, so its scores are close to each other.
     network.tolerance = Some(0.3);
+    let images = images(IMAGES, network.input.shape, 7);
+    network.calibration = Some(calibrate(&network, rows(&images)).unwrap());
     network
 }
 
