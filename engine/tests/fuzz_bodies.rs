@@ -8,7 +8,7 @@ use cryptodl_models::Network;
 use proptest::prelude::*;
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 12, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 6, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn networks_are_planned_or_refused(data in prop::collection::vec(any::<u8>(), 16..200)) {

@@ -30,6 +30,8 @@ pub fn describe(data: &[u8]) -> (String, Vec<u8>) {
     let mut image = [bytes.one_of(3), bytes.one_of(9), bytes.one_of(9)];
     let mut flat = None;
     let mut tensors = Vec::new();
+    // Names and shapes of the layers whose outputs are images.
+    let mut images: Vec<(String, [usize; 3])> = Vec::new();
     let [low, high] = bytes.range();
     let margin = bytes.number().abs();
     let mut toml = format!(
@@ -49,7 +51,7 @@ pub fn describe(data: &[u8]) -> (String, Vec<u8>) {
             );
         };
         let [channels, height, width] = image;
-        match (bytes.one_of(8), flat) {
+        match (bytes.one_of(10), flat) {
             (_, Some(inputs)) if last => {
                 open("dense", &mut bytes);
                 let _ = writeln!(toml, "out_features = 3");
@@ -98,6 +100,28 @@ pub fn describe(data: &[u8]) -> (String, Vec<u8>) {
                 let _ = writeln!(toml, "coefficients = {coefficients:?}\nrange = [{low:e}, {high:e}]");
                 let _ = writeln!(toml, "histogram = {{ low = {low:e}, high = {high:e}, counts = [1, 3, 1] }}");
             }
+            (kind @ (9 | 10), None) if !images.is_empty() => {
+                let (earlier, shape) = images[bytes.one_of(images.len()) - 1].clone();
+                let (before, _) = images.last().cloned().unwrap_or_default();
+                let adds = kind == 9 && shape == image;
+                let concatenates = shape[1..] == image[1..] && channels + shape[0] <= 16;
+                open(
+                    if adds {
+                        "add"
+                    } else if concatenates {
+                        "concat"
+                    } else {
+                        "identity"
+                    },
+                    &mut bytes,
+                );
+                if adds || concatenates {
+                    let _ = writeln!(toml, "inputs = [\"{before}\", \"{earlier}\"]");
+                }
+                if !adds && concatenates {
+                    image[0] += shape[0];
+                }
+            }
             (_, Some(inputs)) => {
                 open("dense", &mut bytes);
                 let out = bytes.one_of(6);
@@ -106,6 +130,9 @@ pub fn describe(data: &[u8]) -> (String, Vec<u8>) {
                 flat = Some(out);
             }
             _ => open("identity", &mut bytes),
+        }
+        if flat.is_none() {
+            images.push((name.clone(), image));
         }
     }
     (toml, safetensors(&tensors))
