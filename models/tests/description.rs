@@ -413,6 +413,7 @@ fn long_and_forged_texts_are_quoted_in_part() {
         ("title =", format!("\"\"\"{long}\ntitle =")),
         ("name = \"conv\"", format!("name = \"{long}\"")),
         ("stride =", format!("{long} = 1\nstride =")),
+        ("stride =", format!("inputs = [\"{long}\"]\nstride =")),
         ("stride =", "\"a\\nerror: b\" = 1\nstride =".into()),
         ("kind = \"identity\"", format!("kind = \"{long}\"")),
         ("kind = \"identity\"", "kind = \"a\\nerror: b\"".into()),

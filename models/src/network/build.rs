@@ -7,7 +7,7 @@ use toml::Table;
 use super::calibration::Calibration;
 use super::check::{Builder, JOINS, Windows, dense, operand_count};
 use super::description::{Description, RawHistogram};
-use super::fields::Fields;
+use super::fields::{Fields, checked_name};
 use super::fingerprint::digest;
 use super::tensors::Tensors;
 use super::{Inputs, Invalid, LayerOp, LayerSpec, ModelError, Network, Padding, Problem, Shape, Source};
@@ -77,6 +77,7 @@ fn layer(
 ) -> Result<LayerSpec, Problem> {
     let mut fields = Fields::new(table);
     let name = fields.text("name")?;
+    checked_name(&name)?;
     let kind = fields.text("kind")?;
     if !KINDS.contains(&kind.as_str()) {
         return Err(Problem::UnknownKind { kind, allowed: KINDS.join(", ") });
@@ -123,10 +124,12 @@ fn operands(
     };
     let found = |operand: String| match builder.source(&operand) {
         Some(source) => Ok(source),
-        None if names.contains(&operand) => Err(Problem::LaterOperand { operand: format!("layer `{operand}`") }),
+        None if names.contains(&operand) => {
+            Err(Problem::LaterOperand { operand: format!("layer `{}`", text::name(&operand)) })
+        }
         None => {
             let earlier: Vec<&str> = builder.layers().iter().rev().take(8).map(|layer| layer.name.as_str()).collect();
-            Err(Problem::UnknownOperand { operand, earlier: earlier.join(", ") })
+            Err(Problem::UnknownOperand { operand: text::name(&operand), earlier: earlier.join(", ") })
         }
     };
     operands.into_iter().map(found).collect()
