@@ -96,16 +96,6 @@ pub enum TermMap {
     Diagonal(DiagonalMap),
 }
 
-impl TermMap {
-    /// Number of output values.
-    pub fn outputs(&self) -> usize {
-        match self {
-            TermMap::Dense(map) => map.geometry.outputs(),
-            TermMap::Diagonal(map) => map.shape.iter().product(),
-        }
-    }
-}
-
 /// A term in real numbers.
 pub(crate) struct PlainMap {
     geometry: Geometry,

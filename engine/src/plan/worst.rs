@@ -14,9 +14,9 @@ use std::collections::BTreeMap;
 
 use rayon::prelude::*;
 
+use super::RealMap;
 use super::gains::{Elements, SplitMix};
 use super::normalise::{Activation, Stage};
-use super::{Geometry, RealMap};
 
 /// Steps of the power iteration that finds a spectral norm.
 const ITERATIONS: usize = 40;
@@ -115,7 +115,7 @@ impl Norms {
             return Norms { spectral: 1.0, frobenius: libm::sqrt(stage.values() as f64) };
         };
         let forward = |x: Vec<f64>| run.iter().fold(x, |x, map| map.geometry.apply(&map.weights, None, &x, 1));
-        let back = |y: Vec<f64>| run.iter().rev().fold(y, |y, map| transposed(&map.geometry, &map.weights, &y));
+        let back = |y: Vec<f64>| run.iter().rev().fold(y, |y, map| map.geometry.apply_transposed(&map.weights, &y, 1));
         let mut random = SplitMix(run.len() as u64);
         let inputs = first.geometry.inputs();
         let mut x: Vec<f64> = (0..inputs).map(|_| 2.0 * random.unit() - 1.0).collect();
@@ -133,11 +133,6 @@ impl Norms {
         let frobenius = norm(&images) / libm::sqrt(PROBES as f64);
         Norms { spectral: spectral.max(f64::MIN_POSITIVE), frobenius }
     }
-}
-
-/// The transposed map applied to `y`.
-fn transposed(geometry: &Geometry, weights: &[f64], y: &[f64]) -> Vec<f64> {
-    geometry.apply_transposed(weights, y, 1)
 }
 
 fn norm(x: &[f64]) -> f64 {
@@ -161,7 +156,7 @@ mod tests {
             let mut draw = |count: usize| (0..count).map(|_| random.unit() - 0.5).collect::<Vec<f64>>();
             let (x, y) = (draw(map.geometry.inputs()), draw(map.geometry.outputs()));
             let ax = map.geometry.apply(&map.weights, None, &x, 1);
-            let ay = transposed(&map.geometry, &map.weights, &y);
+            let ay = map.geometry.apply_transposed(&map.weights, &y, 1);
             let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
             assert!((dot(&ax, &y) - dot(&x, &ay)).abs() < 1e-9 * norm(&ax) * norm(&y));
         }
@@ -200,7 +195,8 @@ mod tests {
                         // What every value is worth to score 0 where the maps after it end there, else a random sign.
                         let mut unit = vec![0.0; next.last().unwrap().geometry.outputs()];
                         unit[0] = 1.0;
-                        let worth = next.iter().rev().fold(unit, |y, map| transposed(&map.geometry, &map.weights, &y));
+                        let worth =
+                            next.iter().rev().fold(unit, |y, map| map.geometry.apply_transposed(&map.weights, &y, 1));
                         for (values, worth) in x.chunks_exact_mut(PROBES).zip(worth) {
                             let slope = match choice {
                                 0 => 1.0,
