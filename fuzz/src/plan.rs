@@ -2,8 +2,9 @@
 
 use std::fmt::Write as _;
 
-use cryptodl_engine::plan::{PlanOptions, PrivacyGoal, plan};
 use cryptodl_models::Network;
+use cryptodl_plan::{PlanOptions, plan};
+use cryptodl_program::PrivacyGoal;
 
 /// Most layers of a network made of bytes.
 const LAYERS: usize = 48;

@@ -9,12 +9,10 @@ use cryptodl_core::backend::conformance::{compare, params_for_tests};
 use cryptodl_core::backend::{Backend, BackendError, Horner, Shape, SlotwiseOp, slotwise_shape};
 use cryptodl_core::ring::{MAX_DIMENSION, RnsBasis, ntt_primes};
 use cryptodl_cpu::{Cpu, Reference};
-use cryptodl_engine::gpu::{
-    Adapter, AdapterKind, AdapterRequest, Dot, Gpu, GpuError, GpuOptions, Multiply, adapters, choose,
-};
-use cryptodl_engine::plan::{PlanOptions, plan};
-use cryptodl_engine::run::{Executor, Masks, RunError};
+use cryptodl_gpu::{Adapter, AdapterKind, AdapterRequest, Dot, Gpu, GpuError, GpuOptions, Multiply, adapters, choose};
 use cryptodl_models::zoo;
+use cryptodl_plan::{PlanOptions, plan};
+use cryptodl_run::{Executor, Masks, RunError};
 use cryptodl_tests::{Client, execute, mnist, random_graph, random_images};
 use libtest_mimic::{Arguments, Failed, Trial};
 
@@ -41,7 +39,7 @@ fn main() -> ExitCode {
 
 /// Hardware if there is any, otherwise software.
 fn any_adapter() -> Option<Adapter> {
-    let usable = |info: &&cryptodl_engine::gpu::AdapterInfo| info.usable.is_ok();
+    let usable = |info: &&cryptodl_gpu::AdapterInfo| info.usable.is_ok();
     let software = || choose(&AdapterRequest::Index(adapters().iter().find(usable)?.index)).ok();
     choose(&AdapterRequest::HardwareOnly).ok().or_else(software)
 }

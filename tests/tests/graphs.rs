@@ -5,9 +5,10 @@ use std::sync::atomic::Ordering;
 
 use cryptodl_core::ckks::EncryptionKind;
 use cryptodl_cpu::Cpu;
-use cryptodl_engine::plan::{PlanOptions, ScheduleKind, Step, plan};
-use cryptodl_engine::run::{Executor, Masks, RunError};
 use cryptodl_models::plain;
+use cryptodl_plan::{PlanOptions, ScheduleKind, plan};
+use cryptodl_program::Step;
+use cryptodl_run::{Executor, Masks, RunError};
 use cryptodl_tests::{Client, Counts, Metered, execute, random_graph, random_images, scores, typical_bits};
 
 const IMAGES: usize = 64;
@@ -40,7 +41,7 @@ fn check(seed: u64) -> usize {
         (rounding - predicted).abs() < 1.5,
         "seed {seed}: rounding 2^{rounding:.2}, not 2^{predicted:.2}\n{report}"
     );
-    let work = |of: fn(&cryptodl_engine::plan::LayerReport) -> u64| report.layers.iter().map(of).sum::<u64>();
+    let work = |of: fn(&cryptodl_plan::LayerReport) -> u64| report.layers.iter().map(of).sum::<u64>();
     assert_eq!(counts.multiply_adds.load(Ordering::Relaxed), work(|layer| layer.residue_multiply_adds), "seed {seed}");
     assert_eq!(counts.ntts.load(Ordering::Relaxed), work(|layer| layer.ntts), "seed {seed}");
 

@@ -5,8 +5,8 @@ use std::sync::atomic::Ordering;
 
 use cryptodl_core::ckks::EncryptionKind;
 use cryptodl_cpu::Cpu;
-use cryptodl_engine::plan::{Plan, PlanOptions, ScheduleKind, plan};
 use cryptodl_models::zoo;
+use cryptodl_plan::{Plan, PlanOptions, ScheduleKind, plan};
 use cryptodl_tests::{Client, Counts, Metered, execute, mnist, scores, typical_bits};
 
 const IMAGES: usize = 256;

@@ -8,9 +8,10 @@ use anyhow::Result;
 use cryptodl_client::{Decrypted, SecretKey, decrypt, decrypt_slots_raw_do_not_return_to_server, encrypt};
 use cryptodl_core::ckks::{Ciphertexts, Randomness};
 use cryptodl_core::wire::{CiphertextLayout, write_ciphertexts, write_eval_key, write_public_key};
-use cryptodl_engine::plan::BytesReport;
-use cryptodl_engine::run::{ComputeReport, Masks, plain};
 use cryptodl_models::plain::logits;
+use cryptodl_plan::BytesReport;
+use cryptodl_program::plain;
+use cryptodl_run::{ComputeReport, Masks};
 use ndarray::{Array2, Axis};
 
 use crate::flags::TestSeed;

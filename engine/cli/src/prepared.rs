@@ -5,8 +5,10 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 use cryptodl_core::ckks::{ClientSpec, Params};
 use cryptodl_core::wire::Binding;
-use cryptodl_engine::plan::{self, Plan, PlanOptions, PrivacyGoal};
 use cryptodl_models::{Network, zoo};
+use cryptodl_plan as plan;
+use cryptodl_plan::{Plan, PlanOptions};
+use cryptodl_program::PrivacyGoal;
 
 use crate::flags::Execution;
 use crate::server::Server;

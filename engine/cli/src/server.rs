@@ -6,8 +6,9 @@ use anyhow::{Context, Result, bail};
 use cryptodl_core::backend;
 use cryptodl_core::ckks::{Ciphertexts, CiphertextsInfo, Params, RelinKey};
 use cryptodl_cpu::{Cpu, Reference};
-use cryptodl_engine::plan::Program;
-use cryptodl_engine::run::{self, ComputeReport, Executor, Masks, Progress, RunError};
+use cryptodl_program::Program;
+use cryptodl_run as run;
+use cryptodl_run::{ComputeReport, Executor, Masks, Progress, RunError};
 use serde::Serialize;
 
 use crate::flags::{Backend, Execution, Kernels};

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 use cryptodl_core::wire::{CiphertextLayout, CiphertextsWriter, read_eval_key, read_public_key};
-use cryptodl_engine::plan::PrivacyGoal;
-use cryptodl_engine::run::{ComputeParts, Masks, Progress};
+use cryptodl_program::PrivacyGoal;
+use cryptodl_run::{ComputeParts, Masks, Progress};
 use serde::Serialize;
 
 use crate::files::{self, Access, Output, Sets};
