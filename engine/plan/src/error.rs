@@ -14,7 +14,7 @@ pub enum PlanError {
     /// An activation's degree is out of range.
     #[error(
         "activation {layer} has degree {degree} over its calibrated range: 2 to {} are allowed",
-        super::normalise::MAX_DEGREE
+        cryptodl_program::MAX_DEGREE
     )]
     Degree {
         /// Layer name.
