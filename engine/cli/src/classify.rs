@@ -80,9 +80,7 @@ impl<'a> Session<'a> {
         let Session { prepared, keys, uploaded, masks, .. } = self;
         let bar = Bar::new("compute");
         let masks = Masks::Fresh(&keys.public, masks);
-        let (result, report) = prepared.server.compute(uploaded, keys.relin.as_ref(), masks, &|progress| {
-            bar.show(progress.done as u64, progress.total as u64);
-        })?;
+        let (result, report) = prepared.server.compute(uploaded, keys.relin.as_ref(), masks, bar.watch(&show))?;
         self.result = Some(result);
         self.reports.push(report);
         Ok(())

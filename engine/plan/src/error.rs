@@ -8,6 +8,9 @@ pub enum PlanError {
     /// No linear layer after the last activation.
     #[error("the network ends with an activation: its last layer must be linear (the label is the largest logit)")]
     EndsWithActivation,
+    /// Whoever watches has ended it.
+    #[error(transparent)]
+    Cancelled(#[from] cryptodl_core::watch::Cancelled),
     /// The model file's tolerance is none.
     #[error("the model file: {0}")]
     Tolerance(#[from] cryptodl_program::ToleranceError),

@@ -2,6 +2,7 @@
 
 use cryptodl_client::{EncryptionKey, SecretKey, decrypt, encrypt};
 use cryptodl_core::ckks::{Ciphertexts, Params, PublicKey, Randomness, RelinKey, RelinLayout};
+use cryptodl_core::watch::Watch;
 use cryptodl_cpu::Cpu;
 use cryptodl_models::zoo;
 use cryptodl_plan::{PlanOptions, ScheduleKind, plan};
@@ -62,7 +63,7 @@ fn every_set_has_its_own_images_and_masks() {
     let input = client.encrypt(&program, &images);
     assert_eq!(input.sets.len(), 3);
     let executor = client.executor(&program, BUDGET).unwrap();
-    let compute = |masks| executor.compute(&input, None, masks, &|_| {}).unwrap();
+    let compute = |masks| executor.compute(&input, None, masks, Watch::default()).unwrap();
     let (bare, report) = compute(Masks::Deterministic);
     let (masked, _) = compute(Masks::Fresh(&client.public, &mut client.rng));
     let work: u64 = report.layers.iter().map(|layer| layer.residue_multiply_adds).sum();
@@ -70,7 +71,7 @@ fn every_set_has_its_own_images_and_masks() {
 
     // The last set again, alone: it is expanded as objects of its own number, so it needs all three.
     let last = Ciphertexts { images: 3, sets: vec![input.sets[2].clone()], ..input.clone() };
-    let (alone, _) = executor.compute(&last, None, Masks::Deterministic, &|_| {}).unwrap();
+    let (alone, _) = executor.compute(&last, None, Masks::Deterministic, Watch::default()).unwrap();
     assert_ne!(alone.sets[0], bare.sets[2]);
 
     let expected = plain(&program, ArrayView2::from_shape((count, program.inputs()), &images).unwrap());
@@ -107,7 +108,7 @@ fn bad_inputs_and_budgets_are_refused() {
     for (change, fragment) in cases {
         let mut bad = input.clone();
         change(&mut bad);
-        let error = executor.compute(&bad, None, Masks::Deterministic, &|_| {}).unwrap_err().to_string();
+        let error = executor.compute(&bad, None, Masks::Deterministic, Watch::default()).unwrap_err().to_string();
         assert!(error.contains(fragment), "{error} lacks {fragment}");
     }
     let Err(RunError::Budget { needed, .. }) = client.executor(&program, 1 << 20) else { panic!("a tiny budget") };
@@ -124,8 +125,9 @@ fn a_missing_or_foreign_evaluation_key_is_refused() {
     let layout = program.content.relin.unwrap();
     let other = RelinLayout { level: layout.level - 1, ..layout };
     let other = client.secret.relin_key(other, &mut client.rng).unwrap();
-    let refuse =
-        |key: Option<&RelinKey>| executor.compute(&input, key, Masks::Deterministic, &|_| {}).unwrap_err().to_string();
+    let refuse = |key: Option<&RelinKey>| {
+        executor.compute(&input, key, Masks::Deterministic, Watch::default()).unwrap_err().to_string()
+    };
     assert!(refuse(None).contains("but the evaluation key is empty"));
     assert!(refuse(Some(&other)).contains("but got a relinearisation key for level"));
 }
