@@ -1,6 +1,7 @@
 //! The depth-budget driver, first half: fold, normalise, quantise, schedule, report.
 //!
 //! A network is planned once into a [`Program`]; nothing here touches a ciphertext, and nothing depends on the machine.
+//! docs/planner.md says how, with formulas and an example.
 #![forbid(unsafe_code)]
 
 mod calibrate;
