@@ -5,7 +5,7 @@ use cryptodl_core::ckks::{Ciphertexts, Params, PublicKey, Randomness, RelinKey, 
 use cryptodl_cpu::Cpu;
 use cryptodl_engine::plan::{PlanOptions, Program, ScheduleKind, plan};
 use cryptodl_engine::run::{Executor, Masks, RunError, plain};
-use cryptodl_models::zoo;
+use cryptodl_zoo as zoo;
 use ndarray::ArrayView2;
 
 const BUDGET: u64 = 4 << 30;

@@ -4,7 +4,7 @@
 mod bodies;
 
 use cryptodl_engine::plan::{PlanOptions, plan};
-use cryptodl_models::Network;
+use cryptodl_network::Network;
 use proptest::prelude::*;
 
 proptest! {

@@ -12,7 +12,7 @@ use cryptodl_core::ring::RnsBasis;
 use cryptodl_cpu::{Cpu, CpuTensor};
 use cryptodl_engine::plan::{PlanOptions, Program, plan};
 use cryptodl_engine::run::{Executor, Masks, RunError};
-use cryptodl_models::zoo;
+use cryptodl_zoo as zoo;
 
 /// What a [`Device`] saw and holds.
 #[derive(Default)]

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use cryptodl_engine::plan::{PlanOptions, PrivacyGoal, plan};
-use cryptodl_models::Network;
+use cryptodl_network::Network;
 
 /// Most layers of a network made of bytes.
 const LAYERS: usize = 48;

@@ -3,10 +3,10 @@
 use cryptodl_client::{EncryptionKey, SecretKey, decrypt_slots_raw_do_not_return_to_server, encrypt};
 use cryptodl_core::backend::Backend;
 use cryptodl_core::ckks::{Ciphertexts, ClientSpec, EncryptionKind, Params, PublicKey, Randomness, RelinKey};
+use cryptodl_data::{DatasetId, FetchOptions, Split, load};
 use cryptodl_engine::plan::Program;
 use cryptodl_engine::run::{ComputeReport, Executor, Masks};
-use cryptodl_models::data::{DatasetId, FetchOptions, Split, load};
-use cryptodl_models::network::Network;
+use cryptodl_network::Network;
 use ndarray::{Array2, ArrayView2, Axis};
 
 /// A client's keys for one Program.

@@ -14,8 +14,8 @@ use cryptodl_engine::gpu::{
 };
 use cryptodl_engine::plan::{PlanOptions, plan};
 use cryptodl_engine::run::{Executor, Masks, RunError};
-use cryptodl_models::zoo;
 use cryptodl_tests::{Client, execute, mnist, random_graph, random_images};
+use cryptodl_zoo as zoo;
 use libtest_mimic::{Arguments, Failed, Trial};
 
 const BUDGET: u64 = 4 << 30;

@@ -7,7 +7,7 @@ use cryptodl_core::ckks::EncryptionKind;
 use cryptodl_cpu::Cpu;
 use cryptodl_engine::plan::{PlanOptions, ScheduleKind, Step, plan};
 use cryptodl_engine::run::{Executor, Masks, RunError};
-use cryptodl_models::plain;
+use cryptodl_network::plain;
 use cryptodl_tests::{Client, Counts, Metered, execute, random_graph, random_images, scores, typical_bits};
 
 const IMAGES: usize = 64;

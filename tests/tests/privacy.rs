@@ -6,9 +6,9 @@ use cryptodl_core::ckks::{Ciphertexts, Encoder, Scale};
 use cryptodl_cpu::Cpu;
 use cryptodl_engine::plan::{Plan, PlanOptions, PrivacyGoal, Program, Step, plan};
 use cryptodl_engine::run::{Executor, Masks};
-use cryptodl_models::zoo;
 use cryptodl_tests::attack::{correlation, gradients, least_squares, norm, relative_error};
 use cryptodl_tests::{Client, execute, mnist, rms_bits, scores};
+use cryptodl_zoo as zoo;
 use ndarray::{Array1, Array2, ArrayView2, Axis};
 
 const BUDGET: u64 = 8 << 30;

@@ -10,7 +10,7 @@ use cryptodl_core::ckks::{Ciphertexts, Randomness};
 use cryptodl_core::wire::{CiphertextLayout, write_ciphertexts, write_eval_key, write_public_key};
 use cryptodl_engine::plan::BytesReport;
 use cryptodl_engine::run::{ComputeReport, Masks, plain};
-use cryptodl_models::plain::logits;
+use cryptodl_network::plain::logits;
 use ndarray::{Array2, Axis};
 
 use crate::flags::TestSeed;

@@ -8,7 +8,7 @@ use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use cryptodl_core::ckks::{EncryptionKind, Randomness, SecurityLevel};
 use cryptodl_engine::plan::{DEFAULT_BATCH, PlanOptions, PrivacyGoal, ScheduleKind, Tolerance};
-use cryptodl_models::network::MIN_TOLERANCE;
+use cryptodl_network::limits::MIN_TOLERANCE;
 
 use crate::memory;
 

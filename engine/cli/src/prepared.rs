@@ -6,7 +6,8 @@ use anyhow::{Context, Result};
 use cryptodl_core::ckks::{ClientSpec, Params};
 use cryptodl_core::wire::Binding;
 use cryptodl_engine::plan::{self, Plan, PlanOptions, PrivacyGoal};
-use cryptodl_models::{Network, zoo};
+use cryptodl_network::Network;
+use cryptodl_zoo as zoo;
 
 use crate::flags::Execution;
 use crate::server::Server;

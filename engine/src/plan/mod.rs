@@ -44,7 +44,7 @@ pub use work::Work;
 pub(crate) use gains::{SplitMix, sum};
 pub(crate) use program::PlainMap;
 
-use cryptodl_models::network::Network;
+use cryptodl_network::Network;
 
 /// A Program with what was predicted of it.
 #[derive(Clone, Debug)]

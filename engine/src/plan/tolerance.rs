@@ -1,6 +1,6 @@
 //! How many labels may change, and how much noise that bears.
 
-use cryptodl_models::network::Histogram;
+use cryptodl_network::Histogram;
 use serde::Serialize;
 
 use super::PlanError;

@@ -3,7 +3,7 @@
 use cryptodl_client::{EncryptionKey, SecretKey, decrypt_slots_raw_do_not_return_to_server, encrypt};
 use cryptodl_core::ckks::{EncryptionKind, Randomness};
 use cryptodl_cpu::Cpu;
-use cryptodl_models::network::{LayerOp, Network, Padding};
+use cryptodl_network::{LayerOp, Network, Padding};
 
 use crate::plan::testing::{batch_norm, conv, dense, graph, images, network, per_channel, polynomial, pool, rows};
 use crate::plan::{Plan, PlanOptions, ScheduleKind, SplitMix, Step, calibrate, plan};
@@ -253,7 +253,7 @@ fn residual(side: usize) -> Network {
         ],
     );
     // Its weights are random, so its scores are close to each other.
-    network.tolerance = Some(0.3);
+    network = network.changed(|spec| spec.tolerance = Some(0.3)).unwrap();
     let images = images(IMAGES, network.input.shape, 7);
     network.calibration = Some(calibrate(&network, rows(&images)).unwrap());
     network
@@ -273,7 +273,7 @@ fn residual_networks_compute_what_is_predicted() {
         assert_eq!(joins.count(), 3, "{}", planned.report);
         // The plan says what the float network says, up to rounding.
         let images = images(IMAGES, [2, 6, 6], 8);
-        let float = cryptodl_models::plain::logits(&network, images.view());
+        let float = cryptodl_network::plain::logits(&network, images.view());
         let found = plain(&planned.program, rows(&images));
         let squares = found.iter().zip(&float).map(|(a, &b)| (a - f64::from(b)).powi(2)).sum::<f64>();
         let measured = (squares / found.len() as f64).sqrt().log2();

@@ -5,7 +5,7 @@ use std::num::NonZeroUsize;
 
 use anyhow::{Context, Result};
 use cryptodl_engine::plan::{self, PlanOptions};
-use cryptodl_models::zoo;
+use cryptodl_zoo as zoo;
 use serde::Serialize;
 
 use super::report::table;

@@ -8,7 +8,7 @@ use cryptodl_client::wire::read_secret_key;
 use cryptodl_client::{Encryption, EncryptionKey};
 use cryptodl_core::ckks::{CiphertextsInfo, EncryptionKind, Params};
 use cryptodl_core::wire::{Binding, CiphertextLayout, CiphertextsWriter, ciphertexts_len, read_public_key};
-use cryptodl_models::network::InputSpec;
+use cryptodl_network::InputSpec;
 
 use crate::files::{self, Access, Output};
 use crate::flags::{Limit, TestSeed};

@@ -8,8 +8,7 @@ use anyhow::{Context, Result};
 use clap::Args;
 use cryptodl_core::ckks::SpecError;
 use cryptodl_core::wire::{Contents, Identity, VERSION, identify};
-use cryptodl_models::Network;
-use cryptodl_models::text::one_line;
+use cryptodl_network::text::one_line;
 use serde_json::{Value, json};
 
 use crate::files;
@@ -85,17 +84,16 @@ fn container(path: &Path) -> Result<(Value, Result<(), SpecError>)> {
 }
 
 fn model(path: &Path) -> Result<Value> {
-    let network = Network::load(path)?;
+    let network = cryptodl_zoo::load_file(path)?;
     let bytes = fs::metadata(path).with_context(|| path.display().to_string())?.len();
     let layers: Vec<Value> = network
-        .layers
-        .iter()
-        .map(|layer| {
+        .outputs()
+        .map(|(layer, output)| {
             json!({
                 "name": layer.name,
                 "kind": layer.op.kind(),
-                "output": layer.output_shape.to_string(),
-                "multiply_adds": layer.multiply_adds(),
+                "output": output.to_string(),
+                "multiply_adds": layer.op.multiply_adds(output.len()),
             })
         })
         .collect();
@@ -109,7 +107,7 @@ fn model(path: &Path) -> Result<Value> {
         "classes": network.classes(),
         "accuracy": network.accuracy.map(|accuracy| accuracy.share()),
         "multiply_adds": network.multiply_adds(),
-        "digest": network.digest.iter().map(|byte| format!("{byte:02x}")).collect::<String>(),
+        "digest": network.digest().iter().map(|byte| format!("{byte:02x}")).collect::<String>(),
         "layers": layers,
     }))
 }

@@ -5,7 +5,8 @@ use std::fmt::Write as _;
 use anyhow::Result;
 use clap::Args;
 use cryptodl_engine::plan::{Plan, PlanOptions, Step, plan};
-use cryptodl_models::{Network, zoo};
+use cryptodl_network::Network;
+use cryptodl_zoo as zoo;
 use serde::Serialize;
 
 use crate::json::Json;
@@ -65,7 +66,7 @@ impl Row {
             security_bits: report.params.security_bits,
             multiply_adds: report.layers.iter().map(|layer| layer.multiply_adds).sum(),
             multiply_adds_published: network.multiply_adds(),
-            title: network.title,
+            title: network.title.clone(),
         })
     }
 }
