@@ -11,7 +11,7 @@ cd "$(dirname "$0")/.."
 bundle=${1:-target/gpu-bundle}
 most=$((60 << 20))
 
-cargo build --release -p cryptodl --no-default-features --features gpu
+cargo build --release -p cryptodl-cli --no-default-features --features gpu
 made=$(mktemp -d)
 trap 'rm -rf "$made"' EXIT
 strip -o "$made/cryptodl" target/release/cryptodl

@@ -33,7 +33,7 @@ swiftshader() {
     [ -e "$driver" ] || install_packages chromium libvulkan1
     export VK_DRIVER_FILES=$driver
     echo "SwiftShader of Debian's chromium $(dpkg-query -W -f '${Version}' chromium)"
-    cargo build --release -p cryptodl
+    cargo build --release -p cryptodl-cli
     target/release/cryptodl devices --compile 4096 --compile-timeout 60
     cargo test -p cryptodl-shaders
     # Where the tests of the default run choose the adapter themselves, it is the only one.
@@ -70,7 +70,7 @@ bundle() {
 }
 
 full() {
-    cargo test --release -p cryptodl --test full
+    cargo test --release -p cryptodl-cli --test full
     cargo test -p cryptodl-cpu -- --ignored
 }
 

@@ -1,6 +1,6 @@
 //! The bodies of the fuzz targets, one function per parser and one for the planner. The same files are modules of ordinary
 //! tests, which feed them arbitrary and mutated input on stable Rust (`engine/core/tests/wire`, `engine/client/tests/wire.rs`,
-//! `engine/tests`, `models/network/tests`, `models/data/tests`).
+//! `engine/plan/tests`, `models/network/tests`, `models/data/tests`).
 //!
 //! ```text
 //! cargo install cargo-fuzz
@@ -12,5 +12,6 @@
 pub mod images;
 pub mod network;
 pub mod plan;
+pub mod program;
 pub mod secret_key;
 pub mod wire;

@@ -1,9 +1,10 @@
-//! Body of the fuzz target of the planner; `engine/tests/fuzz_bodies.rs` runs it on stable Rust.
+//! Body of the fuzz target of the planner; `engine/plan/tests/fuzz_bodies.rs` runs it on stable Rust.
 
 use std::fmt::Write as _;
 
-use cryptodl_engine::plan::{PlanOptions, PrivacyGoal, plan};
 use cryptodl_network::Network;
+use cryptodl_plan::{PlanOptions, plan};
+use cryptodl_program::PrivacyGoal;
 
 /// Most layers of a network made of bytes.
 const LAYERS: usize = 48;

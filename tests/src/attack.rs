@@ -4,8 +4,8 @@
 //! of N copies of one image is therefore N evaluations of the network at points that differ by known small amounts, and least
 //! squares over them estimate the derivative of every score with respect to every pixel.
 
-use cryptodl_engine::plan::Program;
-use cryptodl_engine::run::plain;
+use cryptodl_program::Program;
+use cryptodl_program::plain;
 use ndarray::{Array1, Array2, ArrayView1, ArrayView2, Axis};
 
 /// The derivatives of all scores at `image`, `[pixel][class]`, by central differences of the Program in plain mode.

@@ -1,8 +1,8 @@
 //! Random networks that are graphs: joins, fan-out, concatenation, groups, dilation, uneven padding, coefficients per channel.
 
-use cryptodl_engine::plan::calibrate;
 use cryptodl_network::measure::measure;
 use cryptodl_network::{InputSpec, Layer, LayerOp, Network, NetworkSpec, Padding, Source};
+use cryptodl_plan::calibrate;
 use ndarray::{Array1, Array2, Array4};
 
 /// Most activations one after the other.

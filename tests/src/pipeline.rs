@@ -3,10 +3,11 @@
 use cryptodl_client::{EncryptionKey, SecretKey, decrypt_slots_raw_do_not_return_to_server, encrypt};
 use cryptodl_core::backend::Backend;
 use cryptodl_core::ckks::{Ciphertexts, ClientSpec, EncryptionKind, Params, PublicKey, Randomness, RelinKey};
+use cryptodl_core::watch::Watch;
 use cryptodl_data::{DatasetId, FetchOptions, Split, load};
-use cryptodl_engine::plan::Program;
-use cryptodl_engine::run::{ComputeReport, Executor, Masks};
 use cryptodl_network::Network;
+use cryptodl_program::Program;
+use cryptodl_run::{ComputeReport, Executor, Masks};
 use ndarray::{Array2, ArrayView2, Axis};
 
 /// A client's keys for one Program.
@@ -75,7 +76,7 @@ pub fn execute<B: Backend>(
     let executor = Executor::new(program, &client.params, backend, memory_budget).expect("a large budget");
     let mut rng = client.mask_randomness();
     let masks = if masked { Masks::Fresh(&client.public, &mut rng) } else { Masks::Deterministic };
-    executor.compute(input, client.relin.as_ref(), masks, &|_| {}).expect("the computation")
+    executor.compute(input, client.relin.as_ref(), masks, Watch::default()).expect("the computation")
 }
 
 /// The first `count` MNIST test images `[image][pixel]` and their labels, from the cache or the package registry.
@@ -90,8 +91,8 @@ pub fn mnist(network: &Network, count: usize) -> (Array2<f32>, Vec<u8>) {
 
 /// The Program's scores in plain mode for every slot: the images, then zeros as in padding.
 pub fn scores(program: &Program, images: ArrayView2<'_, f32>, slots: usize) -> Array2<f64> {
-    let real = cryptodl_engine::run::plain(program, images);
-    let padding = cryptodl_engine::run::plain(program, Array2::zeros((1, images.ncols())).view());
+    let real = cryptodl_program::plain(program, images);
+    let padding = cryptodl_program::plain(program, Array2::zeros((1, images.ncols())).view());
     Array2::from_shape_fn((slots, real.ncols()), |(slot, class)| {
         if slot < real.nrows() { real[(slot, class)] } else { padding[(0, class)] }
     })

@@ -8,12 +8,11 @@ use std::sync::Arc;
 use cryptodl_core::backend::conformance::{compare, params_for_tests};
 use cryptodl_core::backend::{Backend, BackendError, Horner, Shape, SlotwiseOp, slotwise_shape};
 use cryptodl_core::ring::{MAX_DIMENSION, RnsBasis, ntt_primes};
+use cryptodl_core::watch::Watch;
 use cryptodl_cpu::{Cpu, Reference};
-use cryptodl_engine::gpu::{
-    Adapter, AdapterKind, AdapterRequest, Dot, Gpu, GpuError, GpuOptions, Multiply, adapters, choose,
-};
-use cryptodl_engine::plan::{PlanOptions, plan};
-use cryptodl_engine::run::{Executor, Masks, RunError};
+use cryptodl_gpu::{Adapter, AdapterKind, AdapterRequest, Dot, Gpu, GpuError, GpuOptions, Multiply, adapters, choose};
+use cryptodl_plan::{PlanOptions, plan};
+use cryptodl_run::{Executor, Masks, RunError};
 use cryptodl_tests::{Client, execute, mnist, random_graph, random_images};
 use cryptodl_zoo as zoo;
 use libtest_mimic::{Arguments, Failed, Trial};
@@ -41,7 +40,7 @@ fn main() -> ExitCode {
 
 /// Hardware if there is any, otherwise software.
 fn any_adapter() -> Option<Adapter> {
-    let usable = |info: &&cryptodl_engine::gpu::AdapterInfo| info.usable.is_ok();
+    let usable = |info: &&cryptodl_gpu::AdapterInfo| info.usable.is_ok();
     let software = || choose(&AdapterRequest::Index(adapters().iter().find(usable)?.index)).ok();
     choose(&AdapterRequest::HardwareOnly).ok().or_else(software)
 }
@@ -380,7 +379,8 @@ fn interrupted(adapter: &Adapter, budget: u64, after: impl Fn(&Gpu) + Sync) -> R
     let gpu = gpu(adapter, client.params.basis(), GpuOptions { memory_budget: budget, ..options() });
     let held = gpu.memory().held;
     let executor = Executor::new(&program, &client.params, gpu, BUDGET).unwrap();
-    let result = executor.compute(&input, None, Masks::Deterministic, &|_| after(executor.backend()));
+    let progress = |_| after(executor.backend());
+    let result = executor.compute(&input, None, Masks::Deterministic, Watch::new(&progress));
     // Linear maps stay for the next computation.
     assert!(executor.backend().memory().held <= held + (4 << 20), "{:?}", executor.backend().memory());
     result.map(|_| ())

@@ -4,10 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use cryptodl_core::ckks::EncryptionKind;
+use cryptodl_core::watch::Watch;
 use cryptodl_cpu::Cpu;
-use cryptodl_engine::plan::{PlanOptions, ScheduleKind, Step, plan};
-use cryptodl_engine::run::{Executor, Masks, RunError};
 use cryptodl_network::plain;
+use cryptodl_plan::{PlanOptions, ScheduleKind, plan};
+use cryptodl_program::Step;
+use cryptodl_run::{Executor, Masks, RunError};
 use cryptodl_tests::{Client, Counts, Metered, execute, random_graph, random_images, scores, typical_bits};
 
 const IMAGES: usize = 64;
@@ -40,13 +42,15 @@ fn check(seed: u64) -> usize {
         (rounding - predicted).abs() < 1.5,
         "seed {seed}: rounding 2^{rounding:.2}, not 2^{predicted:.2}\n{report}"
     );
-    let work = |of: fn(&cryptodl_engine::plan::LayerReport) -> u64| report.layers.iter().map(of).sum::<u64>();
+    let work = |of: fn(&cryptodl_plan::LayerReport) -> u64| report.layers.iter().map(of).sum::<u64>();
     assert_eq!(counts.multiply_adds.load(Ordering::Relaxed), work(|layer| layer.residue_multiply_adds), "seed {seed}");
     assert_eq!(counts.ntts.load(Ordering::Relaxed), work(|layer| layer.ntts), "seed {seed}");
 
     let run = |budget: u64| {
         let executor = Executor::new(program, &client.params, cpu(), budget)?;
-        executor.compute(&input, client.relin.as_ref(), Masks::Deterministic, &|_| {}).map(|(result, _)| result.sets)
+        executor
+            .compute(&input, client.relin.as_ref(), Masks::Deterministic, Watch::default())
+            .map(|(result, _)| result.sets)
     };
     let Err(RunError::Budget { needed: least, .. }) = run(1) else { panic!("a budget of one byte") };
     let whole = run(BUDGET).unwrap();

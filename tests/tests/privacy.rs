@@ -3,9 +3,11 @@
 use cryptodl_client::decrypt_slots_raw_do_not_return_to_server;
 use cryptodl_core::ckks::flood::{add_flood, flood_slot_std};
 use cryptodl_core::ckks::{Ciphertexts, Encoder, Scale};
+use cryptodl_core::watch::Watch;
 use cryptodl_cpu::Cpu;
-use cryptodl_engine::plan::{Plan, PlanOptions, PrivacyGoal, Program, Step, plan};
-use cryptodl_engine::run::{Executor, Masks};
+use cryptodl_plan::{Plan, PlanOptions, plan};
+use cryptodl_program::{PrivacyGoal, Program, Step};
+use cryptodl_run::{Executor, Masks};
 use cryptodl_tests::attack::{correlation, gradients, least_squares, norm, relative_error};
 use cryptodl_tests::{Client, execute, mnist, rms_bits, scores};
 use cryptodl_zoo as zoo;
@@ -227,7 +229,7 @@ fn more_sets_than_planned_are_refused() {
     let executor = Executor::new(&program, &client.params, Cpu::new(client.params.basis().clone()), BUDGET).unwrap();
     let refusal = |count| {
         let masks = Masks::Fresh(&client.public, &mut client.mask_randomness());
-        executor.compute(&sets(count), client.relin.as_ref(), masks, &|_| {}).unwrap_err().to_string()
+        executor.compute(&sets(count), client.relin.as_ref(), masks, Watch::default()).unwrap_err().to_string()
     };
     let message = refusal(3);
     assert!(

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use cryptodl_core::ckks::EncryptionKind;
 use cryptodl_cpu::Cpu;
-use cryptodl_engine::plan::{Plan, PlanOptions, ScheduleKind, plan};
+use cryptodl_plan::{Plan, PlanOptions, ScheduleKind, plan};
 use cryptodl_tests::{Client, Counts, Metered, execute, mnist, scores, typical_bits};
 use cryptodl_zoo as zoo;
 

@@ -7,8 +7,9 @@ use anyhow::{Result, bail};
 use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use cryptodl_core::ckks::{EncryptionKind, Randomness, SecurityLevel};
-use cryptodl_engine::plan::{DEFAULT_BATCH, PlanOptions, PrivacyGoal, ScheduleKind, Tolerance};
 use cryptodl_network::limits::MIN_TOLERANCE;
+use cryptodl_plan::{DEFAULT_BATCH, PlanOptions, ScheduleKind};
+use cryptodl_program::{PrivacyGoal, Tolerance};
 
 use crate::memory;
 

@@ -7,12 +7,12 @@ use std::time::Duration;
 use anyhow::Result;
 use cryptodl_core::backend::conformance::params_for_tests;
 use cryptodl_core::ckks::Params;
-use cryptodl_engine::gpu::{
+use cryptodl_gpu::{
     Adapter, AdapterFeatures, AdapterInfo, AdapterKind, AdapterLimits, AdapterRequest, Compilation, CompileTrial,
     CompileWatch, Compiling, Dot, Gpu, GpuError, GpuOptions, Multiply, Trial, adapters, choose,
 };
-use cryptodl_engine::plan::Program;
-use cryptodl_engine::run::{Executor, RunError};
+use cryptodl_program::Program;
+use cryptodl_run::{Executor, RunError};
 use serde::Serialize;
 
 use crate::flags::Place;

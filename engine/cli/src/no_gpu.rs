@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 use cryptodl_core::ckks::Params;
 use cryptodl_cpu::Cpu;
-use cryptodl_engine::plan::Program;
+use cryptodl_program::Program;
 use serde::Serialize;
 
 use crate::flags::Place;

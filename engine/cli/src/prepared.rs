@@ -5,8 +5,10 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 use cryptodl_core::ckks::{ClientSpec, Params};
 use cryptodl_core::wire::Binding;
-use cryptodl_engine::plan::{self, Plan, PlanOptions, PrivacyGoal};
 use cryptodl_network::Network;
+use cryptodl_plan as plan;
+use cryptodl_plan::{Plan, PlanOptions};
+use cryptodl_program::PrivacyGoal;
 use cryptodl_zoo as zoo;
 
 use crate::flags::Execution;

@@ -3,8 +3,9 @@
 use std::fmt::{self, Display, Formatter};
 
 use cryptodl_core::backend::Transfers;
-use cryptodl_engine::plan::{BytesReport, LayerReport, ParamsReport, PlanReport, Tolerance};
-use cryptodl_engine::run::{ComputeParts, ComputeReport};
+use cryptodl_plan::{BytesReport, LayerReport, ParamsReport, PlanReport};
+use cryptodl_program::Tolerance;
+use cryptodl_run::{ComputeParts, ComputeReport};
 use serde::Serialize;
 
 use crate::classify::Outcome;

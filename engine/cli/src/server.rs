@@ -5,9 +5,11 @@ use std::io::{self, Write};
 use anyhow::{Context, Result, bail};
 use cryptodl_core::backend;
 use cryptodl_core::ckks::{Ciphertexts, CiphertextsInfo, Params, RelinKey};
+use cryptodl_core::watch::Watch;
 use cryptodl_cpu::{Cpu, Reference};
-use cryptodl_engine::plan::Program;
-use cryptodl_engine::run::{self, ComputeReport, Executor, Masks, Progress, RunError};
+use cryptodl_program::Program;
+use cryptodl_run as run;
+use cryptodl_run::{ComputeReport, Executor, Masks, RunError};
 use serde::Serialize;
 
 use crate::flags::{Backend, Execution, Kernels};
@@ -40,7 +42,7 @@ pub trait Server {
         input: &CiphertextsInfo,
         eval_key: Option<&RelinKey>,
         masks: Masks<'a>,
-        progress: &'a (dyn Fn(Progress) + Sync),
+        watch: Watch<'a>,
     ) -> Result<Box<dyn Computation + 'a>, RunError>;
 
     /// As [`Executor::result`].
@@ -52,7 +54,7 @@ pub trait Server {
         input: &Ciphertexts,
         eval_key: Option<&RelinKey>,
         masks: Masks<'_>,
-        progress: &(dyn Fn(Progress) + Sync),
+        watch: Watch<'_>,
     ) -> Result<(Ciphertexts, ComputeReport), RunError>;
 
     /// What computes.
@@ -74,9 +76,9 @@ impl<B: backend::Backend> Server for Executor<B> {
         input: &CiphertextsInfo,
         eval_key: Option<&RelinKey>,
         masks: Masks<'a>,
-        progress: &'a (dyn Fn(Progress) + Sync),
+        watch: Watch<'a>,
     ) -> Result<Box<dyn Computation + 'a>, RunError> {
-        Ok(Box::new(Executor::begin(self, input, eval_key, masks, progress)?))
+        Ok(Box::new(Executor::begin(self, input, eval_key, masks, watch)?))
     }
 
     fn result(&self, images: usize) -> CiphertextsInfo {
@@ -88,9 +90,9 @@ impl<B: backend::Backend> Server for Executor<B> {
         input: &Ciphertexts,
         eval_key: Option<&RelinKey>,
         masks: Masks<'_>,
-        progress: &(dyn Fn(Progress) + Sync),
+        watch: Watch<'_>,
     ) -> Result<(Ciphertexts, ComputeReport), RunError> {
-        Executor::compute(self, input, eval_key, masks, progress)
+        Executor::compute(self, input, eval_key, masks, watch)
     }
 
     fn machine(&self) -> Machine {

@@ -1,5 +1,5 @@
 //! All 10,000 test images against the promises of the project, minutes long and meant for a release build on two free
-//! cores: `cargo test --release -p cryptodl --test full`.
+//! cores: `cargo test --release -p cryptodl-cli --test full`.
 
 use std::process::Command;
 

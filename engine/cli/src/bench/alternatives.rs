@@ -4,7 +4,8 @@ use std::fmt::Write;
 use std::num::NonZeroUsize;
 
 use anyhow::{Context, Result};
-use cryptodl_engine::plan::{self, PlanOptions};
+use cryptodl_plan as plan;
+use cryptodl_plan::PlanOptions;
 use cryptodl_zoo as zoo;
 use serde::Serialize;
 

@@ -8,7 +8,7 @@ use cryptodl_client::SecretKey;
 use cryptodl_core::backend::{Effort, LinearMap, Measured, Shape, SlotwiseOp, time};
 use cryptodl_core::ckks::{ParamsSpec, Randomness, SecurityLevel, UniformPurpose, UniformSource, rerandomise};
 use cryptodl_core::ring::{RnsBasis, ntt_primes};
-use cryptodl_engine::plan::CostTable;
+use cryptodl_plan::CostTable;
 use serde::Serialize;
 
 use super::operands::residues;

@@ -7,7 +7,7 @@ use anyhow::Result;
 use cryptodl_core::backend::{Backend, KeySwitch, LinearMap, Measured, ProductPlan, Shape, SlotwiseOp, packed_len};
 use cryptodl_core::ckks::{Params, RelinLayout, UniformPurpose, UniformSource};
 use cryptodl_cpu::Reference;
-use cryptodl_engine::plan::{Program, Step, Term, TermMap};
+use cryptodl_program::{Program, Step, Term, TermMap};
 
 use super::operands::{repeated, residues};
 use super::{Bench, Work, check};

@@ -14,9 +14,9 @@ use cryptodl_core::ckks::Params;
 use cryptodl_core::ring::RnsBasis;
 use cryptodl_cpu::Cpu;
 use cryptodl_data::dataset_dir;
-use cryptodl_engine::plan::{DEFAULT_BATCH, PlanError, PlanOptions, ScheduleKind, plan};
-use cryptodl_engine::run::RunError;
 use cryptodl_network::Network;
+use cryptodl_plan::{DEFAULT_BATCH, PlanError, PlanOptions, ScheduleKind, plan};
+use cryptodl_run::RunError;
 use cryptodl_zoo as zoo;
 
 use crate::bench::{

@@ -4,7 +4,7 @@ use std::num::NonZeroUsize;
 
 use anyhow::Result;
 use clap::Args;
-use cryptodl_engine::plan::PlanOptions;
+use cryptodl_plan::PlanOptions;
 use ndarray::Axis;
 
 use crate::classify::classify;

@@ -4,9 +4,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
+use cryptodl_core::watch::{Progress, Watch};
 use cryptodl_core::wire::{CiphertextLayout, CiphertextsWriter, read_eval_key, read_public_key};
-use cryptodl_engine::plan::PrivacyGoal;
-use cryptodl_engine::run::{ComputeParts, Masks, Progress};
+use cryptodl_program::PrivacyGoal;
+use cryptodl_run::{ComputeParts, Masks};
 use serde::Serialize;
 
 use crate::files::{self, Access, Output, Sets};
@@ -122,7 +123,7 @@ impl Infer {
         let progress = |progress: Progress| bar.show(progress.done as u64, progress.total as u64);
         let refused = || self.input.display().to_string();
         let server = &prepared.server;
-        let mut computation = server.begin(&info, key.as_ref(), masks, &progress).with_context(refused)?;
+        let mut computation = server.begin(&info, key.as_ref(), masks, Watch::new(&progress)).with_context(refused)?;
         let compute = out.write(|file| {
             let (layout, result) = (CiphertextLayout::result(spec), server.result(info.images));
             let mut writer = CiphertextsWriter::new(file, &binding, &layout, &result)?;

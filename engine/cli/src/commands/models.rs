@@ -4,8 +4,9 @@ use std::fmt::Write as _;
 
 use anyhow::Result;
 use clap::Args;
-use cryptodl_engine::plan::{Plan, PlanOptions, Step, plan};
 use cryptodl_network::Network;
+use cryptodl_plan::{Plan, PlanOptions, plan};
+use cryptodl_program::Step;
 use cryptodl_zoo as zoo;
 use serde::Serialize;
 

@@ -31,6 +31,8 @@ pub enum Contents {
     EvalKey(Option<RelinLayout>),
     /// Encrypted images or scores.
     Ciphertexts(CiphertextsHeader),
+    /// A Program, of which only the checksum was checked.
+    Program,
 }
 
 /// Says what a file is, and reads it to the end to check that it is whole and undamaged; in little memory. What no reader would
@@ -48,6 +50,7 @@ pub fn identify(source: impl Read) -> Result<Identity, WireError> {
         }
         Kind::SecretKey => Contents::SecretKey,
         Kind::PublicKey => Contents::PublicKey,
+        Kind::Program => Contents::Program,
         Kind::EvalKey => Contents::EvalKey(match eval_key::read_layout(&mut reader)? {
             [0, 0] => {
                 eval_key::read_no_key(&mut reader)?;
@@ -106,7 +109,7 @@ fn check_length(contents: &Contents, payload: u64) -> Result<(), WireError> {
         Contents::Ciphertexts(header) => {
             (CIPHERTEXTS_HEADER_LEN as u64, header.polynomials() * u128::from(header.level))
         }
-        Contents::EvalKey(None) | Contents::ClientSpec(_) => return Ok(()),
+        Contents::EvalKey(None) | Contents::ClientSpec(_) | Contents::Program => return Ok(()),
     };
     // A prime that is 1 modulo 4N has more bits than 4N.
     const N: u64 = MIN_SECURE_DIMENSION as u64;

@@ -1,0 +1,555 @@
+//! A schedule, and what it does to levels, scales, values and noise.
+
+use cryptodl_core::backend::ProductPlan;
+use cryptodl_core::ckks::noise::{self, Noise};
+use cryptodl_core::ckks::{EncryptionKind, HEADROOM, RelinLayout, Scale};
+
+use super::PlanError;
+use super::cost::draws;
+use super::lowered::{Factor, Lowered};
+use super::normalise::ProductEstimates;
+use super::privacy::Flood;
+use super::quantise::{WEIGHT_HALF_BITS, rounding_gain};
+use super::steps::{Step, StepKind, Steps};
+use super::tolerance::Limits;
+use super::worst::WorstGains;
+use cryptodl_program::{Arrangement, PrivacyGoal};
+
+/// Noise above this share of the calibrated values is no small disturbance any more: activations bend it, and its prediction
+/// by derivatives fails.
+pub const LINEAR_SHARE: f64 = 0.125;
+
+/// The discrete shape of a schedule: how runs are factored, and what follows each product.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Structure {
+    /// Per run, how many base maps each factor merges.
+    pub factors: Vec<Vec<usize>>,
+    /// Per activation, what follows each product; their number tells the [`Arrangement`].
+    pub products: Vec<Vec<ProductPlan>>,
+    /// Per activation, whether what follows its last product waits until after the next stage's maps: these act on any number of
+    /// components, and where they leave fewer values, fewer are relinearised.
+    pub deferred: Vec<bool>,
+}
+
+/// A ciphertext within an activation.
+#[derive(Clone, Copy, Debug)]
+pub struct Operand {
+    /// Chain limbs.
+    pub level: usize,
+    /// Components.
+    pub components: usize,
+    /// Scale.
+    pub scale: Scale,
+}
+
+impl Operand {
+    /// The product of two: the one with more limbs drops its last ones without division, so that its scale stays.
+    pub fn times(&self, other: &Operand) -> Operand {
+        Operand {
+            level: self.level.min(other.level),
+            components: self.components + other.components - 1,
+            scale: self.scale.times(other.scale.value()),
+        }
+    }
+
+    /// Does what is planned after a product and returns the noise that it adds, in units of the integers after it.
+    fn reduce(&mut self, plan: ProductPlan, ring: &Ring) -> Noise {
+        let mut entered = Noise::even(0.0);
+        let mut divisor = 1.0;
+        for &q in ring.primes[self.level - plan.drop..self.level].iter().rev() {
+            self.scale = self.scale.over(q);
+            divisor *= f64::from(q);
+        }
+        if plan.relinearize {
+            let layout = ring.relin_layout(ring.primes.len());
+            let log_digit = layout.digit_primes as f64 * f64::from(ring.prime_bits);
+            let key = noise::relinearise(ring.n, layout.digits(self.level), log_digit, ring.log_p());
+            entered = entered.plus(key.times(1.0 / divisor));
+        }
+        (self.level, self.components) = plan.result(self.level, self.components);
+        if plan.acts() {
+            entered = entered.plus(noise::divide(ring.n, self.components));
+        }
+        entered
+    }
+}
+
+impl Structure {
+    /// Whether any product is relinearised.
+    pub fn relinearizes(&self) -> bool {
+        self.products.iter().flatten().any(|plan| plan.relinearize)
+    }
+
+    /// What follows the products of an activation at once, and what waits.
+    pub fn plans(&self, activation: usize) -> (Vec<ProductPlan>, Option<ProductPlan>) {
+        let mut plans = self.products[activation].clone();
+        let last = plans.last_mut().filter(|_| self.deferred[activation]);
+        let waiting = last.map(std::mem::take);
+        (plans, waiting)
+    }
+
+    /// Maps, products and what waits: what a walk has states for.
+    pub fn size(&self) -> usize {
+        let (factors, products) = (self.factors.iter().map(Vec::len), self.products.iter().map(Vec::len));
+        factors.chain(products).sum::<usize>() + self.deferred.iter().filter(|&&waits| waits).count()
+    }
+
+    /// Primes dropped in all.
+    pub fn drops(&self) -> usize {
+        self.products.iter().flatten().map(|plan| plan.drop).sum()
+    }
+}
+
+/// Ring and modulus chain of a schedule.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Ring {
+    /// Dimension.
+    pub n: usize,
+    /// Size of the primes in bits.
+    pub prime_bits: u32,
+    /// The chain.
+    pub primes: Vec<u32>,
+    /// Special primes.
+    pub special: Vec<u32>,
+    /// `log2` of the product of the first primes of the chain, by their number.
+    log_q: Vec<f64>,
+    /// `log2 P`.
+    log_p: f64,
+    /// Sum of [`draws`] over the chain.
+    draws: f64,
+}
+
+impl Ring {
+    /// A ring over `primes` of `prime_bits` bits, descending: `special` special primes first, then the chain.
+    pub fn new(n: usize, prime_bits: u32, primes: &[u32], special: usize) -> Self {
+        let (special_primes, primes) = primes.split_at(special);
+        let sums = |primes: &[u32]| {
+            let sum = primes.iter().scan(0.0, |sum, &q| {
+                *sum += libm::log2(q.into());
+                Some(*sum)
+            });
+            std::iter::once(0.0).chain(sum).collect::<Vec<f64>>()
+        };
+        let (log_q, log_p) = (sums(primes), sums(special_primes)[special]);
+        let draws = primes.iter().map(|&q| draws(q)).sum();
+        Ring { n, prime_bits, primes: primes.to_vec(), special: special_primes.to_vec(), log_q, log_p, draws }
+    }
+
+    /// `log2 Q` of the first `level` primes.
+    pub fn log_q(&self, level: usize) -> f64 {
+        self.log_q[level]
+    }
+
+    /// How often one residue modulo each prime of the chain is drawn, in all.
+    pub fn draws(&self) -> f64 {
+        self.draws
+    }
+
+    /// `log2 P`.
+    pub fn log_p(&self) -> f64 {
+        self.log_p
+    }
+
+    /// The relinearisation key's layout for a structure: digits as large as `P`.
+    pub fn relin_layout(&self, level: usize) -> RelinLayout {
+        RelinLayout { level, digit_primes: self.special.len() }
+    }
+}
+
+/// The numbers that remain to be chosen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// `2 log2` of the input scale.
+    pub input_half_bits: u32,
+    /// Half bits of each factor's weights, in order.
+    pub weight_half_bits: Vec<u32>,
+}
+
+/// Predicted noise of values.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Deviation {
+    /// Root mean square over slots.
+    pub rms: f64,
+    /// Standard deviation at the slot where it is largest.
+    pub worst: f64,
+}
+
+/// A noise that enters somewhere.
+#[derive(Clone, Debug)]
+pub struct Source {
+    /// Place whose values it reaches first.
+    pub place: usize,
+    /// Where it enters inside the activation before `place`: the stage, and a product before the last.
+    product: Option<(usize, Arrangement, usize)>,
+    /// In units of the values where it enters.
+    pub noise: Noise,
+    /// What unit noise there is at `place`.
+    pub gain: f64,
+}
+
+impl Source {
+    /// Its name in calibrations.
+    pub fn name(&self, network: &Lowered) -> String {
+        match self.product {
+            None => network.gains.places().names()[self.place].clone(),
+            Some((stage, arrangement, product)) => {
+                let activation = network.stages[stage].activation.as_ref().expect("noise entered its products");
+                activation.product_name(arrangement, product)
+            }
+        }
+    }
+}
+
+/// State of the ciphertexts after a step.
+#[derive(Clone, Debug)]
+pub struct State {
+    /// Chain limbs.
+    pub level: usize,
+    /// Components.
+    pub components: usize,
+    /// Scale.
+    pub scale: Scale,
+    /// Calibrated magnitude of the values.
+    pub bound: f64,
+    /// Predicted encryption noise in units of the value.
+    pub noise: Deviation,
+    /// Bits to spare before `HEADROOM` times the bound wraps, the least within the step.
+    pub headroom: f64,
+}
+
+impl State {
+    /// The ciphertexts in this state.
+    fn operand(&self) -> Operand {
+        Operand { level: self.level, components: self.components, scale: self.scale }
+    }
+
+    /// The state with other ciphertexts.
+    fn with_operand(&self, u: Operand) -> State {
+        State { level: u.level, components: u.components, scale: u.scale, ..self.clone() }
+    }
+}
+
+/// How a term of a linear step is quantised.
+#[derive(Clone, Copy, Debug)]
+pub struct Precision {
+    /// Integers per unit of a weight.
+    pub weight_scale: f64,
+    /// Integer that the result is multiplied by.
+    pub factor: f64,
+    /// Output variance per unit mean square of the input from rounding.
+    rounding_gain: f64,
+}
+
+/// What a walk knows of a step.
+#[derive(Clone, Debug)]
+pub struct WalkStep {
+    /// The place of its result.
+    pub place: usize,
+    /// Of every term of a linear step.
+    pub precisions: Vec<Precision>,
+    /// After the step.
+    pub after: State,
+    /// Scale after each product of an activation, before the constant that follows it.
+    pub product_scales: Vec<Scale>,
+}
+
+/// What a schedule does.
+#[derive(Clone, Debug)]
+pub struct Walk {
+    /// The fresh ciphertexts.
+    pub input: State,
+    /// Steps in order.
+    pub steps: Vec<WalkStep>,
+    /// Every noise, in the order of places.
+    pub sources: Vec<Source>,
+    /// Encryption noise of the result on a logit, re-randomisation and flood included.
+    pub noise: Deviation,
+    /// The flood, where the computation's noise is hidden.
+    pub flood: Option<Flood>,
+    /// Standard deviation on a logit from rounding weights.
+    pub rounding: f64,
+    /// Least headroom anywhere, in bits.
+    pub headroom: f64,
+}
+
+impl Walk {
+    /// State after the last step.
+    pub fn output(&self) -> &State {
+        self.steps.last().map_or(&self.input, |step| &step.after)
+    }
+
+    /// The ciphertexts that the client gets.
+    pub fn result(&self) -> Operand {
+        self.flood.map_or_else(|| self.output().operand(), |flood| flood.result)
+    }
+
+    /// The states with their places.
+    pub fn states(&self) -> impl Iterator<Item = (&State, usize)> {
+        std::iter::once((&self.input, 0)).chain(self.steps.iter().map(|step| (&step.after, step.place)))
+    }
+
+    /// The state of a value: 0 is the input, `i + 1` the result of step `i`.
+    pub fn value(&self, value: usize) -> &State {
+        value.checked_sub(1).map_or(&self.input, |step| &self.steps[step].after)
+    }
+
+    /// How far the noise is above what the labels bear, or above what leaves the linearised prediction true, as a ratio of
+    /// variances: feasible at most 1.
+    pub fn strain(&self, limits: &Limits) -> f64 {
+        let square = |x: f64| x * x;
+        let [by_encryption, by_rounding, before_activations] = limits.corrections;
+        let encryption = square(by_encryption * self.noise.worst);
+        let total = encryption + square(by_rounding * self.rounding);
+        let labels = (encryption / (limits.encryption * limits.encryption)).max(total / (limits.total * limits.total));
+        let crowding = |state: &State| before_activations * state.noise.worst / (LINEAR_SHARE * state.bound);
+        let states = std::iter::once(&self.input).chain(self.steps.iter().map(|step| &step.after));
+        states.map(|state| square(crowding(state))).fold(labels, f64::max)
+    }
+}
+
+/// Noises that have entered so far, in units of the value at the place where they entered.
+struct Sources<'a> {
+    network: &'a Lowered,
+    entered: Vec<Source>,
+    /// Where noise is to be hidden: bounds on the gains, and the sum of squares of what reaches the scores for the worst image.
+    worst: Option<(&'a WorstGains, f64)>,
+}
+
+impl Sources<'_> {
+    fn enter(&mut self, place: usize, noise: Noise) {
+        self.enter_within(Source { place, product: None, noise, gain: 1.0 }, 1.0);
+    }
+
+    /// Noise that is multiplied before it is at its place: by its gain in the root mean square, by `most` at most.
+    fn enter_within(&mut self, source: Source, most: f64) {
+        if let Some((gains, sum)) = &mut self.worst {
+            let reached = source.noise.worst * most * gains.from(source.place);
+            *sum += reached * reached;
+        }
+        self.entered.push(source);
+    }
+
+    fn at(&self, place: usize) -> Deviation {
+        let mut power = Deviation { rms: 0.0, worst: 0.0 };
+        for Source { place: from, noise, gain, .. } in &self.entered {
+            let gain = gain * self.network.gains.between(*from, place);
+            power.rms += (gain * noise.rms) * (gain * noise.rms);
+            power.worst += (gain * noise.worst) * (gain * noise.worst);
+        }
+        Deviation { rms: power.rms.sqrt(), worst: power.worst.sqrt() }
+    }
+}
+
+/// Follows the `steps` of a structure on `ring` with `settings` through the network.
+///
+/// # Errors
+/// A missing calibration.
+pub fn walk(
+    network: &Lowered,
+    plan: &Steps,
+    ring: &Ring,
+    settings: &Settings,
+    encryption: EncryptionKind,
+    privacy: Option<PrivacyGoal>,
+) -> Result<Walk, PlanError> {
+    let fresh = match encryption {
+        EncryptionKind::Secret => noise::fresh_secret(ring.n),
+        EncryptionKind::Public => noise::fresh_public(ring.n, ring.log_p()),
+    };
+    let scale = Scale::from_half_bits(settings.input_half_bits);
+    let worst = privacy.map(|_| (network.worst_gains(), 0.0));
+    let mut sources = Sources { network, entered: Vec::new(), worst };
+    let output = network.gains.places().output();
+    sources.enter(0, fresh.times(1.0 / scale.value()));
+    let mut input = State {
+        level: ring.primes.len(),
+        components: 2,
+        scale,
+        bound: network.input_bound,
+        noise: sources.at(0),
+        headroom: 0.0,
+    };
+    input.headroom = headroom(ring, input.level, scale, input.bound);
+    let mut walk = Walk {
+        headroom: input.headroom,
+        noise: input.noise,
+        input,
+        steps: Vec::with_capacity(plan.0.len()),
+        sources: Vec::new(),
+        flood: None,
+        rounding: 0.0,
+    };
+    let mut rounding = 0.0f64;
+    for step in &plan.0 {
+        let place = step.place;
+        let (mut precisions, mut product_scales) = (Vec::new(), Vec::new());
+        let after = match &step.kind {
+            StepKind::Linear(terms) => {
+                let operands: Vec<&State> = step.operands.iter().map(|&value| walk.value(value)).collect();
+                let level = operands.iter().map(|state| state.level).min().expect("a step has an operand");
+                let components = operands.iter().map(|state| state.components).max().expect("a step has an operand");
+                let factors: Vec<Joined<'_>> = terms
+                    .iter()
+                    .zip(&operands)
+                    .map(|(term, state)| Joined {
+                        scale: state.scale,
+                        factor: term.of(network),
+                        half_bits: settings.weight_half_bits[term.factor],
+                    })
+                    .collect();
+                let (scale, found) = match &factors[..] {
+                    [one] => {
+                        let (weight_scale, rounding_gain, scale) =
+                            factor_scale(one.factor, one.half_bits, one.scale, step.makes_scores);
+                        (scale, vec![Precision { weight_scale, factor: 1.0, rounding_gain }])
+                    }
+                    several => joint_scale(several, step.makes_scores),
+                };
+                for ((term, Joined { factor, .. }), precision) in terms.iter().zip(&factors).zip(&found) {
+                    let rms = calibrated(&factor.map.name, factor.map.input_rms, "input_rms")?;
+                    let gain = rms * network.gains.between(term.place, output);
+                    rounding += precision.rounding_gain * gain * gain;
+                }
+                precisions = found;
+                let range = match &factors[..] {
+                    [one] => calibrated(&one.factor.map.name, one.factor.map.output_range, "output_range")?,
+                    _ => {
+                        let stage = &network.stages[step.stage];
+                        calibrated(&stage.name, stage.range, "output_range")?
+                    }
+                };
+                let bound = range[0].abs().max(range[1].abs());
+                let headroom = headroom(ring, level, scale, bound);
+                State { level, components, scale, bound, noise: sources.at(place), headroom }
+            }
+            StepKind::Reduction(plan) => {
+                let before = walk.value(step.operands[0]);
+                let mut u = before.operand();
+                let entered = u.reduce(*plan, ring);
+                sources.enter(place, entered.times(1.0 / u.scale.value()));
+                let headroom = headroom(ring, u.level, u.scale, before.bound);
+                State { noise: sources.at(place), headroom, ..before.with_operand(u) }
+            }
+            StepKind::Activation(plans) => {
+                let before = walk.value(step.operands[0]);
+                let (after, scales) = activate(network, step, plans, ring, before, &mut sources);
+                product_scales = scales;
+                after
+            }
+        };
+        walk.headroom = walk.headroom.min(after.headroom);
+        walk.steps.push(WalkStep { place, precisions, after, product_scales });
+    }
+    let state = walk.output().clone();
+    let masks = noise::rerandomise(ring.n, state.components).times(1.0 / state.scale.value());
+    sources.enter(output, masks);
+    if let (Some(goal), Some((_, sum))) = (privacy, sources.worst) {
+        walk.flood = Flood::plan(goal, ring, state.operand(), network.scores(), state.bound, sum.sqrt());
+        // Where no flood is wide enough, the noise is beyond anything.
+        let noise = walk.flood.as_ref().map_or(Noise::even(f64::INFINITY), |flood| flood.noise);
+        sources.entered.push(Source { place: output, product: None, noise, gain: 1.0 });
+        walk.headroom = walk.flood.as_ref().map_or(walk.headroom, |flood| walk.headroom.min(flood.headroom));
+    }
+    walk.noise = sources.at(output);
+    walk.sources = sources.entered;
+    walk.rounding = rounding.sqrt();
+    Ok(walk)
+}
+
+fn calibrated<T>(layer: &str, value: Option<T>, field: &'static str) -> Result<T, PlanError> {
+    value.ok_or_else(|| PlanError::MissingCalibration { layer: layer.into(), field })
+}
+
+/// A term of a linear step that has several, and the scale of its operand.
+struct Joined<'a> {
+    scale: Scale,
+    factor: &'a Factor,
+    half_bits: u32,
+}
+
+/// Scale of a sum, and how every term is brought there (docs/planner.md, "Joins").
+///
+/// Each term's weights have the size that the settings give them, or more: the largest scale that this makes is that of the sum.
+/// Factors of diagonal maps may be integers of any size, and the result of another map is multiplied by an integer where its
+/// largest weight does not reach. Both are exact and cost headroom, but no level.
+fn joint_scale(terms: &[Joined<'_>], makes_scores: bool) -> (Scale, Vec<Precision>) {
+    let is_diagonal = |term: &Joined<'_>| term.factor.map.geometry.is_diagonal();
+    let larger = |a: Scale, b: Scale| if b > a { b } else { a };
+    let top = terms.iter().map(|term| term.scale).fold(terms[0].scale, larger);
+    let is_exact = |term: &Joined<'_>| {
+        let factor = top.value() / term.scale.value();
+        is_diagonal(term) && term.factor.map.weights.iter().all(|w| (w * factor).fract() == 0.0)
+    };
+    let sized = |term: &Joined<'_>| term.scale.times(term.factor.precision(term.half_bits).0);
+    let mut scale = match terms.iter().all(is_exact) {
+        true => top,
+        false => terms.iter().map(sized).fold(top, larger),
+    };
+    if makes_scores {
+        // As in `factor_scale`, but upwards, so that no weight is smaller than it was to be.
+        let power = scale.floor_power_of_two();
+        scale = if power == scale { scale } else { power.times(2.0) };
+    }
+    let precision = |term: &Joined<'_>| {
+        let whole = scale.value() / term.scale.value();
+        if is_diagonal(term) {
+            let rounding_gain = rounding_gain(&term.factor.map, whole);
+            return Precision { weight_scale: whole, factor: 1.0, rounding_gain };
+        }
+        let finest = term.factor.precision(*WEIGHT_HALF_BITS.end()).0;
+        let factor = libm::ceil(whole / finest).max(1.0);
+        let weight_scale = whole / factor;
+        Precision { weight_scale, factor, rounding_gain: term.factor.rounding_gain(weight_scale) }
+    };
+    (scale, terms.iter().map(precision).collect())
+}
+
+/// Weight scale, rounding gain and output scale of a factor. The network's last factor lowers its weight scale so that the
+/// output scale is an exact power of two, before primes of the chain are divided off: it then tells the client nothing of the largest weight.
+fn factor_scale(factor: &Factor, half_bits: u32, input: Scale, is_last: bool) -> (f64, f64, Scale) {
+    let (weight_scale, rounding_gain) = factor.precision(half_bits);
+    let output = input.times(weight_scale);
+    if !is_last {
+        return (weight_scale, rounding_gain, output);
+    }
+    let power = output.floor_power_of_two();
+    let lowered = power.value() / input.value();
+    let ratio = weight_scale / lowered;
+    (lowered, rounding_gain * ratio * ratio, power)
+}
+
+fn activate(
+    network: &Lowered,
+    step: &Step,
+    products: &[ProductPlan],
+    ring: &Ring,
+    before: &State,
+    sources: &mut Sources<'_>,
+) -> (State, Vec<Scale>) {
+    let Step { stage, place, .. } = *step;
+    let activation = network.stages[stage].activation.as_ref().expect("a stage with an activation");
+    let degree = activation.degree();
+    let arrangement = Arrangement::with_products(degree, products.len());
+    let ProductEstimates { bounds, gains, peaks } = activation.estimates(arrangement);
+    let mut least = f64::INFINITY;
+    let mut scales = Vec::new();
+    let result = arrangement.follow(degree, before.operand(), |i, a: &Operand, b: &Operand| {
+        let mut u = a.times(b);
+        least = least.min(headroom(ring, u.level, u.scale, bounds[i]));
+        let entered = u.reduce(products[i], ring);
+        // The last product's noise is that of the activation's value.
+        let product = (i + 1 < products.len()).then_some((stage, arrangement, i));
+        let noise = entered.times(1.0 / u.scale.value());
+        sources.enter_within(Source { place, product, noise, gain: gains[i] }, peaks[i]);
+        least = least.min(headroom(ring, u.level, u.scale, bounds[i]));
+        scales.push(u.scale);
+        u
+    });
+    let bound = *bounds.last().expect("an activation has products");
+    (State { bound, noise: sources.at(place), headroom: least, ..before.with_operand(result) }, scales)
+}
+
+/// Bits between `HEADROOM` times the bound and a wrap at `level`.
+pub fn headroom(ring: &Ring, level: usize, scale: Scale, bound: f64) -> f64 {
+    ring.log_q(level) - 1.0 - scale.log2() - libm::log2(HEADROOM * bound)
+}

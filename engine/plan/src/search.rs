@@ -1,0 +1,667 @@
+//! Pass 4: the search for the cheapest schedule that keeps the labels.
+//!
+//! What a schedule costs depends only on its discrete shape: the factorisation of each run, what follows each product, ring and
+//! chain. So candidates are priced first and tried in the order of their price; trying means looking for an input
+//! scale and weight sizes that keep headroom and noise within bounds. The first that succeeds is the cheapest.
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::ops::RangeInclusive;
+
+use cryptodl_core::ckks::{EncryptionKind, MAX_SPECIAL_PRIMES, SecurityLevel, noise};
+use cryptodl_core::ring::largest_ntt_primes;
+use cryptodl_core::watch::Watch;
+use rayon::prelude::*;
+
+use super::PlanError;
+use super::lowered::Lowered;
+use super::options::{INPUT_HALF_BITS, LIMBS, PRIME_BITS, PRIVATE_INPUT_HALF_BITS, PlanOptions, ScheduleKind};
+use super::quantise::WEIGHT_HALF_BITS;
+use super::schedule::{Ring, Settings, Structure, Walk, walk};
+use super::steps::Steps;
+use super::structures::{degrees, most_dropped, neighbours, structures, too_many};
+use super::tolerance::Limits;
+use super::work::Counted;
+use super::worst::MARGIN;
+use cryptodl_program::PrivacyGoal;
+
+/// Feasible runners-up to report.
+const RUNNERS_UP: usize = 3;
+/// Candidates tried for runners-up once the best is found.
+const RUNNER_UP_ATTEMPTS: usize = 200;
+
+/// Most bits of modulus that a refusal speaks of.
+const LARGEST_LACK: f64 = 1000.0;
+
+/// Work that a search may do, in units of about a nanosecond of one core. It is counted, not timed, so that a search ends at
+/// the same place on every machine. The shipped networks take up to 37 % of it.
+const MAX_WORK: u64 = 3 << 31;
+/// Work that one climb of an attempt may do, in the same units.
+const MAX_CLIMB_WORK: u64 = 1 << 25;
+
+/// Work of pricing a structure of so many steps on one ring.
+fn pricing_work(steps: usize) -> u64 {
+    16 * steps as u64
+}
+
+/// Work of counting what a structure of so many steps does, for one number of limbs.
+fn counting_work(steps: usize) -> u64 {
+    256 * steps as u64
+}
+
+/// Work of making a structure of so many steps.
+fn making_work(steps: usize) -> u64 {
+    64 * steps as u64
+}
+
+/// Work of following a structure of so many steps: a state for every step, to which every noise so far contributes.
+/// Choosing a flood takes some times as much again.
+fn walking_work(steps: usize, privacy: Option<PrivacyGoal>) -> u64 {
+    let steps = steps as u64;
+    steps * (64 + steps) * if privacy.is_some() { 4 } else { 1 }
+}
+
+/// A schedule found.
+#[derive(Clone, Debug)]
+pub struct Found {
+    /// Discrete shape.
+    pub structure: Structure,
+    /// Ring and chain.
+    pub ring: Ring,
+    /// What it does.
+    pub walk: Walk,
+    /// Predicted price in nanoseconds of the fixed table.
+    pub price: f64,
+}
+
+/// A schedule that does not fit.
+#[derive(Clone, Debug)]
+pub struct Miss {
+    /// Discrete shape.
+    pub structure: Structure,
+    /// Ring dimension, prime size, limbs, special primes.
+    pub ring: [usize; 4],
+    /// Predicted price.
+    pub price: f64,
+    /// What it lacks.
+    pub reason: String,
+}
+
+/// What a search comes to.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// The cheapest schedule that fits.
+    pub best: Found,
+    /// The next ones, each of another structure.
+    pub runners_up: Vec<Found>,
+    /// Those predicted to be cheaper, or as cheap, that nearly fit.
+    pub misses: Vec<Miss>,
+}
+
+/// A candidate before it is tried.
+#[derive(Clone, Debug)]
+struct Candidate {
+    structure: usize,
+    n: usize,
+    prime_bits: u32,
+    limbs: usize,
+    special: usize,
+    price: f64,
+}
+
+impl Candidate {
+    /// Structure, limbs and special primes.
+    fn shape(&self) -> [usize; 3] {
+        [self.structure, self.limbs, self.special]
+    }
+
+    /// Key of its ring.
+    fn ring(&self) -> (usize, u32, usize, usize) {
+        (self.n, self.prime_bits, self.limbs, self.special)
+    }
+}
+
+/// Finds the cheapest feasible schedule, and what else there is.
+///
+/// # Errors
+/// Bad pins, missing calibrations, or [`PlanError::DoesNotFit`] with what would help.
+pub fn search(
+    model: &str,
+    network: &Lowered,
+    options: &PlanOptions,
+    budget: &mut Budget<'_>,
+) -> Result<Outcome, Box<Refusal>> {
+    options.check()?;
+    let mut search =
+        Search { model, network, options, rings: Rings::default(), left: budget.left, watch: budget.watch };
+    let outcome = search.run();
+    budget.left = search.left;
+    outcome
+}
+
+/// What the searches for one plan may spend together, and who may end them.
+pub struct Budget<'a> {
+    left: u64,
+    watch: Watch<'a>,
+}
+
+impl<'a> Budget<'a> {
+    /// All of it.
+    pub fn new(watch: Watch<'a>) -> Self {
+        Budget { left: MAX_WORK, watch }
+    }
+
+    /// Whether nothing is left.
+    pub fn is_spent(&self) -> bool {
+        self.left == 0
+    }
+}
+
+/// A search and what it has left to spend.
+struct Search<'a> {
+    model: &'a str,
+    network: &'a Lowered,
+    options: &'a PlanOptions,
+    rings: Rings,
+    /// What remains of [`MAX_WORK`]; the search goes no further at zero.
+    left: u64,
+    watch: Watch<'a>,
+}
+
+impl Search<'_> {
+    fn run(&mut self) -> Result<Outcome, Box<Refusal>> {
+        let network = self.network;
+        let most_dropped = most_dropped(self.options);
+        let all = structures(network, self.options.schedule, most_dropped);
+        if self.options.schedule != ScheduleKind::Auto || !too_many(network, most_dropped) {
+            return self.among(&all, Effort::RunnersUp);
+        }
+        // Too many combinations to price: improve one or two neighbouring stages at a time from the best uniform schedule.
+        let mut best = self.among(&all, Effort::Best)?.best;
+        loop {
+            let near = neighbours(network, &best.structure, most_dropped);
+            let made: u64 = near.iter().map(|structure| making_work(structure.size())).sum();
+            self.left = self.left.saturating_sub(made);
+            match self.among(&near, Effort::Below(best.price)) {
+                Ok(next) => best = next.best,
+                Err(refusal) if refusal.nothing_fits() => match self.among(&near, Effort::RunnersUp) {
+                    Err(refusal) if refusal.nothing_fits() && self.left == 0 => {
+                        return Ok(Outcome { best, runners_up: Vec::new(), misses: Vec::new() });
+                    }
+                    outcome => return outcome,
+                },
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+/// Why a search found nothing.
+#[derive(Debug)]
+pub struct Refusal {
+    /// What to tell the user.
+    pub error: PlanError,
+    /// A schedule that fits but for noise on the labels.
+    pub bearable: Option<Found>,
+}
+
+impl Refusal {
+    fn nothing_fits(&self) -> bool {
+        matches!(self.error, PlanError::DoesNotFit { .. })
+    }
+}
+
+impl From<PlanError> for Box<Refusal> {
+    fn from(error: PlanError) -> Self {
+        Box::new(Refusal { error, bearable: None })
+    }
+}
+
+/// The attempt that failed by least.
+struct Nearest {
+    shortage: f64,
+    reason: String,
+    candidate: Candidate,
+}
+
+/// How far a search goes.
+#[derive(Clone, Copy, PartialEq)]
+enum Effort {
+    /// To the cheapest that fits.
+    Best,
+    /// The same, among those below a price.
+    Below(f64),
+    /// Beyond the cheapest, for runners-up to report.
+    RunnersUp,
+}
+
+impl Search<'_> {
+    /// Whether to go on.
+    fn check(&self) -> Result<(), PlanError> {
+        Ok(self.watch.check()?)
+    }
+
+    /// Searches among `structures`.
+    fn among(&mut self, structures: &[Structure], effort: Effort) -> Result<Outcome, Box<Refusal>> {
+        let below = if let Effort::Below(price) = effort { price } else { f64::INFINITY };
+        let mut candidates = Vec::new();
+        for (index, structure) in structures.iter().enumerate() {
+            self.check()?;
+            if self.left == 0 {
+                break;
+            }
+            self.price(structure, index, below, &mut candidates);
+        }
+        candidates.sort_by(|a, b| a.price.total_cmp(&b.price).then(a.n.cmp(&b.n)));
+        let mut found: Vec<Found> = Vec::new();
+        let mut cheaper: BTreeMap<usize, (f64, Miss)> = BTreeMap::new();
+        let mut nearest: Option<Nearest> = None;
+        // The largest primes of each structure and length: where they fail, smaller ones need not be tried.
+        let mut roomiest: BTreeMap<[usize; 3], &Candidate> = BTreeMap::new();
+        for candidate in &candidates {
+            let room = roomiest.entry(candidate.shape()).or_insert(candidate);
+            if candidate.prime_bits > room.prime_bits {
+                *room = candidate;
+            }
+        }
+        let mut hopeless: BTreeMap<[usize; 3], bool> = BTreeMap::new();
+        let mut attempts_after_best = 0;
+        for candidate in &candidates {
+            self.check()?;
+            if self.left == 0 {
+                break;
+            }
+            let structure = &structures[candidate.structure];
+            let seen = found.iter().any(|found| found.structure == *structure);
+            if seen || hopeless.get(&candidate.shape()) == Some(&true) {
+                continue;
+            }
+            let mut tried = candidate;
+            let mut result = None;
+            if let Entry::Vacant(entry) = hopeless.entry(candidate.shape()) {
+                let room = roomiest[&candidate.shape()];
+                let attempt = self.attempt(structure, room, self.network.limits)?;
+                let fails = matches!(attempt, Attempt::Fails { .. });
+                entry.insert(fails);
+                if fails || room.prime_bits == candidate.prime_bits {
+                    (tried, result) = (room, Some(attempt));
+                }
+            }
+            let result = result.map_or_else(|| self.attempt(structure, tried, self.network.limits), Ok)?;
+            match result {
+                Attempt::Fits(walk) => {
+                    let ring = self.rings.of(tried).clone();
+                    found.push(Found { structure: structure.clone(), ring, walk: *walk, price: tried.price });
+                }
+                Attempt::Fails { shortage, reason } if found.is_empty() => {
+                    let ring = [tried.n, tried.prime_bits as usize, tried.limbs, tried.special];
+                    let miss = |reason| Miss { structure: structure.clone(), ring, price: tried.price, reason };
+                    if nearest.as_ref().is_none_or(|nearest| shortage < nearest.shortage) {
+                        let reason = describe_ring(tried) + &reason;
+                        nearest = Some(Nearest { shortage, reason, candidate: tried.clone() });
+                    }
+                    let least = cheaper.entry(tried.structure).or_insert_with(|| (f64::INFINITY, miss(String::new())));
+                    if shortage < least.0 {
+                        *least = (shortage, miss(reason));
+                    }
+                }
+                Attempt::Fails { .. } => {}
+            }
+            if effort != Effort::RunnersUp && !found.is_empty() {
+                break;
+            }
+            attempts_after_best += usize::from(!found.is_empty());
+            if found.len() == 1 + RUNNERS_UP || attempts_after_best > RUNNER_UP_ATTEMPTS {
+                break;
+            }
+        }
+        if found.is_empty() {
+            let bearable = match &nearest {
+                // A search for something cheaper has found what bears the noise.
+                Some(Nearest { candidate, .. }) if below.is_infinite() => {
+                    self.bearable(&structures[candidate.structure], candidate)?
+                }
+                _ => None,
+            };
+            let error = self.does_not_fit(nearest.map(|nearest| nearest.reason));
+            return Err(Box::new(Refusal { error, bearable }));
+        }
+        let best = found.remove(0);
+        let mut misses: Vec<(f64, Miss)> = cheaper.into_values().collect();
+        misses.sort_by(|a, b| a.0.total_cmp(&b.0));
+        let misses = misses.into_iter().take(RUNNERS_UP).map(|(_, miss)| miss).collect();
+        Ok(Outcome { best, runners_up: found, misses })
+    }
+
+    /// The candidate at scales that fit but for its noise on the labels; nothing where it fails for another reason.
+    fn bearable(&mut self, structure: &Structure, candidate: &Candidate) -> Result<Option<Found>, PlanError> {
+        let mut limits = self.network.limits;
+        // Each round takes the noise that the one before it could not avoid. More rounds are needed only where the scales that
+        // the headroom bears change on the way.
+        for _ in 0..4 {
+            match self.attempt(structure, candidate, limits)? {
+                Attempt::Fits(walk) => {
+                    let ring = self.rings.of(candidate).clone();
+                    return Ok(Some(Found { structure: structure.clone(), ring, walk: *walk, price: candidate.price }));
+                }
+                Attempt::Fails { shortage, .. } if shortage < LACKS => {
+                    // A little more, so that rounding does not refuse it again.
+                    limits = limits.times(libm::exp2(shortage) * 1.001);
+                }
+                Attempt::Fails { .. } => return Ok(None),
+            }
+        }
+        Ok(None)
+    }
+
+    fn does_not_fit(&self, nearest: Option<String>) -> PlanError {
+        let options = self.options;
+        let pinned = [options.n.is_some(), options.limbs.is_some(), options.prime_bits.is_some()].contains(&true)
+            || options.weight_half_bits.is_some()
+            || options.input_half_bits.is_some();
+        let mut help = Vec::new();
+        if pinned {
+            help.push("fewer pinned choices (--n, --limbs, --prime-bits, --weight-bits, --input-scale-bits)");
+        }
+        if options.schedule == ScheduleKind::Layered {
+            help.push("--schedule auto");
+        }
+        let degrees = degrees(self.network);
+        if degrees.iter().any(|&degree| degree > 2) {
+            help.push("activations of lower degree");
+        }
+        if degrees.len() > 1 {
+            help.push("fewer activations");
+        }
+        help.push(
+            "training with larger margins and with weights that are rounded to few bits (`cryptodl calibrate --help` says how)",
+        );
+        if options.n.is_some() {
+            help.push("a larger --n");
+        }
+        if options.security > SecurityLevel::Bits128 {
+            help.push("a lower --security");
+        }
+        if options.circuit_privacy.is_some() {
+            help.push("fewer sets or bits of --circuit-privacy");
+        }
+        let none = match options.n {
+            Some(n) => format!(
+                "N = {n} allows {} bits of modulus at this level, less than the pins and the schedule need",
+                options.security.max_log_qp(n)
+            ),
+            None => "no ring dimension up to 65536 allows the number and size of primes that it needs".into(),
+        };
+        let mut nearest = nearest.unwrap_or(none);
+        if self.left == 0 {
+            nearest += " (the network has so many possible schedules that not all were tried; fewer layers would help)";
+        }
+        PlanError::DoesNotFit {
+            model: self.model.into(),
+            security: options.security.bits(),
+            tolerance: self.network.tolerance.percent(),
+            nearest,
+            fits_at: None,
+            help: help.join("; "),
+        }
+    }
+
+    /// Adds ring and chain choices of a structure whose price is less than `below`.
+    fn price(&mut self, structure: &Structure, index: usize, below: f64, candidates: &mut Vec<Candidate>) {
+        let options = self.options;
+        let public = options.encryption == EncryptionKind::Public;
+        let special = match (structure.relinearizes(), public) {
+            (true, _) => 1..=MAX_SPECIAL_PRIMES,
+            (false, true) => 1..=1,
+            (false, false) => 0..=0,
+        };
+        let steps = structure.size();
+        let plan = Steps::new(self.network, structure);
+        let pinned = |pin: Option<usize>, value: usize| pin.is_none_or(|pin| pin == value);
+        for special in special {
+            // More limbs only cost more, so sizes that have become too dear need not be priced again.
+            let mut sizes: Vec<u32> =
+                PRIME_BITS.filter(|&bits| options.prime_bits.is_none_or(|pin| pin == bits)).collect();
+            for limbs in (structure.drops() + 1..=*LIMBS.end()).filter(|&limbs| pinned(options.limbs, limbs)) {
+                let counted = Counted::new(self.network, &plan, limbs, special);
+                self.left = self.left.saturating_sub(counting_work(steps));
+                sizes.retain(|&prime_bits| {
+                    let log_qp = prime_bits * (limbs + special) as u32;
+                    let secure = |n: &usize| options.security.max_log_qp(*n) >= log_qp;
+                    let smallest = (11..=16).map(|log_n| 1 << log_n).find(secure);
+                    let Some(n) = options.n.filter(secure).or(smallest.filter(|_| options.n.is_none())) else {
+                        return false;
+                    };
+                    let Some(ring) = self.rings.get(n, prime_bits, limbs, special) else {
+                        return true;
+                    };
+                    let price = counted.price(ring, public, options.batch);
+                    self.left = self.left.saturating_sub(pricing_work(steps));
+                    if price < below {
+                        candidates.push(Candidate { structure: index, n, prime_bits, limbs, special, price });
+                    }
+                    price < below
+                });
+                if sizes.is_empty() {
+                    break;
+                }
+            }
+        }
+    }
+
+    /// Looks for scales at which a candidate fits and its noise is within `limits`.
+    fn attempt(&mut self, structure: &Structure, candidate: &Candidate, limits: Limits) -> Result<Attempt, PlanError> {
+        let ring = self.rings.of(candidate);
+        let (attempt, work) = try_settings(self.network, self.options, structure, ring, limits)?;
+        self.left = self.left.saturating_sub(work);
+        Ok(attempt)
+    }
+}
+
+/// Rings that a search has met.
+#[derive(Default)]
+struct Rings {
+    /// By dimension and prime size, the largest primes, as many as the longest chain takes where there are so many.
+    primes: BTreeMap<(usize, u32), Vec<u32>>,
+    /// By [`Candidate::ring`].
+    rings: BTreeMap<(usize, u32, usize, usize), Ring>,
+}
+
+impl Rings {
+    /// A ring, unless there are too few primes.
+    fn get(&mut self, n: usize, prime_bits: u32, limbs: usize, special: usize) -> Option<&Ring> {
+        let most = LIMBS.end() + MAX_SPECIAL_PRIMES;
+        let found = || largest_ntt_primes(n, prime_bits, most).unwrap_or_default();
+        let primes = self.primes.entry((n, prime_bits)).or_insert_with(found).get(..limbs + special)?;
+        let ring = self.rings.entry((n, prime_bits, limbs, special));
+        Some(ring.or_insert_with(|| Ring::new(n, prime_bits, primes, special)))
+    }
+
+    /// The ring of a candidate, which [`Self::get`] made.
+    fn of(&self, candidate: &Candidate) -> &Ring {
+        &self.rings[&candidate.ring()]
+    }
+}
+
+fn describe_ring(candidate: &Candidate) -> String {
+    let Candidate { n, prime_bits, limbs, special, .. } = candidate;
+    format!("the nearest attempt (N = {n}, {limbs} x {prime_bits} bits + {special} special) ")
+}
+
+/// Added to the shortage of a candidate that lacks modulus, so that any that only has too much noise is nearer.
+const LACKS: f64 = 100.0;
+
+enum Attempt {
+    Fits(Box<Walk>),
+    Fails { shortage: f64, reason: String },
+}
+
+/// For every input scale that can work, climbs from the coarsest weights, each time refining the factor that lowers the noise
+/// most, while the headroom lasts; keeps the best of all. Also returns the work that it took.
+fn try_settings(
+    network: &Lowered,
+    options: &PlanOptions,
+    structure: &Structure,
+    ring: &Ring,
+    limits: Limits,
+) -> Result<(Attempt, u64), PlanError> {
+    let factors: usize = structure.factors.iter().map(Vec::len).sum();
+    let steps = Steps::new(network, structure);
+    let uniform = |input_half_bits: u32, half_bits: u32| {
+        let mut weight_half_bits = vec![options.weight_half_bits.unwrap_or(half_bits); factors];
+        // The last factor gives up to one bit away, so that the output scale becomes a power of two.
+        if let (None, Some(last)) = (options.weight_half_bits, weight_half_bits.last_mut()) {
+            *last = (half_bits + 2).min(*WEIGHT_HALF_BITS.end());
+        }
+        Settings { input_half_bits, weight_half_bits }
+    };
+    let follow =
+        |settings: &Settings| walk(network, &steps, ring, settings, options.encryption, options.circuit_privacy);
+    let strain = |walk: &Walk| walk.strain(&limits);
+    let per_walk = walking_work(structure.size(), options.circuit_privacy);
+    // What became of a climb, and what it took.
+    let climb = |(input_half_bits, mut stride): (u32, u32)| {
+        // The finest weights bound the noise from below, the coarsest bound the headroom from above.
+        let mut settings = uniform(input_half_bits, *WEIGHT_HALF_BITS.start());
+        let mut current = follow(&settings)?;
+        if current.headroom < 0.0 {
+            return Ok((Climb::Lacks(-current.headroom), per_walk));
+        }
+        let least = strain(&follow(&uniform(input_half_bits, *WEIGHT_HALF_BITS.end()))?);
+        let mut work = 2 * per_walk;
+        if least > 1.0 {
+            return Ok((Climb::Strained(least), work));
+        }
+        let mut best = (strain(&current), current.clone());
+        loop {
+            let mut step: Option<(f64, Settings, Walk)> = None;
+            for i in (0..factors).filter(|_| options.weight_half_bits.is_none()) {
+                let mut finer = settings.clone();
+                finer.weight_half_bits[i] += stride;
+                if finer.weight_half_bits[i] > *WEIGHT_HALF_BITS.end() {
+                    continue;
+                }
+                let walk = follow(&finer)?;
+                work += per_walk;
+                if walk.headroom >= 0.0 && step.as_ref().is_none_or(|(least, ..)| strain(&walk) < *least) {
+                    step = Some((strain(&walk), finer, walk));
+                }
+            }
+            let Some((strain, finer, walk)) = step.filter(|_| work <= MAX_CLIMB_WORK) else {
+                if stride > 1 && work <= MAX_CLIMB_WORK {
+                    stride -= 1;
+                    continue;
+                }
+                return Ok((Climb::Reached(best.0, Box::new(best.1)), work));
+            };
+            (settings, current) = (finer, walk);
+            if strain < best.0 {
+                best = (strain, current.clone());
+            }
+        }
+    };
+    let scales = options.input_half_bits.map_or_else(|| input_scales(network, options, ring), |pinned| pinned..=pinned);
+    // Larger scales lack more, so one look spares all of them.
+    let lacks = -follow(&uniform(*scales.start(), *WEIGHT_HALF_BITS.start()))?.headroom;
+    if lacks > 0.0 {
+        return Ok((out_of_modulus(lacks), per_walk));
+    }
+    // By half bits only, and by whole bits as long as the headroom bears it: neither is always the better way up. Pinned weights
+    // have no way up.
+    let strides = if options.weight_half_bits.is_some() { 1..=1 } else { 1..=2 };
+    let ways: Vec<(u32, u32)> = scales.flat_map(|scale| strides.clone().map(move |stride| (scale, stride))).collect();
+    let climbs: Vec<(Climb, u64)> = ways.into_par_iter().map(climb).collect::<Result<_, PlanError>>()?;
+    let work = climbs.iter().map(|(_, work)| work).sum();
+    let mut lacking = 0.0;
+    let mut least_strain = f64::INFINITY;
+    let mut best: Option<(f64, Box<Walk>)> = None;
+    for (climb, _) in climbs {
+        match climb {
+            // Larger scales lack more.
+            Climb::Lacks(bits) => {
+                lacking = bits;
+                break;
+            }
+            Climb::Strained(strain) => least_strain = least_strain.min(strain),
+            Climb::Reached(strain, walk) => {
+                if best.as_ref().is_none_or(|(least, _)| strain < *least) {
+                    best = Some((strain, walk));
+                }
+            }
+        }
+    }
+    let attempt = match best {
+        Some((strain, walk)) if strain <= 1.0 => Attempt::Fits(walk),
+        None if least_strain.is_infinite() => out_of_modulus(lacking),
+        _ => {
+            let shortage = 0.5 * libm::log2(best.map_or(least_strain, |(strain, _)| strain));
+            let reason = format!("has {shortage:.1} bits too much noise for the labels at the scales that fit");
+            Attempt::Fails { shortage, reason }
+        }
+    };
+    Ok((attempt, work))
+}
+
+fn out_of_modulus(lacking: f64) -> Attempt {
+    // Scales that leave the range of a number lack more than can be said.
+    let lacking = lacking.min(LARGEST_LACK);
+    let more = if lacking == LARGEST_LACK { "at least " } else { "" };
+    let reason = format!("lacks {more}{lacking:.1} bits of modulus even at the coarsest scales");
+    Attempt::Fails { shortage: LACKS + lacking, reason }
+}
+
+/// Input scales worth a try, as `2 log2`. Where noise is to be hidden, those at which a flood that hides the noise of the fresh
+/// ciphertexts alone leaves the labels as they are, and what the rest may need on top.
+fn input_scales(network: &Lowered, options: &PlanOptions, ring: &Ring) -> RangeInclusive<u32> {
+    const ON_TOP: u32 = 24;
+    let Some(goal) = options.circuit_privacy else {
+        return INPUT_HALF_BITS;
+    };
+    let fresh = match options.encryption {
+        EncryptionKind::Secret => noise::fresh_secret(ring.n),
+        EncryptionKind::Public => noise::fresh_public(ring.n, ring.log_p()),
+    };
+    let hidden = fresh.worst * network.worst_gains().from(0) * MARGIN;
+    let log_scale = goal.rho(ring.n, network.scores()) + libm::log2(hidden / network.limits.encryption);
+    let (least, most) = (*PRIVATE_INPUT_HALF_BITS.start(), *PRIVATE_INPUT_HALF_BITS.end());
+    let start = libm::floor(2.0 * log_scale).clamp(f64::from(least), f64::from(most)) as u32;
+    start..=(start + ON_TOP).min(most)
+}
+
+/// What became of one input scale.
+enum Climb {
+    /// Not even the coarsest weights leave headroom; the bits that lack.
+    Lacks(f64),
+    /// Not even the finest weights are precise enough; their strain.
+    Strained(f64),
+    /// The best strain on the way up, and its walk.
+    Reached(f64, Box<Walk>),
+}
+
+#[cfg(test)]
+mod tests {
+    use cryptodl_zoo as zoo;
+
+    use super::*;
+
+    #[test]
+    fn shipped_networks_take_less_than_half_of_the_allowed_work() {
+        // Those whose search takes most.
+        for model in ["mnist-2", "mnist-best"] {
+            let network = zoo::load(model).unwrap();
+            let options = PlanOptions::default();
+            let network = Lowered::new(&network, options.tolerance_of(&network).unwrap()).unwrap();
+            let mut search = Search {
+                model,
+                network: &network,
+                options: &options,
+                rings: Rings::default(),
+                left: MAX_WORK,
+                watch: Watch::default(),
+            };
+            search.run().unwrap();
+            let share = 1.0 - search.left as f64 / MAX_WORK as f64;
+            assert!(share < 0.5, "{model}: {share}");
+        }
+    }
+}

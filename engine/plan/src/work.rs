@@ -1,0 +1,223 @@
+//! What a schedule costs: operations and bytes counted exactly, and their price in the fixed table.
+
+use cryptodl_core::backend::ProductPlan;
+
+use super::cost::{self, CostTable};
+use super::lowered::Lowered;
+use super::schedule::Ring;
+use super::steps::{StepKind, Steps};
+use cryptodl_program::{Arrangement, Product};
+
+const COST: CostTable = CostTable::SHIPPED;
+
+/// Operations of one step on one ciphertext set.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Work {
+    /// Multiply-adds per image: weights times values.
+    pub multiply_adds: u64,
+    /// Multiply-adds per image of the layers as published.
+    pub published: u64,
+    /// Multiply-adds of a weight with a residue: the above times components, limbs and N.
+    pub residue_multiply_adds: u64,
+    /// Residues that linear maps gather: taps times positions, for every group.
+    pub map_reads: u64,
+    /// Residues that linear maps write.
+    pub map_writes: u64,
+    /// Products of residues.
+    pub multiplies: u64,
+    /// Transforms of one polynomial modulo one prime.
+    pub ntts: u64,
+    /// Residues converted from one prime to another.
+    pub conversions: u64,
+    /// Residues that are written to memory and read again: operands and results of steps that do not fuse with their neighbours.
+    pub streamed: u64,
+}
+
+impl Work {
+    /// The sum of two.
+    pub fn plus(self, other: Work) -> Work {
+        Work {
+            multiply_adds: self.multiply_adds + other.multiply_adds,
+            published: self.published + other.published,
+            residue_multiply_adds: self.residue_multiply_adds + other.residue_multiply_adds,
+            map_reads: self.map_reads + other.map_reads,
+            map_writes: self.map_writes + other.map_writes,
+            multiplies: self.multiplies + other.multiplies,
+            ntts: self.ntts + other.ntts,
+            conversions: self.conversions + other.conversions,
+            streamed: self.streamed + other.streamed,
+        }
+    }
+
+    /// Work counted for N = 1, at another N.
+    fn at(self, n: usize) -> Work {
+        let n = n as u64;
+        Work {
+            residue_multiply_adds: self.residue_multiply_adds * n,
+            map_reads: self.map_reads * n,
+            map_writes: self.map_writes * n,
+            multiplies: self.multiplies * n,
+            conversions: self.conversions * n,
+            streamed: self.streamed * n,
+            ..self
+        }
+    }
+
+    fn price(&self, ring: &Ring) -> f64 {
+        let n = ring.n as f64;
+        self.residue_multiply_adds as f64 * cost::planes(ring.prime_bits) * COST.multiply_add_plane
+            + self.map_reads as f64 * COST.map_read
+            + self.map_writes as f64 * COST.map_write
+            + self.multiplies as f64 * COST.multiply
+            + self.ntts as f64 * n * libm::log2(n) * COST.ntt_layer
+            + self.conversions as f64 * COST.convert
+            + self.streamed as f64 * COST.stream
+    }
+}
+
+/// Work of every step of a schedule on one ciphertext set, in the order of the walk's steps.
+pub fn steps(network: &Lowered, plan: &Steps, ring: &Ring) -> Vec<Work> {
+    let counted = Counted::new(network, plan, ring.primes.len(), ring.special.len());
+    counted.steps.into_iter().map(|work| work.at(ring.n)).collect()
+}
+
+/// What a schedule does on one ciphertext set with so many limbs and special primes, counted for N = 1: all rings of these
+/// numbers of primes share it.
+pub struct Counted {
+    /// In the order of the walk's steps.
+    steps: Vec<Work>,
+    /// Limbs and components of the result.
+    result: [usize; 2],
+    /// Values of an image, and classes.
+    values: [usize; 2],
+}
+
+impl Counted {
+    /// Counts the work of the steps of a structure.
+    pub fn new(network: &Lowered, plan: &Steps, limbs: usize, special: usize) -> Self {
+        let (steps, result) = follow(network, plan, limbs, special);
+        Counted { steps, result, values: [network.inputs, network.scores()] }
+    }
+
+    /// Price of the schedule for `batch` images on a ring of as many primes, in the fixed table's nanoseconds.
+    pub fn price(&self, ring: &Ring, public: bool, batch: usize) -> f64 {
+        let [level, components] = self.result;
+        let computation: f64 = self.steps.iter().map(|work| work.at(ring.n).price(ring)).sum();
+        // What crosses is packed on one side and unpacked on the other.
+        let crossing = 2.0 * COST.pack + f64::from(ring.prime_bits) / 8.0 * COST.byte;
+        let [inputs, classes] = self.values.map(|values| (values * ring.n) as f64);
+        let limbs = ring.primes.len() as f64;
+        let input =
+            inputs * if public { 2.0 * limbs * crossing } else { limbs * crossing + ring.draws() * COST.expand };
+        let result = classes * level as f64;
+        let result = result * (components as f64 * crossing + (components - 1) as f64 * COST.mask);
+        batch.div_ceil(ring.n) as f64 * (computation + input + result)
+    }
+}
+
+/// Work of the steps for N = 1, and the limbs and components of the result.
+fn follow(network: &Lowered, plan: &Steps, limbs: usize, special: usize) -> (Vec<Work>, [usize; 2]) {
+    let mut work = vec![Work::default(); plan.0.len()];
+    let extents = plan.extents(network, limbs, |i, products, plans| {
+        let step = &plan.0[i];
+        let stage = &network.stages[step.stage];
+        let values = stage.values();
+        work[i] = match &step.kind {
+            StepKind::Linear(_) => unreachable!("linear steps have no products"),
+            StepKind::Reduction(plan) => {
+                let Product { level, operands: [components, _] } = products[0];
+                let streamed = streamed(values, &[(level, components), plan.result(level, components)]);
+                reduction(values, components, level, plan, special).plus(streamed)
+            }
+            StepKind::Activation(_) => {
+                let degree = stage.activation.as_ref().map_or(0, |activation| activation.degree());
+                let arrangement = Arrangement::with_products(degree, plans.len());
+                let components = products[0].operands[0];
+                let works = products.iter().zip(plans).enumerate().map(|(i, (product, plan))| {
+                    let [a, b] = product.operands;
+                    let extra = if arrangement.adds_multiple(i) { components } else { 0 };
+                    let multiplies = (values * (a * b + extra) * product.level) as u64;
+                    let after = reduction(values, product.components(), product.level, plan, special);
+                    after.plus(Work { multiplies, ..Work::default() })
+                });
+                works.fold(Work::default(), Work::plus)
+            }
+        };
+    });
+    for (i, step) in plan.0.iter().enumerate() {
+        match &step.kind {
+            StepKind::Linear(terms) => {
+                let joins = terms.len() > 1;
+                let after = extents[i + 1];
+                for (term, &operand) in terms.iter().zip(&step.operands) {
+                    let map = &term.of(network).map;
+                    // Each branch is computed with what it has in common with the sum.
+                    let residues = (extents[operand].1 * after.0) as u64;
+                    let outputs = map.geometry.outputs() as u64;
+                    work[i] = work[i].plus(if joins && map.geometry.is_diagonal() {
+                        Work { multiplies: outputs * residues, published: map.published, ..Work::default() }
+                    } else {
+                        let multiply_adds = map.geometry.multiply_adds();
+                        Work {
+                            multiply_adds,
+                            published: map.published,
+                            residue_multiply_adds: multiply_adds * residues,
+                            map_reads: map.geometry.gathered() as u64 * residues,
+                            map_writes: outputs * residues,
+                            ..Work::default()
+                        }
+                    });
+                    if joins {
+                        // Sums are taken in memory.
+                        let values = map.geometry.outputs();
+                        work[i] = work[i].plus(streamed(values, &[(after.0, extents[operand].1), after]));
+                    }
+                }
+            }
+            StepKind::Activation(plans) => {
+                let stage = &network.stages[step.stage];
+                let degree = stage.activation.as_ref().map_or(0, |activation| activation.degree());
+                let arrangement = Arrangement::with_products(degree, plans.len());
+                let lazy = arrangement == Arrangement::Horner && plans.iter().all(|plan| !plan.acts());
+                if !lazy {
+                    let tensors = [extents[step.operands[0]], extents[i + 1]];
+                    work[i] = work[i].plus(streamed(stage.values(), &tensors));
+                }
+            }
+            StepKind::Reduction(_) => {}
+        }
+    }
+    let (level, components) = *extents.last().expect("the input's extent at least");
+    (work, [level, components])
+}
+
+/// Tensors of these limbs and components that go through memory.
+fn streamed(values: usize, tensors: &[(usize, usize)]) -> Work {
+    let polynomials: usize = tensors.iter().map(|(level, components)| level * components).sum();
+    Work { streamed: (values * polynomials) as u64, ..Work::default() }
+}
+
+/// What is planned after a product of `components` components at `level`.
+fn reduction(values: usize, components: usize, level: usize, plan: &ProductPlan, special: usize) -> Work {
+    let (mut polynomial_products, mut ntts, mut conversions) = (0, 0, 0);
+    let mut divide = |components: usize, dropped: usize| {
+        let kept = level - plan.drop;
+        ntts += components * (dropped + kept);
+        conversions += components * dropped * kept;
+        components * kept
+    };
+    if plan.relinearize {
+        let digits = level.div_ceil(special);
+        polynomial_products += 2 * level + 2 * digits * (level + special) + divide(2, special + plan.drop);
+        ntts += level + digits * (level + special);
+        conversions += level * (level + special);
+    } else if plan.drop > 0 {
+        polynomial_products += divide(components, plan.drop);
+    }
+    Work {
+        multiplies: (values * polynomial_products) as u64,
+        ntts: (values * ntts) as u64,
+        conversions: (values * conversions) as u64,
+        ..Work::default()
+    }
+}

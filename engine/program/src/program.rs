@@ -1,0 +1,227 @@
+//! The cryptographic Program: what client and server agree on to the last bit.
+
+use std::ops::Range;
+
+use cryptodl_core::backend::ProductPlan;
+use cryptodl_core::ckks::{
+    ClientSpec, EncryptionKind, InputLayout, OutputLayout, Params, ParamsSpec, RelinLayout, Scale,
+};
+
+use crate::{ActivationStep, CircuitPrivacy, DiagonalMap, Geometry, QuantisedMap, Tolerance};
+
+/// A planned network: a pure function of the model file and the planning flags.
+#[derive(Clone, Debug)]
+pub struct Program {
+    /// Model name, for people; not part of the digest.
+    pub model: String,
+    /// Names of the steps, for people; not part of the digest.
+    pub names: Vec<String>,
+    /// Everything that the digest covers.
+    pub content: Content,
+}
+
+/// 32 bytes that enter the digest and nothing else. Clients see the digest, which is a hash of the weights: whoever guesses them
+/// can confirm the guess. With a random salt, which stays with the Program, nobody can.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub struct Salt(pub [u8; 32]);
+
+impl std::fmt::Debug for Salt {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(if *self == Salt::default() { "Salt(none)" } else { "Salt(hidden)" })
+    }
+}
+
+/// The part of a [`Program`] that decides every bit of a result.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Content {
+    /// Makes digests of equal Programs differ; zero in most.
+    pub salt: Salt,
+    /// Ring, chain, special primes.
+    pub params: ParamsSpec,
+    /// Relinearisation key, or none.
+    pub relin: Option<RelinLayout>,
+    /// Who encrypts.
+    pub encryption: EncryptionKind,
+    /// The share of labels that may change.
+    pub tolerance: Tolerance,
+    /// Input.
+    pub input: InputLayout,
+    /// Steps in order.
+    pub steps: Vec<Step>,
+    /// Output.
+    pub output: OutputLayout,
+    /// How the computation's noise is hidden, if it is.
+    pub circuit_privacy: Option<CircuitPrivacy>,
+}
+
+/// One step of a Program. Operands are values: 0 is the input, `i + 1` the result of step `i`.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Step {
+    /// A sum of integer linear maps. Operands with more limbs than others drop the last ones, and missing components are zero.
+    Linear {
+        /// At least one; all results have the same scale.
+        terms: Vec<Term>,
+        /// Integer-valued constants at this scale, added to the sum, one per channel.
+        constants: Vec<f64>,
+        /// Scale of the result.
+        scale: Scale,
+    },
+    /// An activation polynomial.
+    Activation {
+        /// Value that it takes.
+        operand: usize,
+        /// The polynomial and what follows its products.
+        activation: ActivationStep,
+    },
+    /// What was planned after an activation's last product and waited for the linear maps after it.
+    Reduction {
+        /// Value that it takes.
+        operand: usize,
+        /// Relinearisation, rescale, or both.
+        plan: ProductPlan,
+        /// Scale of the result.
+        scale: Scale,
+    },
+}
+
+/// One map of a sum.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Term {
+    /// Value that it takes.
+    pub operand: usize,
+    /// Weights.
+    pub map: TermMap,
+    /// Integer that the map's result is multiplied by, so that it has the scale of the sum; 1 for most.
+    pub factor: f64,
+}
+
+/// What a term of a sum does.
+#[derive(Clone, Debug, PartialEq)]
+pub enum TermMap {
+    /// A convolution, dense layer or pool.
+    Dense(QuantisedMap),
+    /// A factor for each channel; only in sums of several terms.
+    Diagonal(DiagonalMap),
+}
+
+/// A term in real numbers.
+pub struct PlainMap {
+    geometry: Geometry,
+    weights: Vec<f64>,
+    constants: Option<Vec<f64>>,
+}
+
+impl PlainMap {
+    /// The maps of a step; the first adds the constants.
+    pub fn of(step: &Step) -> Vec<PlainMap> {
+        let Step::Linear { terms, constants, scale } = step else { return Vec::new() };
+        let plain = |(i, term): (usize, &Term)| {
+            let (geometry, weights) = match &term.map {
+                TermMap::Dense(map) => (map.geometry.clone(), map.real_weights()),
+                TermMap::Diagonal(map) => {
+                    (Geometry::diagonal(map.shape), map.factors.iter().map(|&f| f / map.weight_scale).collect())
+                }
+            };
+            let constants = (i == 0).then(|| constants.iter().map(|&c| c / scale.value()).collect());
+            PlainMap { geometry, weights, constants }
+        };
+        terms.iter().enumerate().map(plain).collect()
+    }
+
+    /// Of `[value][lane]`.
+    pub fn apply(&self, values: &[f64], lanes: usize) -> Vec<f64> {
+        self.geometry.apply(&self.weights, self.constants.as_deref(), values, lanes)
+    }
+}
+
+impl Step {
+    /// Values that it takes.
+    pub fn operands(&self) -> Vec<usize> {
+        match self {
+            Step::Linear { terms, .. } => terms.iter().map(|term| term.operand).collect(),
+            Step::Activation { operand, .. } | Step::Reduction { operand, .. } => vec![*operand],
+        }
+    }
+
+    /// Whether it acts on each lane by itself, in one operand.
+    fn is_slotwise(&self) -> bool {
+        match self {
+            Step::Linear { terms, .. } => matches!(&terms[..], [Term { map: TermMap::Dense(_), .. }]),
+            Step::Activation { activation, .. } => activation.is_lazy(),
+            Step::Reduction { .. } => false,
+        }
+    }
+}
+
+impl Program {
+    /// The checked parameters.
+    ///
+    /// # Errors
+    /// Never for a Program that the planner made.
+    pub fn params(&self) -> Result<Params, cryptodl_core::ckks::ParamsError> {
+        self.content.params.clone().build()
+    }
+
+    /// What a client must know.
+    pub fn client_spec(&self) -> ClientSpec {
+        let content = self.content.clone();
+        ClientSpec {
+            model: self.model.clone(),
+            program: self.digest(),
+            params: content.params,
+            relin: content.relin,
+            encryption: content.encryption,
+            input: content.input,
+            output: content.output,
+        }
+    }
+
+    /// Chain limbs and components of every value. Operands of a sum that have more limbs drop the last ones, and missing components
+    /// are zero.
+    pub fn extents(&self) -> Vec<(usize, usize)> {
+        let mut extents = vec![(self.content.input.level, 2)];
+        for step in &self.content.steps {
+            let operands = step.operands().into_iter().map(|value| extents[value]);
+            let (level, components) =
+                operands.reduce(|a, b| (a.0.min(b.0), a.1.max(b.1))).expect("a step has an operand");
+            extents.push(match step {
+                Step::Linear { .. } => (level, components),
+                Step::Activation { activation, .. } => activation.trace(level, components).1,
+                Step::Reduction { plan, .. } => plan.result(level, components),
+            });
+        }
+        extents
+    }
+
+    /// By value, the steps that take it.
+    pub fn readers(&self) -> Vec<Vec<usize>> {
+        let mut readers = vec![Vec::new(); self.content.steps.len() + 1];
+        for (i, step) in self.content.steps.iter().enumerate() {
+            step.operands().into_iter().for_each(|value| readers[value].push(i));
+        }
+        readers
+    }
+
+    /// Runs of steps that are executed together: slot-wise steps that only take each other's results are fused, any other step stands
+    /// alone.
+    pub fn segments(&self) -> Vec<Range<usize>> {
+        let (steps, readers) = (&self.content.steps, self.readers());
+        let fuses = |i: usize| {
+            let follows = steps[i].operands() == [i] && readers[i].len() == 1;
+            i > 0 && follows && steps[i].is_slotwise() && steps[i - 1].is_slotwise()
+        };
+        let mut segments: Vec<Range<usize>> = Vec::new();
+        for i in 0..steps.len() {
+            match segments.last_mut() {
+                Some(last) if fuses(i) => last.end = i + 1,
+                _ => segments.push(i..i + 1),
+            }
+        }
+        segments
+    }
+
+    /// Number of input values per image.
+    pub fn inputs(&self) -> usize {
+        self.content.input.shape.iter().product()
+    }
+}

@@ -1,0 +1,407 @@
+//! Encrypted execution of a Program on a backend.
+
+use std::panic::resume_unwind;
+use std::thread;
+use std::time::Instant;
+
+use cryptodl_core::backend::{Backend, KeySwitch, Shape, Transfers};
+use cryptodl_core::ckks::flood::add_flood;
+use cryptodl_core::ckks::{
+    Ciphertexts, CiphertextsInfo, EncryptionKind, Params, PublicKey, Randomness, RelinKey, UniformPurpose,
+    UniformSource, rerandomise,
+};
+
+use zeroize::Zeroizing;
+
+use super::follow::WatchOfSet;
+use super::layers::Layers;
+use super::{ComputeParts, ComputeReport, RunError};
+use cryptodl_core::watch::Watch;
+use cryptodl_program::{CircuitPrivacy, Program};
+
+/// Bytes of operands and results of a network that is large for the host's memory: the system takes longer to hand out that
+/// many pages than bands take on top, and bands use the same pages again and again.
+const LARGE: u64 = 1 << 30;
+
+/// A Program prepared for one backend. Reusable for any number of requests.
+pub struct Executor<B: Backend> {
+    backend: B,
+    params: Params,
+    layers: Layers,
+    /// Whether the next set is loaded while one is computed: where a device computes, and has room for it.
+    loads_ahead: bool,
+    seeded: bool,
+    relin: Option<cryptodl_core::ckks::RelinLayout>,
+    circuit_privacy: Option<CircuitPrivacy>,
+}
+
+/// A set on the backend, and the seconds that it took.
+struct Loaded<T> {
+    x: T,
+    unpack: f64,
+    expand: f64,
+}
+
+/// How a result is masked, so that it does not give away exact equations in the weights (see SECURITY.md for what remains).
+pub enum Masks<'a> {
+    /// Fresh encryptions of zero under the client's public key, and the flood of a Program that has circuit privacy.
+    Fresh(&'a PublicKey, &'a mut Randomness),
+    /// None, for tests that compare results bit for bit. The client then also learns exact equations in the weights.
+    Deterministic,
+}
+
+impl<B: Backend> Executor<B> {
+    /// Prepares `program`. `backend` is bound to the basis of the Program's parameters. `memory_budget` bounds the
+    /// operands and results of a segment on the backend, in bytes, and sizes its slices and bands (at most half as much
+    /// again); keys, masks and a few ciphertexts per thread come on top. It cannot change a bit of the result.
+    ///
+    /// # Errors
+    /// Parameters or maps refused, or a budget below what one set needs.
+    pub fn new(program: &Program, params: &Params, backend: B, memory_budget: u64) -> Result<Self, RunError> {
+        let large = if backend.transfers().is_none() { LARGE } else { u64::MAX };
+        Self::arranged(program, params, backend, memory_budget, large)
+    }
+
+    /// [`Self::new`] with another bound above which a network takes less memory than it could.
+    pub(super) fn arranged(
+        program: &Program,
+        params: &Params,
+        backend: B,
+        memory_budget: u64,
+        large: u64,
+    ) -> Result<Self, RunError> {
+        let layers = Layers::new(program, params, memory_budget, large)?;
+        let room = memory_budget - layers.peak();
+        Ok(Executor {
+            loads_ahead: backend.transfers().is_some() && layers.input().bytes() <= room,
+            layers,
+            seeded: program.content.encryption == EncryptionKind::Secret,
+            relin: program.content.relin,
+            circuit_privacy: program.content.circuit_privacy,
+            params: params.clone(),
+            backend,
+        })
+    }
+
+    /// The backend.
+    pub fn backend(&self) -> &B {
+        &self.backend
+    }
+
+    /// Begins to classify the images of sets that come one after the other, as `input` describes them. The result's bytes are
+    /// the same on every backend, with every budget and number of threads, up to the masks.
+    ///
+    /// # Errors
+    /// Input of another layout, a missing key, or what the backend could not do.
+    pub fn begin<'a>(
+        &'a self,
+        input: &CiphertextsInfo,
+        eval_key: Option<&RelinKey>,
+        masks: Masks<'a>,
+        watch: Watch<'a>,
+    ) -> Result<Computation<'a, B>, RunError> {
+        let start = Instant::now();
+        self.check_input(input)?;
+        let crossed = self.backend.transfers();
+        let key = self.upload_key(eval_key)?;
+        let seconds = start.elapsed().as_secs_f64();
+        let parts = ComputeParts { key: seconds, ..ComputeParts::default() };
+        Ok(Computation {
+            executor: self,
+            key,
+            special: self.params.special(),
+            component_bytes: input.component_bytes(&self.params),
+            set_bytes: input.set_bytes(&self.params),
+            sets: input.sets(&self.params),
+            uniform: input.seed.map(|seed| UniformSource::new(UniformPurpose::Ciphertext, &self.params, &seed)),
+            masks,
+            watch,
+            waiting: None,
+            loaded: 0,
+            computed: 0,
+            crossed,
+            report: ComputeReport { seconds, parts, ..ComputeReport::default() },
+        })
+    }
+
+    /// What the sets of a result are, for `images` images.
+    pub fn result(&self, images: usize) -> CiphertextsInfo {
+        let shape = self.layers.output();
+        let (values, components) = (shape.values, shape.components);
+        let level = shape.limbs.len() - self.divided_limbs();
+        CiphertextsInfo { level, values, components, seed: None, images }
+    }
+
+    /// Classifies the images in `input`, which are all in memory, as [`Self::begin`] does set by set.
+    ///
+    /// # Errors
+    /// Input of another layout, residues that are none, a missing key, or what the backend could not do. Nothing is kept.
+    pub fn compute(
+        &self,
+        input: &Ciphertexts,
+        eval_key: Option<&RelinKey>,
+        masks: Masks<'_>,
+        watch: Watch<'_>,
+    ) -> Result<(Ciphertexts, ComputeReport), RunError> {
+        let info = input.info();
+        let mut computation = self.begin(&info, eval_key, masks, watch)?;
+        check("the number of sets", input.sets.len(), computation.sets)?;
+        let mut sets = Vec::with_capacity(input.sets.len());
+        for set in &input.sets {
+            sets.extend(computation.push(set)?);
+        }
+        let (last, report) = computation.finish()?;
+        sets.extend(last);
+        Ok((Ciphertexts::new(&self.result(info.images), sets), report))
+    }
+
+    /// Limbs that are divided off after the masks.
+    fn divided_limbs(&self) -> usize {
+        self.circuit_privacy.map_or(0, |privacy| privacy.drop)
+    }
+
+    /// Residues to add to a result, none without masks, and the seconds that it took to draw them. They are wiped on drop, but
+    /// not the backend's tensor that they are uploaded to.
+    fn mask(&self, masks: &mut Masks<'_>) -> (Option<Zeroizing<Vec<u32>>>, f64) {
+        let started = Instant::now();
+        let zeros = match masks {
+            Masks::Deterministic => None,
+            Masks::Fresh(key, rng) => {
+                let &Shape { values, components, ref limbs, .. } = self.layers.output();
+                let mut zeros = Zeroizing::new(vec![0; self.layers.output().len()]);
+                let level = limbs.len();
+                rerandomise(&self.params, key, &mut zeros, values, components, level, rng);
+                if let Some(CircuitPrivacy { doublings, .. }) = self.circuit_privacy {
+                    add_flood(&self.params, doublings, &mut zeros, values, components, level, rng);
+                }
+                Some(zeros)
+            }
+        };
+        (zeros, started.elapsed().as_secs_f64())
+    }
+
+    /// Masks a result, divides it where noise is hidden, and packs it.
+    fn finish(
+        &self,
+        mut x: B::Tensor,
+        (mask, drawing): (Option<Zeroizing<Vec<u32>>>, f64),
+        report: &mut ComputeReport,
+    ) -> Result<Vec<u8>, RunError> {
+        let started = Instant::now();
+        if let Some(mask) = mask {
+            let mask = self.backend.upload(self.layers.output().clone(), &mask)?;
+            self.backend.add(&mut x, &mask)?;
+        }
+        // After the flood, which makes the division a function of what is already hidden.
+        if self.divided_limbs() > 0 {
+            let limbs = self.layers.output().limbs.as_slice();
+            x = self.backend.mod_down(&x, &limbs[limbs.len() - self.divided_limbs()..])?;
+        }
+        self.backend.synchronise()?;
+        report.parts.masks += drawing + started.elapsed().as_secs_f64();
+        let started = Instant::now();
+        let packed: Result<Vec<_>, _> =
+            (0..self.layers.output().components).map(|c| self.backend.pack(&x, c)).collect();
+        let packed = packed?.concat();
+        report.parts.pack += started.elapsed().as_secs_f64();
+        Ok(packed)
+    }
+
+    fn check_input(&self, input: &CiphertextsInfo) -> Result<(), RunError> {
+        let sets = input.sets(&self.params);
+        let refused = |field, actual: usize, expected| RunError::Input { field, actual: actual.to_string(), expected };
+        if sets == 0 {
+            return Err(refused("the number of images", 0, "1 or more".into()));
+        }
+        // Objects of one seed are numbered in 32 bits.
+        let most = u32::MAX as usize / self.layers.input().values;
+        if sets > most {
+            return Err(refused("the number of sets", sets, format!("at most {most}")));
+        }
+        if let Some(CircuitPrivacy { goal, .. }) = self.circuit_privacy
+            && sets > goal.sets as usize
+        {
+            let expected = format!("at most the {} of its --circuit-privacy", goal.sets);
+            return Err(refused("the number of sets", sets, expected));
+        }
+        check("the number of chain limbs", input.level, self.layers.input().limbs.len())?;
+        check("the number of values", input.values, self.layers.input().values)?;
+        check("the number of components", input.components, 2)?;
+        check("the number of stored components", input.stored_components(), if self.seeded { 1 } else { 2 })
+    }
+
+    fn upload_key(&self, key: Option<&RelinKey>) -> Result<Option<B::Tensor>, RunError> {
+        let Some(layout) = self.relin else {
+            return Ok(None);
+        };
+        let describe = |layout: cryptodl_core::ckks::RelinLayout| {
+            format!("a relinearisation key for level {} with digits of {} primes", layout.level, layout.digit_primes)
+        };
+        let key = key.filter(|key| key.layout == layout).ok_or_else(|| RunError::EvalKey {
+            expected: describe(layout),
+            actual: key.map_or("the evaluation key is empty".into(), |key| format!("got {}", describe(key.layout))),
+        })?;
+        let (n, limbs) = (self.params.n(), key.limbs(&self.params));
+        let digits = layout.digits(layout.level);
+        let parts = [&key.b, &key.expand_a(&self.params)];
+        // Host rows are [digit][limb][N] for b and a apart; tensors are [limb][digit][component][N].
+        let mut rows = Vec::with_capacity(2 * key.b.len());
+        for limb in 0..limbs.len() {
+            for digit in 0..digits {
+                parts.iter().for_each(|part| rows.extend_from_slice(&part[(digit * limbs.len() + limb) * n..][..n]));
+            }
+        }
+        let shape = Shape { limbs, values: digits, components: 2, lanes: n };
+        Ok(Some(self.backend.upload(shape, &rows)?))
+    }
+}
+
+fn check(field: &'static str, actual: usize, expected: usize) -> Result<(), RunError> {
+    if actual == expected {
+        return Ok(());
+    }
+    Err(RunError::Input { field, actual: actual.to_string(), expected: expected.to_string() })
+}
+
+/// A computation that takes ciphertext sets one after the other and gives each result as soon as it is there. On a device the
+/// next set is loaded while one is computed, so that results come one set late.
+pub struct Computation<'a, B: Backend> {
+    executor: &'a Executor<B>,
+    key: Option<B::Tensor>,
+    /// Special limbs.
+    special: Vec<usize>,
+    component_bytes: usize,
+    set_bytes: usize,
+    sets: usize,
+    /// Expands component 1 where it did not travel.
+    uniform: Option<UniformSource>,
+    masks: Masks<'a>,
+    watch: Watch<'a>,
+    /// A set that is loaded and not yet computed.
+    waiting: Option<B::Tensor>,
+    loaded: usize,
+    computed: usize,
+    crossed: Option<Transfers>,
+    report: ComputeReport,
+}
+
+impl<B: Backend> Computation<'_, B> {
+    /// Takes the next set, and returns the next result, packed, if it is there.
+    ///
+    /// # Errors
+    /// A set too many or of another length, residues that are none, or what the backend could not do. The computation is then
+    /// to be given up.
+    pub fn push(&mut self, set: &[u8]) -> Result<Option<Vec<u8>>, RunError> {
+        let start = Instant::now();
+        if self.loaded == self.sets {
+            check("the number of sets", self.loaded + 1, self.sets)?;
+        }
+        check("the length of a set", set.len(), self.set_bytes)?;
+        let result = match self.waiting.take() {
+            Some(x) => self.compute(x, Some(set)).map(Some),
+            None => {
+                let loaded = self.load(set);
+                let x = self.note(loaded)?;
+                if self.executor.loads_ahead {
+                    self.waiting = Some(x);
+                    Ok(None)
+                } else {
+                    self.compute(x, None).map(Some)
+                }
+            }
+        };
+        self.report.seconds += start.elapsed().as_secs_f64();
+        result
+    }
+
+    /// The last result, if it has not come before, and where the time went.
+    ///
+    /// # Errors
+    /// Sets are missing, or what the backend could not do.
+    pub fn finish(mut self) -> Result<(Option<Vec<u8>>, ComputeReport), RunError> {
+        let start = Instant::now();
+        check("the number of sets", self.loaded, self.sets)?;
+        let last = self.waiting.take().map(|x| self.compute(x, None)).transpose()?;
+        let mut report = self.report;
+        report.parts.transfers =
+            self.executor.backend.transfers().zip(self.crossed).map(|(now, before)| now.since(&before));
+        report.seconds += start.elapsed().as_secs_f64();
+        Ok((last, report))
+    }
+
+    /// Computes a set, and loads the next one beside it if there is one.
+    fn compute(&mut self, x: B::Tensor, next: Option<&[u8]>) -> Result<Vec<u8>, RunError> {
+        let Executor { backend, layers, relin, .. } = self.executor;
+        let key = self.key.as_ref().zip(*relin);
+        let key = key.map(|(rows, layout)| KeySwitch { rows, layout, special: &self.special });
+        let (total, before, watch) = (self.sets * layers.steps(), self.computed * layers.steps(), self.watch);
+        let of_set = WatchOfSet { watch, before, total };
+        let mut report = std::mem::take(&mut self.report);
+        let computed = || layers.run(backend, x, key.as_ref(), &mut report, of_set);
+        let loader = Loader {
+            executor: self.executor,
+            uniform: self.uniform.as_ref(),
+            component_bytes: self.component_bytes,
+            set: self.loaded,
+        };
+        let masks = &mut self.masks;
+        let mut beside = || (self.executor.mask(masks), next.map(|set| loader.load(set)));
+        let (x, (mask, next)) = if self.crossed.is_some() {
+            // The device computes; the host's threads are free.
+            thread::scope(|scope| {
+                let beside = scope.spawn(beside);
+                let x = computed()?;
+                Ok::<_, RunError>((x, beside.join().unwrap_or_else(|panic| resume_unwind(panic))))
+            })?
+        } else {
+            (computed()?, beside())
+        };
+        self.report = report;
+        self.computed += 1;
+        self.waiting = next.map(|next| self.note(next)).transpose()?;
+        self.executor.finish(x, mask, &mut self.report)
+    }
+
+    fn load(&self, set: &[u8]) -> Result<Loaded<B::Tensor>, RunError> {
+        let (executor, uniform, component_bytes) = (self.executor, self.uniform.as_ref(), self.component_bytes);
+        Loader { executor, uniform, component_bytes, set: self.loaded }.load(set)
+    }
+
+    /// Notes what loading took.
+    fn note(&mut self, loaded: Result<Loaded<B::Tensor>, RunError>) -> Result<B::Tensor, RunError> {
+        let Loaded { x, unpack, expand } = loaded?;
+        self.report.parts.unpack += unpack;
+        self.report.parts.expand += expand;
+        self.loaded += 1;
+        Ok(x)
+    }
+}
+
+/// Brings one set to the backend.
+struct Loader<'a, B: Backend> {
+    executor: &'a Executor<B>,
+    uniform: Option<&'a UniformSource>,
+    component_bytes: usize,
+    /// Its number.
+    set: usize,
+}
+
+impl<B: Backend> Loader<'_, B> {
+    fn load(&self, bytes: &[u8]) -> Result<Loaded<B::Tensor>, RunError> {
+        let Executor { backend, layers, .. } = self.executor;
+        let started = Instant::now();
+        let mut x = backend.any(layers.input().clone())?;
+        for (component, packed) in bytes.chunks_exact(self.component_bytes).enumerate() {
+            if !backend.unpack(packed, &mut x, component)? {
+                return Err(RunError::Residue { set: self.set });
+            }
+        }
+        let unpack = started.elapsed().as_secs_f64();
+        let started = Instant::now();
+        if let Some(source) = self.uniform {
+            backend.expand(source, (self.set * layers.input().values) as u32, &mut x, 1)?;
+            backend.synchronise()?;
+        }
+        Ok(Loaded { x, unpack, expand: started.elapsed().as_secs_f64() })
+    }
+}
