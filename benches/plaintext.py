@@ -97,7 +97,7 @@ def main():
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
 
-    shipped = ROOT / "models/zoo" / f"{arguments.model}.toml"
+    shipped = ROOT / "models/zoo/trained" / f"{arguments.model}.toml"
     path = Path(arguments.model) if arguments.model.endswith(".toml") else shipped
     description = tomllib.loads(path.read_text())
     tensors = load_file(path.parent / description["weights"])

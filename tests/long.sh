@@ -79,7 +79,7 @@ swiftshader | full) "$1" ;;
 bundle) bundle "${2-}" ;;
 mutants) shaders/tests/mutants.sh ;;
 neon) cpu-fallback/tests/neon.sh ;;
-data) cargo test -p cryptodl-models -- --ignored ;;
+data) cargo test -p cryptodl-data -p cryptodl-zoo -- --ignored ;;
 *)
     sed -n '2,/^set /{/^#/s/^# \{0,1\}//p}' "$0"
     exit 2

@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| cryptodl_fuzz::models::idx(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| cryptodl_fuzz::images::idx(data));

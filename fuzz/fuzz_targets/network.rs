@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| cryptodl_fuzz::models::network(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| cryptodl_fuzz::network::network(data));

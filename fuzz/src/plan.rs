@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use cryptodl_models::Network;
+use cryptodl_network::Network;
 use cryptodl_plan::{PlanOptions, plan};
 use cryptodl_program::PrivacyGoal;
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Trains and exports one of CryptoDL's networks.
 
-    python models/train/train.py mnist-1            # trains on all training images, exports to models/zoo
+    python models/train/train.py mnist-1            # trains on all training images, exports to models/zoo/trained
     python models/train/train.py mnist-1 --validate # holds out 5000 training images, reports on them, exports nothing
 """
 
@@ -16,7 +16,7 @@ from cryptodl_train.calibration import calibrate
 from cryptodl_train.export import export
 from cryptodl_train.recipes import RECIPES
 
-ZOO = Path(__file__).resolve().parent.parent / "zoo"
+ZOO = Path(__file__).resolve().parent.parent / "zoo" / "trained"
 CHECKPOINTS = Path(__file__).resolve().parent / "checkpoints"
 
 
@@ -43,7 +43,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name", choices=RECIPES, metavar="NAME", help=", ".join(RECIPES))
     parser.add_argument("--data", type=Path, help="folder with the four raw files (default: the cache of `cryptodl`)")
-    parser.add_argument("--out", type=Path, help="folder for the exported network (default: models/zoo)")
+    parser.add_argument("--out", type=Path, help="folder for the exported network (default: models/zoo/trained)")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--validate", action="store_true")
     parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="override a recipe field")

@@ -1,7 +1,7 @@
 //! Random networks that are graphs: joins, fan-out, concatenation, groups, dilation, uneven padding, coefficients per channel.
 
-use cryptodl_models::measure::measure;
-use cryptodl_models::network::{InputSpec, LayerOp, LayerSpec, Network, NetworkSpec, Padding, Source};
+use cryptodl_network::measure::measure;
+use cryptodl_network::{InputSpec, Layer, LayerOp, Network, NetworkSpec, Padding, Source};
 use cryptodl_plan::calibrate;
 use ndarray::{Array1, Array2, Array4};
 
@@ -81,12 +81,12 @@ pub fn random_graph(seed: u64) -> Network {
     let mut draw = Draw(seed);
     let channels = 1 + draw.below(2);
     let input = InputSpec { shape: [channels, 6, 6], range: [0.0, 1.0] };
-    let mut layers: Vec<LayerSpec> = Vec::new();
+    let mut layers: Vec<Layer> = Vec::new();
     let mut values = vec![Value { source: Source::Input, channels, depth: 0, readers: 0 }];
     let mut push = |values: &mut Vec<Value>, op: LayerOp, inputs: &[usize], channels: usize, depth: usize| {
         let sources = inputs.iter().map(|&value| values[value].source).collect();
         inputs.iter().for_each(|&value| values[value].readers += 1);
-        layers.push(LayerSpec::new(&format!("l{}", layers.len()), op, sources));
+        layers.push(Layer::new(&format!("l{}", layers.len()), op, sources));
         values.push(Value { source: Source::Layer(layers.len() - 1), channels, depth, readers: 0 });
     };
     let stem = draw.convolution([4, channels, 3], 1);
@@ -145,10 +145,9 @@ pub fn random_graph(seed: u64) -> Network {
     let last = values.len() - 1;
     push(&mut values, LayerOp::Dense { weight, bias: None }, &[last], 3, 0);
 
-    let mut network = Network::new(NetworkSpec::new("graph", "a random graph", input, layers))
-        .unwrap_or_else(|error| panic!("{error}"));
     // Weights are random, so scores are close to each other.
-    network.tolerance = Some(0.3);
+    let spec = NetworkSpec { tolerance: Some(0.3), ..NetworkSpec::new("graph", "a random graph", input, layers) };
+    let mut network = Network::new(spec).unwrap_or_else(|error| panic!("{error}"));
     let images = random_images(&network, IMAGES, 7);
     measure(&mut network, images.view());
     let rows = images.view().into_shape_with_order((IMAGES, images.len() / IMAGES)).expect("standard order");

@@ -4,8 +4,8 @@ use cryptodl_client::{EncryptionKey, SecretKey, decrypt_slots_raw_do_not_return_
 use cryptodl_core::backend::Backend;
 use cryptodl_core::ckks::{Ciphertexts, ClientSpec, EncryptionKind, Params, PublicKey, Randomness, RelinKey};
 use cryptodl_core::watch::Watch;
-use cryptodl_models::data::{DatasetId, FetchOptions, Split, load};
-use cryptodl_models::network::Network;
+use cryptodl_data::{DatasetId, FetchOptions, Split, load};
+use cryptodl_network::Network;
 use cryptodl_program::Program;
 use cryptodl_run::{ComputeReport, Executor, Masks};
 use ndarray::{Array2, ArrayView2, Axis};
@@ -46,7 +46,8 @@ impl Client {
         let pixels = images.as_standard_layout();
         let pixels = pixels.as_slice().expect("standard layout");
         let mut rng = Randomness::insecure_from_seed_for_tests(self.seed, "encrypt");
-        encrypt(&self.spec, &self.params, key, pixels, images.nrows(), &mut rng, &|_, _| {}).expect("valid images")
+        encrypt(&self.spec, &self.params, key, pixels, images.nrows(), &mut rng, Watch::default())
+            .expect("valid images")
     }
 
     /// The randomness that masks this client's results.

@@ -11,10 +11,10 @@ use cryptodl_core::ring::{MAX_DIMENSION, RnsBasis, ntt_primes};
 use cryptodl_core::watch::Watch;
 use cryptodl_cpu::{Cpu, Reference};
 use cryptodl_gpu::{Adapter, AdapterKind, AdapterRequest, Dot, Gpu, GpuError, GpuOptions, Multiply, adapters, choose};
-use cryptodl_models::zoo;
 use cryptodl_plan::{PlanOptions, plan};
 use cryptodl_run::{Executor, Masks, RunError};
 use cryptodl_tests::{Client, execute, mnist, random_graph, random_images};
+use cryptodl_zoo as zoo;
 use libtest_mimic::{Arguments, Failed, Trial};
 
 const BUDGET: u64 = 4 << 30;

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use cryptodl_core::ckks::EncryptionKind;
 use cryptodl_core::watch::Watch;
 use cryptodl_cpu::Cpu;
-use cryptodl_models::plain;
+use cryptodl_network::plain;
 use cryptodl_plan::{PlanOptions, ScheduleKind, plan};
 use cryptodl_program::Step;
 use cryptodl_run::{Executor, Masks, RunError};

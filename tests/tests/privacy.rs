@@ -5,12 +5,12 @@ use cryptodl_core::ckks::flood::{add_flood, flood_slot_std};
 use cryptodl_core::ckks::{Ciphertexts, Encoder, Scale};
 use cryptodl_core::watch::Watch;
 use cryptodl_cpu::Cpu;
-use cryptodl_models::zoo;
 use cryptodl_plan::{Plan, PlanOptions, plan};
 use cryptodl_program::{PrivacyGoal, Program, Step};
 use cryptodl_run::{Executor, Masks};
 use cryptodl_tests::attack::{correlation, gradients, least_squares, norm, relative_error};
 use cryptodl_tests::{Client, execute, mnist, rms_bits, scores};
+use cryptodl_zoo as zoo;
 use ndarray::{Array1, Array2, ArrayView2, Axis};
 
 const BUDGET: u64 = 8 << 30;

@@ -5,9 +5,9 @@ use std::sync::atomic::Ordering;
 
 use cryptodl_core::ckks::EncryptionKind;
 use cryptodl_cpu::Cpu;
-use cryptodl_models::zoo;
 use cryptodl_plan::{Plan, PlanOptions, ScheduleKind, plan};
 use cryptodl_tests::{Client, Counts, Metered, execute, mnist, scores, typical_bits};
+use cryptodl_zoo as zoo;
 
 const IMAGES: usize = 256;
 const BUDGET: u64 = 8 << 30;

@@ -9,7 +9,7 @@ use cryptodl_client::{Decrypted, SecretKey, decrypt, decrypt_slots_raw_do_not_re
 use cryptodl_core::ckks::{Ciphertexts, Randomness};
 use cryptodl_core::watch::{Progress, Watch};
 use cryptodl_core::wire::{CiphertextLayout, write_ciphertexts, write_eval_key, write_public_key};
-use cryptodl_models::plain::logits;
+use cryptodl_network::plain::logits;
 use cryptodl_plan::BytesReport;
 use cryptodl_program::plain;
 use cryptodl_run::{ComputeReport, Masks};
@@ -68,9 +68,9 @@ impl<'a> Session<'a> {
         let keys = timed(&mut stages.keygen, || Keys::generate(spec, params, &mut seed.randomness("keygen")?))?;
         let uploaded = timed(&mut stages.encrypt, || {
             let (bar, mut rng) = (Bar::new("encrypt"), seed.randomness("encrypt")?);
-            let progress = |done: usize, total: usize| bar.show(done as u64, total as u64);
+            let show = |progress: Progress| bar.show(progress.done as u64, progress.total as u64);
             let (pixels, count) = (samples.pixels(), samples.count());
-            Ok(encrypt(spec, params, keys.encryption(spec.encryption), pixels, count, &mut rng, &progress)?)
+            Ok(encrypt(spec, params, keys.encryption(spec.encryption), pixels, count, &mut rng, Watch::new(&show))?)
         })?;
         let masks = seed.masks(prepared.circuit_privacy().is_some())?;
         Ok(Session { prepared, samples, stages, keys, uploaded, masks, result: None, reports: Vec::new() })

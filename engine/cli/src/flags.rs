@@ -7,7 +7,7 @@ use anyhow::{Result, bail};
 use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use cryptodl_core::ckks::{EncryptionKind, Randomness, SecurityLevel};
-use cryptodl_models::network::MIN_TOLERANCE;
+use cryptodl_network::limits::MIN_TOLERANCE;
 use cryptodl_plan::{DEFAULT_BATCH, PlanOptions, ScheduleKind};
 use cryptodl_program::{PrivacyGoal, Tolerance};
 

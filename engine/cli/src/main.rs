@@ -25,7 +25,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::Parser;
-use cryptodl_models::text::shortened;
+use cryptodl_network::text::shortened;
 
 /// Classify images that stay encrypted: a client encrypts them, a server runs a neural network on the ciphertexts, and
 /// only the client can decrypt the labels.

@@ -5,10 +5,11 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 use cryptodl_core::ckks::{ClientSpec, Params};
 use cryptodl_core::wire::Binding;
-use cryptodl_models::{Network, zoo};
+use cryptodl_network::Network;
 use cryptodl_plan as plan;
 use cryptodl_plan::{Plan, PlanOptions};
 use cryptodl_program::PrivacyGoal;
+use cryptodl_zoo as zoo;
 
 use crate::flags::Execution;
 use crate::server::Server;

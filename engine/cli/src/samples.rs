@@ -3,10 +3,10 @@
 use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
-use cryptodl_models::Network;
-use cryptodl_models::data::{self, DatasetId, FetchOptions, Progress, Split};
-use cryptodl_models::images::{self, ImageError, ImageFile, PIECE_BYTES};
-use cryptodl_models::network::InputSpec;
+use cryptodl_data::images::{self, ImageError, ImageFile, PIECE_BYTES};
+use cryptodl_data::{self as data, DatasetId, FetchOptions, Progress, Split};
+use cryptodl_network::InputSpec;
+use cryptodl_network::Network;
 use ndarray::{Array4, ArrayView2, Axis, Slice};
 
 use crate::memory::{self, show_size};

@@ -1,6 +1,6 @@
 //! What strangers wrote, as it may be shown on a terminal.
 
-use cryptodl_models::text::one_line;
+use cryptodl_network::text::one_line;
 
 /// `text` with everything escaped that would steer a terminal or reorder what it shows; line feeds stay.
 pub fn printable(text: &str) -> String {

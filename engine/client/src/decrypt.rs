@@ -5,8 +5,8 @@ use cryptodl_core::ckks::{
     Ciphertexts, CiphertextsInfo, ClientSpec, Encoder, HEADROOM, MAX_COMPONENTS, Params, Scale, UniformPurpose,
     UniformSource,
 };
+use cryptodl_core::parallel;
 use cryptodl_core::ring::{CentredConverter, unpack_row};
-use rayon::prelude::*;
 use zeroize::Zeroizing;
 
 use crate::{ClientError, ScoreUnit, SecretKey};
@@ -225,10 +225,8 @@ impl<'a> Decryptor<'a> {
         let mut slots = Zeroizing::new(Vec::new());
         slots.try_reserve_exact(values * n).map_err(|_| ClientError::OutOfMemory { bytes: 8 * values * n })?;
         slots.resize(values * n, 0.0);
-        slots
-            .par_chunks_exact_mut(n)
-            .enumerate()
-            .try_for_each(|(value, slots)| self.decrypt(index, bytes, value, slots))?;
+        let of_values = slots.chunks_exact_mut(n).collect();
+        parallel::try_for_each(of_values, |value, slots| self.decrypt(index, bytes, value, slots))?;
         Ok(slots)
     }
 

@@ -6,7 +6,8 @@ use cryptodl_core::backend::packed_row;
 use cryptodl_core::ckks::{
     Ciphertexts, CiphertextsInfo, ClientSpec, Encoder, Params, PublicKey, Randomness, SecretStreams,
 };
-use rayon::prelude::*;
+use cryptodl_core::parallel;
+use cryptodl_core::watch::Watch;
 use zeroize::Zeroizing;
 
 use crate::encryptor::Encryptor;
@@ -81,17 +82,12 @@ impl<'a> Encryption<'a> {
     /// Replaces `set` by the encryption of the next [`Self::next_images`] images, image-major, each in channel, row, column
     /// order, with values in the spec's range.
     ///
-    /// `progress` is told how many of all ciphertexts are done, from any thread.
+    /// `watch` is told how many of all ciphertexts are done, from any thread.
     ///
     /// # Errors
     /// Another number of values; a pixel that is out of range (by more than the rounding of an `f32`), infinite or not a
-    /// number; no memory.
-    pub fn next(
-        &mut self,
-        images: &[f32],
-        set: &mut Vec<u8>,
-        progress: &(dyn Fn(usize, usize) + Sync),
-    ) -> Result<(), ClientError> {
+    /// number; no memory; cancelled.
+    pub fn next(&mut self, images: &[f32], set: &mut Vec<u8>, watch: Watch<'_>) -> Result<(), ClientError> {
         let Encryption { spec, params, encryptor, encoder, streams, info, sets } = &*self;
         let (values, n) = (info.values, params.n());
         check_images(spec, images, sets * n, self.next_images())?;
@@ -105,7 +101,8 @@ impl<'a> Encryption<'a> {
         let (scale, _) = spec.input.encoding();
         let first = sets * values;
         let (done, total) = (AtomicUsize::new(first), info.sets(params) * values);
-        rows_by_value(set, params, info).into_par_iter().enumerate().for_each(|(value, rows)| {
+        parallel::try_for_each(rows_by_value(set, params, info), |value, rows| {
+            watch.check()?;
             let object = first + value;
             let mut message = Zeroizing::new(vec![padding; n]);
             for (slot, image) in message.iter_mut().zip(images.chunks_exact(values)) {
@@ -113,8 +110,9 @@ impl<'a> Encryption<'a> {
             }
             encoder.encode(&mut message, scale);
             encryptor.encrypt(object as u32, &message, &mut streams.stream(object as u64), rows);
-            progress(done.fetch_add(1, Ordering::Relaxed) + 1, total);
-        });
+            watch.tell(done.fetch_add(1, Ordering::Relaxed) + 1, total);
+            Ok::<_, ClientError>(())
+        })?;
         self.sets += 1;
         Ok(())
     }
@@ -134,7 +132,7 @@ pub fn encrypt(
     images: &[f32],
     count: usize,
     rng: &mut Randomness,
-    progress: &(dyn Fn(usize, usize) + Sync),
+    watch: Watch<'_>,
 ) -> Result<Ciphertexts, ClientError> {
     let mut encryption = Encryption::new(spec, params, key, count, rng)?;
     let values = encryption.info.values;
@@ -142,7 +140,7 @@ pub fn encrypt(
     let mut sets = Vec::new();
     for images in images.chunks(params.n() * values) {
         let mut set = Vec::new();
-        encryption.next(images, &mut set, progress)?;
+        encryption.next(images, &mut set, watch)?;
         sets.push(set);
     }
     Ok(Ciphertexts::new(encryption.info(), sets))

@@ -5,6 +5,9 @@ use cryptodl_core::ckks::{EncryptionKind, RandomError, SpecError};
 /// Why a key, a ciphertext or a result could not be made.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum ClientError {
+    /// Whoever watches has ended it.
+    #[error(transparent)]
+    Cancelled(#[from] cryptodl_core::watch::Cancelled),
     /// No randomness.
     #[error(transparent)]
     Random(#[from] RandomError),

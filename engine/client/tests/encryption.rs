@@ -8,6 +8,7 @@ use common::*;
 use cryptodl_client::{ClientError, EncryptionKey, ScoreUnit, SecretKey, decrypt, encrypt};
 use cryptodl_core::ckks::{ClientSpec, EncryptionKind, Params, Randomness, Scale, noise, rerandomise};
 use cryptodl_core::ring::Modulus;
+use cryptodl_core::watch::{Progress, Watch};
 
 const KINDS: [EncryptionKind; 2] = [EncryptionKind::Secret, EncryptionKind::Public];
 
@@ -30,7 +31,7 @@ fn secure_parameters_with_both_keys_and_the_systems_randomness() {
             };
             // One full set and one that is nearly empty.
             let (count, images) = (n + 5, numbers((n + 5) * 3, 1));
-            let ciphertexts = encrypt(&spec, &params, key, &images, count, &mut os, &|_, _| ()).unwrap();
+            let ciphertexts = encrypt(&spec, &params, key, &images, count, &mut os, Watch::default()).unwrap();
             assert_eq!((ciphertexts.sets.len(), ciphertexts.components), (2, 2));
             assert_eq!(ciphertexts.seed.is_some(), kind == EncryptionKind::Secret);
             assert!(ciphertexts.sets.iter().all(|set| set.len() == ciphertexts.set_bytes(&params)));
@@ -61,10 +62,11 @@ fn progress_counts_every_ciphertext_and_padding_is_zero() {
     let spec = spec(1024, 2, 0, 5, EncryptionKind::Secret);
     let secret = secret(&spec, 1);
     let seen = Mutex::new(Vec::new());
-    let progress = |done, total| seen.lock().unwrap().push((done, total));
+    let progress = |Progress { done, total }| seen.lock().unwrap().push((done, total));
     let images = numbers(10 * 5, 1);
     let key = EncryptionKey::Secret(&secret);
-    let ciphertexts = encrypt(&spec, secret.params(), key, &images, 10, &mut rng(1, "encrypt"), &progress).unwrap();
+    let ciphertexts =
+        encrypt(&spec, secret.params(), key, &images, 10, &mut rng(1, "encrypt"), Watch::new(&progress)).unwrap();
     let mut seen = seen.into_inner().unwrap();
     seen.sort();
     assert_eq!(seen, [(1, 5), (2, 5), (3, 5), (4, 5), (5, 5)]);
@@ -250,7 +252,7 @@ fn a_spec_that_denies_its_noise_gets_no_noise_to_see() {
     let key = EncryptionKey::Secret(&secret);
     let results = (0..20).map(|seed| {
         let mut rng = rng(seed, "encrypt");
-        let ciphertexts = encrypt(&spec, secret.params(), key, &images, 1, &mut rng, &|_, _| ()).unwrap();
+        let ciphertexts = encrypt(&spec, secret.params(), key, &images, 1, &mut rng, Watch::default()).unwrap();
         decrypt(&spec, secret.params(), &secret, &ciphertexts).unwrap().scores
     });
     let results: Vec<_> = results.collect();

@@ -7,6 +7,7 @@ use cryptodl_client::{
     ClientError, EncryptionKey, SecretKey, decrypt, decrypt_slots_raw_do_not_return_to_server, encrypt,
 };
 use cryptodl_core::ckks::{Ciphertexts, ClientSpec, EncryptionKind, RelinLayout};
+use cryptodl_core::watch::Watch;
 
 fn setup() -> (ClientSpec, SecretKey) {
     let spec = spec(1024, 2, 1, 3, EncryptionKind::Secret);
@@ -23,7 +24,7 @@ fn images() {
     let (spec, secret) = setup();
     let run = |images: &[f32], count| {
         let key = EncryptionKey::Secret(&secret);
-        encrypt(&spec, secret.params(), key, images, count, &mut rng(1, "encrypt"), &|_, _| ()).unwrap_err()
+        encrypt(&spec, secret.params(), key, images, count, &mut rng(1, "encrypt"), Watch::default()).unwrap_err()
     };
     assert_eq!(run(&[], 0), ClientError::NoImages);
     assert_message(run(&[0.0; 5], 2), "2 images of 3 pixel values each are expected, but there are 5 values");
@@ -51,7 +52,7 @@ fn keys() {
     let params = secret.params();
     let public = secret.public_key(&mut rng(1, "public key")).unwrap();
     let run = |spec: &ClientSpec, key| {
-        encrypt(spec, params, key, &[0.0; 3], 1, &mut rng(1, "encrypt"), &|_, _| ()).unwrap_err()
+        encrypt(spec, params, key, &[0.0; 3], 1, &mut rng(1, "encrypt"), Watch::default()).unwrap_err()
     };
     assert_message(run(&spec, EncryptionKey::Public(&public)), "asks for encryption with the secret key");
     let foreign = common::spec(1024, 3, 0, 3, EncryptionKind::Secret);

@@ -4,6 +4,7 @@
 
 pub mod backend;
 pub mod ckks;
+pub mod parallel;
 pub mod ring;
 pub mod watch;
 pub mod wire;

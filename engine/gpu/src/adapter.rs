@@ -189,6 +189,21 @@ impl AdapterLimits {
 }
 
 impl Adapter {
+    /// The adapter with this index or a part of this name, else a hardware GPU.
+    ///
+    /// # Errors
+    /// As [`choose`].
+    pub fn named(text: Option<&str>) -> Result<Adapter, GpuError> {
+        let Some(text) = text else {
+            return choose(&AdapterRequest::HardwareOnly);
+        };
+        // A number beyond the list may be part of a name, such as 4090.
+        match text.parse().ok().map(|index| choose(&AdapterRequest::Index(index))) {
+            None | Some(Err(GpuError::UnknownAdapter { .. })) => choose(&AdapterRequest::Name(text.to_owned())),
+            Some(chosen) => chosen,
+        }
+    }
+
     /// What it is.
     pub fn info(&self) -> &AdapterInfo {
         &self.info

@@ -4,9 +4,8 @@
 //! every value at every place at once; the sum of their squares is the variance that independent noise of unit variance there
 //! makes. Forward passes of random signs tell how noise grows from place to place, which is needed only for the headroom.
 
-use cryptodl_models::network::{
-    Calibration, MAX_MARGINS as MEASURED, MAX_STORED_IMAGES as STORED, Network, SourceGains,
-};
+use cryptodl_network::limits::{MAX_MARGINS as MEASURED, MAX_STORED_IMAGES as STORED};
+use cryptodl_network::{Calibration, Network, SourceGains};
 use ndarray::{Array2, ArrayView2, Axis};
 use rayon::prelude::*;
 

@@ -4,7 +4,7 @@
 //! A join is the sum of a stage's operands. Concatenation needs no step: what is linear in the whole is a sum over the parts, and
 //! an activation takes each part by itself.
 
-use cryptodl_models::network::{Histogram, Layer, LayerOp, Network, Shape, Source};
+use cryptodl_network::{Histogram, Layer, LayerOp, Network, Shape, Source};
 
 use super::limits::{Merging, Weights};
 use super::{PlanError, RealMap};
@@ -60,13 +60,13 @@ pub fn fold(network: &Network) -> Result<Vec<FoldedStage>, PlanError> {
     }
     let mut folder = Folder { network, stages: Vec::new(), weights: Weights::default(), merging: Merging::default() };
     let mut values: Vec<Value> = Vec::with_capacity(network.layers.len());
-    for (index, layer) in network.layers.iter().enumerate() {
+    for (index, (layer, output)) in network.outputs().enumerate() {
         let operands = layer.inputs.iter().map(|source| match source {
             Source::Input => folder.input(),
             Source::Layer(at) => values[*at].clone(),
         });
         let operands: Vec<Value> = operands.collect();
-        let mut value = folder.layer(layer, operands)?;
+        let mut value = folder.layer(layer, output, operands)?;
         if readers[index] > 1 {
             for part in &mut value.0 {
                 folder.materialise(part);
@@ -131,7 +131,7 @@ impl Folder<'_> {
         Value(vec![Part::variable("input", 0, self.network.input.shape)])
     }
 
-    fn layer(&mut self, layer: &Layer, mut operands: Vec<Value>) -> Result<Value, PlanError> {
+    fn layer(&mut self, layer: &Layer, output: Shape, mut operands: Vec<Value>) -> Result<Value, PlanError> {
         let rms = self.rms_after(layer);
         let mut value = match &layer.op {
             LayerOp::Add => return self.add(layer, operands),
@@ -146,7 +146,7 @@ impl Folder<'_> {
                     && part.is_variable()
                     && part.terms[0].variable == 0
                 {
-                    part.shape = planes(&layer.output_shape);
+                    part.shape = planes(&output);
                 }
             }
             LayerOp::Polynomial { coefficients, inputs } => {
@@ -156,7 +156,7 @@ impl Folder<'_> {
                 })?;
                 let (mut first, parts) = (0, value.0.len());
                 for (i, part) in value.0.iter_mut().enumerate() {
-                    let shape = planes(&layer.input_shape);
+                    let shape = planes(&self.network.input_shape(layer));
                     // Of flattened values, each is a channel.
                     if parts == 1 && (part.is_variable() || coefficients.len() > 1) && part.shape != shape {
                         part.shape = shape;
@@ -186,7 +186,7 @@ impl Folder<'_> {
                     gamma.iter().zip(var).map(|(&g, &v)| f64::from(g) / (f64::from(v) + eps).sqrt()).collect();
                 let terms = beta.iter().zip(mean).zip(&factor);
                 let shift: Vec<f64> = terms.map(|((&b, &m), f)| f64::from(b) - f64::from(m) * f).collect();
-                let flat = planes(&layer.input_shape);
+                let flat = planes(&self.network.input_shape(layer));
                 let mut first = 0;
                 for part in &mut value.0 {
                     // After a flatten it may have a factor for every value, not for every channel.
@@ -218,7 +218,7 @@ impl Folder<'_> {
             }
             LayerOp::SumPool2d { kernel, stride } => self.pool(layer, &mut value, *kernel, *stride, 1.0)?,
             LayerOp::GlobalAvgPool2d => {
-                let [_, height, width] = planes(&layer.input_shape);
+                let [_, height, width] = planes(&self.network.input_shape(layer));
                 self.pool(layer, &mut value, [height, width], [1, 1], 1.0 / (height * width) as f64)?;
             }
             LayerOp::Conv2d { weight, bias, stride, padding, dilation, groups } => {
@@ -439,7 +439,7 @@ impl Folder<'_> {
                 bias: bias.clone().filter(|_| i == 0).unwrap_or_else(|| vec![0.0; channels]),
                 input_rms: layer.input_rms,
                 output_range: layer.output_range,
-                published: if i == 0 { layer.multiply_adds() } else { 0 },
+                published: if i == 0 { layer.op.multiply_adds(shape.iter().product()) } else { 0 },
             });
             terms.push(Term { variable, run });
         }

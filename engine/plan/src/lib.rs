@@ -36,7 +36,7 @@ pub use tolerance::changed_share;
 pub use work::Work;
 
 use cryptodl_core::watch::Watch;
-use cryptodl_models::network::Network;
+use cryptodl_network::Network;
 use cryptodl_program::{Program, Tolerance};
 
 /// A Program with what was predicted of it.

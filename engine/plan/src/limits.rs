@@ -2,7 +2,8 @@
 //! a gigabyte. All limits are counts, so that every machine refuses the same files.
 
 use cryptodl_core::backend::MAX_TAPS;
-use cryptodl_models::network::{Calibration, MAX_WINDOW_VALUES};
+use cryptodl_network::Calibration;
+use cryptodl_network::limits::MAX_WINDOW_VALUES;
 
 use super::calibrate::stored;
 use super::fold::FoldedStage;

@@ -2,7 +2,7 @@
 
 use std::sync::OnceLock;
 
-use cryptodl_models::network::{Network, OutputCalibration};
+use cryptodl_network::{Network, OutputCalibration};
 
 use super::fold::{Operand, fold};
 use super::gains::Gains;

@@ -1,6 +1,6 @@
 //! Pass 2: activations become sign x monic polynomial, in Horner form without scalar products.
 
-use cryptodl_models::network::Histogram;
+use cryptodl_network::Histogram;
 
 use cryptodl_program::MAX_DEGREE;
 
@@ -381,7 +381,7 @@ fn grid([low, high]: [f64; 2]) -> impl Iterator<Item = f64> {
 pub fn power(degree: usize, range: [f64; 2]) -> Activation {
     let mut coefficients = vec![0.0; degree];
     coefficients.push(1.0);
-    let histogram = cryptodl_models::network::Histogram { low: 0.5, high: 2.5, counts: vec![5, 5] };
+    let histogram = cryptodl_network::Histogram { low: 0.5, high: 2.5, counts: vec![5, 5] };
     let coefficients = vec![coefficients];
     let raw = RawActivation { name: "power".into(), coefficients, range, histogram, channels: Vec::new() };
     let Normalised { activation, factors, shifts, .. } = monic(&raw).expect("a degree in range");
@@ -391,7 +391,7 @@ pub fn power(degree: usize, range: [f64; 2]) -> Activation {
 
 #[cfg(test)]
 mod tests {
-    use cryptodl_models::zoo;
+    use cryptodl_zoo as zoo;
 
     use super::super::fold::fold;
     use super::*;

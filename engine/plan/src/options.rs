@@ -4,7 +4,7 @@ use std::ops::RangeInclusive;
 
 use cryptodl_core::ckks::{EncryptionKind, SecurityLevel};
 use cryptodl_core::ring::{MAX_DIMENSION, MAX_MODULUS_BITS};
-use cryptodl_models::network::Network;
+use cryptodl_network::Network;
 
 use super::PlanError;
 use super::quantise::WEIGHT_HALF_BITS;

@@ -5,7 +5,7 @@
 //! schedule that was found is judged here, and where it changes too many labels the search is told by how much it was wrong.
 
 use cryptodl_core::ckks::noise::SLOTS;
-use cryptodl_models::network::{Calibration, Histogram};
+use cryptodl_network::{Calibration, Histogram};
 
 use super::PlanError;
 use super::calibrate::{Lanes, channel_means, scores_of, values};
@@ -217,7 +217,7 @@ pub fn correct(
     let mut margins: Vec<(f64, f64)> = Vec::with_capacity(quantised.nrows());
     for (found, real) in quantised.rows().into_iter().zip(calibration.scores.rows()) {
         squares += found.iter().zip(real).map(|(a, &b)| (a - f64::from(b)) * (a - f64::from(b))).sum::<f64>();
-        let (first, margin) = cryptodl_models::measure::margin(real);
+        let (first, margin) = cryptodl_network::measure::margin(real);
         let others = (0..real.len()).filter(|&class| class != first);
         let second = others.reduce(|best, class| if real[class] > real[best] { class } else { best });
         let second = second.ok_or_else(|| stale("scores"))?;

@@ -68,7 +68,7 @@ impl Flood {
 
 #[cfg(test)]
 mod tests {
-    use cryptodl_models::zoo;
+    use cryptodl_zoo as zoo;
 
     use super::super::{Plan, PlanError, PlanOptions, plan};
     use super::*;

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use cryptodl_core::backend::ProductPlan;
 use cryptodl_core::ckks::{InputLayout, OutputLayout, Params, ParamsSpec, SecurityLevel};
 use cryptodl_core::wire::{CiphertextLayout, ciphertexts_len, eval_key_len, public_key_len};
-use cryptodl_models::network::Network;
+use cryptodl_network::Network;
 use serde::Serialize;
 
 use super::lowered::Lowered;

@@ -640,7 +640,7 @@ enum Climb {
 
 #[cfg(test)]
 mod tests {
-    use cryptodl_models::zoo;
+    use cryptodl_zoo as zoo;
 
     use super::*;
 

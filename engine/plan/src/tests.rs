@@ -2,8 +2,8 @@
 
 use cryptodl_core::backend::{PADDING, ProductPlan};
 use cryptodl_core::ckks::{EncryptionKind, SecurityLevel};
-use cryptodl_models::network::{LayerOp, Network};
-use cryptodl_models::{plain, zoo};
+use cryptodl_network::{LayerOp, Network, plain};
+use cryptodl_zoo as zoo;
 use ndarray::Array2;
 
 use super::fold::fold;
@@ -102,9 +102,10 @@ fn a_padded_convolution_is_not_merged_and_borders_stay_right() {
     let expected = plain::logits(&net, images.view());
     assert!(largest_difference(&evaluate(&stages, &images), &expected) < 1e-5);
     // Pixel by pixel after the first activation, borders included.
-    let prefix = Network { layers: net.layers[..4].to_vec(), ..net.clone() };
-    let inner = plain::logits(&prefix, images.view());
-    assert!(largest_difference(&evaluate(&stages[..1], &images), &inner) < 1e-5);
+    let mut seen = Vec::new();
+    plain::visit(&net, images.view(), &mut |values| seen.push(values.clone()));
+    let inner = &seen[4];
+    assert!(largest_difference(&evaluate(&stages[..1], &images), inner) < 1e-5);
 }
 
 #[test]
@@ -194,11 +195,10 @@ fn degrees_out_of_range_and_missing_calibrations_are_refused() {
     let refuse = |net: &Network| plan(net, &PlanOptions::default()).unwrap_err().to_string();
     assert!(refuse(&build(&[0.0, 1.0], &mut g)).contains("degree 1"));
     assert!(refuse(&build(&[1.0; 10], &mut g)).contains("degree 9"));
-    let mut net = build(&[0.1, 1.0, 0.5], &mut g);
-    net.layers[3].input_rms = None;
-    assert!(refuse(&net).contains("dense3 has no input_rms"));
-    net.layers.truncate(2);
-    assert!(refuse(&net).contains("ends with an activation"));
+    let lacking = build(&[0.1, 1.0, 0.5], &mut g).changed(|spec| spec.layers[3].input_rms = None).unwrap();
+    assert!(refuse(&lacking).contains("dense3 has no input_rms"));
+    let ops = vec![conv(&mut g, [1, 1, 3], 1, 0), LayerOp::Flatten, polynomial(&[0.1, 1.0, 0.5])];
+    assert!(refuse(&network([1, 8, 8], ops)).contains("ends with an activation"));
 }
 
 #[test]
@@ -236,7 +236,7 @@ fn gains_of_linear_maps_are_row_norms() {
 
 #[test]
 fn changed_share_is_half_for_large_noise_and_zero_without() {
-    let margins = cryptodl_models::network::Histogram { low: 0.0, high: 2.0, counts: vec![1, 1, 1, 1] };
+    let margins = cryptodl_network::Histogram { low: 0.0, high: 2.0, counts: vec![1, 1, 1, 1] };
     assert_eq!(changed_share(&margins, 0.0), 0.0);
     assert!((changed_share(&margins, 1e9) - 0.5).abs() < 1e-6);
     let sigma = tolerance::largest_noise(&margins, 0.01);
@@ -258,15 +258,16 @@ fn a_tolerance_is_a_share_and_explains_what_chance_does() {
 
 /// With margins that are often small, so that noise matters.
 fn unsure(net: Network) -> Network {
-    let margins = cryptodl_models::network::Histogram { low: 0.0, high: 0.5, counts: vec![1; 256] };
+    let margins = cryptodl_network::Histogram { low: 0.0, high: 0.5, counts: vec![1; 256] };
     let range = net.output.as_ref().unwrap().range;
-    Network { output: Some(cryptodl_models::network::OutputCalibration { range, margins }), ..net }
+    net.changed(|spec| spec.output = Some(cryptodl_network::OutputCalibration { range, margins })).unwrap()
 }
 
 /// With the calibration that the network gets on random images.
-fn calibrated(net: Network, seed: u64) -> Network {
+fn calibrated(mut net: Network, seed: u64) -> Network {
     let images = images(400, net.input.shape, seed);
-    Network { calibration: Some(calibrate(&net, rows(&images)).unwrap()), ..net }
+    net.calibration = Some(calibrate(&net, rows(&images)).unwrap());
+    net
 }
 
 /// The network of the first user's report in small: squares without batch-norm, so that values are always positive.
@@ -388,7 +389,7 @@ fn a_refusal_states_the_tolerance_at_which_the_network_fits() {
         assert!(plan.report.noise.changed <= tolerance.total() && plan.report.tolerance == tolerance.total());
         assert_eq!(plan.program.content.tolerance, tolerance);
         // The model's own tolerance counts where none is asked for.
-        let own = Network { tolerance: Some(percent / 100.0), ..net };
+        let own = net.changed(|spec| spec.tolerance = Some(percent / 100.0)).unwrap();
         assert_eq!(super::plan(&own, &coarse).unwrap().program.digest(), plan.program.digest());
     }
 }

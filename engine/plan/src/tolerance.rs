@@ -1,6 +1,6 @@
 //! How much noise a tolerance bears.
 
-use cryptodl_models::network::Histogram;
+use cryptodl_network::Histogram;
 use cryptodl_program::Tolerance;
 
 /// Largest noise on a logit that the labels bear.

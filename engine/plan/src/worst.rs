@@ -142,7 +142,7 @@ fn norm(x: &[f64]) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use cryptodl_models::zoo;
+    use cryptodl_zoo as zoo;
 
     use super::super::fold::fold;
     use super::super::normalise::{normalise, power};

@@ -3,7 +3,7 @@
 #[path = "../../../fuzz/src/plan.rs"]
 mod bodies;
 
-use cryptodl_models::Network;
+use cryptodl_network::Network;
 use cryptodl_plan::{PlanOptions, plan};
 use proptest::prelude::*;
 

@@ -6,11 +6,11 @@ mod bodies;
 use std::sync::LazyLock;
 
 use cryptodl_core::wire::{HEADER_LEN, TRAILER_LEN, WireError, identify};
-use cryptodl_models::Network;
-use cryptodl_models::zoo;
+use cryptodl_network::Network;
 use cryptodl_plan::{PlanOptions, ScheduleKind, plan};
 use cryptodl_program::{PrivacyGoal, Program, ProgramError, Salt, SplitMix, Step, TermMap, plain};
 use cryptodl_test_networks::{conv, dense, graph, images, network, per_channel, polynomial, rows};
+use cryptodl_zoo as zoo;
 use proptest::prelude::*;
 
 /// A skip, a concatenation and coefficients per channel.
@@ -22,9 +22,9 @@ fn branches() -> Network {
             ("a", conv(&mut g, [2, 1, 3], 1, 1), &["input"]),
             ("act", per_channel(&mut g, 2, 2, true), &["a"]),
             ("b", conv(&mut g, [2, 2, 3], 1, 1), &["act"]),
-            ("sum", cryptodl_models::network::LayerOp::Add, &["b", "act"]),
+            ("sum", cryptodl_network::LayerOp::Add, &["b", "act"]),
             ("act2", polynomial(&[0.1, 0.5, 0.2]), &["sum"]),
-            ("flat", cryptodl_models::network::LayerOp::Flatten, &["act2"]),
+            ("flat", cryptodl_network::LayerOp::Flatten, &["act2"]),
             ("out", dense(&mut g, 3, 72), &["flat"]),
         ],
     )
@@ -40,7 +40,7 @@ static PROGRAMS: LazyLock<Vec<Program>> = LazyLock::new(|| {
         vec![
             conv(&mut g, [2, 1, 3], 1, 0),
             polynomial(&[0.1, 0.4, 0.2, 0.1, 0.05, 0.04]),
-            cryptodl_models::network::LayerOp::Flatten,
+            cryptodl_network::LayerOp::Flatten,
             dense(&mut g, 3, 8),
         ],
     );

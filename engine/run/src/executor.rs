@@ -15,7 +15,7 @@ use zeroize::Zeroizing;
 
 use super::follow::WatchOfSet;
 use super::layers::Layers;
-use super::{ComputeParts, ComputeReport, RunError};
+use super::{ComputeReport, RunError};
 use cryptodl_core::watch::Watch;
 use cryptodl_program::{CircuitPrivacy, Program};
 
@@ -33,6 +33,11 @@ pub struct Executor<B: Backend> {
     seeded: bool,
     relin: Option<cryptodl_core::ckks::RelinLayout>,
     circuit_privacy: Option<CircuitPrivacy>,
+}
+
+/// A client's evaluation keys in a backend's memory, ready for any number of requests.
+pub struct ExpandedKeys<T> {
+    rows: Option<T>,
 }
 
 /// A set on the backend, and the seconds that it took.
@@ -92,23 +97,18 @@ impl<B: Backend> Executor<B> {
     /// the same on every backend, with every budget and number of threads, up to the masks.
     ///
     /// # Errors
-    /// Input of another layout, a missing key, or what the backend could not do.
+    /// Input of another layout.
     pub fn begin<'a>(
         &'a self,
         input: &CiphertextsInfo,
-        eval_key: Option<&RelinKey>,
+        keys: &'a ExpandedKeys<B::Tensor>,
         masks: Masks<'a>,
         watch: Watch<'a>,
     ) -> Result<Computation<'a, B>, RunError> {
-        let start = Instant::now();
         self.check_input(input)?;
-        let crossed = self.backend.transfers();
-        let key = self.upload_key(eval_key)?;
-        let seconds = start.elapsed().as_secs_f64();
-        let parts = ComputeParts { key: seconds, ..ComputeParts::default() };
         Ok(Computation {
             executor: self,
-            key,
+            key: keys.rows.as_ref(),
             special: self.params.special(),
             component_bytes: input.component_bytes(&self.params),
             set_bytes: input.set_bytes(&self.params),
@@ -119,8 +119,8 @@ impl<B: Backend> Executor<B> {
             waiting: None,
             loaded: 0,
             computed: 0,
-            crossed,
-            report: ComputeReport { seconds, parts, ..ComputeReport::default() },
+            crossed: self.backend.transfers(),
+            report: ComputeReport::default(),
         })
     }
 
@@ -132,7 +132,8 @@ impl<B: Backend> Executor<B> {
         CiphertextsInfo { level, values, components, seed: None, images }
     }
 
-    /// Classifies the images in `input`, which are all in memory, as [`Self::begin`] does set by set.
+    /// Classifies the images in `input`, which are all in memory, as [`Self::begin`] does set by set, with keys that are expanded for
+    /// this one request.
     ///
     /// # Errors
     /// Input of another layout, residues that are none, a missing key, or what the backend could not do. Nothing is kept.
@@ -143,15 +144,20 @@ impl<B: Backend> Executor<B> {
         masks: Masks<'_>,
         watch: Watch<'_>,
     ) -> Result<(Ciphertexts, ComputeReport), RunError> {
+        let start = Instant::now();
         let info = input.info();
-        let mut computation = self.begin(&info, eval_key, masks, watch)?;
+        let keys = self.expand_keys(eval_key)?;
+        let seconds = start.elapsed().as_secs_f64();
+        let mut computation = self.begin(&info, &keys, masks, watch)?;
         check("the number of sets", input.sets.len(), computation.sets)?;
         let mut sets = Vec::with_capacity(input.sets.len());
         for set in &input.sets {
             sets.extend(computation.push(set)?);
         }
-        let (last, report) = computation.finish()?;
+        let (last, mut report) = computation.finish()?;
         sets.extend(last);
+        report.seconds += seconds;
+        report.parts.key = seconds;
         Ok((Ciphertexts::new(&self.result(info.images), sets), report))
     }
 
@@ -230,9 +236,13 @@ impl<B: Backend> Executor<B> {
         check("the number of stored components", input.stored_components(), if self.seeded { 1 } else { 2 })
     }
 
-    fn upload_key(&self, key: Option<&RelinKey>) -> Result<Option<B::Tensor>, RunError> {
+    /// Expands a client's evaluation keys in the backend's memory, once for all of its requests.
+    ///
+    /// # Errors
+    /// A missing key, or no room for it.
+    pub fn expand_keys(&self, key: Option<&RelinKey>) -> Result<ExpandedKeys<B::Tensor>, RunError> {
         let Some(layout) = self.relin else {
-            return Ok(None);
+            return Ok(ExpandedKeys { rows: None });
         };
         let describe = |layout: cryptodl_core::ckks::RelinLayout| {
             format!("a relinearisation key for level {} with digits of {} primes", layout.level, layout.digit_primes)
@@ -252,7 +262,7 @@ impl<B: Backend> Executor<B> {
             }
         }
         let shape = Shape { limbs, values: digits, components: 2, lanes: n };
-        Ok(Some(self.backend.upload(shape, &rows)?))
+        Ok(ExpandedKeys { rows: Some(self.backend.upload(shape, &rows)?) })
     }
 }
 
@@ -267,7 +277,7 @@ fn check(field: &'static str, actual: usize, expected: usize) -> Result<(), RunE
 /// next set is loaded while one is computed, so that results come one set late.
 pub struct Computation<'a, B: Backend> {
     executor: &'a Executor<B>,
-    key: Option<B::Tensor>,
+    key: Option<&'a B::Tensor>,
     /// Special limbs.
     special: Vec<usize>,
     component_bytes: usize,
@@ -332,7 +342,7 @@ impl<B: Backend> Computation<'_, B> {
     /// Computes a set, and loads the next one beside it if there is one.
     fn compute(&mut self, x: B::Tensor, next: Option<&[u8]>) -> Result<Vec<u8>, RunError> {
         let Executor { backend, layers, relin, .. } = self.executor;
-        let key = self.key.as_ref().zip(*relin);
+        let key = self.key.zip(*relin);
         let key = key.map(|(rows, layout)| KeySwitch { rows, layout, special: &self.special });
         let (total, before, watch) = (self.sets * layers.steps(), self.computed * layers.steps(), self.watch);
         let of_set = WatchOfSet { watch, before, total };

@@ -12,7 +12,7 @@ mod ops;
 mod report;
 
 pub use error::RunError;
-pub use executor::{Computation, Executor, Masks};
+pub use executor::{Computation, Executor, ExpandedKeys, Masks};
 pub use report::{ComputeParts, ComputeReport, LayerTime};
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use cryptodl_client::{EncryptionKey, SecretKey, decrypt_slots_raw_do_not_return_
 use cryptodl_core::ckks::{EncryptionKind, Randomness};
 use cryptodl_core::watch::{Progress, Watch};
 use cryptodl_cpu::Cpu;
-use cryptodl_models::network::{LayerOp, Network, Padding};
+use cryptodl_network::{LayerOp, Network, Padding};
 
 use crate::{Executor, Masks};
 use cryptodl_plan::{Plan, PlanOptions, ScheduleKind, calibrate, plan};
@@ -71,7 +71,7 @@ fn check_network(network: &Network, schedule: ScheduleKind, encryption: Encrypti
     };
     let images = images(IMAGES, network.input.shape, 8);
     let pixels = images.as_slice().unwrap();
-    let input = encrypt(&spec, &params, key, pixels, IMAGES, &mut rng, &|_, _| {}).unwrap();
+    let input = encrypt(&spec, &params, key, pixels, IMAGES, &mut rng, Watch::default()).unwrap();
     let executor = Executor::new(program, &params, Cpu::new(params.basis().clone()), 4 << 30).unwrap();
     let (result, _) =
         executor.compute(&input, relin.as_ref(), Masks::Fresh(&public, &mut rng), Watch::default()).unwrap();
@@ -139,7 +139,7 @@ fn check_bands(network: &Network, schedule: ScheduleKind) -> [usize; 3] {
     let relin = spec.relin.map(|layout| secret.relin_key(layout, &mut rng).unwrap());
     let images = images(3, network.input.shape, 8);
     let key = EncryptionKey::Secret(&secret);
-    let input = encrypt(&spec, &params, key, images.as_slice().unwrap(), 3, &mut rng, &|_, _| {}).unwrap();
+    let input = encrypt(&spec, &params, key, images.as_slice().unwrap(), 3, &mut rng, Watch::default()).unwrap();
     let run_above = |large, budget| {
         let executor = Executor::arranged(&program, &params, Cpu::new(params.basis().clone()), budget, large)?;
         let steps = std::sync::atomic::AtomicUsize::new(0);
@@ -256,7 +256,7 @@ fn residual(side: usize) -> Network {
         ],
     );
     // Its weights are random, so its scores are close to each other.
-    network.tolerance = Some(0.3);
+    network = network.changed(|spec| spec.tolerance = Some(0.3)).unwrap();
     let images = images(IMAGES, network.input.shape, 7);
     network.calibration = Some(calibrate(&network, rows(&images)).unwrap());
     network
@@ -276,7 +276,7 @@ fn residual_networks_compute_what_is_predicted() {
         assert_eq!(joins.count(), 3, "{}", planned.report);
         // The plan says what the float network says, up to rounding.
         let images = images(IMAGES, [2, 6, 6], 8);
-        let float = cryptodl_models::plain::logits(&network, images.view());
+        let float = cryptodl_network::plain::logits(&network, images.view());
         let found = plain(&planned.program, rows(&images));
         let squares = found.iter().zip(&float).map(|(a, &b)| (a - f64::from(b)).powi(2)).sum::<f64>();
         let measured = (squares / found.len() as f64).sqrt().log2();

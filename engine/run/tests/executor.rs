@@ -4,11 +4,11 @@ use cryptodl_client::{EncryptionKey, SecretKey, decrypt, encrypt};
 use cryptodl_core::ckks::{Ciphertexts, Params, PublicKey, Randomness, RelinKey, RelinLayout};
 use cryptodl_core::watch::Watch;
 use cryptodl_cpu::Cpu;
-use cryptodl_models::zoo;
 use cryptodl_plan::{PlanOptions, ScheduleKind, plan};
 use cryptodl_program::Program;
 use cryptodl_program::plain;
 use cryptodl_run::{Executor, Masks, RunError};
+use cryptodl_zoo as zoo;
 use ndarray::ArrayView2;
 
 const BUDGET: u64 = 4 << 30;
@@ -38,7 +38,7 @@ impl Client {
 
     fn encrypt(&mut self, program: &Program, images: &[f32]) -> Ciphertexts {
         let (key, count) = (EncryptionKey::Secret(&self.secret), images.len() / program.inputs());
-        encrypt(&program.client_spec(), &self.params, key, images, count, &mut self.rng, &|_, _| {}).unwrap()
+        encrypt(&program.client_spec(), &self.params, key, images, count, &mut self.rng, Watch::default()).unwrap()
     }
 
     fn executor(&self, program: &Program, budget: u64) -> Result<Executor<Cpu>, RunError> {

@@ -11,10 +11,10 @@ use cryptodl_core::ckks::{Ciphertexts, Params, PublicKey, Randomness, UniformSou
 use cryptodl_core::ring::RnsBasis;
 use cryptodl_core::watch::Watch;
 use cryptodl_cpu::{Cpu, CpuTensor};
-use cryptodl_models::zoo;
 use cryptodl_plan::{PlanOptions, plan};
 use cryptodl_program::Program;
 use cryptodl_run::{Executor, Masks, RunError};
+use cryptodl_zoo as zoo;
 
 /// What a [`Device`] saw and holds.
 #[derive(Default)]
@@ -210,7 +210,7 @@ impl Request {
         let pixel = |i: usize| low + (high - low) * ((i * 31) % 97) as f32 / 96.0;
         let images: Vec<f32> = (0..count * program.inputs()).map(pixel).collect();
         let key = EncryptionKey::Secret(&secret);
-        let input = encrypt(&program.client_spec(), &params, key, &images, count, &mut rng, &|_, _| {}).unwrap();
+        let input = encrypt(&program.client_spec(), &params, key, &images, count, &mut rng, Watch::default()).unwrap();
         Request { program, params, public, input }
     }
 

@@ -12,7 +12,7 @@ class Recipe:
     activation: str | tuple[float, ...]  # function name, or coefficients with the constant term first
     learned: bool = True  # whether the coefficients are trained with the weights
     dataset: str = "mnist"
-    folder: str = ""  # of the exported files, inside models/zoo
+    folder: str = ""  # of the exported files, inside models/zoo/trained
     deformation: float = 0.6  # strength of the augmentation
     mirror: bool = False
     margin_deformation: float | None = None  # of the images on which margins are calibrated; as in training if None

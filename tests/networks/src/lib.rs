@@ -1,8 +1,8 @@
 //! Small random networks with real calibrations, for tests.
 #![forbid(unsafe_code)]
 
-use cryptodl_models::measure::measure;
-use cryptodl_models::network::{InputSpec, LayerOp, LayerSpec, Network, NetworkSpec, Padding, Source};
+use cryptodl_network::measure::measure;
+use cryptodl_network::{InputSpec, Layer, LayerOp, Network, NetworkSpec, Padding, Source};
 use cryptodl_program::SplitMix;
 use ndarray::{Array1, Array2, Array4, ArrayView2};
 
@@ -71,7 +71,7 @@ pub fn network(input: [usize; 3], ops: Vec<LayerOp>) -> Network {
 
 /// The same without calibration.
 pub fn uncalibrated(input: [usize; 3], ops: Vec<LayerOp>) -> Network {
-    let layer = |(i, op): (usize, LayerOp)| LayerSpec::new(&format!("{}{i}", op.kind()), op, vec![Source::before(i)]);
+    let layer = |(i, op): (usize, LayerOp)| Layer::new(&format!("{}{i}", op.kind()), op, vec![Source::before(i)]);
     checked(input, ops.into_iter().enumerate().map(layer).collect())
 }
 
@@ -83,11 +83,11 @@ pub fn graph(input: [usize; 3], layers: Vec<(&str, LayerOp, &[&str])>) -> Networ
         name => Source::Layer(names.iter().position(|other| *other == name).expect("a layer of this name")),
     };
     let layer =
-        |(name, op, inputs): (&str, LayerOp, &[&str])| LayerSpec::new(name, op, inputs.iter().map(source).collect());
+        |(name, op, inputs): (&str, LayerOp, &[&str])| Layer::new(name, op, inputs.iter().map(source).collect());
     calibrated(checked(input, layers.into_iter().map(layer).collect()))
 }
 
-fn checked(shape: [usize; 3], layers: Vec<LayerSpec>) -> Network {
+fn checked(shape: [usize; 3], layers: Vec<Layer>) -> Network {
     let input = InputSpec { shape, range: [0.0, 1.0] };
     let spec = NetworkSpec::new("random", "a random network", input, layers);
     Network::new(spec).unwrap_or_else(|error| panic!("{error}"))

@@ -4,9 +4,9 @@ use std::fmt::Write;
 use std::num::NonZeroUsize;
 
 use anyhow::{Context, Result};
-use cryptodl_models::zoo;
 use cryptodl_plan as plan;
 use cryptodl_plan::PlanOptions;
+use cryptodl_zoo as zoo;
 use serde::Serialize;
 
 use super::report::table;

@@ -8,6 +8,7 @@ use cryptodl_core::backend::{Backend, Measured, Shape};
 use cryptodl_core::ckks::{
     Ciphertexts, ClientSpec, EncryptionKind, Params, Randomness, Scale, UniformPurpose, UniformSource, noise,
 };
+use cryptodl_core::watch::Watch;
 use cryptodl_core::wire::{Binding, CiphertextLayout, read_ciphertexts, write_ciphertexts};
 use cryptodl_cpu::Reference;
 
@@ -74,7 +75,7 @@ impl Client<'_> {
         let mut file = Vec::new();
         let mut run = |file: &mut Vec<u8>| -> Result<()> {
             let key = keys.encryption(spec.encryption);
-            let encrypted = encrypt(&spec, params, key, &images, n, rng, &|_, _| ())?;
+            let encrypted = encrypt(&spec, params, key, &images, n, rng, Watch::default())?;
             file.clear();
             Ok(write_ciphertexts(file, &binding, &layout, &encrypted)?)
         };
@@ -157,7 +158,7 @@ fn result(
     as_input.input.scale = output.scale;
     as_input.input.range = output.range;
     let key = keys.encryption(EncryptionKind::Secret);
-    let mut result = encrypt(&as_input, params, key, scores, params.n(), rng, &|_, _| ())?;
+    let mut result = encrypt(&as_input, params, key, scores, params.n(), rng, Watch::default())?;
     let seed = result.seed.take().context("encryption with the secret key has a seed")?;
     result.components = output.components;
 

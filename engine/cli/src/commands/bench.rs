@@ -13,10 +13,11 @@ use cryptodl_core::backend::{BackendError, Ceilings, Effort, Measured};
 use cryptodl_core::ckks::Params;
 use cryptodl_core::ring::RnsBasis;
 use cryptodl_cpu::Cpu;
-use cryptodl_models::data::dataset_dir;
-use cryptodl_models::{Network, zoo};
+use cryptodl_data::dataset_dir;
+use cryptodl_network::Network;
 use cryptodl_plan::{DEFAULT_BATCH, PlanError, PlanOptions, ScheduleKind, plan};
 use cryptodl_run::RunError;
+use cryptodl_zoo as zoo;
 
 use crate::bench::{
     Alternatives, Bench, Calibration, EndToEnd, Limits, Peer, Report, Shipped, client, draw, end_to_end, programs,

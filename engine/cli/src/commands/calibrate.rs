@@ -5,9 +5,10 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
-use cryptodl_models::measure::{measure, measure_channels};
-use cryptodl_models::{Network, zoo};
+use cryptodl_network::Network;
+use cryptodl_network::measure::{measure, measure_channels};
 use cryptodl_plan as plan;
+use cryptodl_zoo as zoo;
 use serde::Serialize;
 
 use crate::files::{self, Access, Output};

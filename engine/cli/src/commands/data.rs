@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::{Args, Subcommand};
-use cryptodl_models::data::{DatasetId, FetchOptions, cache_dir, dataset_dir};
+use cryptodl_data::{DatasetId, FetchOptions, cache_dir, dataset_dir};
 
 use crate::{files, samples};
 

@@ -7,8 +7,9 @@ use clap::Args;
 use cryptodl_client::wire::read_secret_key;
 use cryptodl_client::{Encryption, EncryptionKey};
 use cryptodl_core::ckks::{CiphertextsInfo, EncryptionKind, Params};
+use cryptodl_core::watch::{Progress, Watch};
 use cryptodl_core::wire::{Binding, CiphertextLayout, CiphertextsWriter, ciphertexts_len, read_public_key};
-use cryptodl_models::network::InputSpec;
+use cryptodl_network::InputSpec;
 
 use crate::files::{self, Access, Output};
 use crate::flags::{Limit, TestSeed};
@@ -101,8 +102,8 @@ impl Encrypt {
             while encryption.next_images() > 0 {
                 let values = next_values(&mut images, &self.input, encryption.next_images(), &input)?;
                 let values = values.as_slice().expect("images are in standard order");
-                let progress = |done: usize, total: usize| bar.show(done as u64, total as u64);
-                encryption.next(values, &mut set, &progress).with_context(refused)?;
+                let show = |progress: Progress| bar.show(progress.done as u64, progress.total as u64);
+                encryption.next(values, &mut set, Watch::new(&show)).with_context(refused)?;
                 writer.put(&set)?;
             }
             writer.finish()?;

@@ -8,14 +8,14 @@ use anyhow::{Context, Result};
 use clap::Args;
 use cryptodl_core::ckks::SpecError;
 use cryptodl_core::wire::{Contents, Identity, VERSION, identify};
-use cryptodl_models::Network;
-use cryptodl_models::text::one_line;
+use cryptodl_network::text::one_line;
+use cryptodl_program::{Program, Salt};
 use serde_json::{Value, json};
 
 use crate::files;
 use crate::json::Json;
 
-/// Say what a file is: a key, ciphertexts, a result, a client spec or a model
+/// Say what a file is: a key, ciphertexts, a result, a client spec, a saved Program or a model
 ///
 /// The file is read to its end and its checksum is checked, and so are the limits that hold for every
 /// Program. A client spec is checked as `keygen` would. What other commands would refuse is a failure
@@ -57,6 +57,20 @@ fn container(path: &Path) -> Result<(Value, Result<(), SpecError>)> {
     let more = match contents {
         Contents::SecretKey => json!({ "warning": "this file decrypts everything: keep it to yourself" }),
         Contents::PublicKey => json!({}),
+        Contents::Program => {
+            let program = files::read(path, Program::read)?;
+            let spec = program.client_spec();
+            json!({
+                "model": spec.model,
+                "salted": program.content.salt != Salt::default(),
+                "encryption": spec.encryption,
+                "tolerance": program.content.tolerance,
+                "params": spec.params,
+                "input": spec.input,
+                "output": spec.output,
+                "steps": program.names,
+            })
+        }
         Contents::EvalKey(None) => json!({ "contents": "empty: this Program switches no keys" }),
         Contents::EvalKey(Some(layout)) => json!({ "relin": layout }),
         Contents::Ciphertexts(header) => json!({
@@ -85,17 +99,16 @@ fn container(path: &Path) -> Result<(Value, Result<(), SpecError>)> {
 }
 
 fn model(path: &Path) -> Result<Value> {
-    let network = Network::load(path)?;
+    let network = cryptodl_zoo::load_file(path)?;
     let bytes = fs::metadata(path).with_context(|| path.display().to_string())?.len();
     let layers: Vec<Value> = network
-        .layers
-        .iter()
-        .map(|layer| {
+        .outputs()
+        .map(|(layer, output)| {
             json!({
                 "name": layer.name,
                 "kind": layer.op.kind(),
-                "output": layer.output_shape.to_string(),
-                "multiply_adds": layer.multiply_adds(),
+                "output": output.to_string(),
+                "multiply_adds": layer.op.multiply_adds(output.len()),
             })
         })
         .collect();
@@ -109,7 +122,7 @@ fn model(path: &Path) -> Result<Value> {
         "classes": network.classes(),
         "accuracy": network.accuracy.map(|accuracy| accuracy.share()),
         "multiply_adds": network.multiply_adds(),
-        "digest": network.digest.iter().map(|byte| format!("{byte:02x}")).collect::<String>(),
+        "digest": network.digest().iter().map(|byte| format!("{byte:02x}")).collect::<String>(),
         "layers": layers,
     }))
 }

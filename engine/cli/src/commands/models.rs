@@ -4,9 +4,10 @@ use std::fmt::Write as _;
 
 use anyhow::Result;
 use clap::Args;
-use cryptodl_models::{Network, zoo};
+use cryptodl_network::Network;
 use cryptodl_plan::{Plan, PlanOptions, plan};
 use cryptodl_program::Step;
+use cryptodl_zoo as zoo;
 use serde::Serialize;
 
 use crate::json::Json;
@@ -66,7 +67,7 @@ impl Row {
             security_bits: report.params.security_bits,
             multiply_adds: report.layers.iter().map(|layer| layer.multiply_adds).sum(),
             multiply_adds_published: network.multiply_adds(),
-            title: network.title,
+            title: network.title.clone(),
         })
     }
 }

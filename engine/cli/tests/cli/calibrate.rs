@@ -6,8 +6,8 @@ use serde_json::Value;
 
 use crate::support::{command, fail, json, mnist, succeed};
 
-const DESCRIPTION: &str = include_str!("../../../../models/zoo/mnist-1-square.toml");
-const WEIGHTS: &[u8] = include_bytes!("../../../../models/zoo/mnist-1-square.safetensors");
+const DESCRIPTION: &str = include_str!("../../../../models/zoo/trained/mnist-1-square.toml");
+const WEIGHTS: &[u8] = include_bytes!("../../../../models/zoo/trained/mnist-1-square.safetensors");
 
 fn number(value: &Value, path: &str) -> f64 {
     value.pointer(path).and_then(Value::as_f64).unwrap_or_else(|| panic!("{path} is a number in {value}"))

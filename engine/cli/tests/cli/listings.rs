@@ -13,7 +13,7 @@ fn models_are_listed_with_their_budget() {
     let models = json(Path::new("."), "models");
     let models = models.as_array().expect("a list");
     let names: Vec<_> = models.iter().map(|model| model["name"].as_str().expect("a name")).collect();
-    assert_eq!(names, cryptodl_models::zoo::names());
+    assert_eq!(names, cryptodl_zoo::names());
     for (model, degree) in models.iter().zip([3, 2]) {
         assert!(model["accuracy"].as_f64().is_some_and(|accuracy| accuracy >= 0.989), "{model}");
         assert_eq!(model["degrees"][0], degree);
@@ -50,7 +50,7 @@ fn a_plan_needs_nothing_but_the_model() {
 #[test]
 fn titles_do_not_steer_the_terminal() {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let zoo = concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/zoo/mnist-1-square");
+    let zoo = concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/zoo/trained/mnist-1-square");
     let toml = fs::read_to_string(format!("{zoo}.toml")).expect("a shipped model");
     let title = "\u{202e}2 ledoM NNC";
     let toml = toml.replace("CNN Model 1 of CryptoDL, learned degree-2 polynomial", title);
@@ -93,7 +93,7 @@ fn inspect_knows_every_file() {
     }
     assert_eq!(json(folder, "inspect digits.ct")["images"], 3);
     assert_eq!(json(folder, "inspect keys/public/client.spec")["check"], "passed");
-    let model = concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/zoo/mnist-1.toml");
+    let model = concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/zoo/trained/mnist-1.toml");
     let model = json(folder, &format!("inspect {model}"));
     assert_eq!((model["kind"].as_str(), model["name"].as_str()), (Some("model"), Some("mnist-1")));
     assert!(fail(folder, "inspect digits.idx", 1).contains("digits.idx: not a CryptoDL file"));

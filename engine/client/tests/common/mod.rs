@@ -8,6 +8,7 @@ use cryptodl_core::ckks::{
     SecurityLevel, UniformPurpose, UniformSource,
 };
 use cryptodl_core::ring::{ntt_primes, pack_row, unpack_row};
+use cryptodl_core::watch::Watch;
 
 /// A spec whose Program is the identity on `values` scores, with 30-bit primes.
 pub fn spec(n: usize, chain: usize, special: usize, values: usize, encryption: EncryptionKind) -> ClientSpec {
@@ -55,7 +56,7 @@ pub fn encrypt_with(
     };
     let key = public.as_ref().map_or(EncryptionKey::Secret(secret), EncryptionKey::Public);
     let count = images.len() / spec.input.shape.iter().product::<usize>();
-    encrypt(spec, secret.params(), key, images, count, &mut rng(rng_seed, "encrypt"), &|_, _| ())
+    encrypt(spec, secret.params(), key, images, count, &mut rng(rng_seed, "encrypt"), Watch::default())
 }
 
 /// All slots of the only set, `[value][N]`, as integers times 1.

@@ -7,11 +7,11 @@
 //! `sqrt(2 pi) std >= sqrt(2) max(1, 2) eta`, where `eta <= sqrt(ln(2 + 2 / eps) / pi)` is the smoothing parameter of the
 //! integers: 5.34 for `eps = 2^-128`. So one draw of a small table for each bit of the width is enough.
 
-use rayon::prelude::*;
 use zeroize::Zeroizing;
 
 use super::{Params, Randomness, SecretStream};
 use crate::backend::Shape;
+use crate::parallel;
 use crate::ring::Modulus;
 
 /// Standard deviation of the narrow Gaussian: `sqrt(2 pi) 6.25 = 15.67 >= 2 sqrt(2) 5.34 = 15.09`.
@@ -206,7 +206,7 @@ pub fn add_flood(
     assert_eq!(residues.len(), level * values * components * n, "residues of {values} ciphertexts");
     let streams = rng.streams();
     let shape = Shape { limbs: params.chain(level), values, components, lanes: n };
-    shape.values_mut(residues).into_par_iter().enumerate().for_each(|(value, mut ciphertext)| {
+    parallel::for_each(shape.values_mut(residues), |value, mut ciphertext| {
         let flood = WidePolynomial::sample(n, doublings, &mut streams.stream(value as u64));
         for (limb, ciphertext) in ciphertext.iter_mut().enumerate() {
             let table = params.basis().table(limb);

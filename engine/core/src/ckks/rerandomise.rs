@@ -1,10 +1,9 @@
 //! Re-randomisation: masks that hide how a result was computed from whoever made the keys honestly.
 
-use rayon::prelude::*;
-
 use super::sampling::SmallPolynomial;
 use super::{Params, PublicKey, Randomness};
 use crate::backend::Shape;
+use crate::parallel;
 
 /// Adds fresh encryptions of zero to `values` ciphertexts of `components` components (2 or more): `(b u_t + e, a u_t + e')` at
 /// components `t, t + 1` for `t = 0 .. components - 2`, with `(b, a)` the chain's part of the public key.
@@ -30,7 +29,7 @@ pub fn rerandomise(
     let a = key.expand_a(params);
     let streams = rng.streams();
     let shape = Shape { limbs: params.chain(level), values, components, lanes: n };
-    shape.values_mut(residues).into_par_iter().enumerate().for_each(|(value, mut ciphertext)| {
+    parallel::for_each(shape.values_mut(residues), |value, mut ciphertext| {
         let mut stream = streams.stream(value as u64);
         for t in 0..components - 1 {
             let u = SmallPolynomial::ternary(n, &mut stream);

@@ -1,0 +1,245 @@
+//! The client's side: keys, encryption, decryption.
+
+use std::io::{Read, Write};
+
+use cryptodl_client::wire::{read_secret_key, write_secret_key};
+use cryptodl_client::{Decrypted, Decryption, Encryption, EncryptionKey, SecretKey};
+use cryptodl_core::ckks::{ClientSpec, EncryptionKind, Params, PublicKey, Randomness, RelinKey};
+use cryptodl_core::watch::Watch;
+use cryptodl_core::wire::{
+    Binding, CiphertextLayout, CiphertextsReader, CiphertextsWriter, read_client_spec, read_public_key,
+    write_client_spec, write_eval_key, write_public_key,
+};
+
+use crate::Error;
+
+/// A client of one Program: it knows the public description of the Program, and never the network.
+#[derive(Clone, Debug)]
+pub struct Client {
+    spec: ClientSpec,
+    params: Params,
+}
+
+/// All keys of a client.
+pub struct Keys {
+    /// Decrypts everything; it never leaves the client.
+    pub secret: SecretKey,
+    /// Masks results, and encrypts images where the Program says so; for the server and for whoever encrypts.
+    pub public: PublicKey,
+    /// What the server switches keys with; none where the Program needs none.
+    pub evaluation: Option<RelinKey>,
+}
+
+impl Keys {
+    /// Fresh keys for a checked `spec`. The order in which randomness is drawn is fixed, so that one seed gives the same keys
+    /// everywhere.
+    ///
+    /// # Errors
+    /// The system has no randomness.
+    pub fn generate(spec: &ClientSpec, params: &Params, rng: &mut Randomness) -> Result<Self, Error> {
+        let secret = SecretKey::generate(params, rng);
+        let public = secret.public_key(rng)?;
+        let evaluation = spec.relin.map(|layout| secret.relin_key(layout, rng)).transpose()?;
+        Ok(Keys { secret, public, evaluation })
+    }
+
+    /// The one that encrypts images.
+    pub fn encryption(&self, kind: EncryptionKind) -> EncryptionKey<'_> {
+        match kind {
+            EncryptionKind::Secret => EncryptionKey::Secret(&self.secret),
+            EncryptionKind::Public => EncryptionKey::Public(&self.public),
+        }
+    }
+}
+
+impl Client {
+    /// Of a Program that `spec` describes. It may come from a stranger: everything in it is checked.
+    ///
+    /// # Errors
+    /// The first field that is refused.
+    pub fn new(spec: ClientSpec) -> Result<Self, Error> {
+        let params = spec.check()?;
+        Ok(Client { spec, params })
+    }
+
+    /// The same from the file of a client spec.
+    ///
+    /// # Errors
+    /// No such file, or a field that is refused.
+    pub fn read_spec(source: impl Read) -> Result<Self, Error> {
+        Client::new(read_client_spec(source)?)
+    }
+
+    /// Writes the client spec.
+    ///
+    /// # Errors
+    /// The stream cannot be written.
+    pub fn write_spec(&self, sink: impl Write) -> Result<(), Error> {
+        Ok(write_client_spec(sink, &self.spec)?)
+    }
+
+    /// What the client knows of the Program.
+    pub fn spec(&self) -> &ClientSpec {
+        &self.spec
+    }
+
+    /// Images in a set: as many as a ciphertext has slots. A set costs the same however many of them it holds.
+    pub fn images_per_set(&self) -> usize {
+        self.params.n()
+    }
+
+    /// Pixel values of an image.
+    pub fn pixels(&self) -> usize {
+        self.spec.input.shape.iter().product()
+    }
+
+    /// Fresh keys.
+    ///
+    /// # Errors
+    /// The system has no randomness.
+    pub fn generate_keys(&self) -> Result<Keys, Error> {
+        Keys::generate(&self.spec, &self.params, &mut self.randomness()?)
+    }
+
+    /// Writes the secret key. The file is to be read by its owner only.
+    ///
+    /// # Errors
+    /// The stream cannot be written.
+    pub fn write_secret_key(&self, key: &SecretKey, sink: impl Write) -> Result<(), Error> {
+        Ok(write_secret_key(sink, self.spec.program, key)?)
+    }
+
+    /// Writes the public key.
+    ///
+    /// # Errors
+    /// The stream cannot be written.
+    pub fn write_public_key(&self, key: &PublicKey, sink: impl Write) -> Result<(), Error> {
+        Ok(write_public_key(sink, &self.binding(), key)?)
+    }
+
+    /// Writes the evaluation keys.
+    ///
+    /// # Errors
+    /// The stream cannot be written.
+    pub fn write_evaluation_keys(&self, keys: &Keys, sink: impl Write) -> Result<(), Error> {
+        Ok(write_eval_key(sink, &self.binding(), keys.evaluation.as_ref())?)
+    }
+
+    /// Reads a secret key.
+    ///
+    /// # Errors
+    /// A file of another kind, of other parameters, or damaged.
+    pub fn read_secret_key(&self, source: impl Read) -> Result<SecretKey, Error> {
+        Ok(read_secret_key(source, &self.binding())?)
+    }
+
+    /// Reads a public key.
+    ///
+    /// # Errors
+    /// A file of another kind, of other parameters, or damaged.
+    pub fn read_public_key(&self, source: impl Read) -> Result<PublicKey, Error> {
+        Ok(read_public_key(source, &self.binding())?)
+    }
+
+    /// Encrypts images that are all in memory, one after the other, each in channel, row, column order, with values in the spec's
+    /// range. `watch` is told how many ciphertexts are done.
+    ///
+    /// # Errors
+    /// No whole number of images; a value that is out of range, with its place; the stream cannot be written; cancelled. What was
+    /// written is then no file.
+    pub fn encrypt(&self, keys: &Keys, images: &[f32], request: impl Write, watch: Watch<'_>) -> Result<(), Error> {
+        let count = images.len().div_ceil(self.pixels());
+        let mut rest = images;
+        let next = |values: &mut Vec<f32>, count: usize| {
+            let (set, after) = rest.split_at((count * self.pixels()).min(rest.len()));
+            rest = after;
+            values.extend_from_slice(set);
+            Ok(())
+        };
+        self.encrypt_sets(keys.encryption(self.spec.encryption), count, next, request, watch)
+    }
+
+    /// Encrypts `count` images of which one set is in memory at a time: `next` appends the values of so many images.
+    ///
+    /// # Errors
+    /// As [`Self::encrypt`], and what `next` returns.
+    pub fn encrypt_sets(
+        &self,
+        key: EncryptionKey<'_>,
+        count: usize,
+        mut next: impl FnMut(&mut Vec<f32>, usize) -> Result<(), Error>,
+        request: impl Write,
+        watch: Watch<'_>,
+    ) -> Result<(), Error> {
+        let mut rng = self.randomness()?;
+        let mut encryption = Encryption::new(&self.spec, &self.params, key, count, &mut rng)?;
+        let layout = CiphertextLayout::input(&self.spec);
+        let mut writer = CiphertextsWriter::new(request, &self.binding(), &layout, encryption.info())?;
+        let (mut values, mut set) = (Vec::new(), Vec::new());
+        while encryption.next_images() > 0 {
+            values.clear();
+            next(&mut values, encryption.next_images())?;
+            encryption.next(&values, &mut set, watch)?;
+            writer.put(&set)?;
+        }
+        Ok(writer.finish()?)
+    }
+
+    /// Decrypts a result: labels, and scores that are rounded so coarsely that none of their noise is seen. `watch` is told how many
+    /// images are done.
+    ///
+    /// Never send what is decrypted back to the server, not even that a result was refused: SECURITY.md, "IND-CPA, not IND-CPA-D".
+    ///
+    /// # Errors
+    /// A file of another kind or Program, or damaged; a result that does not decrypt to scores; cancelled.
+    pub fn decrypt(&self, key: &SecretKey, response: impl Read, watch: Watch<'_>) -> Result<Decrypted, Error> {
+        let mut all: Option<Decrypted> = None;
+        self.decrypt_sets(key, response, watch, |set| {
+            match &mut all {
+                None => all = Some(set),
+                Some(all) => {
+                    all.scores.extend(set.scores);
+                    all.labels.extend(set.labels);
+                    all.out_of_range.extend(set.out_of_range);
+                }
+            }
+            Ok(())
+        })?;
+        Ok(all.expect("a result has a set"))
+    }
+
+    /// Decrypts a result of which one set is in memory at a time. Whether the file is whole shows at its end: what `each` got is to
+    /// be forgotten after an error.
+    ///
+    /// # Errors
+    /// As [`Self::decrypt`], and what `each` returns.
+    pub fn decrypt_sets(
+        &self,
+        key: &SecretKey,
+        response: impl Read,
+        watch: Watch<'_>,
+        mut each: impl FnMut(Decrypted) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let layout = CiphertextLayout::result(&self.spec);
+        let mut reader = CiphertextsReader::open(response, &self.binding(), &layout)?;
+        let info = reader.info().clone();
+        let mut decryption = Decryption::new(&self.spec, &self.params, key, &info)?;
+        let (mut set, mut done) = (Vec::new(), 0);
+        while reader.next(&mut set)? {
+            watch.check()?;
+            let decrypted = decryption.next(&set)?;
+            done += decrypted.labels.len();
+            each(decrypted)?;
+            watch.tell(done, info.images);
+        }
+        Ok(reader.finish()?)
+    }
+
+    fn binding(&self) -> Binding<'_> {
+        Binding { program: self.spec.program, params: &self.params }
+    }
+
+    fn randomness(&self) -> Result<Randomness, Error> {
+        Ok(Randomness::from_os().map_err(cryptodl_client::ClientError::from)?)
+    }
+}

@@ -1,0 +1,83 @@
+//! Neural networks on data that nobody can read.
+//!
+//! A **client** encrypts images. A **server**, which has a trained network, classifies them without ever decrypting them. The
+//! client decrypts the labels. This crate is both sides; the command line `cryptodl` is made of it.
+//!
+//! ```
+//! # fn main() -> Result<(), cryptodl::Error> {
+//! use cryptodl::{Client, Model, Placement, PlanOptions, Server, Watch};
+//!
+//! // The server: a network, planned once.
+//! let model = Model::load("mnist-1")?;
+//! let program = model.plan(&PlanOptions::default(), Watch::default())?.program;
+//! let server = Server::new(Placement::default())?;
+//! let service = server.prepare(&program)?;
+//!
+//! // The client: needs the public description of the Program only.
+//! let client = Client::new(service.spec().clone())?;
+//! let keys = client.generate_keys()?;
+//! let image = vec![0.0; 28 * 28];
+//! let mut request = Vec::new();
+//! client.encrypt(&keys, &image, &mut request, Watch::default())?;
+//!
+//! // The server again: it sees public keys and ciphertexts.
+//! let accepted = service.accept_keys(&keys.evaluation, &keys.public)?;
+//! let mut response = Vec::new();
+//! service.infer(&accepted, &request[..], &mut response, Watch::default())?;
+//!
+//! // The client.
+//! let labels = client.decrypt(&keys.secret, &response[..], Watch::default())?.labels;
+//! assert_eq!(labels.len(), 1);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! | for | see |
+//! |---|---|
+//! | keys, encryption, decryption | [`Client`], [`Keys`] |
+//! | networks: shipped, from files, or your own | [`Model`], [`network`] |
+//! | what is computed, and what it costs | [`Program`], [`PlanReport`] |
+//! | computing | [`Server`], [`Service`], [`Placement`] |
+//! | progress, and ending early | [`Watch`] |
+//!
+//! Everything that travels is a stream of bytes ([`std::io::Read`], [`std::io::Write`]) whose format docs/format.md describes. Files of
+//! any size take the memory of one *set*, as many images as a ciphertext has slots. SECURITY.md says what is protected, and against
+//! whom.
+//!
+//! With `default-features = false` only the client is built. It needs neither a GPU nor threads, and builds for
+//! `wasm32-unknown-unknown`.
+#![forbid(unsafe_code)]
+
+mod client;
+mod error;
+#[cfg(feature = "server")]
+mod memory;
+#[cfg(feature = "server")]
+mod model;
+#[cfg(feature = "server")]
+mod placement;
+#[cfg(feature = "server")]
+mod server;
+
+pub use client::{Client, Keys};
+pub use cryptodl_client::{ClientError, Decrypted, EncryptionKey, ScoreUnit, SecretKey};
+pub use cryptodl_core::ckks::{ClientSpec, Digest, EncryptionKind, PublicKey, SecurityLevel};
+pub use cryptodl_core::watch::{Cancelled, Progress, Watch};
+pub use error::Error;
+
+#[cfg(feature = "server")]
+pub use cryptodl_network as network;
+#[cfg(feature = "server")]
+pub use cryptodl_plan::{Plan, PlanError, PlanOptions, PlanReport, ScheduleKind};
+#[cfg(feature = "server")]
+pub use cryptodl_program::{PrivacyGoal, Program, ProgramError, Salt, Tolerance};
+#[cfg(feature = "server")]
+pub use cryptodl_run::{ComputeParts, ComputeReport, LayerTime, Masks, RunError};
+#[cfg(feature = "server")]
+pub use memory::default_budget;
+#[cfg(feature = "server")]
+pub use model::Model;
+#[cfg(feature = "server")]
+pub use placement::{BackendChoice, CpuKernels, Placement, PlacementError};
+#[cfg(feature = "server")]
+pub use server::{AcceptedKeys, CompileProgress, Computation, Machine, Server, Service};

@@ -1,0 +1,446 @@
+//! The server's side: Programs prepared for a backend, and computations on them.
+
+use std::any::Any;
+use std::io::{Read, Write};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use cryptodl_core::backend::Backend;
+use cryptodl_core::ckks::{
+    Ciphertexts, CiphertextsInfo, ClientSpec, EncryptionKind, Params, PublicKey, Randomness, RelinKey,
+};
+use cryptodl_core::watch::Watch;
+use cryptodl_core::wire::{
+    Binding, CiphertextLayout, CiphertextsReader, CiphertextsWriter, read_eval_key, read_public_key,
+};
+use cryptodl_cpu::{Cpu, Kernels, Reference};
+use cryptodl_program::{CircuitPrivacy, Program};
+use cryptodl_run::{ComputeReport, Executor, ExpandedKeys, Masks, RunError};
+
+use crate::{BackendChoice, CpuKernels, Error, Placement, PlacementError, default_budget};
+
+/// Tells what a graphics driver is compiling: the kernel that takes longest, kernels that are ready, kernels in all.
+pub type CompileProgress = Arc<dyn Fn(Option<&'static str>, usize, usize) + Send + Sync>;
+
+/// What computes: one place, for any number of Programs. All of them share its memory budget, because requests are computed one after
+/// the other.
+#[derive(Clone)]
+pub struct Server {
+    placement: Placement,
+    threads: Option<Arc<rayon::ThreadPool>>,
+    compiling: Option<CompileProgress>,
+    turn: Arc<Mutex<()>>,
+}
+
+/// A Program on a [`Server`], prepared once for any number of requests.
+pub struct Service {
+    engine: Box<dyn Engine>,
+    spec: ClientSpec,
+    params: Params,
+    circuit_privacy: Option<CircuitPrivacy>,
+    fallback: Option<PlacementError>,
+    threads: Option<Arc<rayon::ThreadPool>>,
+    turn: Arc<Mutex<()>>,
+    /// Tells its keys from those of other services.
+    identity: Arc<()>,
+}
+
+/// A client's public keys on a [`Service`], expanded once for any number of its requests.
+pub struct AcceptedKeys {
+    public: PublicKey,
+    expanded: Box<dyn Any + Send + Sync>,
+    service: Arc<()>,
+}
+
+/// What computes.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct Machine {
+    /// `cpu` or `gpu`.
+    pub backend: &'static str,
+    /// Which kernels.
+    pub kernels: &'static str,
+    /// The machine's own name.
+    pub device: String,
+    /// Threads of the host.
+    pub threads: usize,
+}
+
+impl Machine {
+    /// What computes on `backend`.
+    pub fn of<B: Backend>(backend: &B) -> Self {
+        Machine {
+            backend: backend.name(),
+            kernels: backend.kernels(),
+            device: backend.device(),
+            threads: rayon::current_num_threads(),
+        }
+    }
+}
+
+impl Server {
+    /// At this place. A GPU is opened when a Program is prepared.
+    ///
+    /// # Errors
+    /// The threads cannot be started.
+    pub fn new(placement: Placement) -> Result<Self, Error> {
+        let threads = placement.threads.map(|threads| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
+            pool.map(Arc::new).map_err(|error| PlacementError::Threads { threads, reason: error.to_string() })
+        });
+        Ok(Server { placement, threads: threads.transpose()?, compiling: None, turn: Arc::default() })
+    }
+
+    /// Tells `progress` what a graphics driver is compiling.
+    pub fn with_compile_progress(self, progress: CompileProgress) -> Self {
+        Server { compiling: Some(progress), ..self }
+    }
+
+    /// Prepares `program`: weights and tables go to the backend, and a GPU's kernels are compiled.
+    ///
+    /// # Errors
+    /// What was asked for cannot be had here; a memory budget below what one set needs.
+    pub fn prepare(&self, program: &Program) -> Result<Service, Error> {
+        let spec = program.client_spec();
+        let params = spec.check()?;
+        let work = || self.engine(program, &params);
+        let (engine, fallback) = match &self.threads {
+            Some(threads) => threads.install(work)?,
+            None => work()?,
+        };
+        Ok(Service {
+            engine,
+            spec,
+            circuit_privacy: program.content.circuit_privacy,
+            params,
+            fallback,
+            threads: self.threads.clone(),
+            turn: self.turn.clone(),
+            identity: Arc::default(),
+        })
+    }
+
+    /// An executor, and why it is not on the GPU where there is one that cannot be used.
+    fn engine(&self, program: &Program, params: &Params) -> Result<(Box<dyn Engine>, Option<PlacementError>), Error> {
+        let cpu = || self.cpu(program, params);
+        match (&self.placement.backend, self.placement.kernels) {
+            (BackendChoice::Gpu(adapter), CpuKernels::Auto) => {
+                Ok((self.gpu(adapter.as_deref(), program, params)?, None))
+            }
+            (BackendChoice::Gpu(_), CpuKernels::Reference) => Err(PlacementError::CpuKernels("reference").into()),
+            (BackendChoice::Gpu(_), CpuKernels::Named(name)) => Err(PlacementError::CpuKernels(name).into()),
+            // Kernels of the CPU were named.
+            (BackendChoice::Cpu, _) | (BackendChoice::Auto, CpuKernels::Reference | CpuKernels::Named(_)) => {
+                Ok((cpu()?, None))
+            }
+            (BackendChoice::Auto, CpuKernels::Auto) => match self.gpu(None, program, params) {
+                Ok(engine) => Ok((engine, None)),
+                Err(Error::Placement(error)) if error.is_absence() => Ok((cpu()?, None)),
+                Err(Error::Placement(error)) => Ok((cpu()?, Some(error))),
+                Err(error) => Err(error),
+            },
+        }
+    }
+
+    fn cpu(&self, program: &Program, params: &Params) -> Result<Box<dyn Engine>, Error> {
+        let basis = params.basis().clone();
+        let budget = self.placement.memory_budget.unwrap_or_else(default_budget);
+        Ok(match self.placement.kernels {
+            CpuKernels::Reference => Box::new(Executor::new(program, params, Reference::new(basis), budget)?),
+            CpuKernels::Auto => Box::new(Executor::new(program, params, Cpu::new(basis), budget)?),
+            CpuKernels::Named(name) => {
+                let cpu = Cpu::with_kernels(basis, cpu_kernels(name)?);
+                Box::new(Executor::new(program, params, cpu, budget)?)
+            }
+        })
+    }
+
+    #[cfg(not(feature = "gpu"))]
+    fn gpu(&self, _: Option<&str>, _: &Program, _: &Params) -> Result<Box<dyn Engine>, Error> {
+        Err(PlacementError::NoGpu.into())
+    }
+
+    #[cfg(feature = "gpu")]
+    fn gpu(&self, adapter: Option<&str>, program: &Program, params: &Params) -> Result<Box<dyn Engine>, Error> {
+        use cryptodl_gpu::{Adapter, AdapterKind, CompileWatch, Compiling, Gpu, GpuOptions};
+
+        /// Memory of a GPU that is used where nothing tells how much there is (Metal, DX12): every card that can compete with a CPU
+        /// has this much. Where it does not, its driver refuses an allocation.
+        const UNKNOWN_BUDGET: u64 = 3 << 30;
+
+        let adapter = Adapter::named(adapter).map_err(PlacementError::from)?;
+        let budget = self.placement.memory_budget.unwrap_or_else(|| match adapter.info().kind {
+            AdapterKind::Hardware => adapter.default_budget().unwrap_or(UNKNOWN_BUDGET),
+            AdapterKind::Software => default_budget(),
+        });
+        let mut watch = CompileWatch { limit: self.placement.compile_limit, ..CompileWatch::default() };
+        if let Some(tell) = self.compiling.clone() {
+            watch.progress = Arc::new(move |&Compiling { kernel, done, total }| tell(kernel, done, total));
+        }
+        let options = GpuOptions { watch, ..GpuOptions::new(budget) };
+        let gpu = Gpu::new(&adapter, params.basis().clone(), options).map_err(PlacementError::from)?;
+        // The other half is for linear maps, tables, and memory that is kept for the next tensor.
+        let executor = Executor::new(program, params, gpu, budget / 2).map_err(|error| match error {
+            RunError::Budget { needed, .. } => RunError::Budget { budget, needed: 2 * needed },
+            other => other,
+        })?;
+        Ok(Box::new(executor))
+    }
+}
+
+impl PlacementError {
+    /// Whether there is no GPU, as opposed to one that cannot be used.
+    fn is_absence(&self) -> bool {
+        match self {
+            PlacementError::NoGpu => true,
+            #[cfg(feature = "gpu")]
+            PlacementError::Gpu(error) => {
+                matches!(error, cryptodl_gpu::GpuError::NoAdapter | cryptodl_gpu::GpuError::NoHardware { .. })
+            }
+            _ => false,
+        }
+    }
+}
+
+/// The named kernels of the CPU.
+fn cpu_kernels(name: &'static str) -> Result<Kernels, PlacementError> {
+    let names = || Kernels::available().iter().map(|kernels| kernels.name()).collect::<Vec<_>>().join(", ");
+    Kernels::named(name).ok_or_else(|| PlacementError::Kernels { name, available: names() })
+}
+
+impl Service {
+    /// What clients must know of the Program.
+    pub fn spec(&self) -> &ClientSpec {
+        &self.spec
+    }
+
+    /// The checked parameters.
+    pub fn params(&self) -> &Params {
+        &self.params
+    }
+
+    /// What computes.
+    pub fn machine(&self) -> Machine {
+        self.on_threads(|| self.engine.machine())
+    }
+
+    /// Why the CPU computes although there is a GPU and neither was named.
+    pub fn fallback(&self) -> Option<&PlacementError> {
+        self.fallback.as_ref()
+    }
+
+    /// How results hide the computation's noise, if the Program was planned to.
+    pub fn circuit_privacy(&self) -> Option<CircuitPrivacy> {
+        self.circuit_privacy
+    }
+
+    /// Takes a client's public keys and expands them on the backend.
+    ///
+    /// # Errors
+    /// A key that the Program needs is missing; no room for it.
+    pub fn accept_keys(&self, evaluation: &Option<RelinKey>, public: &PublicKey) -> Result<AcceptedKeys, Error> {
+        let expanded = self.on_threads(|| self.engine.expand_keys(evaluation.as_ref()))?;
+        Ok(AcceptedKeys { public: public.clone(), expanded, service: self.identity.clone() })
+    }
+
+    /// The same from a client's files.
+    ///
+    /// # Errors
+    /// As [`Self::accept_keys`]; a file of another kind, of other parameters, or damaged.
+    pub fn read_keys(&self, evaluation: impl Read, public: impl Read) -> Result<AcceptedKeys, Error> {
+        let binding = self.binding();
+        let evaluation = read_eval_key(evaluation, &binding, self.spec.relin)?;
+        let public = read_public_key(public, &binding)?;
+        self.accept_keys(&evaluation, &public)
+    }
+
+    /// Classifies the encrypted images of a request. One set is in memory at a time. The result is masked, so that it gives no exact
+    /// equations in the weights (SECURITY.md).
+    ///
+    /// Requests take turns: another one waits until this one is done.
+    ///
+    /// # Errors
+    /// A request of another Program, or damaged; what the backend could not do; the response cannot be written; cancelled, within a
+    /// second. What was written is then no file.
+    pub fn infer(
+        &self,
+        keys: &AcceptedKeys,
+        request: impl Read,
+        response: impl Write,
+        watch: Watch<'_>,
+    ) -> Result<ComputeReport, Error> {
+        let mut reader = CiphertextsReader::open(request, &self.binding(), &CiphertextLayout::input(&self.spec))?;
+        let mut rng = Randomness::from_os().map_err(|error| RunError::Randomness(error.to_string()))?;
+        let masks = Masks::Fresh(&keys.public, &mut rng);
+        let mut computation = self.begin(reader.info(), keys, masks, watch)?;
+        let layout = CiphertextLayout::result(&self.spec);
+        let result = self.engine.result(reader.info());
+        let mut writer = CiphertextsWriter::new(response, &self.binding(), &layout, &result)?;
+        let mut set = Vec::new();
+        while reader.next(&mut set)? {
+            if let Some(result) = computation.push(&set)? {
+                writer.put(&result)?;
+            }
+        }
+        let (last, report) = computation.finish()?;
+        if let Some(result) = last {
+            writer.put(&result)?;
+        }
+        // A damaged request has no result.
+        reader.finish()?;
+        writer.finish()?;
+        Ok(report)
+    }
+
+    /// Begins to classify sets that come one after the other, as `input` describes them; for callers that read and write otherwise
+    /// than [`Self::infer`].
+    ///
+    /// # Errors
+    /// Input of another layout.
+    pub fn begin<'a>(
+        &'a self,
+        input: &CiphertextsInfo,
+        keys: &'a AcceptedKeys,
+        masks: Masks<'a>,
+        watch: Watch<'a>,
+    ) -> Result<Computation<'a>, Error> {
+        if !Arc::ptr_eq(&self.identity, &keys.service) {
+            let (expected, actual) = ("keys that it has accepted".into(), "got those of another service".into());
+            return Err(RunError::EvalKey { expected, actual }.into());
+        }
+        // A request that panicked leaves nothing behind that the next one sees.
+        let turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let steps = self.engine.begin(input, &*keys.expanded, masks, watch)?;
+        Ok(Computation { steps, service: self, _turn: turn })
+    }
+
+    /// What the sets of a result are, for such an input.
+    pub fn result(&self, input: &CiphertextsInfo) -> CiphertextsInfo {
+        self.engine.result(input)
+    }
+
+    /// Classifies what is all in memory.
+    ///
+    /// # Errors
+    /// As [`Self::infer`].
+    pub fn compute(
+        &self,
+        input: &Ciphertexts,
+        keys: &AcceptedKeys,
+        masks: Masks<'_>,
+        watch: Watch<'_>,
+    ) -> Result<(Ciphertexts, ComputeReport), Error> {
+        let info = input.info();
+        let mut computation = self.begin(&info, keys, masks, watch)?;
+        let mut sets = Vec::with_capacity(input.sets.len());
+        for set in &input.sets {
+            sets.extend(computation.push(set)?);
+        }
+        let (last, report) = computation.finish()?;
+        sets.extend(last);
+        Ok((Ciphertexts::new(&self.result(&info), sets), report))
+    }
+
+    /// What files of this Program belong to.
+    pub fn binding(&self) -> Binding<'_> {
+        Binding { program: self.spec.program, params: &self.params }
+    }
+
+    /// Who encrypts.
+    pub fn encryption(&self) -> EncryptionKind {
+        self.spec.encryption
+    }
+
+    fn on_threads<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        match &self.threads {
+            Some(threads) => threads.install(work),
+            None => work(),
+        }
+    }
+}
+
+/// A computation that takes ciphertext sets one after the other and gives each result as soon as it is there, on a device one set
+/// late.
+pub struct Computation<'a> {
+    steps: Box<dyn Steps + 'a>,
+    service: &'a Service,
+    _turn: std::sync::MutexGuard<'a, ()>,
+}
+
+impl Computation<'_> {
+    /// Takes the next set, and returns the next result, packed, if it is there.
+    ///
+    /// # Errors
+    /// As [`cryptodl_run::Computation::push`].
+    pub fn push(&mut self, set: &[u8]) -> Result<Option<Vec<u8>>, RunError> {
+        let Computation { steps, service, .. } = self;
+        service.on_threads(|| steps.push(set))
+    }
+
+    /// The last result, if it has not come before, and where the time went.
+    ///
+    /// # Errors
+    /// As [`cryptodl_run::Computation::finish`].
+    pub fn finish(self) -> Result<(Option<Vec<u8>>, ComputeReport), RunError> {
+        let Computation { steps, service, .. } = self;
+        service.on_threads(|| steps.finish())
+    }
+}
+
+/// A [`cryptodl_run::Computation`], whatever its backend.
+trait Steps: Send {
+    fn push(&mut self, set: &[u8]) -> Result<Option<Vec<u8>>, RunError>;
+
+    fn finish(self: Box<Self>) -> Result<(Option<Vec<u8>>, ComputeReport), RunError>;
+}
+
+impl<B: Backend> Steps for cryptodl_run::Computation<'_, B> {
+    fn push(&mut self, set: &[u8]) -> Result<Option<Vec<u8>>, RunError> {
+        cryptodl_run::Computation::push(self, set)
+    }
+
+    fn finish(self: Box<Self>) -> Result<(Option<Vec<u8>>, ComputeReport), RunError> {
+        cryptodl_run::Computation::finish(*self)
+    }
+}
+
+/// An [`Executor`], whatever its backend.
+trait Engine: Send + Sync {
+    fn expand_keys(&self, evaluation: Option<&RelinKey>) -> Result<Box<dyn Any + Send + Sync>, RunError>;
+
+    fn begin<'a>(
+        &'a self,
+        input: &CiphertextsInfo,
+        keys: &'a (dyn Any + Send + Sync),
+        masks: Masks<'a>,
+        watch: Watch<'a>,
+    ) -> Result<Box<dyn Steps + 'a>, RunError>;
+
+    fn result(&self, input: &CiphertextsInfo) -> CiphertextsInfo;
+
+    fn machine(&self) -> Machine;
+}
+
+impl<B: Backend<Tensor: 'static>> Engine for Executor<B> {
+    fn expand_keys(&self, evaluation: Option<&RelinKey>) -> Result<Box<dyn Any + Send + Sync>, RunError> {
+        Ok(Box::new(Executor::expand_keys(self, evaluation)?))
+    }
+
+    fn begin<'a>(
+        &'a self,
+        input: &CiphertextsInfo,
+        keys: &'a (dyn Any + Send + Sync),
+        masks: Masks<'a>,
+        watch: Watch<'a>,
+    ) -> Result<Box<dyn Steps + 'a>, RunError> {
+        let keys: Option<&ExpandedKeys<B::Tensor>> = keys.downcast_ref();
+        let keys = keys.expect("keys of this service");
+        Ok(Box::new(Executor::begin(self, input, keys, masks, watch)?))
+    }
+
+    fn result(&self, input: &CiphertextsInfo) -> CiphertextsInfo {
+        Executor::result(self, input.images)
+    }
+
+    fn machine(&self) -> Machine {
+        Machine::of(self.backend())
+    }
+}
