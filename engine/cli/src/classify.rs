@@ -5,6 +5,7 @@ use std::num::NonZeroUsize;
 use std::time::Instant;
 
 use anyhow::Result;
+use cryptodl::Keys;
 use cryptodl_client::{Decrypted, SecretKey, decrypt, decrypt_slots_raw_do_not_return_to_server, encrypt};
 use cryptodl_core::ckks::{Ciphertexts, Randomness};
 use cryptodl_core::watch::{Progress, Watch};
@@ -16,7 +17,6 @@ use cryptodl_run::{ComputeReport, Masks};
 use ndarray::{Array2, Axis};
 
 use crate::flags::TestSeed;
-use crate::keys::Keys;
 use crate::prepared::Prepared;
 use crate::progress::Bar;
 use crate::report::Stages;
@@ -63,9 +63,9 @@ pub struct Session<'a> {
 impl<'a> Session<'a> {
     /// Makes keys and encrypts.
     pub fn start(prepared: &'a Prepared, samples: &'a Samples, seed: &TestSeed) -> Result<Self> {
-        let (spec, params) = (&prepared.spec, &prepared.params);
+        let (spec, params) = (prepared.spec(), prepared.params());
         let mut stages = Stages { prepare: prepared.seconds, ..Stages::default() };
-        let keys = timed(&mut stages.keygen, || Keys::generate(spec, params, &mut seed.randomness("keygen")?))?;
+        let keys = timed(&mut stages.keygen, || Ok(Keys::generate(spec, params, &mut seed.randomness("keygen")?)?))?;
         let uploaded = timed(&mut stages.encrypt, || {
             let (bar, mut rng) = (Bar::new("encrypt"), seed.randomness("encrypt")?);
             let show = |progress: Progress| bar.show(progress.done as u64, progress.total as u64);
@@ -82,7 +82,12 @@ impl<'a> Session<'a> {
         let bar = Bar::new("compute");
         let show = |progress: Progress| bar.show(progress.done as u64, progress.total as u64);
         let masks = Masks::Fresh(&keys.public, masks);
-        let (result, report) = prepared.server.compute(uploaded, keys.relin.as_ref(), masks, Watch::new(&show))?;
+        let start = Instant::now();
+        let accepted = prepared.service.accept_evaluation_keys(&keys.evaluation)?;
+        let seconds = start.elapsed().as_secs_f64();
+        let (result, mut report) = prepared.service.compute(uploaded, &accepted, masks, Watch::new(&show))?;
+        report.seconds += seconds;
+        report.parts.key = seconds;
         self.result = Some(result);
         self.reports.push(report);
         Ok(())
@@ -94,7 +99,7 @@ impl<'a> Session<'a> {
     /// If nothing was computed.
     pub fn finish(self) -> Result<Outcome> {
         let Session { prepared, samples, mut stages, keys, uploaded, result, mut reports, .. } = self;
-        let (spec, params) = (&prepared.spec, &prepared.params);
+        let (spec, params) = (prepared.spec(), prepared.params());
         let result = result.expect("a computation");
         let repetitions: Vec<f64> = reports.iter().map(|report| report.seconds).collect();
         reports.sort_by(|a, b| a.seconds.total_cmp(&b.seconds));
@@ -104,7 +109,7 @@ impl<'a> Session<'a> {
         let decrypted = timed(&mut stages.decrypt, || Ok(decrypt(spec, params, &keys.secret, &result)?))?;
 
         let scores = plain(&prepared.plan.program, samples.rows());
-        let plaintext = logits(&prepared.network, samples.values.view()).mapv(f64::from);
+        let plaintext = logits(prepared.network(), samples.values.view()).mapv(f64::from);
         let raw = raw_scores(prepared, &keys.secret, &result, samples.count())?;
         Ok(Outcome {
             plaintext: largest(&plaintext),
@@ -165,18 +170,18 @@ impl NoiseBits {
 
 /// Scores `[image][class]` before any rounding.
 fn raw_scores(prepared: &Prepared, key: &SecretKey, result: &Ciphertexts, images: usize) -> Result<Array2<f64>> {
-    let (params, n) = (&prepared.params, prepared.params.n());
-    let sets = decrypt_slots_raw_do_not_return_to_server(params, key, result, prepared.spec.output.scale)?;
+    let (params, n) = (prepared.params(), prepared.params().n());
+    let sets = decrypt_slots_raw_do_not_return_to_server(params, key, result, prepared.spec().output.scale)?;
     let score = |(image, class): (usize, usize)| sets[image / n][class * n + image % n];
-    Ok(Array2::from_shape_fn((images, prepared.spec.output.classes), score))
+    Ok(Array2::from_shape_fn((images, prepared.spec().output.classes), score))
 }
 
 /// Sizes of the files that the staged commands write, found by writing them.
 fn sizes(prepared: &Prepared, keys: &Keys, uploaded: &Ciphertexts, result: &Ciphertexts) -> Result<BytesReport> {
-    let (binding, spec) = (prepared.binding(), &prepared.spec);
+    let (binding, spec) = (prepared.binding(), prepared.spec());
     let upload = size(|sink| write_ciphertexts(sink, &binding, &CiphertextLayout::input(spec), uploaded))?;
     Ok(BytesReport {
-        eval_key: size(|sink| write_eval_key(sink, &binding, keys.relin.as_ref()))?,
+        eval_key: size(|sink| write_eval_key(sink, &binding, keys.evaluation.as_ref()))?,
         public_key: size(|sink| write_public_key(sink, &binding, &keys.public))?,
         upload,
         download: size(|sink| write_ciphertexts(sink, &binding, &CiphertextLayout::result(spec), result))?,

@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
+use cryptodl::{BackendChoice, CpuKernels, Placement};
 use cryptodl_core::ckks::{EncryptionKind, Randomness, SecurityLevel};
 use cryptodl_network::limits::MIN_TOLERANCE;
 use cryptodl_plan::{DEFAULT_BATCH, PlanOptions, ScheduleKind};
@@ -89,7 +90,7 @@ pub struct Execution {
     /// Which CPU kernels compute: `auto` takes the fastest that the machine has, `reference` is slow and obvious. A GPU's
     /// kernels are chosen by measuring them
     #[arg(long, default_value = "auto", value_parser = one_of(KERNELS))]
-    pub kernels: Kernels,
+    pub kernels: CpuKernels,
     /// Memory for ciphertexts on the backend, as 2GiB, 512MiB or bytes [default: two thirds of the free memory;
     /// three quarters of a graphics card's memory]
     ///
@@ -149,27 +150,42 @@ pub enum Backend {
     Gpu,
 }
 
-#[derive(Clone, Copy, PartialEq)]
-pub enum Kernels {
-    Auto,
-    Reference,
-    /// One of [`cryptodl_cpu::Kernels::NAMES`].
-    Named(&'static str),
-}
-
 const BACKEND: [(&str, Backend); 3] = [("auto", Backend::Auto), ("cpu", Backend::Cpu), ("gpu", Backend::Gpu)];
-const KERNELS: [(&str, Kernels); 7] = {
+const KERNELS: [(&str, CpuKernels); 7] = {
     let [portable, avx2, avxvnni, avx512, neon] = cryptodl_cpu::Kernels::NAMES;
     [
-        ("auto", Kernels::Auto),
-        ("reference", Kernels::Reference),
-        (portable, Kernels::Named(portable)),
-        (avx2, Kernels::Named(avx2)),
-        (avxvnni, Kernels::Named(avxvnni)),
-        (avx512, Kernels::Named(avx512)),
-        (neon, Kernels::Named(neon)),
+        ("auto", CpuKernels::Auto),
+        ("reference", CpuKernels::Reference),
+        (portable, CpuKernels::Named(portable)),
+        (avx2, CpuKernels::Named(avx2)),
+        (avxvnni, CpuKernels::Named(avxvnni)),
+        (avx512, CpuKernels::Named(avx512)),
+        (neon, CpuKernels::Named(neon)),
     ]
 };
+
+impl Execution {
+    /// As the library takes it.
+    ///
+    /// # Errors
+    /// Flags that contradict each other.
+    pub fn placement(&self) -> Result<Placement> {
+        let backend = match self.place.backend()? {
+            Backend::Auto => BackendChoice::Auto,
+            Backend::Cpu => BackendChoice::Cpu,
+            Backend::Gpu => BackendChoice::Gpu(self.place.adapter.clone()),
+        };
+        let kernels = self.kernels;
+        if matches!(backend, BackendChoice::Gpu(_)) && kernels != CpuKernels::Auto {
+            bail!("{CPU_KERNELS_ONLY}");
+        }
+        let (memory_budget, compile_limit) = (self.memory_budget, self.place.compile_timeout.limit());
+        Ok(Placement { backend, kernels, memory_budget, threads: None, compile_limit })
+    }
+}
+
+/// Why `--kernels` and a GPU do not go together.
+pub const CPU_KERNELS_ONLY: &str = "--kernels names kernels of the CPU: leave it out, or use --backend cpu";
 
 /// How much a file may ask for.
 #[derive(Args)]

@@ -11,18 +11,11 @@ use cryptodl_gpu::{
     Adapter, AdapterFeatures, AdapterInfo, AdapterKind, AdapterLimits, AdapterRequest, Compilation, CompileTrial,
     CompileWatch, Compiling, Dot, Gpu, GpuError, GpuOptions, Multiply, Trial, adapters, choose,
 };
-use cryptodl_program::Program;
-use cryptodl_run::{Executor, RunError};
 use serde::Serialize;
 
 use crate::flags::Place;
 use crate::memory::{self, show_size};
 use crate::progress::Bar;
-use crate::server::Server;
-
-/// Memory of a GPU that is used where nothing tells how much there is (Metal, DX12): every card that can compete with a CPU has
-/// this much. Where it does not, its driver refuses an allocation.
-const UNKNOWN_BUDGET: u64 = 3 << 30;
 
 /// Memory for the tensors of a conformance check.
 const CHECK_BUDGET: u64 = 1 << 30;
@@ -64,7 +57,7 @@ pub struct Choice {
 impl Choice {
     /// The adapter that `--adapter` names, else a hardware GPU.
     pub fn new(place: &Place) -> Result<Self> {
-        Ok(Choice { adapter: named(place.adapter.as_deref())?, limit: place.compile_timeout.limit() })
+        Ok(Choice { adapter: Adapter::named(place.adapter.as_deref())?, limit: place.compile_timeout.limit() })
     }
 
     /// A hardware GPU, if there is one; an error if it cannot be used.
@@ -73,21 +66,6 @@ impl Choice {
             Err(GpuError::NoAdapter | GpuError::NoHardware { .. }) => None,
             found => Some(found.map(|adapter| Choice { adapter, limit }).map_err(Into::into)),
         }
-    }
-
-    /// Prepares `program`.
-    pub fn server(&self, program: &Program, params: &Params, budget: Option<u64>) -> Result<Box<dyn Server>> {
-        let budget = budget.unwrap_or_else(|| match self.adapter.info().kind {
-            AdapterKind::Hardware => self.adapter.default_budget().unwrap_or(UNKNOWN_BUDGET),
-            AdapterKind::Software => memory::default_budget(),
-        });
-        let gpu = Gpu::new(&self.adapter, params.basis().clone(), self.options(budget))?;
-        // The other half is for linear maps, tables, and memory that is kept for the next tensor.
-        let executor = Executor::new(program, params, gpu, budget / 2).map_err(|error| match error {
-            RunError::Budget { needed, .. } => RunError::Budget { budget, needed: 2 * needed },
-            other => other,
-        })?;
-        Ok(Box::new(executor))
     }
 
     /// Its place in the list.
@@ -115,18 +93,6 @@ impl Choice {
     pub fn variants(&self) -> impl Iterator<Item = (&'static str, Variant)> {
         let int64 = self.adapter.info().features.int64;
         VARIANTS.into_iter().filter(move |(_, variant)| int64 || variant.multiply != Multiply::U64)
-    }
-}
-
-/// The adapter that `text` names, else a hardware GPU.
-fn named(text: Option<&str>) -> Result<Adapter, GpuError> {
-    let Some(text) = text else {
-        return choose(&AdapterRequest::HardwareOnly);
-    };
-    // A number beyond the list may be part of a name, such as 4090.
-    match text.parse().ok().map(|index| choose(&AdapterRequest::Index(index))) {
-        None | Some(Err(GpuError::UnknownAdapter { .. })) => choose(&AdapterRequest::Name(text.to_owned())),
-        Some(chosen) => chosen,
     }
 }
 

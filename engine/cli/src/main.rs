@@ -10,14 +10,12 @@ mod flags;
 #[cfg_attr(not(feature = "gpu"), path = "no_gpu.rs")]
 mod gpu;
 mod json;
-mod keys;
 mod memory;
 mod prepared;
 mod progress;
 mod report;
 mod results;
 mod samples;
-mod server;
 mod signals;
 mod terminal;
 

@@ -6,11 +6,9 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 use cryptodl_core::ckks::Params;
 use cryptodl_cpu::Cpu;
-use cryptodl_program::Program;
 use serde::Serialize;
 
 use crate::flags::Place;
-use crate::server::Server;
 
 const NONE: &str = "this build has no GPU backend: use --backend cpu, or build with the feature gpu";
 
@@ -33,10 +31,6 @@ impl Choice {
 
     pub fn automatic(_: Duration) -> Option<Result<Self>> {
         None
-    }
-
-    pub fn server(&self, _: &Program, _: &Params, _: Option<u64>) -> Result<Box<dyn Server>> {
-        match *self {}
     }
 
     pub fn index(&self) -> usize {

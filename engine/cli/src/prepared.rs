@@ -1,26 +1,25 @@
 //! A model that is ready to classify.
 
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
+use clap::Args;
+use cryptodl::{Model, Placement, Plan, PlanOptions, PrivacyGoal, Program, Server, Service, Watch};
 use cryptodl_core::ckks::{ClientSpec, Params};
 use cryptodl_core::wire::Binding;
 use cryptodl_network::Network;
-use cryptodl_plan as plan;
-use cryptodl_plan::{Plan, PlanOptions};
-use cryptodl_program::PrivacyGoal;
-use cryptodl_zoo as zoo;
 
-use crate::flags::Execution;
-use crate::server::Server;
+use crate::files;
+use crate::flags::{Execution, Planning};
+use crate::progress::Bar;
 
 /// A planned model on its backend. Made once per model.
 pub struct Prepared {
-    pub network: Network,
+    pub model: Model,
     pub plan: Plan,
-    pub spec: ClientSpec,
-    pub params: Params,
-    pub server: Box<dyn Server>,
+    pub service: Service,
     /// What it took.
     pub seconds: f64,
 }
@@ -28,34 +27,82 @@ pub struct Prepared {
 impl Prepared {
     pub fn new(model: &str, options: &PlanOptions, execution: &Execution) -> Result<Self> {
         let start = Instant::now();
-        let (network, plan) = load_and_plan(model, options)?;
-        let prepared = Prepared::with_plan(network, plan, execution)?;
+        let (model, plan) = load_and_plan(model, options)?;
+        let prepared = Prepared::with_plan(model, plan, execution)?;
         Ok(Prepared { seconds: start.elapsed().as_secs_f64(), ..prepared })
     }
 
     /// With a plan that is there already.
-    pub fn with_plan(network: Network, plan: Plan, execution: &Execution) -> Result<Self> {
+    pub fn with_plan(model: Model, plan: Plan, execution: &Execution) -> Result<Self> {
         let start = Instant::now();
-        let params = plan.program.params()?;
-        let server = execution.server(&plan.program, &params)?;
-        let spec = plan.program.client_spec();
-        Ok(Prepared { network, plan, spec, params, server, seconds: start.elapsed().as_secs_f64() })
+        let service = service(&plan.program, execution)?;
+        Ok(Prepared { model, plan, service, seconds: start.elapsed().as_secs_f64() })
+    }
+
+    pub fn network(&self) -> &Network {
+        self.model.network()
+    }
+
+    pub fn spec(&self) -> &ClientSpec {
+        self.service.spec()
+    }
+
+    pub fn params(&self) -> &Params {
+        self.service.params()
     }
 
     /// What the Program was planned to hide, if anything.
     pub fn circuit_privacy(&self) -> Option<PrivacyGoal> {
-        self.plan.program.content.circuit_privacy.map(|privacy| privacy.goal)
+        self.service.circuit_privacy().map(|privacy| privacy.goal)
     }
 
     /// What files must belong to.
     pub fn binding(&self) -> Binding<'_> {
-        Binding { program: self.spec.program, params: &self.params }
+        self.service.binding()
     }
 }
 
+/// Prepares `program` for the backend that the flags name, and says so where it is not the one that was to be expected.
+pub fn service(program: &Program, execution: &Execution) -> Result<Service> {
+    let bar = Bar::new("compile");
+    let progress = move |kernel: Option<&'static str>, done: usize, total: usize| {
+        bar.show(done as u64, total as u64);
+        bar.say(kernel.unwrap_or_default().into());
+    };
+    let placement: Placement = execution.placement()?;
+    let server = Server::new(placement)?.with_compile_progress(Arc::new(progress));
+    let service = server.prepare(program)?;
+    if let Some(reason) = service.fallback() {
+        eprintln!("computing on the CPU: {reason}");
+    }
+    Ok(service)
+}
+
 /// Loads `model`, a shipped network or a TOML file, and plans it.
-pub fn load_and_plan(model: &str, options: &PlanOptions) -> Result<(Network, Plan)> {
-    let network = zoo::load(model)?;
-    let plan = plan::plan(&network, options).with_context(|| format!("model {model}"))?;
-    Ok((network, plan))
+pub fn load_and_plan(name: &str, options: &PlanOptions) -> Result<(Model, Plan)> {
+    let model = Model::load(name)?;
+    let plan = model.plan(options, Watch::default()).with_context(|| format!("model {name}"))?;
+    Ok((model, plan))
+}
+
+/// The Program that flags name: a model that is planned, or a saved Program.
+#[derive(Args)]
+pub struct ProgramSource {
+    /// A shipped model (`cryptodl models` lists them) or a .toml file; it is planned
+    #[arg(long, required_unless_present_any = ["program", "spec"], conflicts_with = "program")]
+    pub model: Option<String>,
+    /// A saved Program, as `plan --out` writes it, instead of --model and the planning flags
+    #[arg(long, value_name = "FILE", conflicts_with = "Planning")]
+    pub program: Option<PathBuf>,
+}
+
+impl ProgramSource {
+    /// Plans the model, or reads the Program.
+    pub fn load(&self, planning: &Planning) -> Result<Program> {
+        match (&self.program, &self.model) {
+            (Some(path), _) => files::read(path, Program::read),
+            (None, Some(model)) => Ok(load_and_plan(model, &planning.options())?.1.program),
+            (None, None) => unreachable!("clap requires a model or a Program"),
+        }
+    }
 }

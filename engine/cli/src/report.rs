@@ -12,7 +12,7 @@ use crate::classify::Outcome;
 use crate::memory::{peak_rss, show_size};
 use crate::prepared::Prepared;
 use crate::samples::Samples;
-use crate::server::Machine;
+use cryptodl::Machine;
 
 /// What `run --json` writes.
 #[derive(Serialize)]
@@ -159,7 +159,7 @@ impl RunReport {
         RunReport {
             model: plan.model.clone(),
             dataset: samples.name.clone(),
-            machine: prepared.server.machine(),
+            machine: prepared.service.machine(),
             program: plan.program.clone(),
             encryption: plan.encryption.clone(),
             params: plan.params.clone(),

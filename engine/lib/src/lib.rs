@@ -78,6 +78,6 @@ pub use memory::default_budget;
 #[cfg(feature = "server")]
 pub use model::Model;
 #[cfg(feature = "server")]
-pub use placement::{BackendChoice, CpuKernels, Placement, PlacementError};
+pub use placement::{BackendChoice, CpuKernels, Placement, PlacementError, cpu_kernels};
 #[cfg(feature = "server")]
-pub use server::{AcceptedKeys, CompileProgress, Computation, Machine, Server, Service};
+pub use server::{AcceptedEvaluationKeys, AcceptedKeys, CompileProgress, Computation, Machine, Server, Service};

@@ -50,6 +50,23 @@ impl Model {
         Ok(plan_watched(&self.network, options, watch)?)
     }
 
+    /// The network with what the planner must know of the values inside, measured on `images`, `[image][channel][row][column]` in the
+    /// network's range: some thousand such as will come, and not those that it was trained on (docs/calibration.md).
+    ///
+    /// # Errors
+    /// The network cannot be computed under encryption at all.
+    ///
+    /// # Panics
+    /// If there are no images, or images of another size than the network takes.
+    pub fn calibrated(self, images: ArrayView4<'_, f32>) -> Result<Self, Error> {
+        let mut network = self.network;
+        cryptodl_network::measure::measure(&mut network, images);
+        let count = images.len_of(ndarray::Axis(0));
+        let rows = images.to_shape((count, images.len() / count)).expect("as many values as there are");
+        network.calibration = Some(cryptodl_plan::calibrate(&network, rows.view())?);
+        Ok(Model { network })
+    }
+
     /// Scores `[image][class]` without encryption. `images` are `[image][channel][row][column]`, in the network's range.
     ///
     /// # Panics

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use cryptodl_cpu::Kernels;
+
 /// Where and how to compute, as plain data. Nothing of it can change a bit of a result.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Placement {
@@ -66,7 +68,7 @@ pub enum PlacementError {
     #[error("this machine cannot run the {name} kernels; it can run {available}")]
     Kernels {
         /// What was asked for.
-        name: &'static str,
+        name: String,
         /// What there is.
         available: String,
     },
@@ -85,4 +87,13 @@ pub enum PlacementError {
         /// What the system says.
         reason: String,
     },
+}
+
+/// The named kernels of the CPU.
+///
+/// # Errors
+/// This machine cannot run them.
+pub fn cpu_kernels(name: &str) -> Result<Kernels, PlacementError> {
+    let names = || Kernels::available().iter().map(|kernels| kernels.name()).collect::<Vec<_>>().join(", ");
+    Kernels::named(name).ok_or_else(|| PlacementError::Kernels { name: name.into(), available: names() })
 }

@@ -12,10 +12,11 @@ use cryptodl_core::watch::Watch;
 use cryptodl_core::wire::{
     Binding, CiphertextLayout, CiphertextsReader, CiphertextsWriter, read_eval_key, read_public_key,
 };
-use cryptodl_cpu::{Cpu, Kernels, Reference};
+use cryptodl_cpu::{Cpu, Reference};
 use cryptodl_program::{CircuitPrivacy, Program};
 use cryptodl_run::{ComputeReport, Executor, ExpandedKeys, Masks, RunError};
 
+use crate::placement::cpu_kernels;
 use crate::{BackendChoice, CpuKernels, Error, Placement, PlacementError, default_budget};
 
 /// Tells what a graphics driver is compiling: the kernel that takes longest, kernels that are ready, kernels in all.
@@ -47,6 +48,11 @@ pub struct Service {
 /// A client's public keys on a [`Service`], expanded once for any number of its requests.
 pub struct AcceptedKeys {
     public: PublicKey,
+    evaluation: AcceptedEvaluationKeys,
+}
+
+/// The part of them that switches keys.
+pub struct AcceptedEvaluationKeys {
     expanded: Box<dyn Any + Send + Sync>,
     service: Arc<()>,
 }
@@ -200,12 +206,6 @@ impl PlacementError {
     }
 }
 
-/// The named kernels of the CPU.
-fn cpu_kernels(name: &'static str) -> Result<Kernels, PlacementError> {
-    let names = || Kernels::available().iter().map(|kernels| kernels.name()).collect::<Vec<_>>().join(", ");
-    Kernels::named(name).ok_or_else(|| PlacementError::Kernels { name, available: names() })
-}
-
 impl Service {
     /// What clients must know of the Program.
     pub fn spec(&self) -> &ClientSpec {
@@ -237,8 +237,16 @@ impl Service {
     /// # Errors
     /// A key that the Program needs is missing; no room for it.
     pub fn accept_keys(&self, evaluation: &Option<RelinKey>, public: &PublicKey) -> Result<AcceptedKeys, Error> {
+        Ok(AcceptedKeys { public: public.clone(), evaluation: self.accept_evaluation_keys(evaluation)? })
+    }
+
+    /// The part of [`Self::accept_keys`] that [`Self::begin`] needs.
+    ///
+    /// # Errors
+    /// A key that the Program needs is missing; no room for it.
+    pub fn accept_evaluation_keys(&self, evaluation: &Option<RelinKey>) -> Result<AcceptedEvaluationKeys, Error> {
         let expanded = self.on_threads(|| self.engine.expand_keys(evaluation.as_ref()))?;
-        Ok(AcceptedKeys { public: public.clone(), expanded, service: self.identity.clone() })
+        Ok(AcceptedEvaluationKeys { expanded, service: self.identity.clone() })
     }
 
     /// The same from a client's files.
@@ -270,7 +278,7 @@ impl Service {
         let mut reader = CiphertextsReader::open(request, &self.binding(), &CiphertextLayout::input(&self.spec))?;
         let mut rng = Randomness::from_os().map_err(|error| RunError::Randomness(error.to_string()))?;
         let masks = Masks::Fresh(&keys.public, &mut rng);
-        let mut computation = self.begin(reader.info(), keys, masks, watch)?;
+        let mut computation = self.begin(reader.info(), &keys.evaluation, masks, watch)?;
         let layout = CiphertextLayout::result(&self.spec);
         let result = self.engine.result(reader.info());
         let mut writer = CiphertextsWriter::new(response, &self.binding(), &layout, &result)?;
@@ -298,7 +306,7 @@ impl Service {
     pub fn begin<'a>(
         &'a self,
         input: &CiphertextsInfo,
-        keys: &'a AcceptedKeys,
+        keys: &'a AcceptedEvaluationKeys,
         masks: Masks<'a>,
         watch: Watch<'a>,
     ) -> Result<Computation<'a>, Error> {
@@ -324,7 +332,7 @@ impl Service {
     pub fn compute(
         &self,
         input: &Ciphertexts,
-        keys: &AcceptedKeys,
+        keys: &AcceptedEvaluationKeys,
         masks: Masks<'_>,
         watch: Watch<'_>,
     ) -> Result<(Ciphertexts, ComputeReport), Error> {

@@ -4,7 +4,8 @@ use std::ops::Range;
 
 use cryptodl_core::backend::ProductPlan;
 use cryptodl_core::ckks::{
-    ClientSpec, EncryptionKind, InputLayout, OutputLayout, Params, ParamsSpec, RelinLayout, Scale,
+    ClientSpec, EncryptionKind, InputLayout, OutputLayout, Params, ParamsSpec, RandomError, Randomness, RelinLayout,
+    Scale,
 };
 
 use crate::{ActivationStep, CircuitPrivacy, DiagonalMap, Geometry, QuantisedMap, Tolerance};
@@ -24,6 +25,16 @@ pub struct Program {
 /// can confirm the guess. With a random salt, which stays with the Program, nobody can.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub struct Salt(pub [u8; 32]);
+
+impl Salt {
+    /// A fresh one.
+    ///
+    /// # Errors
+    /// The system has no randomness.
+    pub fn random() -> Result<Self, RandomError> {
+        Ok(Salt(Randomness::from_os()?.fresh_seed()?))
+    }
+}
 
 impl std::fmt::Debug for Salt {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -17,7 +17,7 @@ use crate::prepared::Prepared;
 use crate::progress::Bar;
 use crate::report::{RunReport, percent};
 use crate::samples::Samples;
-use crate::server::Machine;
+use cryptodl::Machine;
 
 /// What `bench --alternatives` writes.
 #[derive(Serialize)]
@@ -69,7 +69,7 @@ impl Alternatives {
             for plan in plans {
                 bar.say(format!("{model}: {}", plan.report.schedule));
                 let (schedule, predicted_seconds) = (plan.report.schedule.clone(), plan.report.predicted_seconds);
-                let prepared = Prepared::with_plan(network.clone(), plan, execution)?;
+                let prepared = Prepared::with_plan(network.clone().into(), plan, execution)?;
                 let outcome = classify(&prepared, &samples, &TestSeed::default(), repeat)?;
                 let run = RunReport::new(&prepared, &samples, &outcome);
                 schedules.push(Schedule { schedule, predicted_seconds, run });

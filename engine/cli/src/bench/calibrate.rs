@@ -12,7 +12,7 @@ use cryptodl_plan::CostTable;
 use serde::Serialize;
 
 use super::operands::residues;
-use crate::server::Machine;
+use cryptodl::Machine;
 
 /// What `bench --calibrate` writes.
 #[derive(Serialize)]

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 
 use anyhow::{Context, Result, ensure};
+use cryptodl::Keys;
 use cryptodl_client::{decrypt, decrypt_slots_raw_do_not_return_to_server, encrypt};
 use cryptodl_core::backend::{Backend, Measured, Shape};
 use cryptodl_core::ckks::{
@@ -14,7 +15,6 @@ use cryptodl_cpu::Reference;
 
 use super::cases::Shipped;
 use super::{Bench, Work};
-use crate::keys::Keys;
 
 /// Standard deviations within which the noise of every slot stays: the chance that one of 10^7 slots leaves them is about 10^-5.
 const DEVIATIONS: f64 = 7.0;

@@ -88,7 +88,7 @@ impl Part {
         let Outcome { compute, bytes, sets, .. } = outcome;
         let content = &prepared.plan.program.content;
         // Residues of one component of the input, and of the last layer's result.
-        let residues = content.input.level * prepared.plan.program.inputs() * prepared.params.n();
+        let residues = content.input.level * prepared.plan.program.inputs() * prepared.params().n();
         let component = (4 * residues * sets) as u64;
         let stored = match content.encryption {
             EncryptionKind::Secret => 1,
@@ -137,7 +137,7 @@ pub fn end_to_end(
     let seconds = outcome.compute.seconds;
     Ok(EndToEnd {
         schedule,
-        dataset: prepared.network.dataset.map_or("", |id| id.name()),
+        dataset: prepared.network().dataset.map_or("", |id| id.name()),
         parts,
         attainable_seconds,
         roofline: attainable_seconds / seconds,

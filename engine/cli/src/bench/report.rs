@@ -10,7 +10,7 @@ use super::models::EndToEnd;
 use super::published::{PUBLISHED, Published, comparable};
 use crate::memory::show_size;
 use crate::report::percent;
-use crate::server::Machine;
+use cryptodl::Machine;
 
 /// What `bench --json` writes.
 #[derive(Serialize)]

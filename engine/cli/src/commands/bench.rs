@@ -24,14 +24,14 @@ use crate::bench::{
     transforms,
 };
 use crate::files::{self, Access, Output};
-use crate::flags::{Backend, Execution, Kernels, one_of};
+use crate::flags::{Backend, CPU_KERNELS_ONLY, Execution, one_of};
 use crate::gpu::Choice;
 use crate::json::Json;
 use crate::prepared::Prepared;
 use crate::progress::Bar;
 use crate::samples::Samples;
-use crate::server::{CPU_KERNELS_ONLY, Machine, cpu_kernels};
 use crate::{explain, memory};
+use cryptodl::{CpuKernels, Machine};
 
 /// Measure kernels and whole models against what the machine allows: the standard report
 ///
@@ -136,21 +136,21 @@ impl BenchCommand {
         let outputs: Vec<&Path> = self.markdown.iter().map(PathBuf::as_path).chain(self.json.path()).collect();
         files::distinct(&outputs, &[])?;
         let choice = match (self.execution.place.backend()?, self.execution.kernels) {
-            (_, Kernels::Reference) => {
+            (_, CpuKernels::Reference) => {
                 bail!("--kernels reference: the reference is what results are compared with; name other kernels")
             }
-            (Backend::Gpu, Kernels::Named(_)) => bail!("{CPU_KERNELS_ONLY}"),
+            (Backend::Gpu, CpuKernels::Named(_)) => bail!("{CPU_KERNELS_ONLY}"),
             (Backend::Gpu, _) if self.calibrate => bail!("{CORE_ONLY}"),
             _ if self.calibrate || self.alternatives => None,
-            (Backend::Cpu, _) | (Backend::Auto, Kernels::Named(_)) => None,
-            (Backend::Gpu, Kernels::Auto) => Some(Choice::new(&self.execution.place)?),
-            (Backend::Auto, Kernels::Auto) => {
+            (Backend::Cpu, _) | (Backend::Auto, CpuKernels::Named(_)) => None,
+            (Backend::Gpu, CpuKernels::Auto) => Some(Choice::new(&self.execution.place)?),
+            (Backend::Auto, CpuKernels::Auto) => {
                 Choice::automatic(self.execution.place.compile_timeout.limit()).transpose()?
             }
         };
         let kernels = match self.execution.kernels {
-            Kernels::Named(name) => cpu_kernels(name)?,
-            Kernels::Auto | Kernels::Reference => cryptodl_cpu::Kernels::best(),
+            CpuKernels::Named(name) => cryptodl::cpu_kernels(name)?,
+            CpuKernels::Auto | CpuKernels::Reference => cryptodl_cpu::Kernels::best(),
         };
         let markdown = self.markdown.as_ref().map(|path| Output::create(path, Access::Everybody)).transpose()?;
         let json = self.json.create()?;
@@ -285,13 +285,13 @@ impl BenchCommand {
             let options = PlanOptions { schedule, ..PlanOptions::default() };
             let mut measure = || {
                 let prepared = Prepared::new(name, &options, &self.execution)?;
-                let computed_on = prepared.server.machine().backend;
+                let computed_on = prepared.service.machine().backend;
                 ensure!(
                     computed_on == backend.name(),
                     "{name} computes on the {computed_on}, but ceilings are those of the {}: name one of them with --backend",
                     backend.name()
                 );
-                let operations = backend.linear_operations(prepared.params.basis().modulus(0).bits());
+                let operations = backend.linear_operations(prepared.params().basis().modulus(0).bits());
                 let limits = Limits { ceilings, operations };
                 end_to_end(&prepared, (&samples, repeat, label), &limits, &mut peer, &mut lost)
             };

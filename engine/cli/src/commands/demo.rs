@@ -38,7 +38,7 @@ pub struct Demo {
 impl Demo {
     pub fn run(self) -> Result<()> {
         let prepared = Prepared::new(MODEL, &PlanOptions::default(), &self.execution)?;
-        let mut samples = Samples::load(&prepared.network, None, None)?;
+        let mut samples = Samples::load(prepared.network(), None, None)?;
         samples.truncate(IMAGES)?;
         let outcome = classify(&prepared, &samples, &TestSeed::default(), NonZeroUsize::MIN)?;
         files::print(&RunReport::new(&prepared, &samples, &outcome).to_string())?;

@@ -1,23 +1,21 @@
 //! `cryptodl infer`.
 
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 use cryptodl_core::watch::{Progress, Watch};
 use cryptodl_core::wire::{CiphertextLayout, CiphertextsWriter, read_eval_key, read_public_key};
-use cryptodl_program::PrivacyGoal;
-use cryptodl_run::{ComputeParts, Masks};
 use serde::Serialize;
 
 use crate::files::{self, Access, Output, Sets};
 use crate::flags::{Execution, Limit, Planning, TestSeed};
 use crate::json::Json;
 use crate::memory::peak_rss;
-use crate::prepared::Prepared;
+use crate::prepared::{ProgramSource, service};
 use crate::progress::Bar;
-use crate::report::Layer;
-use crate::server::Machine;
+use cryptodl::{ComputeParts, LayerTime, Machine, Masks, PrivacyGoal};
 
 /// Classify encrypted images: the server's job, which needs no secret
 ///
@@ -33,9 +31,8 @@ Examples:
       --out scores.ct
   cryptodl infer --model mnist-1 --eval-key public/eval.key --deterministic --input digits.ct --out scores.ct --json -")]
 pub struct Infer {
-    /// A shipped model (`cryptodl models` lists them) or a .toml file
-    #[arg(long)]
-    model: String,
+    #[command(flatten)]
+    source: ProgramSource,
     /// The client's evaluation key
     #[arg(long, value_name = "FILE")]
     eval_key: PathBuf,
@@ -85,7 +82,8 @@ struct InferReport {
     seconds: Seconds,
     compute_parts: ComputeParts,
     images_per_second: f64,
-    layers: Vec<Layer>,
+    /// Multiply-adds are of one set.
+    layers: Vec<LayerTime>,
     peak_rss_bytes: Option<u64>,
 }
 
@@ -101,14 +99,17 @@ impl Infer {
         let inputs: Vec<&Path> =
             [self.eval_key.as_path(), &self.input].into_iter().chain(self.masking.public.as_deref()).collect();
         files::distinct(&outputs, &inputs)?;
-        let options = self.planning.options();
+        let start = Instant::now();
+        let program = self.source.load(&self.planning)?;
+        let circuit_privacy = program.content.circuit_privacy.map(|privacy| privacy.goal);
         ensure!(
-            !self.masking.deterministic || options.circuit_privacy.is_none(),
+            !self.masking.deterministic || circuit_privacy.is_none(),
             "--deterministic adds no flood, so that the result would show what --circuit-privacy should hide: \
              give the client's public key with --public instead, or for a test leave out --circuit-privacy"
         );
-        let prepared = Prepared::new(&self.model, &options, &self.execution)?;
-        let (spec, binding) = (&prepared.spec, prepared.binding());
+        let service = service(&program, &self.execution)?;
+        let prepare = start.elapsed().as_secs_f64();
+        let (spec, binding) = (service.spec(), service.binding());
         let key = files::read(&self.eval_key, |file| read_eval_key(file, &binding, spec.relin))?;
         let public = self.masking.public.as_ref().map(|path| files::read(path, |file| read_public_key(file, &binding)));
         let public = public.transpose()?;
@@ -118,14 +119,16 @@ impl Infer {
         let json = self.json.create()?;
         let out = Output::create(&self.out, Access::Everybody)?;
 
-        let (bar, mut rng) = (Bar::new("compute"), self.seed.masks(prepared.circuit_privacy().is_some())?);
+        let (bar, mut rng) = (Bar::new("compute"), self.seed.masks(circuit_privacy.is_some())?);
         let masks = public.as_ref().map_or(Masks::Deterministic, |public| Masks::Fresh(public, &mut rng));
         let progress = |progress: Progress| bar.show(progress.done as u64, progress.total as u64);
         let refused = || self.input.display().to_string();
-        let server = &prepared.server;
-        let mut computation = server.begin(&info, key.as_ref(), masks, Watch::new(&progress)).with_context(refused)?;
-        let compute = out.write(|file| {
-            let (layout, result) = (CiphertextLayout::result(spec), server.result(info.images));
+        let expanding = Instant::now();
+        let keys = service.accept_evaluation_keys(&key)?;
+        let expanding = expanding.elapsed().as_secs_f64();
+        let mut computation = service.begin(&info, &keys, masks, Watch::new(&progress)).with_context(refused)?;
+        let mut compute = out.write(|file| {
+            let (layout, result) = (CiphertextLayout::result(spec), service.result(&info));
             let mut writer = CiphertextsWriter::new(file, &binding, &layout, &result)?;
             let mut set = Vec::new();
             while input.next(&mut set)? {
@@ -140,19 +143,23 @@ impl Infer {
             Ok::<_, anyhow::Error>(report)
         })?;
         drop(bar);
+        compute.seconds += expanding;
+        compute.parts.key = expanding;
+        let sets = info.sets(service.params());
+        compute.layers.iter_mut().for_each(|layer| layer.residue_multiply_adds /= sets as u64);
 
         let report = InferReport {
             model: spec.model.clone(),
-            machine: prepared.server.machine(),
+            machine: service.machine(),
             program: spec.program.to_string(),
             images: info.images,
-            batches: info.sets(&prepared.params),
+            batches: sets,
             masked: public.is_some(),
-            circuit_privacy: prepared.circuit_privacy(),
-            seconds: Seconds { prepare: prepared.seconds, compute: compute.seconds },
+            circuit_privacy,
+            seconds: Seconds { prepare, compute: compute.seconds },
             compute_parts: compute.parts,
             images_per_second: info.images as f64 / compute.seconds,
-            layers: Layer::all(&prepared.plan.report, &compute, info.sets(&prepared.params)),
+            layers: compute.layers,
             peak_rss_bytes: peak_rss(),
         };
         json.show(&report, || {

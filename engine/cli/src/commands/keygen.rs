@@ -4,15 +4,15 @@ use std::path::PathBuf;
 
 use anyhow::{Result, ensure};
 use clap::Args;
+use cryptodl::Keys;
 use cryptodl_client::wire::{secret_key_len, write_secret_key};
 use cryptodl_core::ckks::{ClientSpec, Params};
 use cryptodl_core::wire::{Binding, eval_key_len, public_key_len, write_client_spec, write_eval_key, write_public_key};
 
 use crate::files::{self, Access, Output};
 use crate::flags::{Planning, TestSeed};
-use crate::keys::Keys;
 use crate::memory::{self, show_size};
-use crate::prepared::load_and_plan;
+use crate::prepared::ProgramSource;
 
 /// Generate a client's keys
 ///
@@ -26,11 +26,10 @@ Examples:
   cryptodl keygen --model mnist-1 --out keys")]
 pub struct Keygen {
     /// What to make keys for, as written by `plan --write-spec`
-    #[arg(long, value_name = "FILE", conflicts_with = "Planning", required_unless_present = "model")]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["Planning", "model", "program"])]
     spec: Option<PathBuf>,
-    /// Plan this model instead of reading a spec
-    #[arg(long, conflicts_with = "spec")]
-    model: Option<String>,
+    #[command(flatten)]
+    source: ProgramSource,
     /// Folder for the keys; made if absent
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
@@ -50,14 +49,13 @@ pub struct Keygen {
 
 impl Keygen {
     pub fn run(self) -> Result<()> {
-        let (spec, params) = match (&self.spec, &self.model) {
-            (Some(path), _) => files::read_spec(path)?,
-            (None, Some(model)) => {
-                let spec = load_and_plan(model, &self.planning.options())?.1.program.client_spec();
+        let (spec, params) = match &self.spec {
+            Some(path) => files::read_spec(path)?,
+            None => {
+                let spec = self.source.load(&self.planning)?.client_spec();
                 let params = spec.check()?;
                 (spec, params)
             }
-            (None, None) => unreachable!("clap requires a spec or a model"),
         };
         self.check_cost(&spec, &params)?;
         let (secret, public) = (self.out.join("secret"), self.out.join("public"));
@@ -86,7 +84,7 @@ impl Keygen {
         let binding = Binding { program: spec.program, params: &params };
         let [public_key, eval_key, client_spec, secret_key] = &outputs;
         public_key.fill(|file| write_public_key(file, &binding, &keys.public))?;
-        eval_key.fill(|file| write_eval_key(file, &binding, keys.relin.as_ref()))?;
+        eval_key.fill(|file| write_eval_key(file, &binding, keys.evaluation.as_ref()))?;
         client_spec.fill(|file| write_client_spec(file, &spec))?;
         secret_key.fill(|file| write_secret_key(file, spec.program, &keys.secret))?;
         files::publish_all(outputs.into())?;

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use clap::Args;
+use cryptodl::Salt;
 use cryptodl_core::wire::write_client_spec;
 
 use crate::files::{self, Access, Output};
@@ -19,6 +20,7 @@ use crate::prepared::load_and_plan;
 Examples:
   cryptodl plan --model mnist-1
   cryptodl plan --model mnist-1 --encryption public --write-spec client.spec
+  cryptodl plan --model mnist-1 --out mnist-1.program --write-spec client.spec
   cryptodl plan --model mnist-1 --schedule layered --json plan.json")]
 pub struct Plan {
     /// A shipped model (`cryptodl models` lists them) or a .toml file
@@ -27,6 +29,14 @@ pub struct Plan {
     /// Write what clients must know of the Program: `keygen`, `encrypt` and `decrypt` take it
     #[arg(long, value_name = "FILE")]
     write_spec: Option<PathBuf>,
+    /// Save the Program: `infer` and `keygen` take it with --program, and need neither the model nor to plan again
+    ///
+    /// It holds the model's weights, so it stays with the server.
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+    /// Put a random salt into the saved Program, so that its digest, which clients see, confirms no guess of the weights
+    #[arg(long, requires = "out")]
+    salt: bool,
     #[command(flatten)]
     json: Json,
     #[command(flatten)]
@@ -35,10 +45,18 @@ pub struct Plan {
 
 impl Plan {
     pub fn run(self) -> Result<()> {
-        let outputs: Vec<&Path> = self.write_spec.as_deref().into_iter().chain(self.json.path()).collect();
+        let outputs: Vec<&Path> =
+            self.write_spec.as_deref().into_iter().chain(self.out.as_deref()).chain(self.json.path()).collect();
         files::distinct(&outputs, &[])?;
-        let (_, plan) = load_and_plan(&self.model, &self.planning.options())?;
+        let (_, mut plan) = load_and_plan(&self.model, &self.planning.options())?;
+        if self.salt {
+            plan.program.content.salt = Salt::random()?;
+            plan.report.program = plan.program.digest().to_string();
+        }
         let json = self.json.create()?;
+        if let Some(path) = &self.out {
+            Output::create(path, Access::Everybody)?.write(|file| plan.program.write(file))?;
+        }
         if let Some(path) = &self.write_spec {
             let spec = plan.program.client_spec();
             Output::create(path, Access::Everybody)?.write(|file| write_client_spec(file, &spec))?;

@@ -63,7 +63,7 @@ impl Run {
         let outputs: Vec<&Path> = self.out.iter().map(Results::path).chain(self.json.path()).collect();
         files::distinct(&outputs, &[])?;
         let prepared = Prepared::new(&self.model, &self.planning.options(), &self.execution)?;
-        let mut samples = Samples::load(&prepared.network, self.data.as_deref(), self.labels.as_deref())?;
+        let mut samples = Samples::load(prepared.network(), self.data.as_deref(), self.labels.as_deref())?;
         if let Some(images) = self.images {
             samples.truncate(images)?;
         }
@@ -71,7 +71,7 @@ impl Run {
         let json = self.json.create()?;
         let outcome = classify(&prepared, &samples, &self.seed, self.repeat)?;
         if let Some(out) = out {
-            out.write(&prepared.spec, samples.count(), |out| out.put(&outcome.decrypted))?;
+            out.write(prepared.spec(), samples.count(), |out| out.put(&outcome.decrypted))?;
         }
         let report = RunReport::new(&prepared, &samples, &outcome);
         if let Some(warning) = report.broken_promise(prepared.plan.program.content.tolerance) {

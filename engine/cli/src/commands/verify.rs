@@ -15,7 +15,6 @@ use crate::flags::{Backend, Place};
 use crate::gpu::{Choice, VARIANTS, Variant};
 use crate::json::Json;
 use crate::progress::Bar;
-use crate::server::cpu_kernels;
 
 /// Check on this machine that a backend computes every bit as the reference does
 ///
@@ -113,10 +112,10 @@ impl Verify {
             (Backend::Gpu, _) | (Backend::Auto, Some(true)) => Some(Choice::new(&self.place)?),
         };
         Ok(match choice {
-            None => Candidate::Cpu(
-                wanted
-                    .map_or_else(|| Ok(Kernels::available()), |name| cpu_kernels(name).map(|kernels| vec![kernels]))?,
-            ),
+            None => Candidate::Cpu(wanted.map_or_else(
+                || Ok(Kernels::available()),
+                |name| cryptodl::cpu_kernels(name).map(|kernels| vec![kernels]),
+            )?),
             Some(choice) => {
                 let variants = match wanted {
                     None => choice.variants().collect(),
