@@ -7,7 +7,7 @@ use std::time::Instant;
 use anyhow::Result;
 use cryptodl_client::{Decrypted, SecretKey, decrypt, decrypt_slots_raw_do_not_return_to_server, encrypt};
 use cryptodl_core::ckks::{Ciphertexts, Randomness};
-use cryptodl_core::wire::{CiphertextLayout, write_ciphertexts, write_eval_key, write_public_key};
+use cryptodl_core::wire::{CiphertextLayout, write_ciphertexts, write_eval_keys, write_public_key};
 use cryptodl_models::plain::logits;
 use cryptodl_plan::BytesReport;
 use cryptodl_program::plain;
@@ -80,7 +80,7 @@ impl<'a> Session<'a> {
         let Session { prepared, keys, uploaded, masks, .. } = self;
         let bar = Bar::new("compute");
         let masks = Masks::Fresh(&keys.public, masks);
-        let (result, report) = prepared.server.compute(uploaded, keys.relin.as_ref(), masks, &|progress| {
+        let (result, report) = prepared.server.compute(uploaded, &keys.eval, masks, &|progress| {
             bar.show(progress.done as u64, progress.total as u64);
         })?;
         self.result = Some(result);
@@ -176,8 +176,8 @@ fn sizes(prepared: &Prepared, keys: &Keys, uploaded: &Ciphertexts, result: &Ciph
     let (binding, spec) = (prepared.binding(), &prepared.spec);
     let upload = size(|sink| write_ciphertexts(sink, &binding, &CiphertextLayout::input(spec), uploaded))?;
     Ok(BytesReport {
-        eval_key: size(|sink| write_eval_key(sink, &binding, keys.relin.as_ref()))?,
-        public_key: size(|sink| write_public_key(sink, &binding, &keys.public))?,
+        eval_key: size(|sink| write_eval_keys(sink, &prepared.params, &keys.eval))?,
+        public_key: size(|sink| write_public_key(sink, &prepared.params, &keys.public))?,
         upload,
         download: size(|sink| write_ciphertexts(sink, &binding, &CiphertextLayout::result(spec), result))?,
         upload_per_image: upload as f64 / uploaded.images as f64,

@@ -2,14 +2,14 @@
 
 use anyhow::Result;
 use cryptodl_client::{EncryptionKey, SecretKey};
-use cryptodl_core::ckks::{ClientSpec, EncryptionKind, Params, PublicKey, Randomness, RelinKey};
+use cryptodl_core::ckks::{ClientSpec, EncryptionKind, EvalKeys, Params, PublicKey, Randomness};
 
 /// All keys that a Program needs.
 pub struct Keys {
     pub secret: SecretKey,
     pub public: PublicKey,
     /// None when the Program switches no keys.
-    pub relin: Option<RelinKey>,
+    pub eval: EvalKeys,
 }
 
 impl Keys {
@@ -18,8 +18,8 @@ impl Keys {
     pub fn generate(spec: &ClientSpec, params: &Params, rng: &mut Randomness) -> Result<Self> {
         let secret = SecretKey::generate(params, rng);
         let public = secret.public_key(rng)?;
-        let relin = spec.relin.map(|layout| secret.relin_key(layout, rng)).transpose()?;
-        Ok(Keys { secret, public, relin })
+        let eval = secret.eval_keys(&spec.evaluation_keys, rng)?;
+        Ok(Keys { secret, public, eval })
     }
 
     /// The one that encrypts images.

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use anyhow::{Context, Result, bail};
 use cryptodl_core::backend;
-use cryptodl_core::ckks::{Ciphertexts, CiphertextsInfo, Params, RelinKey};
+use cryptodl_core::ckks::{Ciphertexts, CiphertextsInfo, EvalKeys, Params};
 use cryptodl_cpu::{Cpu, Reference};
 use cryptodl_program::Program;
 use cryptodl_run as run;
@@ -39,19 +39,19 @@ pub trait Server {
     fn begin<'a>(
         &'a self,
         input: &CiphertextsInfo,
-        eval_key: Option<&RelinKey>,
+        eval_keys: &EvalKeys,
         masks: Masks<'a>,
         progress: &'a (dyn Fn(Progress) + Sync),
     ) -> Result<Box<dyn Computation + 'a>, RunError>;
 
     /// As [`Executor::result`].
-    fn result(&self, images: usize) -> CiphertextsInfo;
+    fn result(&self, input: &CiphertextsInfo) -> CiphertextsInfo;
 
     /// As [`Executor::compute`].
     fn compute(
         &self,
         input: &Ciphertexts,
-        eval_key: Option<&RelinKey>,
+        eval_keys: &EvalKeys,
         masks: Masks<'_>,
         progress: &(dyn Fn(Progress) + Sync),
     ) -> Result<(Ciphertexts, ComputeReport), RunError>;
@@ -73,25 +73,25 @@ impl<B: backend::Backend> Server for Executor<B> {
     fn begin<'a>(
         &'a self,
         input: &CiphertextsInfo,
-        eval_key: Option<&RelinKey>,
+        eval_keys: &EvalKeys,
         masks: Masks<'a>,
         progress: &'a (dyn Fn(Progress) + Sync),
     ) -> Result<Box<dyn Computation + 'a>, RunError> {
-        Ok(Box::new(Executor::begin(self, input, eval_key, masks, progress)?))
+        Ok(Box::new(Executor::begin(self, input, eval_keys, masks, progress)?))
     }
 
-    fn result(&self, images: usize) -> CiphertextsInfo {
-        Executor::result(self, images)
+    fn result(&self, input: &CiphertextsInfo) -> CiphertextsInfo {
+        Executor::result(self, input)
     }
 
     fn compute(
         &self,
         input: &Ciphertexts,
-        eval_key: Option<&RelinKey>,
+        eval_keys: &EvalKeys,
         masks: Masks<'_>,
         progress: &(dyn Fn(Progress) + Sync),
     ) -> Result<(Ciphertexts, ComputeReport), RunError> {
-        Executor::compute(self, input, eval_key, masks, progress)
+        Executor::compute(self, input, eval_keys, masks, progress)
     }
 
     fn machine(&self) -> Machine {

@@ -4,7 +4,8 @@ use std::ops::Range;
 
 use cryptodl_core::backend::ProductPlan;
 use cryptodl_core::ckks::{
-    ClientSpec, Digest, EncryptionKind, InputLayout, OutputLayout, Params, ParamsSpec, RelinLayout, Scale,
+    ClientSpec, Digest, EncryptionKind, EvalKeyLayout, InputLayout, OutputLayout, Params, ParamsSpec, RelinLayout,
+    Scale,
 };
 use serde::Serialize;
 
@@ -26,8 +27,8 @@ pub struct Program {
 pub struct Content {
     /// Ring, chain, special primes.
     pub params: ParamsSpec,
-    /// Relinearisation key, or none.
-    pub relin: Option<RelinLayout>,
+    /// Evaluation keys, at most one of each kind.
+    pub evaluation_keys: Vec<EvalKeyLayout>,
     /// Who encrypts.
     pub encryption: EncryptionKind,
     /// The share of labels that may change.
@@ -41,6 +42,13 @@ pub struct Content {
     /// How the computation's noise is hidden. Absent from the digest where it is not, so that such Programs keep theirs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub circuit_privacy: Option<CircuitPrivacy>,
+}
+
+impl Content {
+    /// The relinearisation key, or none.
+    pub fn relin(&self) -> Option<RelinLayout> {
+        self.evaluation_keys.iter().find_map(|layout| layout.as_relin())
+    }
 }
 
 /// One step of a Program. Operands are values: 0 is the input, `i + 1` the result of step `i`.
@@ -166,7 +174,7 @@ impl Program {
             model: self.model.clone(),
             program: self.digest(),
             params: content.params,
-            relin: content.relin,
+            evaluation_keys: content.evaluation_keys,
             encryption: content.encryption,
             input: content.input,
             output: content.output,

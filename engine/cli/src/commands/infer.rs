@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
-use cryptodl_core::wire::{CiphertextLayout, CiphertextsWriter, read_eval_key, read_public_key};
+use cryptodl_core::wire::{CiphertextLayout, CiphertextsWriter, read_eval_keys, read_public_key};
 use cryptodl_program::PrivacyGoal;
-use cryptodl_run::{ComputeParts, Masks, Progress};
+use cryptodl_run::{ComputeParts, Masks, Progress, RunError};
 use serde::Serialize;
 
 use crate::files::{self, Access, Output, Sets};
@@ -108,8 +108,9 @@ impl Infer {
         );
         let prepared = Prepared::new(&self.model, &options, &self.execution)?;
         let (spec, binding) = (&prepared.spec, prepared.binding());
-        let key = files::read(&self.eval_key, |file| read_eval_key(file, &binding, spec.relin))?;
-        let public = self.masking.public.as_ref().map(|path| files::read(path, |file| read_public_key(file, &binding)));
+        let params = &prepared.params;
+        let keys = files::read(&self.eval_key, |file| read_eval_keys(file, params))?;
+        let public = self.masking.public.as_ref().map(|path| files::read(path, |file| read_public_key(file, params)));
         let public = public.transpose()?;
         let mut input = Sets::open(&self.input, &binding, &CiphertextLayout::input(spec))?;
         let info = input.info().clone();
@@ -122,9 +123,11 @@ impl Infer {
         let progress = |progress: Progress| bar.show(progress.done as u64, progress.total as u64);
         let refused = || self.input.display().to_string();
         let server = &prepared.server;
-        let mut computation = server.begin(&info, key.as_ref(), masks, &progress).with_context(refused)?;
+        let begun = server.begin(&info, &keys, masks, &progress);
+        let blamed = if matches!(begun, Err(RunError::EvalKey { .. })) { &self.eval_key } else { &self.input };
+        let mut computation = begun.with_context(|| blamed.display().to_string())?;
         let compute = out.write(|file| {
-            let (layout, result) = (CiphertextLayout::result(spec), server.result(info.images));
+            let (layout, result) = (CiphertextLayout::result(spec), server.result(&info));
             let mut writer = CiphertextsWriter::new(file, &binding, &layout, &result)?;
             let mut set = Vec::new();
             while input.next(&mut set)? {
