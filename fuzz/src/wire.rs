@@ -7,8 +7,8 @@
 use std::sync::LazyLock;
 
 use cryptodl_core::ckks::{
-    Ciphertexts, ClientSpec, Digest, EncryptionKind, InputLayout, OutputLayout, Params, ParamsSpec, RelinLayout, Scale,
-    SecurityLevel,
+    Ciphertexts, ClientSpec, Digest, EncryptionKind, EvalKeyLayout, InputLayout, OutputLayout, Packing, Params,
+    ParamsSpec, RelinLayout, Scale, SecurityLevel,
 };
 use cryptodl_core::ring::ntt_primes;
 use cryptodl_core::wire::{self, Binding, CiphertextLayout, Header, Kind, Writer};
@@ -22,9 +22,9 @@ pub static SPEC: LazyLock<ClientSpec> = LazyLock::new(|| {
         model: "tiny".into(),
         program: Digest([7; 32]),
         params: ParamsSpec { n, primes: primes(12, 2), special_primes: primes(13, 1), security },
-        relin: Some(RelinLayout { level: 2, digit_primes: 1 }),
+        evaluation_keys: vec![EvalKeyLayout::Relinearisation(RelinLayout { level: 2, digit_primes: 1 })],
         encryption: EncryptionKind::Secret,
-        input: InputLayout { shape: [1, 2, 1], range: [0.0, 1.0], scale, level: 2 },
+        input: InputLayout { packing: Packing::Spread, shape: [1, 2, 1], range: [0.0, 1.0], scale, level: 2 },
         output: OutputLayout { classes: 2, components: 3, level: 1, scale, range: [-1.0, 1.0], noise: 0.1 },
     }
 });
@@ -39,8 +39,10 @@ pub fn binding() -> Binding<'static> {
 
 /// A whole file of `kind` around `payload`.
 pub fn sealed(kind: Kind, payload: &[u8]) -> Vec<u8> {
+    let len = payload.len() as u64;
+    let header = if kind.is_key() { Header::of_key(kind, &PARAMS, len) } else { Header::new(kind, &binding(), len) };
     written(|file| {
-        let mut writer = Writer::new(file, &Header::new(kind, &binding(), payload.len() as u64))?;
+        let mut writer = Writer::new(file, &header)?;
         writer.put(payload)?;
         writer.finish()
     })
@@ -81,19 +83,17 @@ pub fn client_spec(data: &[u8]) {
 /// A public key.
 pub fn public_key(data: &[u8]) {
     for file in files(Kind::PublicKey, data) {
-        if let Ok(key) = wire::read_public_key(&file[..], &binding()) {
-            assert_eq!(written(|file| wire::write_public_key(file, &binding(), &key)), file);
+        if let Ok(key) = wire::read_public_key(&file[..], &PARAMS) {
+            assert_eq!(written(|file| wire::write_public_key(file, &PARAMS, &key)), file);
         }
     }
 }
 
-/// An evaluation key, where one is needed and where none is.
+/// Evaluation keys.
 pub fn eval_key(data: &[u8]) {
     for file in files(Kind::EvalKey, data) {
-        for layout in [SPEC.relin, None] {
-            if let Ok(key) = wire::read_eval_key(&file[..], &binding(), layout) {
-                assert_eq!(written(|file| wire::write_eval_key(file, &binding(), key.as_ref())), file);
-            }
+        if let Ok(keys) = wire::read_eval_keys(&file[..], &PARAMS) {
+            assert_eq!(written(|file| wire::write_eval_keys(file, &PARAMS, &keys)), file);
         }
     }
 }

@@ -5,6 +5,7 @@ Written from that page alone, as a check that it says enough. It is slow, and no
 import cmath
 import json
 import math
+import secrets
 import struct
 import sys
 from itertools import count
@@ -80,6 +81,17 @@ def chacha20(key, nonce, words):
     return out[:words]
 
 
+def ternary(n):
+    """Coefficients of a ternary element."""
+    return [secrets.randbelow(3) - 1 for _ in range(n)]
+
+
+def error(n):
+    """Centred binomial: the difference of two sums of 21 bits."""
+    ones = lambda: bin(secrets.randbits(21)).count("1")
+    return [ones() - ones() for _ in range(n)]
+
+
 def expand(tag, params_digest, seed, obj, limb_index, limb):
     """A uniform element in one limb."""
     key = blake3(tag + params_digest + seed)
@@ -92,22 +104,24 @@ def expand(tag, params_digest, seed, obj, limb_index, limb):
 
 
 def read(path, kind):
-    """Digests and payload of a file of this kind."""
+    """Digests and payload of a file of this kind: those of the Program (zero in keys) and of the parameters."""
     with open(path, "rb") as file:
         data = file.read()
     if len(data) < 120:
         sys.exit(f"{path}: truncated")
-    magic, version, actual, digests, length = struct.unpack_from("<8sII64sQ", data)
-    if (magic, version, actual) != (b"CRYPTODL", 1, kind):
-        sys.exit(f"{path}: not a CryptoDL file of version 1 and kind {kind}")
+    magic, version, actual, program, params, length = struct.unpack_from("<8sII32s32sQ", data)
+    if (magic, version, actual) != (b"CRYPTODL", 2, kind):
+        sys.exit(f"{path}: not a CryptoDL file of version 2 and kind {kind}")
     if len(data) != 88 + length + 32:
         sys.exit(f"{path}: {len(data)} bytes instead of {88 + length + 32}")
-    return digests, data[88:-32]
+    if kind in (2, 3, 4) and program != bytes(32):
+        sys.exit(f"{path}: a key that names a Program")
+    return program, params, data[88:-32]
 
 
-def write(path, kind, digests, payload):
+def write(path, kind, program, params, payload):
     """A whole file."""
-    data = struct.pack("<8sII64sQ", b"CRYPTODL", 1, kind, digests, len(payload)) + payload
+    data = struct.pack("<8sII32s32sQ", b"CRYPTODL", 2, kind, program, params, len(payload)) + payload
     with open(path, "wb") as file:
         file.write(data + blake3(data))
 

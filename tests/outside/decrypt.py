@@ -15,14 +15,14 @@ from cryptodl import integers, limbs_of, read, score_unit, slots
 def scores(spec, secret, payload):
     """Scores of every image."""
     out, n = spec["output"], spec["params"]["n"]
-    level, values, components, sets, seeded, images = struct.unpack_from("<IIIIIQ", payload)
-    expected = (out["level"], out["classes"], out["components"], -(-images // n), 0)
-    if (level, values, components, sets, seeded) != expected:
+    level, values, components, packing, first, sets, seeded, images = struct.unpack_from("<IIIIIIIQ", payload)
+    expected = (out["level"], out["classes"], out["components"], 0, -(-images // n), 0)
+    if (level, values, components, packing, sets, seeded) != expected or (first + sets) * values >= 2**32:
         sys.exit("the result is not what the client spec says")
     limbs = limbs_of(spec["params"])[:level]
     keys = [limb.to_entries(secret) for limb in limbs]
     rows = sum(limb.row_length() for limb in limbs)
-    if len(payload) != 60 + sets * components * values * rows:
+    if len(payload) != 68 + sets * components * values * rows:
         sys.exit("the result has the wrong length")
 
     def decrypt(base, value):
@@ -37,17 +37,17 @@ def scores(spec, secret, payload):
             offset += values * limb.row_length()
         return slots(integers(limbs, residues), out["scale"])
 
-    for first in range(sets):
-        base = 60 + first * components * values * rows
+    for index in range(sets):
+        base = 68 + index * components * values * rows
         columns = [decrypt(base, value) for value in range(values)]
-        yield from list(zip(*columns))[: images - first * n]
+        yield from list(zip(*columns))[: images - index * n]
 
 
 def main():
     if len(sys.argv) != 4:
         sys.exit(__doc__)
-    (key_of, key), (spec_of, spec), (result_of, result) = map(read, sys.argv[1:], (2, 1, 6))
-    if not key_of == spec_of == result_of:
+    (_, key_params, key), (*spec_of, spec), (*result_of, result) = map(read, sys.argv[1:], (2, 1, 6))
+    if not spec_of == result_of or key_params != spec_of[1]:
         sys.exit("the three files belong to different Programs or parameters")
     spec = json.loads(spec)
     secret = [byte - 256 if byte > 127 else byte for byte in key]

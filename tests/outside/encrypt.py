@@ -10,19 +10,9 @@ import secrets
 import struct
 import sys
 
-from cryptodl import encode, expand, integers, limbs_of, read, write
+from cryptodl import encode, error, expand, integers, limbs_of, read, ternary, write
 
 CIPHERTEXT, PUBLIC_KEY = b"cryptodl uniform v1 ciphertext", b"cryptodl uniform v1 public key"
-
-
-def ternary(n):
-    return [secrets.randbelow(3) - 1 for _ in range(n)]
-
-
-def error(n):
-    """Centred binomial: the difference of two sums of 21 bits."""
-    ones = lambda: bin(secrets.randbits(21)).count("1")
-    return [ones() - ones() for _ in range(n)]
 
 
 class Secret:
@@ -87,19 +77,21 @@ class Public:
 def main():
     if len(sys.argv) != 5:
         sys.exit(__doc__)
-    digests, spec = read(sys.argv[2], 1)
+    program, params, spec = read(sys.argv[2], 1)
     spec = json.loads(spec)
     kind = Secret if spec["encryption"] == "secret" else Public
-    key_digests, key = read(sys.argv[1], kind.kind)
-    if key_digests != digests:
-        sys.exit("the key belongs to another Program or other parameters")
-    key = kind(spec, digests[32:], key)
+    _, key_params, key = read(sys.argv[1], kind.kind)
+    if key_params != params:
+        sys.exit("the key belongs to other parameters")
+    if spec["input"]["packing"] != "spread":
+        sys.exit("another packing than this program knows")
+    key = kind(spec, params, key)
     with open(sys.argv[3]) as file:
         images = json.load(file)
     n, (low, high), scale = spec["params"]["n"], spec["input"]["range"], spec["input"]["scale"]
     values, sets = len(images[0]), -(-len(images) // n)
     level, stored = spec["input"]["level"], 1 if kind is Secret else 2
-    payload = struct.pack("<IIIIIQ", level, values, 2, sets, int(kind is Secret), len(images)) + key.seed
+    payload = struct.pack("<IIIIIIIQ", level, values, 2, 0, 0, sets, int(kind is Secret), len(images)) + key.seed
     for index in range(sets):
         part, rows = images[index * n : (index + 1) * n], []
         for value in range(values):
@@ -108,7 +100,7 @@ def main():
             rows.append(key.encrypt(index * values + value, encode(column, scale)))
         for component in range(stored):
             payload += b"".join(rows[v][component][limb] for limb in range(level) for v in range(values))
-    write(sys.argv[4], 5, digests, payload)
+    write(sys.argv[4], 5, program, params, payload)
 
 
 main()

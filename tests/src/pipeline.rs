@@ -2,7 +2,7 @@
 
 use cryptodl_client::{EncryptionKey, SecretKey, decrypt_slots_raw_do_not_return_to_server, encrypt};
 use cryptodl_core::backend::Backend;
-use cryptodl_core::ckks::{Ciphertexts, ClientSpec, EncryptionKind, Params, PublicKey, Randomness, RelinKey};
+use cryptodl_core::ckks::{Ciphertexts, ClientSpec, EncryptionKind, EvalKeys, Params, PublicKey, Randomness};
 use cryptodl_core::watch::Watch;
 use cryptodl_data::{DatasetId, FetchOptions, Split, load};
 use cryptodl_network::Network;
@@ -20,8 +20,8 @@ pub struct Client {
     pub secret: SecretKey,
     /// Public key.
     pub public: PublicKey,
-    /// Evaluation key, if the Program needs one.
-    pub relin: Option<RelinKey>,
+    /// Evaluation keys that the Program needs.
+    pub keys: EvalKeys,
     seed: u64,
 }
 
@@ -33,8 +33,8 @@ impl Client {
         let mut rng = Randomness::insecure_from_seed_for_tests(seed, "keygen");
         let secret = SecretKey::generate(&params, &mut rng);
         let public = secret.public_key(&mut rng).expect("test randomness");
-        let relin = spec.relin.map(|layout| secret.relin_key(layout, &mut rng).expect("a valid layout"));
-        Client { spec, params, secret, public, relin, seed }
+        let keys = secret.eval_keys(&spec.evaluation_keys, &mut rng).expect("valid layouts");
+        Client { spec, params, secret, public, keys, seed }
     }
 
     /// Encrypts images `[image][pixel]`.
@@ -77,7 +77,7 @@ pub fn execute<B: Backend>(
     let executor = Executor::new(program, &client.params, backend, memory_budget).expect("a large budget");
     let mut rng = client.mask_randomness();
     let masks = if masked { Masks::Fresh(&client.public, &mut rng) } else { Masks::Deterministic };
-    executor.compute(input, client.relin.as_ref(), masks, Watch::default()).expect("the computation")
+    executor.compute(input, &client.keys, masks, Watch::default()).expect("the computation")
 }
 
 /// The first `count` MNIST test images `[image][pixel]` and their labels, from the cache or the package registry.

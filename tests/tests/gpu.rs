@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use cryptodl_core::backend::conformance::{compare, params_for_tests};
 use cryptodl_core::backend::{Backend, BackendError, Horner, Shape, SlotwiseOp, slotwise_shape};
+use cryptodl_core::ckks::EvalKeys;
 use cryptodl_core::ring::{MAX_DIMENSION, RnsBasis, ntt_primes};
 use cryptodl_core::watch::Watch;
 use cryptodl_cpu::{Cpu, Reference};
@@ -380,7 +381,7 @@ fn interrupted(adapter: &Adapter, budget: u64, after: impl Fn(&Gpu) + Sync) -> R
     let held = gpu.memory().held;
     let executor = Executor::new(&program, &client.params, gpu, BUDGET).unwrap();
     let watch = |_| after(executor.backend());
-    let result = executor.compute(&input, None, Masks::Deterministic, Watch::new(&watch));
+    let result = executor.compute(&input, &EvalKeys::default(), Masks::Deterministic, Watch::new(&watch));
     // Linear maps stay for the next computation.
     assert!(executor.backend().memory().held <= held + (4 << 20), "{:?}", executor.backend().memory());
     result.map(|_| ())

@@ -48,9 +48,7 @@ fn check(seed: u64) -> usize {
 
     let run = |budget: u64| {
         let executor = Executor::new(program, &client.params, cpu(), budget)?;
-        executor
-            .compute(&input, client.relin.as_ref(), Masks::Deterministic, Watch::default())
-            .map(|(result, _)| result.sets)
+        executor.compute(&input, &client.keys, Masks::Deterministic, Watch::default()).map(|(result, _)| result.sets)
     };
     let Err(RunError::Budget { needed: least, .. }) = run(1) else { panic!("a budget of one byte") };
     let whole = run(BUDGET).unwrap();

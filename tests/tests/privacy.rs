@@ -222,6 +222,7 @@ fn more_sets_than_planned_are_refused() {
         level: program.content.input.level,
         values: program.inputs(),
         components: 2,
+        first_set: 0,
         seed: Some([0; 32]),
         images: count * n,
         sets: vec![Vec::new(); count],
@@ -229,7 +230,7 @@ fn more_sets_than_planned_are_refused() {
     let executor = Executor::new(&program, &client.params, Cpu::new(client.params.basis().clone()), BUDGET).unwrap();
     let refusal = |count| {
         let masks = Masks::Fresh(&client.public, &mut client.mask_randomness());
-        executor.compute(&sets(count), client.relin.as_ref(), masks, Watch::default()).unwrap_err().to_string()
+        executor.compute(&sets(count), &client.keys, masks, Watch::default()).unwrap_err().to_string()
     };
     let message = refusal(3);
     assert!(

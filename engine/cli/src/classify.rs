@@ -9,7 +9,7 @@ use cryptodl::Keys;
 use cryptodl_client::{Decrypted, SecretKey, decrypt, decrypt_slots_raw_do_not_return_to_server, encrypt};
 use cryptodl_core::ckks::{Ciphertexts, Randomness};
 use cryptodl_core::watch::{Progress, Watch};
-use cryptodl_core::wire::{CiphertextLayout, write_ciphertexts, write_eval_key, write_public_key};
+use cryptodl_core::wire::{CiphertextLayout, write_ciphertexts, write_eval_keys, write_public_key};
 use cryptodl_network::plain::logits;
 use cryptodl_plan::BytesReport;
 use cryptodl_program::plain;
@@ -181,8 +181,8 @@ fn sizes(prepared: &Prepared, keys: &Keys, uploaded: &Ciphertexts, result: &Ciph
     let (binding, spec) = (prepared.binding(), prepared.spec());
     let upload = size(|sink| write_ciphertexts(sink, &binding, &CiphertextLayout::input(spec), uploaded))?;
     Ok(BytesReport {
-        eval_key: size(|sink| write_eval_key(sink, &binding, keys.evaluation.as_ref()))?,
-        public_key: size(|sink| write_public_key(sink, &binding, &keys.public))?,
+        eval_key: size(|sink| write_eval_keys(sink, prepared.params(), &keys.evaluation))?,
+        public_key: size(|sink| write_public_key(sink, prepared.params(), &keys.public))?,
         upload,
         download: size(|sink| write_ciphertexts(sink, &binding, &CiphertextLayout::result(spec), result))?,
         upload_per_image: upload as f64 / uploaded.images as f64,

@@ -156,7 +156,7 @@ pub fn decrypt_slots_raw_do_not_return_to_server(
 }
 
 fn check_info(params: &Params, info: &CiphertextsInfo) -> Result<(), ClientError> {
-    let &CiphertextsInfo { level, values, components, seed, images } = info;
+    let &CiphertextsInfo { level, values, components, first_set, seed, images } = info;
     let chain = params.chain_len();
     require("level", level, (1..=chain).contains(&level), || format!("1 to {chain}"))?;
     let most = if seed.is_some() { 2 } else { MAX_COMPONENTS };
@@ -164,9 +164,12 @@ fn check_info(params: &Params, info: &CiphertextsInfo) -> Result<(), ClientError
     if images == 0 {
         return Err(ClientError::NoImages);
     }
-    // Objects of one seed are numbered in 32 bits.
+    // The values of all sets of a whole are numbered in 32 bits.
     let most = u32::MAX as usize / info.sets(params);
-    require("values", values, (1..=most).contains(&values), || format!("1 to {most}"))
+    require("values", values, (1..=most).contains(&values), || format!("1 to {most}"))?;
+    require("first set", first_set, info.is_numbered(params), || {
+        format!("at most {}", u32::MAX as usize / values - info.sets(params))
+    })
 }
 
 fn check_sets(params: &Params, ciphertexts: &Ciphertexts) -> Result<(), ClientError> {
@@ -274,7 +277,8 @@ impl<'a> Decryptor<'a> {
     ) -> Result<(), ClientError> {
         let modulus = self.params.basis().modulus(limb);
         if let Some(uniform) = self.uniform.as_ref().filter(|_| component == 1) {
-            uniform.fill((set * self.info.values + value) as u32, limb as u32, modulus, 0, row);
+            let object = (self.info.first_set + set) * self.info.values + value;
+            uniform.fill(object as u32, limb as u32, modulus, 0, row);
             return Ok(());
         }
         let row_bytes = |limb| packed_row(self.params.basis(), limb);

@@ -22,8 +22,11 @@ pub enum EncryptionKey<'a> {
     Public(&'a PublicKey),
 }
 
-/// Encryption of a number of images, set by set. The slots that are left over in the last set hold the value of the range that
-/// is nearest to zero. What it gives depends on the state of the randomness and not on the number of threads.
+/// Encryption of a number of images, set by set. The slots that are left over in the last set hold
+/// the value of the range that is nearest to zero. The sets are a whole, so the first has index 0;
+/// a part of them can be computed and decrypted by itself, with its own first index and the same
+/// seed. What encryption gives depends on the state of the randomness and not on the number of
+/// threads.
 pub struct Encryption<'a> {
     spec: &'a ClientSpec,
     params: &'a Params,
@@ -57,14 +60,14 @@ impl<'a> Encryption<'a> {
         if count == 0 {
             return Err(ClientError::NoImages);
         }
-        // Objects of one seed are numbered in 32 bits.
-        let allowed = (u32::MAX as usize / values).saturating_mul(params.n());
+        // The values of all sets are numbered in 32 bits, and so are those of their results.
+        let allowed = (u32::MAX as usize / values.max(spec.output.classes)).saturating_mul(params.n());
         if count > allowed {
             return Err(ClientError::TooManyImages { count, allowed });
         }
         let encryptor = Encryptor::new(spec, params, key, rng)?;
-        let info =
-            CiphertextsInfo { level: spec.input.level, values, components: 2, seed: encryptor.seed(), images: count };
+        let (level, seed) = (spec.input.level, encryptor.seed());
+        let info = CiphertextsInfo { level, values, components: 2, first_set: 0, seed, images: count };
         let (encoder, streams) = (Encoder::new(params.n()), rng.streams());
         Ok(Encryption { spec, params, encryptor, encoder, streams, info, sets: 0 })
     }

@@ -1,7 +1,9 @@
 //! The public keys that a secret key gives.
 
 use cryptodl_core::ckks::sampling::SmallPolynomial;
-use cryptodl_core::ckks::{PublicKey, Randomness, RelinKey, RelinLayout, SecretStream};
+use cryptodl_core::ckks::{
+    EvalKey, EvalKeyLayout, EvalKeys, PublicKey, Randomness, RelinKey, RelinLayout, SecretStream,
+};
 
 use crate::{ClientError, SecretKey};
 
@@ -15,6 +17,19 @@ impl SecretKey {
         let limbs: Vec<usize> = (0..self.params().basis().len()).collect();
         key.b = self.zero(&limbs, &key.expand_a(self.params()), &mut rng.streams().stream(0));
         Ok(key)
+    }
+
+    /// An evaluation key of every one of `layouts`, in this order.
+    ///
+    /// # Errors
+    /// If the parameters do not allow a layout, two are the same, there are too many
+    /// ([`EvalKeys::new`]), or the system has no randomness.
+    pub fn eval_keys(&self, layouts: &[EvalKeyLayout], rng: &mut Randomness) -> Result<EvalKeys, ClientError> {
+        let key = |layout: &EvalKeyLayout| match *layout {
+            EvalKeyLayout::Relinearisation(layout) => self.relin_key(layout, rng).map(EvalKey::Relinearisation),
+        };
+        let keys: Result<Vec<EvalKey>, ClientError> = layouts.iter().map(key).collect();
+        Ok(EvalKeys::new(keys?)?)
     }
 
     /// A relinearisation key: for every digit `g`, `b_g = e_g - a_g s`, plus `P s^2` in the digit's own limbs.

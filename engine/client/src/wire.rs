@@ -3,8 +3,8 @@
 
 use std::io::{self, Read, Write};
 
-use cryptodl_core::ckks::{Digest, Params};
-use cryptodl_core::wire::{Binding, Header, Kind, Reader, WireError, Writer, file_len};
+use cryptodl_core::ckks::Params;
+use cryptodl_core::wire::{Header, Kind, Reader, WireError, Writer, file_len};
 use zeroize::Zeroizing;
 
 use crate::SecretKey;
@@ -14,25 +14,23 @@ pub fn secret_key_len(params: &Params) -> u64 {
     file_len(params.n() as u64)
 }
 
-/// Writes a secret key for the Program `program`.
+/// Writes a secret key.
 ///
 /// # Errors
 /// The sink fails.
-pub fn write_secret_key(sink: impl Write, program: Digest, key: &SecretKey) -> io::Result<()> {
-    let binding = Binding { program, params: key.params() };
+pub fn write_secret_key(sink: impl Write, key: &SecretKey) -> io::Result<()> {
     let bytes: Zeroizing<Vec<u8>> = Zeroizing::new(key.coefficients().iter().map(|&c| c as u8).collect());
-    let mut writer = Writer::new(sink, &Header::new(Kind::SecretKey, &binding, bytes.len() as u64))?;
+    let mut writer = Writer::new(sink, &Header::of_key(Kind::SecretKey, key.params(), bytes.len() as u64))?;
     writer.put(&bytes)?;
     writer.finish()
 }
 
-/// Reads a secret key.
+/// Reads a secret key over `params`.
 ///
 /// # Errors
 /// See [`WireError`]. No error tells a coefficient.
-pub fn read_secret_key(source: impl Read, binding: &Binding<'_>) -> Result<SecretKey, WireError> {
-    let params = binding.params;
-    let mut reader = Reader::open(source, Kind::SecretKey, binding)?;
+pub fn read_secret_key(source: impl Read, params: &Params) -> Result<SecretKey, WireError> {
+    let mut reader = Reader::open_key(source, Kind::SecretKey, params)?;
     reader.expect_payload(params.n() as u64)?;
     let mut bytes = Zeroizing::new(vec![0; params.n()]);
     reader.fill(&mut bytes)?;

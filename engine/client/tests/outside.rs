@@ -1,18 +1,19 @@
-//! Programs that know only `docs/format.md` decrypt a result and encrypt images with either key: `tests/outside`. Needs
-//! `python3`.
+//! Programs that know only `docs/format.md` make keys, encrypt images with either key and decrypt a
+//! result: `tests/outside`. Needs `python3`.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use cryptodl_client::wire::write_secret_key;
+use cryptodl_client::wire::{read_secret_key, write_secret_key};
 use cryptodl_client::{ScoreUnit, SecretKey, decrypt, decrypt_slots_raw_do_not_return_to_server};
 use cryptodl_core::ckks::{
-    Ciphertexts, ClientSpec, Digest, Encoder, EncryptionKind, InputLayout, OutputLayout, Params, ParamsSpec,
-    Randomness, Scale, SecurityLevel, UniformPurpose, UniformSource, noise,
+    Ciphertexts, ClientSpec, Digest, Encoder, EncryptionKind, EvalKey, EvalKeyLayout, InputLayout, OutputLayout,
+    Packing, Params, ParamsSpec, Randomness, RelinLayout, Scale, SecurityLevel, UniformPurpose, UniformSource, noise,
 };
 use cryptodl_core::ring::{NttTable, ntt_primes, pack_row, packed_row_len};
 use cryptodl_core::wire::{
-    Binding, CiphertextLayout, read_ciphertexts, write_ciphertexts, write_client_spec, write_public_key,
+    Binding, CiphertextLayout, read_ciphertexts, read_eval_keys, read_public_key, write_ciphertexts, write_client_spec,
+    write_public_key,
 };
 
 const N: usize = 4096;
@@ -25,9 +26,9 @@ fn spec() -> ClientSpec {
         model: "outside".into(),
         program: Digest([9; 32]),
         params: ParamsSpec { n: N, primes, special_primes: Vec::new(), security: SecurityLevel::Bits128 },
-        relin: None,
+        evaluation_keys: Vec::new(),
         encryption: EncryptionKind::Secret,
-        input: InputLayout { shape: [1, 1, 1], range: [0.0, 1.0], scale, level: 3 },
+        input: InputLayout { packing: Packing::Spread, shape: [1, 1, 1], range: [0.0, 1.0], scale, level: 3 },
         output: OutputLayout { classes: 10, components: 4, level: 3, scale, range: [-8.0, 8.0], noise: 2e-3 },
     }
 }
@@ -67,7 +68,7 @@ fn result(spec: &ClientSpec, params: &Params, key: &SecretKey, images: usize) ->
         rows.concat()
     };
     let sets = (0..images.div_ceil(N)).map(set).collect();
-    Ciphertexts { level, values, components, seed: None, images, sets }
+    Ciphertexts { level, values, components, first_set: 7, seed: None, images, sets }
 }
 
 fn transform(table: &NttTable, coefficients: impl IntoIterator<Item = f64>) -> Vec<u32> {
@@ -99,6 +100,68 @@ fn outside(program: &str, arguments: &[PathBuf]) -> Output {
     output
 }
 
+/// Keys as the page describes them: they are read, and what is left of each `b + a s` is an error
+/// of the same integers in every limb, beside `P s^2` where a digit has its limbs.
+#[test]
+fn a_program_written_from_the_format_description_makes_keys() {
+    if !there_is_python() {
+        return;
+    }
+    const N: usize = 64;
+    let mut spec = spec();
+    let primes = [ntt_primes(N, 30, 3), ntt_primes(N, 20, 1)].map(|found| found.expect("such primes exist")).concat();
+    (spec.params.n, spec.params.primes) = (N, primes[1..].to_vec());
+    spec.params.special_primes = primes[..1].to_vec();
+    let layout = RelinLayout { level: 2, digit_primes: 1 };
+    spec.evaluation_keys = vec![EvalKeyLayout::Relinearisation(layout)];
+    let params = spec.check_insecure_for_tests().expect("a valid spec");
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let files = ["client.spec", "secret.key", "public.key", "eval.key"].map(|name| folder.path().join(name));
+    write_client_spec(std::fs::File::create(&files[0]).expect("a writable folder"), &spec).expect("written");
+    outside("keygen.py", &files);
+
+    let open = |i: usize| std::fs::File::open(&files[i]).expect("written");
+    let secret = read_secret_key(open(1), &params).expect("a secret key");
+    assert!([-1, 0, 1].iter().all(|c| secret.coefficients().contains(c)));
+    let secret: Vec<f64> = secret.coefficients().iter().map(|&c| f64::from(c)).collect();
+    // The integers that are left in a limb, and how many times P s^2 is taken away there.
+    let left = |limb: usize, b: &[u32], a: &[u32], squares: u32| -> Vec<i64> {
+        let table = params.basis().table(limb);
+        let (m, s) = (table.modulus(), transform(table, secret.iter().copied()));
+        let p = params.basis().product_mod(&params.special(), limb);
+        let mut row: Vec<u32> = (0..N)
+            .map(|j| {
+                let square = m.mul(squares, m.mul(p, m.mul(s[j], s[j])));
+                m.sub(m.add(b[j], m.mul(a[j], s[j])), square)
+            })
+            .collect();
+        table.inverse(&mut row);
+        let q = i64::from(m.value());
+        row.into_iter().map(|x| if 2 * i64::from(x) > q { i64::from(x) - q } else { i64::from(x) }).collect()
+    };
+    let check = |errors: Vec<Vec<i64>>| {
+        assert!(errors.iter().all(|error| *error == errors[0]), "the same integers in every limb: {errors:?}");
+        let largest = errors[0].iter().map(|e| e.abs()).max();
+        assert!((4..=21).contains(&largest.expect("N of them")), "an error: {errors:?}");
+    };
+    let public = read_public_key(open(2), &params).expect("a public key");
+    let a = public.expand_a(&params);
+    let rows = |limb: usize| limb * N..(limb + 1) * N;
+    check((0..4).map(|limb| left(limb, &public.b[rows(limb)], &a[rows(limb)], 0)).collect());
+
+    let keys = read_eval_keys(open(3), &params).expect("evaluation keys");
+    assert_eq!(keys.layouts(), spec.evaluation_keys);
+    let EvalKey::Relinearisation(key) = keys.iter().next().expect("one key");
+    let (a, limbs) = (key.expand_a(&params), key.limbs(&params));
+    for digit in 0..2 {
+        let part = |(i, &limb): (usize, &usize)| {
+            let rows = rows(digit * limbs.len() + i);
+            left(limb, &key.b[rows.clone()], &a[rows], u32::from(limb == digit))
+        };
+        check(limbs.iter().enumerate().map(part).collect());
+    }
+}
+
 /// Both encryptions as the page describes them: the files are read, the slots are the pixels, and the noise is what the page
 /// says, neither more nor less.
 #[test]
@@ -123,8 +186,8 @@ fn a_program_written_from_the_format_description_encrypts() {
         let create = |i: usize| std::fs::File::create(&files[i]).expect("a writable folder");
         let binding = Binding { program: spec.program, params: &params };
         match encryption {
-            EncryptionKind::Secret => write_secret_key(create(0), spec.program, &key).expect("written"),
-            EncryptionKind::Public => write_public_key(create(0), &binding, &public).expect("written"),
+            EncryptionKind::Secret => write_secret_key(create(0), &key).expect("written"),
+            EncryptionKind::Public => write_public_key(create(0), &params, &public).expect("written"),
         }
         write_client_spec(create(1), &spec).expect("written");
         let images = N + 3;
@@ -180,7 +243,7 @@ fn a_program_written_from_the_format_description_decrypts() {
     let files = ["secret.key", "client.spec", "result"].map(|name| folder.path().join(name));
     let create = |i: usize| std::fs::File::create(&files[i]).expect("a writable folder");
     let binding = Binding { program: spec.program, params: &params };
-    write_secret_key(create(0), spec.program, &key).expect("written");
+    write_secret_key(create(0), &key).expect("written");
     write_client_spec(create(1), &spec).expect("written");
     write_ciphertexts(create(2), &binding, &CiphertextLayout::result(&spec), &result).expect("written");
     let output = outside("decrypt.py", &files);

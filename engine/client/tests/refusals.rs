@@ -6,7 +6,7 @@ use common::*;
 use cryptodl_client::{
     ClientError, EncryptionKey, SecretKey, decrypt, decrypt_slots_raw_do_not_return_to_server, encrypt,
 };
-use cryptodl_core::ckks::{Ciphertexts, ClientSpec, EncryptionKind, RelinLayout};
+use cryptodl_core::ckks::{Ciphertexts, ClientSpec, EncryptionKind, EvalKeyLayout, RelinLayout};
 use cryptodl_core::watch::Watch;
 
 fn setup() -> (ClientSpec, SecretKey) {
@@ -75,6 +75,10 @@ fn keys() {
 
     let layout = RelinLayout { level: 2, digit_primes: 2 };
     assert_message(secret.relin_key(layout, &mut rng(1, "relin key")).unwrap_err(), "less than a digit");
+    let twins = [EvalKeyLayout::Relinearisation(RelinLayout { level: 2, digit_primes: 1 }); 2];
+    let eval_keys = |layouts| secret.eval_keys(layouts, &mut rng(1, "evaluation keys"));
+    assert_message(eval_keys(&twins).unwrap_err(), "one key of every layout");
+    assert_eq!(eval_keys(&twins[..1]).unwrap().layouts(), twins[..1]);
     assert!(!format!("{secret:?}").contains("-1"), "a secret key is never printed");
 }
 
@@ -91,6 +95,8 @@ fn ciphertexts() {
         (|c| c.components = 3, "components = 3: 2 expected"),
         (|c| c.level = 1, "level = 1: 2 expected"),
         (|c| c.level = 1 << 60, "level = "),
+        (|c| c.first_set = 1 << 31, "first set = 2147483648: at most 1431655763 expected"),
+        (|c| c.first_set = usize::MAX, "first set = "),
         (|c| c.images = 0, "no images"),
         (|c| c.images = 1024, "sets = 2: 1 for 1024 images expected"),
         (|c| c.images = usize::MAX, "sets = 2"),

@@ -5,12 +5,12 @@ mod fuzz_body;
 
 use cryptodl_client::wire::{read_secret_key, secret_key_len};
 use cryptodl_core::wire::{HEADER_LEN, WireError, identify};
-use fuzz_body::{binding, sealed, secret_key};
+use fuzz_body::{params, sealed, secret_key};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
 fn read(file: &[u8]) -> Result<Vec<i8>, WireError> {
-    read_secret_key(file, &binding()).map(|key| key.coefficients().to_vec())
+    read_secret_key(file, params()).map(|key| key.coefficients().to_vec())
 }
 
 const COEFFICIENTS: [u8; 16] = [0, 1, 255, 0, 0, 1, 1, 255, 255, 0, 0, 0, 1, 255, 0, 1];
@@ -18,7 +18,7 @@ const COEFFICIENTS: [u8; 16] = [0, 1, 255, 0, 0, 1, 1, 255, 255, 0, 0, 0, 1, 255
 #[test]
 fn every_damage_is_found() {
     let mut file = sealed(&COEFFICIENTS);
-    assert_eq!(file.len() as u64, secret_key_len(binding().params));
+    assert_eq!(file.len() as u64, secret_key_len(params()));
     for len in 0..file.len() {
         assert!(matches!(
             read(&file[..len]),
@@ -35,6 +35,19 @@ fn every_damage_is_found() {
     assert!(matches!(identify(&file[..]), Err(WireError::Field { field: "payload length", .. })));
     file[HEADER_LEN - 8..HEADER_LEN].copy_from_slice(&u64::MAX.to_le_bytes());
     assert!(matches!(read(&file), Err(WireError::Field { field: "payload length", .. })));
+}
+
+/// A secret key serves every Program of its parameters, and names none; the parameters must be its
+/// own.
+#[test]
+fn a_key_belongs_to_parameters() {
+    let mut file = sealed(&COEFFICIENTS);
+    assert_eq!(file[16..48], [0; 32]);
+    file[16] = 7;
+    assert!(matches!(read(&file), Err(WireError::Field { field: "program digest of a key", .. })));
+    file[16] = 0;
+    file[48] ^= 1;
+    assert!(matches!(read(&file), Err(WireError::Params { .. })));
 }
 
 #[test]

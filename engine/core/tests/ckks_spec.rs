@@ -1,9 +1,16 @@
 //! Client specs come from strangers.
 
 use cryptodl_core::ckks::{
-    ClientSpec, Digest, EncryptionKind, InputLayout, OutputLayout, ParamsSpec, RelinLayout, Scale, SecurityLevel,
+    ClientSpec, Digest, EncryptionKind, EvalKeyLayout, InputLayout, OutputLayout, Packing, ParamsSpec, RelinLayout,
+    Scale, SecurityLevel,
 };
 use cryptodl_core::ring::ntt_primes;
+
+/// The layout of the only evaluation key.
+fn relin(spec: &mut ClientSpec) -> &mut RelinLayout {
+    let EvalKeyLayout::Relinearisation(layout) = &mut spec.evaluation_keys[0];
+    layout
+}
 
 /// A spec as the planner would write it: N = 8192, three chain primes and a special one.
 fn honest() -> ClientSpec {
@@ -17,9 +24,15 @@ fn honest() -> ClientSpec {
             special_primes: primes[..1].to_vec(),
             security: SecurityLevel::Bits128,
         },
-        relin: Some(RelinLayout { level: 3, digit_primes: 1 }),
+        evaluation_keys: vec![EvalKeyLayout::Relinearisation(RelinLayout { level: 3, digit_primes: 1 })],
         encryption: EncryptionKind::Public,
-        input: InputLayout { shape: [1, 28, 28], range: [-0.5, 3.0], scale: Scale::new(16384.0).unwrap(), level: 3 },
+        input: InputLayout {
+            packing: Packing::Spread,
+            shape: [1, 28, 28],
+            range: [-0.5, 3.0],
+            scale: Scale::new(16384.0).unwrap(),
+            level: 3,
+        },
         output: OutputLayout {
             classes: 10,
             components: 4,
@@ -35,7 +48,7 @@ fn honest() -> ClientSpec {
 fn an_honest_spec_passes() {
     let params = honest().check().unwrap();
     assert_eq!((params.n(), params.chain_len(), params.special()), (8192, 3, vec![3]));
-    let keyless = ClientSpec { relin: None, encryption: EncryptionKind::Secret, ..honest() };
+    let keyless = ClientSpec { evaluation_keys: Vec::new(), encryption: EncryptionKind::Secret, ..honest() };
     keyless.check().unwrap();
 }
 
@@ -100,14 +113,18 @@ fn hostile_specs_are_refused_by_name() {
         (|s| s.output.range = [f64::NEG_INFINITY, 0.0], "output.range"),
         (|s| s.output.noise = f64::NAN, "output.noise = NaN is not allowed: a number from 0 to 1000000"),
         (|s| s.output.noise = -1.0, "output.noise = -1"),
-        (|s| s.relin.as_mut().unwrap().level = 0, "relin.level = 0 is not allowed: 1 to 3"),
-        (|s| s.relin.as_mut().unwrap().level = 4, "relin.level = 4"),
-        (|s| s.relin.as_mut().unwrap().digit_primes = 0, "relin.digit_primes = 0 is not allowed: 1 to 4"),
-        (|s| s.relin.as_mut().unwrap().digit_primes = 5, "relin.digit_primes = 5"),
-        (|s| s.relin.as_mut().unwrap().digit_primes = 2, "less than a digit"),
+        (|s| relin(s).level = 0, "evaluation_keys.level = 0 is not allowed: 1 to 3"),
+        (|s| relin(s).level = 4, "evaluation_keys.level = 4"),
+        (|s| relin(s).digit_primes = 0, "evaluation_keys.digit_primes = 0 is not allowed: 1 to 4"),
+        (|s| relin(s).digit_primes = 5, "evaluation_keys.digit_primes = 5"),
+        (|s| relin(s).digit_primes = 2, "less than a digit"),
+        (
+            |s| s.evaluation_keys.push(EvalKeyLayout::Relinearisation(RelinLayout { level: 2, digit_primes: 1 })),
+            "evaluation_keys = a relinearisation key for level 2 with digits of 1 primes is not allowed: at most one key",
+        ),
         (|s| s.params.special_primes.clear(), "relinearisation needs params.special_primes"),
         (
-            |s| (s.relin, s.params.special_primes) = (None, vec![]),
+            |s| (s.evaluation_keys, s.params.special_primes) = (vec![], vec![]),
             "encryption = public is not allowed: public-key encryption needs params.special_primes",
         ),
     ];

@@ -34,7 +34,7 @@ fn request(folder: &Path) -> Result<(), Box<dyn Error>> {
     let keys = client.generate_keys()?;
     client.write_secret_key(&keys.secret, File::create(folder.join("secret.key"))?)?;
     client.write_public_key(&keys.public, File::create(folder.join("public.key"))?)?;
-    client.write_evaluation_keys(&keys, File::create(folder.join("eval.key"))?)?;
+    client.write_evaluation_keys(&keys.evaluation, File::create(folder.join("eval.key"))?)?;
     let images = vec![0.5; 3 * client.pixels()];
     let file = BufWriter::new(File::create(folder.join("images.enc"))?);
     client.encrypt(&keys, &images, file, Watch::default())?;

@@ -4,11 +4,11 @@ use std::io::{Read, Write};
 
 use cryptodl_client::wire::{read_secret_key, write_secret_key};
 use cryptodl_client::{Decrypted, Decryption, Encryption, EncryptionKey, SecretKey};
-use cryptodl_core::ckks::{ClientSpec, EncryptionKind, Params, PublicKey, Randomness, RelinKey};
+use cryptodl_core::ckks::{ClientSpec, EncryptionKind, EvalKeys, Params, PublicKey, Randomness};
 use cryptodl_core::watch::Watch;
 use cryptodl_core::wire::{
     Binding, CiphertextLayout, CiphertextsReader, CiphertextsWriter, read_client_spec, read_public_key,
-    write_client_spec, write_eval_key, write_public_key,
+    write_client_spec, write_eval_keys, write_public_key,
 };
 
 use crate::Error;
@@ -20,14 +20,15 @@ pub struct Client {
     params: Params,
 }
 
-/// All keys of a client.
+/// All keys of a client. They belong to parameters, not to a Program: every Program of the same parameters that needs no other
+/// evaluation keys can go on with them (SECURITY.md, "One key, several Programs").
 pub struct Keys {
     /// Decrypts everything; it never leaves the client.
     pub secret: SecretKey,
     /// Masks results, and encrypts images where the Program says so; for the server and for whoever encrypts.
     pub public: PublicKey,
-    /// What the server switches keys with; none where the Program needs none.
-    pub evaluation: Option<RelinKey>,
+    /// What the server switches keys with; empty where the Program needs none.
+    pub evaluation: EvalKeys,
 }
 
 impl Keys {
@@ -39,7 +40,7 @@ impl Keys {
     pub fn generate(spec: &ClientSpec, params: &Params, rng: &mut Randomness) -> Result<Self, Error> {
         let secret = SecretKey::generate(params, rng);
         let public = secret.public_key(rng)?;
-        let evaluation = spec.relin.map(|layout| secret.relin_key(layout, rng)).transpose()?;
+        let evaluation = secret.eval_keys(&spec.evaluation_keys, rng)?;
         Ok(Keys { secret, public, evaluation })
     }
 
@@ -106,7 +107,7 @@ impl Client {
     /// # Errors
     /// The stream cannot be written.
     pub fn write_secret_key(&self, key: &SecretKey, sink: impl Write) -> Result<(), Error> {
-        Ok(write_secret_key(sink, self.spec.program, key)?)
+        Ok(write_secret_key(sink, key)?)
     }
 
     /// Writes the public key.
@@ -114,15 +115,15 @@ impl Client {
     /// # Errors
     /// The stream cannot be written.
     pub fn write_public_key(&self, key: &PublicKey, sink: impl Write) -> Result<(), Error> {
-        Ok(write_public_key(sink, &self.binding(), key)?)
+        Ok(write_public_key(sink, &self.params, key)?)
     }
 
     /// Writes the evaluation keys.
     ///
     /// # Errors
     /// The stream cannot be written.
-    pub fn write_evaluation_keys(&self, keys: &Keys, sink: impl Write) -> Result<(), Error> {
-        Ok(write_eval_key(sink, &self.binding(), keys.evaluation.as_ref())?)
+    pub fn write_evaluation_keys(&self, keys: &EvalKeys, sink: impl Write) -> Result<(), Error> {
+        Ok(write_eval_keys(sink, &self.params, keys)?)
     }
 
     /// Reads a secret key.
@@ -130,7 +131,7 @@ impl Client {
     /// # Errors
     /// A file of another kind, of other parameters, or damaged.
     pub fn read_secret_key(&self, source: impl Read) -> Result<SecretKey, Error> {
-        Ok(read_secret_key(source, &self.binding())?)
+        Ok(read_secret_key(source, &self.params)?)
     }
 
     /// Reads a public key.
@@ -138,7 +139,7 @@ impl Client {
     /// # Errors
     /// A file of another kind, of other parameters, or damaged.
     pub fn read_public_key(&self, source: impl Read) -> Result<PublicKey, Error> {
-        Ok(read_public_key(source, &self.binding())?)
+        Ok(read_public_key(source, &self.params)?)
     }
 
     /// Encrypts images that are all in memory, one after the other, each in channel, row, column order, with values in the spec's

@@ -61,7 +61,7 @@ mod server;
 
 pub use client::{Client, Keys};
 pub use cryptodl_client::{ClientError, Decrypted, EncryptionKey, ScoreUnit, SecretKey};
-pub use cryptodl_core::ckks::{ClientSpec, Digest, EncryptionKind, PublicKey, SecurityLevel};
+pub use cryptodl_core::ckks::{ClientSpec, Digest, EncryptionKind, EvalKeys, PublicKey, SecurityLevel};
 pub use cryptodl_core::watch::{Cancelled, Progress, Watch};
 pub use error::Error;
 

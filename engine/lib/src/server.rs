@@ -6,11 +6,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use cryptodl_core::backend::Backend;
 use cryptodl_core::ckks::{
-    Ciphertexts, CiphertextsInfo, ClientSpec, EncryptionKind, Params, PublicKey, Randomness, RelinKey,
+    Ciphertexts, CiphertextsInfo, ClientSpec, EncryptionKind, EvalKeys, Params, PublicKey, Randomness,
 };
 use cryptodl_core::watch::Watch;
 use cryptodl_core::wire::{
-    Binding, CiphertextLayout, CiphertextsReader, CiphertextsWriter, read_eval_key, read_public_key,
+    Binding, CiphertextLayout, CiphertextsReader, CiphertextsWriter, read_eval_keys, read_public_key,
 };
 use cryptodl_cpu::{Cpu, Reference};
 use cryptodl_program::{CircuitPrivacy, Program};
@@ -236,7 +236,7 @@ impl Service {
     ///
     /// # Errors
     /// A key that the Program needs is missing; no room for it.
-    pub fn accept_keys(&self, evaluation: &Option<RelinKey>, public: &PublicKey) -> Result<AcceptedKeys, Error> {
+    pub fn accept_keys(&self, evaluation: &EvalKeys, public: &PublicKey) -> Result<AcceptedKeys, Error> {
         Ok(AcceptedKeys { public: public.clone(), evaluation: self.accept_evaluation_keys(evaluation)? })
     }
 
@@ -244,8 +244,8 @@ impl Service {
     ///
     /// # Errors
     /// A key that the Program needs is missing; no room for it.
-    pub fn accept_evaluation_keys(&self, evaluation: &Option<RelinKey>) -> Result<AcceptedEvaluationKeys, Error> {
-        let expanded = self.on_threads(|| self.engine.expand_keys(evaluation.as_ref()))?;
+    pub fn accept_evaluation_keys(&self, evaluation: &EvalKeys) -> Result<AcceptedEvaluationKeys, Error> {
+        let expanded = self.on_threads(|| self.engine.expand_keys(evaluation))?;
         Ok(AcceptedEvaluationKeys { expanded, service: self.identity.clone() })
     }
 
@@ -254,9 +254,8 @@ impl Service {
     /// # Errors
     /// As [`Self::accept_keys`]; a file of another kind, of other parameters, or damaged.
     pub fn read_keys(&self, evaluation: impl Read, public: impl Read) -> Result<AcceptedKeys, Error> {
-        let binding = self.binding();
-        let evaluation = read_eval_key(evaluation, &binding, self.spec.relin)?;
-        let public = read_public_key(public, &binding)?;
+        let evaluation = read_eval_keys(evaluation, &self.params)?;
+        let public = read_public_key(public, &self.params)?;
         self.accept_keys(&evaluation, &public)
     }
 
@@ -412,7 +411,7 @@ impl<B: Backend> Steps for cryptodl_run::Computation<'_, B> {
 
 /// An [`Executor`], whatever its backend.
 trait Engine: Send + Sync {
-    fn expand_keys(&self, evaluation: Option<&RelinKey>) -> Result<Box<dyn Any + Send + Sync>, RunError>;
+    fn expand_keys(&self, evaluation: &EvalKeys) -> Result<Box<dyn Any + Send + Sync>, RunError>;
 
     fn begin<'a>(
         &'a self,
@@ -428,7 +427,7 @@ trait Engine: Send + Sync {
 }
 
 impl<B: Backend<Tensor: 'static>> Engine for Executor<B> {
-    fn expand_keys(&self, evaluation: Option<&RelinKey>) -> Result<Box<dyn Any + Send + Sync>, RunError> {
+    fn expand_keys(&self, evaluation: &EvalKeys) -> Result<Box<dyn Any + Send + Sync>, RunError> {
         Ok(Box::new(Executor::expand_keys(self, evaluation)?))
     }
 
@@ -445,7 +444,7 @@ impl<B: Backend<Tensor: 'static>> Engine for Executor<B> {
     }
 
     fn result(&self, input: &CiphertextsInfo) -> CiphertextsInfo {
-        Executor::result(self, input.images)
+        Executor::result(self, input)
     }
 
     fn machine(&self) -> Machine {

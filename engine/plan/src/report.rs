@@ -3,8 +3,8 @@
 use std::fmt::Write as _;
 
 use cryptodl_core::backend::ProductPlan;
-use cryptodl_core::ckks::{InputLayout, OutputLayout, Params, ParamsSpec, SecurityLevel};
-use cryptodl_core::wire::{CiphertextLayout, ciphertexts_len, eval_key_len, public_key_len};
+use cryptodl_core::ckks::{EvalKeyLayout, InputLayout, OutputLayout, Packing, Params, ParamsSpec, SecurityLevel};
+use cryptodl_core::wire::{CiphertextLayout, ciphertexts_len, eval_keys_len, public_key_len};
 use cryptodl_network::Network;
 use serde::Serialize;
 
@@ -183,7 +183,7 @@ impl BytesReport {
         let spec = program.client_spec();
         let upload = ciphertexts_len(params, &CiphertextLayout::input(&spec), images as u64);
         BytesReport {
-            eval_key: eval_key_len(params, spec.relin),
+            eval_key: eval_keys_len(params, &spec.evaluation_keys),
             public_key: public_key_len(params),
             upload,
             download: ciphertexts_len(params, &CiphertextLayout::result(&spec), images as u64),
@@ -390,6 +390,7 @@ fn build(network: &Network, lowered: &Lowered, options: &PlanOptions, found: &Fo
         }
     }
     let output = walk.result();
+    let relin = found.structure.relinearizes().then(|| ring.relin_layout(ring.primes.len()));
     let content = Content {
         salt: Salt::default(),
         params: ParamsSpec {
@@ -398,10 +399,11 @@ fn build(network: &Network, lowered: &Lowered, options: &PlanOptions, found: &Fo
             special_primes: ring.special.clone(),
             security: options.security,
         },
-        relin: found.structure.relinearizes().then(|| ring.relin_layout(ring.primes.len())),
+        evaluation_keys: relin.map(EvalKeyLayout::Relinearisation).into_iter().collect(),
         encryption: options.encryption,
         tolerance: lowered.tolerance,
         input: InputLayout {
+            packing: Packing::Spread,
             shape: network.input.shape,
             range: network.input.range,
             scale: walk.input.scale,

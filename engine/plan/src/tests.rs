@@ -441,7 +441,7 @@ fn one_activation_fuses_with_its_maps_and_only_scores_are_reduced() {
         let (report, content) = (&plan.report, &plan.program.content);
         assert!(report.params.n <= 8192 && report.params.limbs <= 3, "{report}");
         assert!(report.params.security_bits >= 128);
-        assert_eq!((content.relin.is_some(), content.output.components), (key, components));
+        assert_eq!((content.relin().is_some(), content.output.components), (key, components));
         assert_eq!(report.params.special_primes.is_empty(), !key);
         assert_eq!(plan.program.segments().len(), 2, "one fused slot-wise segment, and what is left for its result");
         let [network, scores] = &report.layers[..] else { panic!("{report}") };
@@ -475,7 +475,7 @@ fn layered_relinearises_and_rescales_every_product() {
     });
     assert_eq!(products, Some(vec![ProductPlan { relinearize: true, drop: 1 }; 2]));
     assert_eq!((content.output.components, content.output.level), (2, content.params.primes.len() - 2));
-    assert!(content.relin.is_some());
+    assert!(content.relin().is_some());
     assert_eq!(plan.report.layers.iter().map(|l| l.multiply_adds).sum::<u64>(), 887_040);
 }
 

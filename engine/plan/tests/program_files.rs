@@ -137,7 +137,7 @@ fn contradictions_are_refused() {
         ("polynomials for", |p| change_activation(p, |a| a.channels.resize(5, a.channels[0].clone()))),
         ("limbs are dropped", |p| change_activation(p, |a| a.products[0].drop = 40)),
         ("relinearises", |p| {
-            p.content.relin = None;
+            p.content.evaluation_keys.clear();
             change_activation(p, |a| a.products[0].relinearize = true);
         }),
         ("constants for", |p| {

@@ -7,7 +7,8 @@ use std::io::{self, Read, Write};
 
 use cryptodl_core::backend::ProductPlan;
 use cryptodl_core::ckks::{
-    Digest, EncryptionKind, InputLayout, OutputLayout, ParamsSpec, RelinLayout, Scale, SecurityLevel,
+    Digest, EncryptionKind, EvalKeyLayout, InputLayout, OutputLayout, Packing, ParamsSpec, RelinLayout, Scale,
+    SecurityLevel,
 };
 use cryptodl_core::wire::{Header, Kind, Reader, WireError, Writer};
 
@@ -146,13 +147,16 @@ impl Bytes {
     }
 
     fn content(&mut self, content: &Content) {
-        let Content { salt, params, relin, encryption, tolerance, input, steps, output, circuit_privacy } = content;
+        let Content { salt, params, evaluation_keys, encryption, tolerance, input, steps, output, circuit_privacy } =
+            content;
         self.0.extend(salt.0);
         self.counts(&[params.n, params.security.bits() as usize]);
         self.primes(&params.primes);
         self.primes(&params.special_primes);
-        self.count(relin.iter().len());
-        relin.iter().for_each(|layout| self.counts(&[RELINEARISATION, 0, layout.level, layout.digit_primes]));
+        self.count(evaluation_keys.len());
+        for EvalKeyLayout::Relinearisation(RelinLayout { level, digit_primes }) in evaluation_keys {
+            self.counts(&[RELINEARISATION, 0, *level, *digit_primes]);
+        }
         self.count(match encryption {
             EncryptionKind::Secret => 0,
             EncryptionKind::Public => 1,
@@ -161,6 +165,7 @@ impl Bytes {
         self.counts(&input.shape);
         self.reals(&input.range);
         self.real(input.scale.value());
+        let Packing::Spread = input.packing;
         self.counts(&[input.level, SPREAD]);
         self.counts(&[output.classes, output.components, output.level]);
         self.real(output.scale.value());
@@ -343,11 +348,8 @@ impl<'a> Parser<'a> {
         let security = SecurityLevel::ALL.into_iter().find(|level| level.bits() as usize == security);
         let security = security.ok_or_else(|| malformed("its security level is none of 128, 192 and 256"))?;
         let params = ParamsSpec { n, primes: self.primes()?, special_primes: self.primes()?, security };
-        let relin = match self.count()? {
-            0 => None,
-            1 => Some(self.relin()?),
-            other => return Err(malformed(format!("{other} evaluation keys, but at most 1 is allowed"))),
-        };
+        let count = self.length("evaluation keys")?;
+        let evaluation_keys = (0..count).map(|_| self.evaluation_key()).collect::<Parsed<_>>()?;
         let encryption = match self.flag("the kind of encryption")? {
             false => EncryptionKind::Secret,
             true => EncryptionKind::Public,
@@ -358,7 +360,7 @@ impl<'a> Parser<'a> {
         if packing != SPREAD {
             return Err(malformed(format!("the packing {packing} is not known: 0 is one image per slot")));
         }
-        let input = InputLayout { shape, range, scale, level };
+        let input = InputLayout { shape, range, scale, level, packing: Packing::Spread };
         let [classes, components, level] = self.counts()?;
         let (scale, range, noise) = (self.scale()?, self.range()?, self.real()?);
         let output = OutputLayout { classes, components, level, scale, range, noise };
@@ -371,12 +373,14 @@ impl<'a> Parser<'a> {
         };
         let count = self.length("steps")?;
         let steps = (0..count).map(|_| self.step()).collect::<Parsed<_>>()?;
-        Ok(Content { salt, params, relin, encryption, tolerance, input, steps, output, circuit_privacy })
+        Ok(Content { salt, params, evaluation_keys, encryption, tolerance, input, steps, output, circuit_privacy })
     }
 
-    fn relin(&mut self) -> Parsed<RelinLayout> {
+    fn evaluation_key(&mut self) -> Parsed<EvalKeyLayout> {
         match self.counts()? {
-            [RELINEARISATION, 0, level, digit_primes] => Ok(RelinLayout { level, digit_primes }),
+            [RELINEARISATION, 0, level, digit_primes] => {
+                Ok(EvalKeyLayout::Relinearisation(RelinLayout { level, digit_primes }))
+            }
             [kind, element, ..] => {
                 Err(malformed(format!("evaluation keys of kind {kind} with element {element} are not known")))
             }

@@ -61,7 +61,7 @@ impl Program {
                 return Err(wrong(i)(format!("it takes value {operand}, but there are {} before it", values.len())));
             }
             operands.iter().for_each(|&operand| read[operand] = true);
-            let value = check_step(step, &values, &params, content.relin).map_err(wrong(i))?;
+            let value = check_step(step, &values, &params, content.relin()).map_err(wrong(i))?;
             values.push(value);
             read.push(false);
         }

@@ -4,8 +4,8 @@ use std::ops::Range;
 
 use cryptodl_core::backend::ProductPlan;
 use cryptodl_core::ckks::{
-    ClientSpec, EncryptionKind, InputLayout, OutputLayout, Params, ParamsSpec, RandomError, Randomness, RelinLayout,
-    Scale,
+    ClientSpec, EncryptionKind, EvalKeyLayout, InputLayout, OutputLayout, Params, ParamsSpec, RandomError, Randomness,
+    RelinLayout, Scale,
 };
 
 use crate::{ActivationStep, CircuitPrivacy, DiagonalMap, Geometry, QuantisedMap, Tolerance};
@@ -49,8 +49,8 @@ pub struct Content {
     pub salt: Salt,
     /// Ring, chain, special primes.
     pub params: ParamsSpec,
-    /// Relinearisation key, or none.
-    pub relin: Option<RelinLayout>,
+    /// Evaluation keys, at most one of each kind.
+    pub evaluation_keys: Vec<EvalKeyLayout>,
     /// Who encrypts.
     pub encryption: EncryptionKind,
     /// The share of labels that may change.
@@ -63,6 +63,13 @@ pub struct Content {
     pub output: OutputLayout,
     /// How the computation's noise is hidden, if it is.
     pub circuit_privacy: Option<CircuitPrivacy>,
+}
+
+impl Content {
+    /// The relinearisation key, or none.
+    pub fn relin(&self) -> Option<RelinLayout> {
+        self.evaluation_keys.iter().find_map(|layout| layout.as_relin())
+    }
 }
 
 /// One step of a Program. Operands are values: 0 is the input, `i + 1` the result of step `i`.
@@ -180,7 +187,7 @@ impl Program {
             model: self.model.clone(),
             program: self.digest(),
             params: content.params,
-            relin: content.relin,
+            evaluation_keys: content.evaluation_keys,
             encryption: content.encryption,
             input: content.input,
             output: content.output,

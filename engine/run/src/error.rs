@@ -32,12 +32,12 @@ pub enum RunError {
         /// Ciphertext set.
         set: usize,
     },
-    /// The Program relinearises and no key was given, or one of another layout.
-    #[error("this Program needs {expected}, but {actual}")]
+    /// The Program switches keys, and no key of its layout was given.
+    #[error("this Program needs {expected}, but {actual}: make keys from its client spec")]
     EvalKey {
         /// The layout needed.
         expected: String,
-        /// What was given.
+        /// What is there.
         actual: String,
     },
     /// The budget cannot hold one ciphertext set.

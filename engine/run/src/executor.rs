@@ -7,8 +7,8 @@ use std::time::Instant;
 use cryptodl_core::backend::{Backend, KeySwitch, Shape, Transfers};
 use cryptodl_core::ckks::flood::add_flood;
 use cryptodl_core::ckks::{
-    Ciphertexts, CiphertextsInfo, EncryptionKind, Params, PublicKey, Randomness, RelinKey, UniformPurpose,
-    UniformSource, rerandomise,
+    Ciphertexts, CiphertextsInfo, EncryptionKind, EvalKeyLayout, EvalKeys, Params, PublicKey, Randomness, RelinLayout,
+    UniformPurpose, UniformSource, rerandomise,
 };
 
 use zeroize::Zeroizing;
@@ -31,7 +31,7 @@ pub struct Executor<B: Backend> {
     /// Whether the next set is loaded while one is computed: where a device computes, and has room for it.
     loads_ahead: bool,
     seeded: bool,
-    relin: Option<cryptodl_core::ckks::RelinLayout>,
+    relin: Option<RelinLayout>,
     circuit_privacy: Option<CircuitPrivacy>,
 }
 
@@ -81,7 +81,7 @@ impl<B: Backend> Executor<B> {
             loads_ahead: backend.transfers().is_some() && layers.input().bytes() <= room,
             layers,
             seeded: program.content.encryption == EncryptionKind::Secret,
-            relin: program.content.relin,
+            relin: program.content.relin(),
             circuit_privacy: program.content.circuit_privacy,
             params: params.clone(),
             backend,
@@ -93,8 +93,10 @@ impl<B: Backend> Executor<B> {
         &self.backend
     }
 
-    /// Begins to classify the images of sets that come one after the other, as `input` describes them. The result's bytes are
-    /// the same on every backend, with every budget and number of threads, up to the masks.
+    /// Begins to classify the images of sets that come one after the other, as `input` describes
+    /// them. The result's bytes are the same on every backend, with every budget and number of
+    /// threads, up to the masks. Of `eval_keys` it takes those whose layouts are the Program's, and
+    /// leaves the others alone.
     ///
     /// # Errors
     /// Input of another layout.
@@ -112,6 +114,7 @@ impl<B: Backend> Executor<B> {
             special: self.params.special(),
             component_bytes: input.component_bytes(&self.params),
             set_bytes: input.set_bytes(&self.params),
+            first_set: input.first_set,
             sets: input.sets(&self.params),
             uniform: input.seed.map(|seed| UniformSource::new(UniformPurpose::Ciphertext, &self.params, &seed)),
             masks,
@@ -124,12 +127,14 @@ impl<B: Backend> Executor<B> {
         })
     }
 
-    /// What the sets of a result are, for `images` images.
-    pub fn result(&self, images: usize) -> CiphertextsInfo {
+    /// What the sets of a result are, for images as `input` describes them: the same sets of the
+    /// same whole.
+    pub fn result(&self, input: &CiphertextsInfo) -> CiphertextsInfo {
         let shape = self.layers.output();
         let (values, components) = (shape.values, shape.components);
         let level = shape.limbs.len() - self.divided_limbs();
-        CiphertextsInfo { level, values, components, seed: None, images }
+        let &CiphertextsInfo { first_set, images, .. } = input;
+        CiphertextsInfo { level, values, components, first_set, seed: None, images }
     }
 
     /// Classifies the images in `input`, which are all in memory, as [`Self::begin`] does set by set, with keys that are expanded for
@@ -140,13 +145,13 @@ impl<B: Backend> Executor<B> {
     pub fn compute(
         &self,
         input: &Ciphertexts,
-        eval_key: Option<&RelinKey>,
+        eval_keys: &EvalKeys,
         masks: Masks<'_>,
         watch: Watch<'_>,
     ) -> Result<(Ciphertexts, ComputeReport), RunError> {
         let start = Instant::now();
         let info = input.info();
-        let keys = self.expand_keys(eval_key)?;
+        let keys = self.expand_keys(eval_keys)?;
         let seconds = start.elapsed().as_secs_f64();
         let mut computation = self.begin(&info, &keys, masks, watch)?;
         check("the number of sets", input.sets.len(), computation.sets)?;
@@ -158,7 +163,7 @@ impl<B: Backend> Executor<B> {
         sets.extend(last);
         report.seconds += seconds;
         report.parts.key = seconds;
-        Ok((Ciphertexts::new(&self.result(info.images), sets), report))
+        Ok((Ciphertexts::new(&self.result(&info), sets), report))
     }
 
     /// Limbs that are divided off after the masks.
@@ -219,10 +224,15 @@ impl<B: Backend> Executor<B> {
         if sets == 0 {
             return Err(refused("the number of images", 0, "1 or more".into()));
         }
-        // Objects of one seed are numbered in 32 bits.
-        let most = u32::MAX as usize / self.layers.input().values;
+        // The values of all sets of a whole are numbered in 32 bits, and so are those of the
+        // results.
+        let most = u32::MAX as usize / self.layers.input().values.max(self.layers.output().values);
         if sets > most {
             return Err(refused("the number of sets", sets, format!("at most {most}")));
+        }
+        if input.first_set > most - sets {
+            let expected = format!("at most {} for {sets} sets", most - sets);
+            return Err(refused("the index of the first set", input.first_set, expected));
         }
         if let Some(CircuitPrivacy { goal, .. }) = self.circuit_privacy
             && sets > goal.sets as usize
@@ -236,20 +246,24 @@ impl<B: Backend> Executor<B> {
         check("the number of stored components", input.stored_components(), if self.seeded { 1 } else { 2 })
     }
 
-    /// Expands a client's evaluation keys in the backend's memory, once for all of its requests.
+    /// Expands a client's evaluation keys in the backend's memory, once for all of its requests. It takes those whose layouts are the
+    /// Program's, and leaves the others alone.
     ///
     /// # Errors
     /// A missing key, or no room for it.
-    pub fn expand_keys(&self, key: Option<&RelinKey>) -> Result<ExpandedKeys<B::Tensor>, RunError> {
+    pub fn expand_keys(&self, keys: &EvalKeys) -> Result<ExpandedKeys<B::Tensor>, RunError> {
         let Some(layout) = self.relin else {
             return Ok(ExpandedKeys { rows: None });
         };
-        let describe = |layout: cryptodl_core::ckks::RelinLayout| {
-            format!("a relinearisation key for level {} with digits of {} primes", layout.level, layout.digit_primes)
-        };
-        let key = key.filter(|key| key.layout == layout).ok_or_else(|| RunError::EvalKey {
-            expected: describe(layout),
-            actual: key.map_or("the evaluation key is empty".into(), |key| format!("got {}", describe(key.layout))),
+        let key = keys.relin(layout).ok_or_else(|| RunError::EvalKey {
+            expected: EvalKeyLayout::Relinearisation(layout).to_string(),
+            actual: match &keys.layouts()[..] {
+                [] => "there are no evaluation keys".into(),
+                layouts => {
+                    let names: Vec<String> = layouts.iter().map(EvalKeyLayout::to_string).collect();
+                    format!("there is {}", names.join(", "))
+                }
+            },
         })?;
         let (n, limbs) = (self.params.n(), key.limbs(&self.params));
         let digits = layout.digits(layout.level);
@@ -282,6 +296,8 @@ pub struct Computation<'a, B: Backend> {
     special: Vec<usize>,
     component_bytes: usize,
     set_bytes: usize,
+    /// Index of the first set within the whole.
+    first_set: usize,
     sets: usize,
     /// Expands component 1 where it did not travel.
     uniform: Option<UniformSource>,
@@ -353,6 +369,7 @@ impl<B: Backend> Computation<'_, B> {
             uniform: self.uniform.as_ref(),
             component_bytes: self.component_bytes,
             set: self.loaded,
+            first_object: self.first_object(),
         };
         let masks = &mut self.masks;
         let mut beside = || (self.executor.mask(masks), next.map(|set| loader.load(set)));
@@ -374,7 +391,13 @@ impl<B: Backend> Computation<'_, B> {
 
     fn load(&self, set: &[u8]) -> Result<Loaded<B::Tensor>, RunError> {
         let (executor, uniform, component_bytes) = (self.executor, self.uniform.as_ref(), self.component_bytes);
-        Loader { executor, uniform, component_bytes, set: self.loaded }.load(set)
+        let first_object = self.first_object();
+        Loader { executor, uniform, component_bytes, set: self.loaded, first_object }.load(set)
+    }
+
+    /// Number of the first uniform object of the next set.
+    fn first_object(&self) -> u32 {
+        ((self.first_set + self.loaded) * self.executor.layers.input().values) as u32
     }
 
     /// Notes what loading took.
@@ -392,8 +415,10 @@ struct Loader<'a, B: Backend> {
     executor: &'a Executor<B>,
     uniform: Option<&'a UniformSource>,
     component_bytes: usize,
-    /// Its number.
+    /// Its number among the sets of this computation.
     set: usize,
+    /// Number of the uniform object of its first value.
+    first_object: u32,
 }
 
 impl<B: Backend> Loader<'_, B> {
@@ -409,7 +434,7 @@ impl<B: Backend> Loader<'_, B> {
         let unpack = started.elapsed().as_secs_f64();
         let started = Instant::now();
         if let Some(source) = self.uniform {
-            backend.expand(source, (self.set * layers.input().values) as u32, &mut x, 1)?;
+            backend.expand(source, self.first_object, &mut x, 1)?;
             backend.synchronise()?;
         }
         Ok(Loaded { x, unpack, expand: started.elapsed().as_secs_f64() })

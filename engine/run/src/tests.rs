@@ -64,7 +64,7 @@ fn check_network(network: &Network, schedule: ScheduleKind, encryption: Encrypti
     let mut rng = Randomness::insecure_from_seed_for_tests(5, "deep");
     let secret = SecretKey::generate(&params, &mut rng);
     let public = secret.public_key(&mut rng).unwrap();
-    let relin = spec.relin.map(|layout| secret.relin_key(layout, &mut rng).unwrap());
+    let keys = secret.eval_keys(&spec.evaluation_keys, &mut rng).unwrap();
     let key = match encryption {
         EncryptionKind::Secret => EncryptionKey::Secret(&secret),
         EncryptionKind::Public => EncryptionKey::Public(&public),
@@ -73,8 +73,7 @@ fn check_network(network: &Network, schedule: ScheduleKind, encryption: Encrypti
     let pixels = images.as_slice().unwrap();
     let input = encrypt(&spec, &params, key, pixels, IMAGES, &mut rng, Watch::default()).unwrap();
     let executor = Executor::new(program, &params, Cpu::new(params.basis().clone()), 4 << 30).unwrap();
-    let (result, _) =
-        executor.compute(&input, relin.as_ref(), Masks::Fresh(&public, &mut rng), Watch::default()).unwrap();
+    let (result, _) = executor.compute(&input, &keys, Masks::Fresh(&public, &mut rng), Watch::default()).unwrap();
     let slots = decrypt_slots_raw_do_not_return_to_server(&params, &secret, &result, spec.output.scale).unwrap();
     let expected = plain(program, rows(&images));
     let squares = expected.indexed_iter().map(|((image, class), score)| {
@@ -115,7 +114,7 @@ fn two_cubics_layer_by_layer() {
 #[test]
 fn six_squares_switch_keys_when_that_is_cheaper() {
     let planned = check(&[2; 6], ScheduleKind::Auto, EncryptionKind::Secret);
-    assert!(planned.program.content.relin.is_some(), "{}", planned.report);
+    assert!(planned.program.content.relin().is_some(), "{}", planned.report);
 }
 
 #[test]
@@ -136,7 +135,7 @@ fn check_bands(network: &Network, schedule: ScheduleKind) -> [usize; 3] {
     let params = spec.check().unwrap();
     let mut rng = Randomness::insecure_from_seed_for_tests(6, "bands");
     let secret = SecretKey::generate(&params, &mut rng);
-    let relin = spec.relin.map(|layout| secret.relin_key(layout, &mut rng).unwrap());
+    let keys = secret.eval_keys(&spec.evaluation_keys, &mut rng).unwrap();
     let images = images(3, network.input.shape, 8);
     let key = EncryptionKey::Secret(&secret);
     let input = encrypt(&spec, &params, key, images.as_slice().unwrap(), 3, &mut rng, Watch::default()).unwrap();
@@ -144,7 +143,7 @@ fn check_bands(network: &Network, schedule: ScheduleKind) -> [usize; 3] {
         let executor = Executor::arranged(&program, &params, Cpu::new(params.basis().clone()), budget, large)?;
         let steps = std::sync::atomic::AtomicUsize::new(0);
         let count = |progress: Progress| steps.store(progress.total, std::sync::atomic::Ordering::Relaxed);
-        let (result, _) = executor.compute(&input, relin.as_ref(), Masks::Deterministic, Watch::new(&count))?;
+        let (result, _) = executor.compute(&input, &keys, Masks::Deterministic, Watch::new(&count))?;
         Ok::<_, crate::RunError>((result.sets, steps.into_inner()))
     };
     let run = |budget| run_above(u64::MAX, budget);

@@ -1,8 +1,9 @@
 //! The executor: several sets, and what it refuses.
 
-use cryptodl_client::{EncryptionKey, SecretKey, decrypt, encrypt};
-use cryptodl_core::ckks::{Ciphertexts, Params, PublicKey, Randomness, RelinKey, RelinLayout};
+use cryptodl_client::{Decrypted, EncryptionKey, SecretKey, decrypt, encrypt};
+use cryptodl_core::ckks::{Ciphertexts, EvalKeyLayout, EvalKeys, Params, PublicKey, Randomness, RelinLayout};
 use cryptodl_core::watch::Watch;
+use cryptodl_core::wire::{Binding, CiphertextLayout, read_ciphertexts, write_ciphertexts};
 use cryptodl_cpu::Cpu;
 use cryptodl_plan::{PlanOptions, ScheduleKind, plan};
 use cryptodl_program::Program;
@@ -63,15 +64,16 @@ fn every_set_has_its_own_images_and_masks() {
     let input = client.encrypt(&program, &images);
     assert_eq!(input.sets.len(), 3);
     let executor = client.executor(&program, BUDGET).unwrap();
-    let compute = |masks| executor.compute(&input, None, masks, Watch::default()).unwrap();
+    let none = EvalKeys::default();
+    let compute = |masks| executor.compute(&input, &none, masks, Watch::default()).unwrap();
     let (bare, report) = compute(Masks::Deterministic);
     let (masked, _) = compute(Masks::Fresh(&client.public, &mut client.rng));
     let work: u64 = report.layers.iter().map(|layer| layer.residue_multiply_adds).sum();
     assert_eq!(work % 3, 0);
 
-    // The last set again, alone: it is expanded as objects of its own number, so it needs all three.
+    // The last set again, alone, but as if it were the first: its component 1 is then another one.
     let last = Ciphertexts { images: 3, sets: vec![input.sets[2].clone()], ..input.clone() };
-    let (alone, _) = executor.compute(&last, None, Masks::Deterministic, Watch::default()).unwrap();
+    let (alone, _) = executor.compute(&last, &none, Masks::Deterministic, Watch::default()).unwrap();
     assert_ne!(alone.sets[0], bare.sets[2]);
 
     let expected = plain(&program, ArrayView2::from_shape((count, program.inputs()), &images).unwrap());
@@ -84,6 +86,43 @@ fn every_set_has_its_own_images_and_masks() {
         assert!(rms < 0.15 * expected.std(0.0), "{rms}");
     }
     assert!(masked.sets.iter().zip(&bare.sets).all(|(masked, bare)| masked != bare));
+}
+
+/// Sets that keep their index can be computed anywhere, from files of their own, and joined: the
+/// bytes are those of the whole.
+#[test]
+fn parts_of_a_whole_are_computed_and_decrypted_alone() {
+    let program = program(ScheduleKind::Auto);
+    let mut client = Client::new(&program);
+    let (spec, n) = (program.client_spec(), client.params.n());
+    let input = client.encrypt(&program, &grays(&program, 2 * n + 3));
+    assert!(input.seed.is_some() && input.first_set == 0);
+    let executor = client.executor(&program, BUDGET).unwrap();
+    let compute = |input: &Ciphertexts| {
+        executor.compute(input, &EvalKeys::default(), Masks::Deterministic, Watch::default()).unwrap().0
+    };
+    let through_a_file = |layout: CiphertextLayout, ciphertexts: &Ciphertexts| {
+        let (mut file, binding) = (Vec::new(), Binding { program: spec.program, params: &client.params });
+        write_ciphertexts(&mut file, &binding, &layout, ciphertexts).unwrap();
+        let read = read_ciphertexts(&file[..], &binding, &layout).unwrap();
+        assert_eq!(&read, ciphertexts);
+        read
+    };
+    let whole = compute(&input);
+    let of_whole = decrypt(&spec, &client.params, &client.secret, &whole).unwrap();
+    for (first_set, sets, images) in [(0, 1, n), (1, 1, n), (2, 1, 3), (1, 2, n + 3)] {
+        let some = input.sets[first_set..first_set + sets].to_vec();
+        let part = Ciphertexts { first_set, images, sets: some, ..input.clone() };
+        let result = compute(&through_a_file(CiphertextLayout::input(&spec), &part));
+        assert_eq!((result.first_set, result.images), (first_set, images));
+        assert_eq!(result.sets, whole.sets[first_set..first_set + sets]);
+        let result = through_a_file(CiphertextLayout::result(&spec), &result);
+        let Decrypted { labels, scores, classes, .. } =
+            decrypt(&spec, &client.params, &client.secret, &result).unwrap();
+        let range = first_set * n..first_set * n + images;
+        assert_eq!(labels, of_whole.labels[range.clone()]);
+        assert_eq!(scores, of_whole.scores[range.start * classes..range.end * classes]);
+    }
 }
 
 #[test]
@@ -102,13 +141,19 @@ fn bad_inputs_and_budgets_are_refused() {
         (|c| (c.images, c.sets) = (0, Vec::new()), "the number of images is 0"),
         (|c| c.images = 0, "the number of images is 0"),
         (|c| c.images = 1 << 20, "the number of sets is 1"),
+        // The last index is that whose values are numbered up to 2^32: 5478274 sets of 784.
+        (|c| c.first_set = 5_478_274, "the index of the first set is 5478274, this Program needs at most 5478273"),
+        (|c| c.first_set = usize::MAX, "the index of the first set is"),
         (|c| c.sets[0].truncate(100), "the length of a set is 100"),
         (|c| c.sets[0].fill(255), "set 0 holds a residue that is not below its prime"),
     ];
     for (change, fragment) in cases {
         let mut bad = input.clone();
         change(&mut bad);
-        let error = executor.compute(&bad, None, Masks::Deterministic, Watch::default()).unwrap_err().to_string();
+        let error = executor
+            .compute(&bad, &EvalKeys::default(), Masks::Deterministic, Watch::default())
+            .unwrap_err()
+            .to_string();
         assert!(error.contains(fragment), "{error} lacks {fragment}");
     }
     let Err(RunError::Budget { needed, .. }) = client.executor(&program, 1 << 20) else { panic!("a tiny budget") };
@@ -122,12 +167,16 @@ fn a_missing_or_foreign_evaluation_key_is_refused() {
     let mut client = Client::new(&program);
     let input = client.encrypt(&program, &grays(&program, 1));
     let executor = client.executor(&program, BUDGET).unwrap();
-    let layout = program.content.relin.unwrap();
-    let other = RelinLayout { level: layout.level - 1, ..layout };
-    let other = client.secret.relin_key(other, &mut client.rng).unwrap();
-    let refuse = |key: Option<&RelinKey>| {
-        executor.compute(&input, key, Masks::Deterministic, Watch::default()).unwrap_err().to_string()
-    };
-    assert!(refuse(None).contains("but the evaluation key is empty"));
-    assert!(refuse(Some(&other)).contains("but got a relinearisation key for level"));
+    let needed = program.content.relin().unwrap();
+    let layouts = [RelinLayout { level: needed.level - 1, ..needed }, needed].map(EvalKeyLayout::Relinearisation);
+    let mut keys = |layouts| client.secret.eval_keys(layouts, &mut client.rng).unwrap();
+    let (none, other, both) = (keys(&[]), keys(&layouts[..1]), keys(&layouts));
+    let compute = |keys: &EvalKeys| executor.compute(&input, keys, Masks::Deterministic, Watch::default());
+    let refuse = |keys: &EvalKeys| compute(keys).unwrap_err().to_string();
+    let needs = format!("this Program needs {}, but there", layouts[1]);
+    assert!(refuse(&none).contains(&format!("{needs} are no evaluation keys")), "{}", refuse(&none));
+    assert!(refuse(&other).contains(&format!("{needs} is {}", layouts[0])), "{}", refuse(&other));
+    // A key that no step takes changes nothing.
+    let one = EvalKeys::new(both.iter().skip(1).cloned().collect()).unwrap();
+    assert_eq!(compute(&both).unwrap().0, compute(&one).unwrap().0);
 }

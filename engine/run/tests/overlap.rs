@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use cryptodl_client::{EncryptionKey, SecretKey, encrypt};
 use cryptodl_core::backend::{Backend, BackendError, LinearMap, Result, Shape, SlotwiseOp, Transfers, Window};
-use cryptodl_core::ckks::{Ciphertexts, Params, PublicKey, Randomness, UniformSource};
+use cryptodl_core::ckks::{Ciphertexts, EvalKeys, Params, PublicKey, Randomness, UniformSource};
 use cryptodl_core::ring::RnsBasis;
 use cryptodl_core::watch::Watch;
 use cryptodl_cpu::{Cpu, CpuTensor};
@@ -223,7 +223,8 @@ impl Request {
     ) -> std::result::Result<Ciphertexts, RunError> {
         let executor = Executor::new(&self.program, &self.params, backend, budget)?;
         let mut rng = Randomness::insecure_from_seed_for_tests(6, "masks");
-        let (result, report) = executor.compute(input, None, Masks::Fresh(&self.public, &mut rng), Watch::default())?;
+        let (result, report) =
+            executor.compute(input, &EvalKeys::default(), Masks::Fresh(&self.public, &mut rng), Watch::default())?;
         let transfers = report.parts.transfers;
         assert_eq!(transfers.is_some(), executor.backend().transfers().is_some());
         if let Some(transfers) = transfers {

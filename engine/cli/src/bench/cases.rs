@@ -110,7 +110,7 @@ fn reduction<B: Measured>(
     (plan, level, components): (ProductPlan, usize, usize),
     seen: &mut HashSet<String>,
 ) -> Result<()> {
-    let key = program.content.relin.filter(|_| plan.relinearize);
+    let key = program.content.relin().filter(|_| plan.relinearize);
     let ring = (params.n(), params.basis().modulus(0).bits());
     if !seen.insert(format!("{key:?} {ring:?} {level} {} {components}", plan.drop)) {
         return Ok(());

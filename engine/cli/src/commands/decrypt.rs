@@ -32,7 +32,7 @@ pub struct Decrypt {
     /// The secret key
     #[arg(long, value_name = "FILE")]
     secret: PathBuf,
-    /// The client spec that the keys were made for
+    /// The client spec that the images were encrypted for
     #[arg(long, value_name = "FILE")]
     spec: PathBuf,
     /// Encrypted scores, as `infer` writes them
@@ -52,7 +52,7 @@ impl Decrypt {
         files::distinct(&[self.out.path()], &[&self.secret, &self.spec, &self.input])?;
         let (spec, params) = files::read_spec(&self.spec)?;
         let binding = Binding { program: spec.program, params: &params };
-        let secret = files::read(&self.secret, |file| read_secret_key(file, &binding))?;
+        let secret = files::read(&self.secret, |file| read_secret_key(file, &params))?;
         let mut result = Sets::open(&self.input, &binding, &CiphertextLayout::result(&spec))?;
         let info = result.info().clone();
         self.limit.check(&self.input, info.images)?;

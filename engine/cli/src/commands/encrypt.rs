@@ -31,7 +31,7 @@ Examples:
 pub struct Encrypt {
     #[command(flatten)]
     key: Key,
-    /// The client spec that the keys were made for
+    /// The client spec that the keys were made for, or a later one with the same parameters
     #[arg(long, value_name = "FILE")]
     spec: PathBuf,
     /// IDX (plain or .gz), .npy (uint8 or float, N x ...), PNG, or a folder of PNG files, taken in the order of their names
@@ -80,8 +80,8 @@ impl Encrypt {
             self.spec.display()
         );
         let binding = Binding { program: spec.program, params: &params };
-        let secret = self.key.secret.as_ref().map(|path| files::read(path, |file| read_secret_key(file, &binding)));
-        let public = self.key.public.as_ref().map(|path| files::read(path, |file| read_public_key(file, &binding)));
+        let secret = self.key.secret.as_ref().map(|path| files::read(path, |file| read_secret_key(file, &params)));
+        let public = self.key.public.as_ref().map(|path| files::read(path, |file| read_public_key(file, &params)));
         let (secret, public) = (secret.transpose()?, public.transpose()?);
         let key = secret.as_ref().map(EncryptionKey::Secret).or(public.as_ref().map(EncryptionKey::Public));
         let input = InputSpec { shape: spec.input.shape, range: spec.input.range };

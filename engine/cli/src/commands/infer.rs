@@ -6,7 +6,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 use cryptodl_core::watch::{Progress, Watch};
-use cryptodl_core::wire::{CiphertextLayout, CiphertextsWriter, read_eval_key, read_public_key};
+use cryptodl_core::wire::{CiphertextLayout, CiphertextsWriter, read_eval_keys, read_public_key};
 use serde::Serialize;
 
 use crate::files::{self, Access, Output, Sets};
@@ -109,9 +109,9 @@ impl Infer {
         );
         let service = service(&program, &self.execution)?;
         let prepare = start.elapsed().as_secs_f64();
-        let (spec, binding) = (service.spec(), service.binding());
-        let key = files::read(&self.eval_key, |file| read_eval_key(file, &binding, spec.relin))?;
-        let public = self.masking.public.as_ref().map(|path| files::read(path, |file| read_public_key(file, &binding)));
+        let (spec, params, binding) = (service.spec(), service.params(), service.binding());
+        let keys = files::read(&self.eval_key, |file| read_eval_keys(file, params))?;
+        let public = self.masking.public.as_ref().map(|path| files::read(path, |file| read_public_key(file, params)));
         let public = public.transpose()?;
         let mut input = Sets::open(&self.input, &binding, &CiphertextLayout::input(spec))?;
         let info = input.info().clone();
@@ -124,7 +124,7 @@ impl Infer {
         let progress = |progress: Progress| bar.show(progress.done as u64, progress.total as u64);
         let refused = || self.input.display().to_string();
         let expanding = Instant::now();
-        let keys = service.accept_evaluation_keys(&key)?;
+        let keys = service.accept_evaluation_keys(&keys).with_context(|| self.eval_key.display().to_string())?;
         let expanding = expanding.elapsed().as_secs_f64();
         let mut computation = service.begin(&info, &keys, masks, Watch::new(&progress)).with_context(refused)?;
         let mut compute = out.write(|file| {

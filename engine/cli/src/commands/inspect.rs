@@ -50,7 +50,7 @@ fn container(path: &Path) -> Result<(Value, Result<(), SpecError>)> {
         "kind": header.kind.name(),
         "version": VERSION,
         "bytes": header.file_len(),
-        "program": header.program,
+        "program": (!header.kind.is_key()).then_some(header.program),
         "params_digest": header.params,
     });
     let mut refused = Ok(());
@@ -66,17 +66,20 @@ fn container(path: &Path) -> Result<(Value, Result<(), SpecError>)> {
                 "encryption": spec.encryption,
                 "tolerance": program.content.tolerance,
                 "params": spec.params,
+                "evaluation_keys": spec.evaluation_keys,
                 "input": spec.input,
                 "output": spec.output,
                 "steps": program.names,
             })
         }
-        Contents::EvalKey(None) => json!({ "contents": "empty: this Program switches no keys" }),
-        Contents::EvalKey(Some(layout)) => json!({ "relin": layout }),
+        Contents::EvalKeys { first: None, .. } => json!({ "contents": "empty: for Programs that switch no keys" }),
+        Contents::EvalKeys { count, first } => json!({ "evaluation_keys": count, "first_key": first }),
         Contents::Ciphertexts(header) => json!({
             "level": header.level,
             "values": header.values,
             "components": header.components,
+            "packing": header.packing,
+            "first_set": header.first_set,
             "sets": header.sets,
             "images": header.images,
             "seeded": header.seed.is_some(),
@@ -88,7 +91,7 @@ fn container(path: &Path) -> Result<(Value, Result<(), SpecError>)> {
                 "model": spec.model,
                 "encryption": spec.encryption,
                 "params": spec.params,
-                "relin": spec.relin,
+                "evaluation_keys": spec.evaluation_keys,
                 "input": spec.input,
                 "output": spec.output,
             })

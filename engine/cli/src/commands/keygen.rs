@@ -7,7 +7,7 @@ use clap::Args;
 use cryptodl::Keys;
 use cryptodl_client::wire::{secret_key_len, write_secret_key};
 use cryptodl_core::ckks::{ClientSpec, Params};
-use cryptodl_core::wire::{Binding, eval_key_len, public_key_len, write_client_spec, write_eval_key, write_public_key};
+use cryptodl_core::wire::{eval_keys_len, public_key_len, write_client_spec, write_eval_keys, write_public_key};
 
 use crate::files::{self, Access, Output};
 use crate::flags::{Planning, TestSeed};
@@ -19,6 +19,10 @@ use crate::prepared::ProgramSource;
 /// Writes below the folder DIR: secret/secret.key, which only its owner may read and which decrypts everything; and
 /// public/public.key, public/eval.key and public/client.spec, a folder that can be given to the server as it is. All files
 /// are replaced or none. A spec from a server is checked in full before anything is made from it.
+///
+/// Keys belong to parameters and not to a Program. Where a later spec has the same parameters
+/// (`cryptodl inspect` shows their digest) and asks for the same evaluation keys, as after
+/// retraining, these keys serve it too.
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
@@ -81,12 +85,11 @@ impl Keygen {
         ];
 
         let keys = Keys::generate(&spec, &params, &mut self.seed.randomness("keygen")?)?;
-        let binding = Binding { program: spec.program, params: &params };
         let [public_key, eval_key, client_spec, secret_key] = &outputs;
-        public_key.fill(|file| write_public_key(file, &binding, &keys.public))?;
-        eval_key.fill(|file| write_eval_key(file, &binding, keys.evaluation.as_ref()))?;
+        public_key.fill(|file| write_public_key(file, &params, &keys.public))?;
+        eval_key.fill(|file| write_eval_keys(file, &params, &keys.evaluation))?;
         client_spec.fill(|file| write_client_spec(file, &spec))?;
-        secret_key.fill(|file| write_secret_key(file, spec.program, &keys.secret))?;
+        secret_key.fill(|file| write_secret_key(file, &keys.secret))?;
         files::publish_all(outputs.into())?;
         files::print(&format!(
             "keys for {} (Program {}): {} is for the server and for whoever encrypts, {} is yours alone\n",
@@ -99,7 +102,7 @@ impl Keygen {
 
     /// Refuses to make larger keys than is allowed: a spec can ask for any size.
     fn check_cost(&self, spec: &ClientSpec, params: &Params) -> Result<()> {
-        let (public, eval) = (public_key_len(params), eval_key_len(params, spec.relin));
+        let (public, eval) = (public_key_len(params), eval_keys_len(params, &spec.evaluation_keys));
         let bytes = secret_key_len(params).saturating_add(public).saturating_add(eval);
         ensure!(
             bytes <= self.max_size,

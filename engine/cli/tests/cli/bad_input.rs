@@ -3,11 +3,13 @@
 use std::fs;
 use std::path::Path;
 
-use cryptodl_core::ckks::{Ciphertexts, ClientSpec};
-use cryptodl_core::wire::{Binding, CiphertextLayout, read_client_spec, write_ciphertexts, write_client_spec};
+use cryptodl_core::ckks::{Ciphertexts, ClientSpec, EvalKeyLayout, EvalKeys};
+use cryptodl_core::wire::{
+    Binding, CiphertextLayout, read_client_spec, write_ciphertexts, write_client_spec, write_eval_keys,
+};
 use tempfile::TempDir;
 
-use crate::support::{SMALL, digits, fail, names, succeed};
+use crate::support::{SMALL, digits, fail, labels, names, succeed};
 
 /// Every kind of file with the command that reads it.
 const READERS: [(&str, &str); 6] = [
@@ -80,26 +82,98 @@ fn damaged_files_are_refused() {
     }
 }
 
-/// A file of another Program names both Programs and the flags that decide.
+/// A file of another Program names both Programs and the flags that decide, and a key of other
+/// parameters names both of these.
 #[test]
 fn files_of_another_program_are_refused() {
     let (client, other) = (every_kind(""), every_kind("--n 8192"));
     let folder = client.path();
-    let program = |file: &Path| fs::read(file).expect("written")[16..48].iter().map(|b| format!("{b:02x}")).collect();
-    let digests: [String; 2] =
-        [program(&folder.join("public/eval.key")), program(&other.path().join("public/eval.key"))];
+    let digests = |at: usize| {
+        [folder, other.path()].map(|folder| {
+            let file = fs::read(folder.join("public/client.spec")).expect("written");
+            file[at..at + 32].iter().map(|b| format!("{b:02x}")).collect::<String>()
+        })
+    };
+    // In headers.
+    let (programs, params) = (digests(16), digests(48));
     for (kind, _) in READERS {
         fs::copy(other.path().join(kind), folder.join("other.file")).expect("copied");
         // With another spec it is the key that does not fit.
         if kind == "public/client.spec" {
             let files = "--secret secret/secret.key --spec other.file --input digits.idx --out out.ct";
             let error = fail(folder, &format!("encrypt {files}"), 1);
-            assert!(error.contains("secret.key") && digests.iter().all(|digest| error.contains(digest)), "{error}");
+            assert!(error.contains("secret.key") && params.iter().all(|digest| error.contains(digest)), "{error}");
             continue;
         }
+        if kind.ends_with(".key") {
+            params.iter().for_each(|digest| refuse(folder, kind, "other.file", digest));
+            continue;
+        }
+        let digests = &programs;
         for fragment in [&digests[0], &digests[1], "--schedule", "--security", "--encryption", "--batch"] {
             refuse(folder, kind, "other.file", fragment);
         }
+    }
+}
+
+/// Where a Program changes and its parameters do not, as after retraining, the keys stay:
+/// ciphertexts and results do not.
+#[test]
+fn keys_serve_every_program_of_their_parameters() {
+    let client = every_kind("");
+    let folder = client.path();
+    let later = model("--tolerance 0.2%");
+    succeed(folder, &format!("plan {later} --write-spec later.spec"));
+    let [first, second] =
+        ["public/client.spec", "later.spec"].map(|name| fs::read(folder.join(name)).expect("written"));
+    assert_ne!(first[16..48], second[16..48], "another Program");
+    assert_eq!(first[48..80], second[48..80], "the same parameters");
+    let encrypt = "encrypt --secret secret/secret.key --spec later.spec --input digits.idx --out later.ct";
+    succeed(folder, encrypt);
+    let infer = format!("infer {later} --eval-key public/eval.key --public public/public.key --out later-scores.ct");
+    succeed(folder, &format!("{infer} --input later.ct"));
+    let decrypt = "decrypt --secret secret/secret.key --out labels.csv";
+    succeed(folder, &format!("{decrypt} --spec later.spec --input later-scores.ct"));
+    let truth = fs::read(folder.join("labels.idx")).expect("written");
+    let truth: Vec<u32> = truth[8..].iter().map(|&label| label.into()).collect();
+    assert_eq!(labels(&folder.join("labels.csv")), truth);
+
+    for refused in [
+        format!("{infer} --input digits.ct"),
+        format!("{decrypt} --spec later.spec --input scores.ct"),
+        format!("{decrypt} --spec public/client.spec --input later-scores.ct"),
+    ] {
+        assert!(fail(folder, &refused, 1).contains("made for Program"), "{refused}");
+    }
+}
+
+/// A Program that switches keys names the key that it needs, and the file that lacks it.
+#[test]
+fn a_missing_evaluation_key_is_named() {
+    let client = every_kind("");
+    let folder = client.path();
+    let spec = read_client_spec(&fs::read(folder.join("public/client.spec")).expect("written")[..]).expect("a spec");
+    let params = spec.check().expect("checked");
+    let mut file = Vec::new();
+    write_eval_keys(&mut file, &params, &EvalKeys::default()).expect("written");
+    fs::write(folder.join("none.key"), file).expect("written");
+    let needed = spec.relin().expect("this Program relinearises");
+    let layout = EvalKeyLayout::Relinearisation(needed).to_string();
+    refuse(folder, "public/eval.key", "none.key", &format!("needs {layout}, but there are no evaluation keys"));
+}
+
+/// A file of an older release says so.
+#[test]
+fn files_of_version_1_are_to_be_made_again() {
+    let client = every_kind("");
+    let folder = client.path();
+    for (kind, _) in READERS {
+        let mut file = fs::read(folder.join(kind)).expect("written");
+        file[8] = 1;
+        fs::write(folder.join("old.file"), file).expect("written");
+        refuse(folder, kind, "old.file", "format version 1 comes from an older release");
+        let error = fail(folder, "inspect old.file", 1);
+        assert!(error.contains("make the file again"), "{error}");
     }
 }
 
@@ -126,7 +200,7 @@ fn hostile_residues_are_refused() {
     {
         let CiphertextLayout { level, values, components, seeded, .. } = layout;
         let seed = seeded.then_some([1; 32]);
-        let mut hostile = Ciphertexts { level, values, components, seed, images: 1, sets: Vec::new() };
+        let mut hostile = Ciphertexts { level, values, components, first_set: 0, seed, images: 1, sets: Vec::new() };
         hostile.sets.push(vec![0xff; hostile.set_bytes(&params)]);
         let mut bytes = Vec::new();
         write_ciphertexts(&mut bytes, &binding, &layout, &hostile).expect("written");

@@ -5,7 +5,7 @@ use std::io::{Seek, SeekFrom, Write};
 use std::path::Path;
 use std::process::Command;
 
-use cryptodl_core::ckks::{ClientSpec, RelinLayout};
+use cryptodl_core::ckks::{ClientSpec, EvalKeyLayout, RelinLayout};
 use cryptodl_core::ring::ntt_primes;
 use cryptodl_core::wire::{HEADER_LEN, TRAILER_LEN, read_client_spec, write_client_spec};
 use tempfile::TempDir;
@@ -16,7 +16,7 @@ use crate::support::{SMALL, command, digits, fail, failure, names, succeed};
 const SMALL_RING: &str = "--n 2048";
 
 /// Bytes of the payload of ciphertexts before the first set.
-const SETS_AT: usize = 60;
+const SETS_AT: usize = 68;
 
 /// The binary, which may take `mebibytes` of address space; one thread, because each thread reserves some.
 fn limited(folder: &Path, arguments: &str, mebibytes: u64) -> Command {
@@ -57,8 +57,8 @@ fn enlarge(small: &Path, large: &Path, bytes: u64) -> u64 {
     let payload = SETS_AT as u64 + sets * set;
     let images = 2048 * sets;
     header[80..88].copy_from_slice(&payload.to_le_bytes());
-    header[HEADER_LEN + 12..][..4].copy_from_slice(&(sets as u32).to_le_bytes());
-    header[HEADER_LEN + 20..][..8].copy_from_slice(&images.to_le_bytes());
+    header[HEADER_LEN + 20..][..4].copy_from_slice(&(sets as u32).to_le_bytes());
+    header[HEADER_LEN + 28..][..8].copy_from_slice(&images.to_le_bytes());
     fs::write(large, header).expect("written");
     let file = File::options().write(true).open(large).expect("written");
     file.set_len((HEADER_LEN + TRAILER_LEN) as u64 + payload).expect("sparse files");
@@ -223,7 +223,8 @@ fn what_a_spec_asks_for_is_refused_before_it_is_paid() {
     let limbs = (large_key.params.security.max_log_qp(65536) / 30) as usize;
     large_key.params.primes = ntt_primes(65536, 30, limbs).expect("such primes exist");
     large_key.params.special_primes = vec![large_key.params.primes.remove(0)];
-    large_key.relin = Some(RelinLayout { level: limbs - 1, digit_primes: 1 });
+    let layout = RelinLayout { level: limbs - 1, digit_primes: 1 };
+    large_key.evaluation_keys = vec![EvalKeyLayout::Relinearisation(layout)];
     write("large-key.spec", &large_key);
     let error = fail(folder, "keygen --spec large-key.spec --out other", 1);
     for part in ["the evaluation key", " MB", "--max-size allows 268.4 MB", "client spec comes from"] {

@@ -77,6 +77,7 @@ fn inspect_knows_every_file() {
     let infer = "--eval-key keys/public/eval.key --deterministic --input digits.ct --out scores.ct";
     succeed(folder, &format!("infer --model {SMALL} {infer}"));
     let program = json(folder, &format!("plan --model {SMALL}"))["program"].clone();
+    let params = json(folder, "inspect keys/public/client.spec")["params_digest"].clone();
     for (file, kind) in [
         ("keys/secret/secret.key", "secret key"),
         ("keys/public/public.key", "public key"),
@@ -87,11 +88,18 @@ fn inspect_knows_every_file() {
     ] {
         let facts = json(folder, &format!("inspect {file}"));
         assert_eq!(facts["kind"], kind);
-        assert_eq!(facts["program"], program, "{file}");
+        let expected = if file.ends_with(".key") { &serde_json::Value::Null } else { &program };
+        assert_eq!(&facts["program"], expected, "{file}");
+        assert_eq!(facts["params_digest"], params, "{file}");
         assert_eq!(facts["bytes"], fs::metadata(folder.join(file)).expect("a file").len(), "{file}");
         assert!(succeed(folder, &format!("inspect {file}")).contains(kind));
     }
-    assert_eq!(json(folder, "inspect digits.ct")["images"], 3);
+    let facts = json(folder, "inspect digits.ct");
+    assert_eq!((&facts["images"], &facts["packing"], &facts["first_set"]), (&3.into(), &"spread".into(), &0.into()));
+    let facts = json(folder, "inspect keys/public/eval.key");
+    let layouts = json(folder, "inspect keys/public/client.spec")["evaluation_keys"].clone();
+    assert_eq!((&facts["evaluation_keys"], &facts["first_key"]), (&1.into(), &layouts[0]));
+    assert_eq!(layouts[0]["kind"], "relinearisation");
     assert_eq!(json(folder, "inspect keys/public/client.spec")["check"], "passed");
     let model = concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/zoo/trained/mnist-1.toml");
     let model = json(folder, &format!("inspect {model}"));

@@ -4,8 +4,8 @@
 use cryptodl_client::{ClientError, EncryptionKey, SecretKey, decrypt_slots_raw_do_not_return_to_server, encrypt};
 use cryptodl_core::backend::packed_row;
 use cryptodl_core::ckks::{
-    Ciphertexts, ClientSpec, Digest, EncryptionKind, InputLayout, OutputLayout, Params, ParamsSpec, Randomness, Scale,
-    SecurityLevel, UniformPurpose, UniformSource,
+    Ciphertexts, ClientSpec, Digest, EncryptionKind, InputLayout, OutputLayout, Packing, Params, ParamsSpec,
+    Randomness, Scale, SecurityLevel, UniformPurpose, UniformSource,
 };
 use cryptodl_core::ring::{ntt_primes, pack_row, unpack_row};
 use cryptodl_core::watch::Watch;
@@ -24,9 +24,9 @@ pub fn spec(n: usize, chain: usize, special: usize, values: usize, encryption: E
             special_primes: primes[..special].to_vec(),
             security: SecurityLevel::Bits128,
         },
-        relin: None,
+        evaluation_keys: Vec::new(),
         encryption,
-        input: InputLayout { shape: [1, 1, values], range, scale, level: chain },
+        input: InputLayout { packing: Packing::Spread, shape: [1, 1, values], range, scale, level: chain },
         output: OutputLayout { classes: values, components: 2, level: chain, scale, range, noise: 1e-4 },
     }
 }
@@ -105,7 +105,7 @@ pub fn pack(params: &Params, residues: &[u32], level: usize, values: usize, comp
             }
         }
     }
-    Ciphertexts { level, values, components, seed: None, images: n, sets: vec![set] }
+    Ciphertexts { level, values, components, first_set: 0, seed: None, images: n, sets: vec![set] }
 }
 
 /// Root mean square.

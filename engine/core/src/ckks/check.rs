@@ -1,6 +1,6 @@
 //! The checks of a [`ClientSpec`], which may come from a stranger.
 
-use super::{ClientSpec, EncryptionKind, Params, ParamsError, RelinLayout, Scale};
+use super::{ClientSpec, EncryptionKind, EvalKeyLayout, Params, ParamsError, RelinLayout, Scale};
 
 /// Largest height and width of an image.
 pub const MAX_SIDE: usize = 4096;
@@ -70,8 +70,15 @@ impl ClientSpec {
         })?;
         self.check_input(&params)?;
         self.check_output(&params)?;
-        if let Some(layout) = self.relin {
+        for (i, layout) in self.evaluation_keys.iter().enumerate() {
             layout.check(&params)?;
+            // A Program needs no two keys that switch the same: it would not know which one to
+            // take.
+            let same = |other: &EvalKeyLayout| match (layout, other) {
+                (EvalKeyLayout::Relinearisation(_), EvalKeyLayout::Relinearisation(_)) => true,
+            };
+            let twin = self.evaluation_keys[..i].iter().any(same);
+            require(!twin, "evaluation_keys", layout, || "at most one key of every kind".into())?;
         }
         let divisible = self.encryption == EncryptionKind::Secret || !params.special().is_empty();
         require(divisible, "encryption", "public", || "public-key encryption needs params.special_primes".into())?;
@@ -118,12 +125,12 @@ impl RelinLayout {
     /// # Errors
     /// The field that is refused.
     pub fn check(&self, params: &Params) -> Result<(), SpecError> {
-        check_level("relin.level", self.level, params)?;
+        check_level("evaluation_keys.level", self.level, params)?;
         let digit_primes = self.digit_primes;
-        require((1..=MAX_DIGIT_PRIMES).contains(&digit_primes), "relin.digit_primes", digit_primes, || {
+        require((1..=MAX_DIGIT_PRIMES).contains(&digit_primes), "evaluation_keys.digit_primes", digit_primes, || {
             format!("1 to {MAX_DIGIT_PRIMES}")
         })?;
-        require(!params.special().is_empty(), "relin", "a key", || {
+        require(!params.special().is_empty(), "evaluation_keys", "a key", || {
             "relinearisation needs params.special_primes".into()
         })?;
         // At most four primes of 30 bits each.
@@ -133,7 +140,7 @@ impl RelinLayout {
         let special = product(&mut params.special().into_iter());
         let digits = 0..self.digits(self.level);
         let largest = digits.map(|g| product(&mut self.digit_limbs(g, self.level))).max().unwrap_or(0);
-        require(largest <= special, "relin.digit_primes", digit_primes, || {
+        require(largest <= special, "evaluation_keys.digit_primes", digit_primes, || {
             format!(
                 "the special primes multiply to {special}, less than a digit ({largest}): fewer primes per digit or more special primes"
             )
@@ -141,7 +148,7 @@ impl RelinLayout {
     }
 }
 
-fn require(
+pub(super) fn require(
     allowed: bool,
     field: &'static str,
     value: impl ToString,

@@ -12,8 +12,12 @@ pub struct CiphertextsInfo {
     pub values: usize,
     /// Components of each ciphertext, 2 or more.
     pub components: usize,
-    /// With a seed, component 1 is expanded from it (two components, purpose [`super::UniformPurpose::Ciphertext`], object =
-    /// set x values + value) and only component 0 is stored.
+    /// Index of the first set within the whole that these sets are a part of, 0 for a whole.
+    /// `(first_set + sets) x values` is below 2^32.
+    pub first_set: usize,
+    /// With a seed, component 1 is expanded from it (two components, purpose
+    /// [`super::UniformPurpose::Ciphertext`], object = (first_set + set) x values + value) and only
+    /// component 0 is stored. All parts of a whole share the seed.
     pub seed: Option<[u8; 32]>,
     /// Images over all sets; the last set is padded.
     pub images: usize,
@@ -40,6 +44,13 @@ impl CiphertextsInfo {
         self.stored_components() * self.component_bytes(params)
     }
 
+    /// Whether every value of every set has a number below 2^32 of its own within the whole: that
+    /// of its uniform object where there is a seed.
+    pub fn is_numbered(&self, params: &Params) -> bool {
+        let end = self.first_set as u128 + self.sets(params) as u128;
+        end.saturating_mul(self.values as u128) < 1 << 32
+    }
+
     /// Number of sets that hold the images.
     pub fn sets(&self, params: &Params) -> usize {
         self.images.div_ceil(params.n())
@@ -56,6 +67,8 @@ pub struct Ciphertexts {
     pub values: usize,
     /// Components of each ciphertext, 2 or more.
     pub components: usize,
+    /// Index of the first set within a whole, as in [`CiphertextsInfo`].
+    pub first_set: usize,
     /// Seed of component 1, as in [`CiphertextsInfo`].
     pub seed: Option<[u8; 32]>,
     /// Images over all sets; the last set is padded.
@@ -67,14 +80,14 @@ pub struct Ciphertexts {
 impl Ciphertexts {
     /// These sets, which `info` describes.
     pub fn new(info: &CiphertextsInfo, sets: Vec<Vec<u8>>) -> Self {
-        let &CiphertextsInfo { level, values, components, seed, images } = info;
-        Ciphertexts { level, values, components, seed, images, sets }
+        let &CiphertextsInfo { level, values, components, first_set, seed, images } = info;
+        Ciphertexts { level, values, components, first_set, seed, images, sets }
     }
 
     /// What the sets are.
     pub fn info(&self) -> CiphertextsInfo {
-        let &Ciphertexts { level, values, components, seed, images, .. } = self;
-        CiphertextsInfo { level, values, components, seed, images }
+        let &Ciphertexts { level, values, components, first_set, seed, images, .. } = self;
+        CiphertextsInfo { level, values, components, first_set, seed, images }
     }
 
     /// Components that are stored.

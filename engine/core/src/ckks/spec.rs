@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{ParamsSpec, RelinLayout, Scale};
+use super::{EvalKeyLayout, ParamsSpec, RelinLayout, Scale};
 
 /// Who encrypts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,8 +25,8 @@ pub struct ClientSpec {
     pub program: Digest,
     /// Ring, chain, special primes and security level.
     pub params: ParamsSpec,
-    /// Relinearisation key to make, or none.
-    pub relin: Option<RelinLayout>,
+    /// Evaluation keys to make, at most one of each kind.
+    pub evaluation_keys: Vec<EvalKeyLayout>,
     /// How images are encrypted.
     pub encryption: EncryptionKind,
     /// Images.
@@ -35,10 +35,36 @@ pub struct ClientSpec {
     pub output: OutputLayout,
 }
 
+impl ClientSpec {
+    /// The relinearisation key to make, or none.
+    pub fn relin(&self) -> Option<RelinLayout> {
+        self.evaluation_keys.iter().find_map(|layout| layout.as_relin())
+    }
+}
+
+/// How the values of images lie in ciphertexts. The discriminants are the codes in files.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Packing {
+    /// One image in every slot, and one ciphertext for every pixel or score.
+    #[default]
+    Spread = 0,
+}
+
+impl std::fmt::Display for Packing {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Packing::Spread => f.write_str("spread"),
+        }
+    }
+}
+
 /// How images become ciphertexts: value `v` is pixel `v` in channel, row, column order; slot `i` is image `i` of the set.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct InputLayout {
+    /// Where the values of an image lie.
+    pub packing: Packing,
     /// Channels (gray, or R, G, B), height, width.
     pub shape: [usize; 3],
     /// Pixel values allowed; an 8-bit pixel `p` is `range[0] + p / 255 (range[1] - range[0])`.

@@ -9,7 +9,8 @@ use crate::ring::Modulus;
 /// What a seed is for; every purpose has its own stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UniformPurpose {
-    /// Component 1 of secret-key ciphertexts; object = ciphertext set x values + value.
+    /// Component 1 of secret-key ciphertexts; object = (first set of the part + set) x values +
+    /// value.
     Ciphertext,
     /// Component 1 of the public key; object 0.
     PublicKey,

@@ -7,10 +7,12 @@ use super::error::expect_field;
 use super::rows::{check_row, rows_len};
 use super::{Binding, Header, Kind, Reader, WireError, Writer, file_len};
 use crate::backend::packed_row;
-use crate::ckks::{Ciphertexts, CiphertextsInfo, ClientSpec, EncryptionKind, MAX_COMPONENTS, MAX_PIXELS, Params};
+use crate::ckks::{
+    Ciphertexts, CiphertextsInfo, ClientSpec, EncryptionKind, MAX_COMPONENTS, MAX_PIXELS, Packing, Params,
+};
 use crate::ring::{MAX_DIMENSION, MAX_MODULI, unpack_row};
 
-pub(super) const CIPHERTEXTS_HEADER_LEN: usize = 60;
+pub(super) const CIPHERTEXTS_HEADER_LEN: usize = 68;
 
 /// What a Program, or its checked spec, says about ciphertexts at its input or output. It never comes from the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,6 +25,8 @@ pub struct CiphertextLayout {
     pub values: usize,
     /// Components of each ciphertext.
     pub components: usize,
+    /// Where the values of an image lie.
+    pub packing: Packing,
     /// Whether component 1 is expanded from a seed.
     pub seeded: bool,
 }
@@ -31,15 +35,17 @@ impl CiphertextLayout {
     /// Encrypted images of a Program.
     pub fn input(spec: &ClientSpec) -> Self {
         let values = spec.input.shape.iter().product();
+        let (level, packing) = (spec.input.level, spec.input.packing);
         let seeded = spec.encryption == EncryptionKind::Secret;
-        CiphertextLayout { kind: Kind::Ciphertexts, level: spec.input.level, values, components: 2, seeded }
+        CiphertextLayout { kind: Kind::Ciphertexts, level, values, components: 2, packing, seeded }
     }
 
     /// Encrypted scores of a Program.
     pub fn result(spec: &ClientSpec) -> Self {
         let output = &spec.output;
         let (level, values, components) = (output.level, output.classes, output.components);
-        CiphertextLayout { kind: Kind::Result, level, values, components, seeded: false }
+        let packing = Packing::Spread;
+        CiphertextLayout { kind: Kind::Result, level, values, components, packing, seeded: false }
     }
 
     fn set_len(&self, params: &Params) -> u64 {
@@ -58,6 +64,10 @@ pub struct CiphertextsHeader {
     pub values: u32,
     /// Components of each ciphertext.
     pub components: u32,
+    /// Where the values of an image lie.
+    pub packing: Packing,
+    /// Index of the first set within the whole that this file is a part of.
+    pub first_set: u32,
     /// Number of sets.
     pub sets: u32,
     /// Images over all sets.
@@ -68,7 +78,8 @@ pub struct CiphertextsHeader {
 
 impl CiphertextsHeader {
     fn to_bytes(&self) -> Vec<u8> {
-        let words = [self.level, self.values, self.components, self.sets, u32::from(self.seed.is_some())];
+        let Self { level, values, components, packing, first_set, sets, .. } = *self;
+        let words = [level, values, components, packing as u32, first_set, sets, u32::from(self.seed.is_some())];
         let seed = self.seed.unwrap_or_default();
         [words.map(u32::to_le_bytes).as_flattened(), &self.images.to_le_bytes(), &seed].concat()
     }
@@ -77,7 +88,7 @@ impl CiphertextsHeader {
         let mut bytes = [0; CIPHERTEXTS_HEADER_LEN];
         reader.fill(&mut bytes)?;
         let mut fields = Fields(&bytes);
-        let [level, values, components, sets, seeded] = std::array::from_fn(|_| fields.u32());
+        let [level, values, components, packing, first_set, sets, seeded] = std::array::from_fn(|_| fields.u32());
         let (images, seed) = (fields.u64(), fields.bytes());
         let seed = match seeded {
             0 if seed == [0; 32] => None,
@@ -85,7 +96,9 @@ impl CiphertextsHeader {
             1 => Some(seed),
             other => return Err(WireError::field("seeded flag", other, "0 or 1")),
         };
-        Ok(CiphertextsHeader { level, values, components, sets, images, seed })
+        // Codes of other packings may follow.
+        expect_field("packing", packing, Packing::Spread as u32)?;
+        Ok(CiphertextsHeader { level, values, components, packing: Packing::Spread, first_set, sets, images, seed })
     }
 
     /// What holds for every Program; `sets_len` is the length of all sets.
@@ -106,6 +119,7 @@ impl CiphertextsHeader {
             let allowed = format!("{} to {} for {} images", sets.start(), sets.end(), self.images);
             return Err(WireError::field("number of sets", self.sets, allowed));
         }
+        self.check_numbers()?;
         if self.seed.is_some() && (kind == Kind::Result || self.components != 2) {
             return Err(WireError::field("seeded flag", 1, "0 for results and for more than two components"));
         }
@@ -118,6 +132,17 @@ impl CiphertextsHeader {
         Ok(())
     }
 
+    /// Every value of every set has a number below 2^32 within the whole.
+    fn check_numbers(&self) -> Result<(), WireError> {
+        let end = u64::from(self.first_set) + u64::from(self.sets);
+        if u128::from(end) * u128::from(self.values) < 1 << 32 {
+            return Ok(());
+        }
+        let most = (u64::from(u32::MAX) / u64::from(self.values.max(1))).saturating_sub(self.sets.into());
+        let allowed = format!("at most {most} with {} sets of {} values", self.sets, self.values);
+        Err(WireError::field("index of the first set", self.first_set, allowed))
+    }
+
     /// Polynomials that are stored, in all sets.
     pub(super) fn polynomials(&self) -> u128 {
         let stored = if self.seed.is_some() { 1 } else { self.components };
@@ -128,11 +153,13 @@ impl CiphertextsHeader {
         expect_field("level", self.level as usize, layout.level)?;
         expect_field("values per set", self.values as usize, layout.values)?;
         expect_field("components", self.components as usize, layout.components)?;
+        expect_field("packing", self.packing, layout.packing)?;
         expect_field("seeded flag", self.seed.is_some(), layout.seeded)?;
         if self.images == 0 {
             return Err(WireError::field("number of images", 0, "at least 1"));
         }
-        expect_field("number of sets", u64::from(self.sets), self.images.div_ceil(params.n() as u64))
+        expect_field("number of sets", u64::from(self.sets), self.images.div_ceil(params.n() as u64))?;
+        self.check_numbers()
     }
 }
 
@@ -158,7 +185,7 @@ impl<W: Write> CiphertextsWriter<W> {
     /// The sink fails.
     ///
     /// # Panics
-    /// If `info` does not have this layout, or no images.
+    /// If `info` does not have this layout, no images, or numbers its values beyond 32 bits.
     pub fn new(sink: W, binding: &Binding<'_>, layout: &CiphertextLayout, info: &CiphertextsInfo) -> io::Result<Self> {
         let params = binding.params;
         let sets = u32::try_from(info.sets(params)).expect("sets are numbered in 32 bits");
@@ -166,6 +193,8 @@ impl<W: Write> CiphertextsWriter<W> {
             level: info.level as u32,
             values: info.values as u32,
             components: info.components as u32,
+            packing: layout.packing,
+            first_set: u32::try_from(info.first_set).expect("sets are numbered in 32 bits"),
             sets,
             images: info.images as u64,
             seed: info.seed,
@@ -245,7 +274,8 @@ impl<R: Read> CiphertextsReader<R> {
         let set_len = usize::try_from(set_len).map_err(|_| too_large("bytes of a set", set_len))?;
         let images = usize::try_from(header.images).map_err(|_| too_large("number of images", header.images))?;
         let CiphertextLayout { level, values, components, .. } = *layout;
-        let info = CiphertextsInfo { level, values, components, seed: header.seed, images };
+        let first_set = header.first_set as usize;
+        let info = CiphertextsInfo { level, values, components, first_set, seed: header.seed, images };
         Ok(CiphertextsReader { reader, info, set_len, left: header.sets })
     }
 

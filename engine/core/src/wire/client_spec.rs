@@ -53,7 +53,7 @@ pub(super) fn read_payload<R: Read>(mut reader: Reader<R>) -> Result<ClientSpec,
 }
 
 /// `found` must be of the form in which `written` was written: the same members, objects where objects are. Reading by type
-/// also takes an array for an object, and a missing member for `null`.
+/// also takes an array for an object.
 fn check_form(name: &str, found: &Value, written: &Value) -> Result<(), WireError> {
     let refuse = |actual: &str, allowed: &str| {
         Err(WireError::field("form of the client spec", format!("{actual} as {name}"), allowed))
@@ -67,6 +67,9 @@ fn check_form(name: &str, found: &Value, written: &Value) -> Result<(), WireErro
                 }
             }
             Ok(())
+        }
+        (Value::Array(found), Value::Array(written)) => {
+            found.iter().zip(written).try_for_each(|(found, written)| check_form(name, found, written))
         }
         (_, Value::Object(_)) => refuse(kind(found), "an object"),
         (_, Value::String(_)) if !found.is_string() => refuse(kind(found), "a string"),

@@ -12,11 +12,14 @@ use crate::ckks::{Digest, Params};
 /// The first bytes of every file.
 pub const MAGIC: [u8; 8] = *b"CRYPTODL";
 /// Version of the format.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 /// Bytes of the header.
 pub const HEADER_LEN: usize = 88;
 /// Bytes of the checksum.
 pub const TRAILER_LEN: usize = 32;
+
+/// The Program of files that belong to parameters only.
+const NO_PROGRAM: Digest = Digest([0; 32]);
 
 /// Bytes that are read and hashed at a time: they stay in cache.
 const CHUNK: usize = 1 << 16;
@@ -30,7 +33,7 @@ pub enum Kind {
     SecretKey,
     /// A [`crate::ckks::PublicKey`].
     PublicKey,
-    /// A [`crate::ckks::RelinKey`], or the statement that none is needed.
+    /// [`crate::ckks::EvalKeys`], possibly none.
     EvalKey,
     /// Encrypted images.
     Ciphertexts,
@@ -54,7 +57,12 @@ impl Kind {
 
     fn from_code(code: u32) -> Result<Self, WireError> {
         let known = Self::ALL.into_iter().find(|&kind| kind as u32 == code);
-        known.ok_or_else(|| WireError::field("kind", code, "1 to 7"))
+        known.ok_or_else(|| WireError::field("kind", code, format!("1 to {}", Self::ALL.len())))
+    }
+
+    /// Whether files of this kind are keys: these belong to parameters, and to no Program.
+    pub fn is_key(self) -> bool {
+        matches!(self, Kind::SecretKey | Kind::PublicKey | Kind::EvalKey)
     }
 
     /// The name in messages.
@@ -77,7 +85,7 @@ impl std::fmt::Display for Kind {
     }
 }
 
-/// What a file must belong to: one Program and its parameters.
+/// What a file that is no key must belong to: one Program and its parameters.
 #[derive(Clone, Copy, Debug)]
 pub struct Binding<'a> {
     /// Digest of the Program.
@@ -91,7 +99,8 @@ pub struct Binding<'a> {
 pub struct Header {
     /// What the payload holds.
     pub kind: Kind,
-    /// The Program that the file belongs to.
+    /// The Program that the file belongs to; zero in keys, which serve every Program of their
+    /// parameters.
     pub program: Digest,
     /// Digest of ring and chain ([`crate::ckks::ParamsSpec::digest`]).
     pub params: Digest,
@@ -101,8 +110,21 @@ pub struct Header {
 
 impl Header {
     /// The header of a file of `kind` that belongs to `binding`.
+    ///
+    /// # Panics
+    /// If files of this kind are keys.
     pub fn new(kind: Kind, binding: &Binding<'_>, payload: u64) -> Self {
+        assert!(!kind.is_key(), "keys belong to no Program");
         Header { kind, program: binding.program, params: Digest(*binding.params.digest()), payload }
+    }
+
+    /// The header of a key over `params`.
+    ///
+    /// # Panics
+    /// If files of this kind are not keys.
+    pub fn of_key(kind: Kind, params: &Params, payload: u64) -> Self {
+        assert!(kind.is_key(), "only keys belong to no Program");
+        Header { kind, program: NO_PROGRAM, params: Digest(*params.digest()), payload }
     }
 
     /// Bytes of the whole file.
@@ -124,6 +146,9 @@ impl Header {
         }
         let kind = Kind::from_code(fields.u32())?;
         let (program, params) = (Digest(fields.bytes()), Digest(fields.bytes()));
+        if kind.is_key() {
+            expect_field("program digest of a key", program, NO_PROGRAM)?;
+        }
         Ok(Header { kind, program, params, payload: fields.u64() })
     }
 }
@@ -192,11 +217,24 @@ impl<R: Read> Reader<R> {
         if actual != expected {
             return Err(WireError::Program { actual, expected });
         }
-        let (actual, expected) = (reader.header.params, Digest(*binding.params.digest()));
-        if actual != expected {
-            return Err(WireError::Params { actual, expected });
-        }
+        reader.expect_params(binding.params)?;
         Ok(reader)
+    }
+
+    /// Reads the header of a key that must be of `kind` and belong to `params`.
+    ///
+    /// # Errors
+    /// As [`Self::new`]; another kind or other parameters.
+    pub fn open_key(source: R, kind: Kind, params: &Params) -> Result<Self, WireError> {
+        let reader = Self::new(source)?;
+        reader.expect_kind(kind)?;
+        reader.expect_params(params)?;
+        Ok(reader)
+    }
+
+    fn expect_params(&self, params: &Params) -> Result<(), WireError> {
+        let (actual, expected) = (self.header.params, Digest(*params.digest()));
+        if actual == expected { Ok(()) } else { Err(WireError::Params { actual, expected }) }
     }
 
     /// The header.
@@ -226,15 +264,32 @@ impl<R: Read> Reader<R> {
         (HEADER_LEN as u64).saturating_add(self.header.payload).saturating_sub(self.position)
     }
 
+    /// The payload must have exactly `len` more bytes.
+    ///
+    /// # Errors
+    /// [`WireError::Field`].
+    pub fn expect_remaining(&self, len: u64) -> Result<(), WireError> {
+        self.expect_payload((self.position - HEADER_LEN as u64).saturating_add(len))
+    }
+
+    /// The payload must have `len` more bytes, or more than that.
+    ///
+    /// # Errors
+    /// [`WireError::Field`].
+    pub fn expect_at_least(&self, len: u64) -> Result<(), WireError> {
+        if self.remaining() >= len {
+            return Ok(());
+        }
+        let least = (self.position - HEADER_LEN as u64).saturating_add(len);
+        Err(WireError::field("payload length", self.header.payload, format!("at least {least}")))
+    }
+
     /// Reads the next bytes of the payload.
     ///
     /// # Errors
     /// A payload that is shorter than it must be; truncated, or the source cannot be read.
     pub fn fill(&mut self, out: &mut [u8]) -> Result<(), WireError> {
-        if self.remaining() < out.len() as u64 {
-            let least = (self.position - HEADER_LEN as u64).saturating_add(out.len() as u64);
-            return Err(WireError::field("payload length", self.header.payload, format!("at least {least}")));
-        }
+        self.expect_at_least(out.len() as u64)?;
         for chunk in out.chunks_mut(CHUNK) {
             self.fill_unhashed(chunk)?;
             self.hasher.update(chunk);
@@ -277,7 +332,7 @@ impl<R: Read> Reader<R> {
     /// # Errors
     /// Part of the payload is unread, a wrong checksum, trailing bytes, truncated.
     pub fn finish(mut self) -> Result<(), WireError> {
-        self.expect_payload(self.position - HEADER_LEN as u64)?;
+        self.expect_remaining(0)?;
         let mut checksum = [0; TRAILER_LEN];
         self.fill_unhashed(&mut checksum)?;
         if self.hasher.finalize() != checksum {

@@ -15,9 +15,7 @@ pub enum WireError {
     #[error("not a CryptoDL file: give a file written by `cryptodl keygen`, `encrypt`, `infer` or `plan`")]
     NotCryptodl,
     /// Written by another version of the format.
-    #[error(
-        "format version {actual} is unknown: this program reads version {VERSION}; write the file again with this program"
-    )]
+    #[error("{}", version_text(*actual))]
     Version {
         /// The version that the file claims.
         actual: u32,
@@ -73,7 +71,7 @@ pub enum WireError {
         expected: Digest,
     },
     /// A field of a header has a value that is not allowed here.
-    #[error("{field} is {actual}, but {allowed} is needed; make the file again for this Program")]
+    #[error("{field} is {actual}, but {allowed} is needed; make the file again")]
     Field {
         /// Which field.
         field: &'static str,
@@ -109,6 +107,18 @@ impl WireError {
     /// A [`WireError::Field`].
     pub fn field(field: &'static str, actual: impl Display, allowed: impl Display) -> Self {
         WireError::Field { field, actual: actual.to_string(), allowed: allowed.to_string() }
+    }
+}
+
+/// What to do about a file of another version.
+fn version_text(actual: u32) -> String {
+    if actual < VERSION {
+        format!(
+            "format version {actual} comes from an older release, and this program reads version {VERSION}: make the file \
+             again with this program; keys, too, must be made again"
+        )
+    } else {
+        format!("format version {actual} is unknown: this program reads version {VERSION}; use a newer program")
     }
 }
 

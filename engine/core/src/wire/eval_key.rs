@@ -1,42 +1,51 @@
-//! The evaluation key: digit layout, seed, then `b` of every digit; only the (zero) header when nothing is key-switched.
+//! Evaluation keys: their number, and then for each its layout, its seed, and `b` of every digit.
 
 use std::io::{self, Read, Write};
 
 use super::container::Fields;
 use super::error::expect_field;
 use super::rows::{read_rows, rows_len, write_rows};
-use super::{Binding, Header, Kind, Reader, WireError, Writer, file_len};
-use crate::ckks::{Params, RelinKey, RelinLayout};
+use super::{Header, Kind, Reader, WireError, Writer, file_len};
+use crate::ckks::{EvalKey, EvalKeyLayout, EvalKeys, MAX_EVAL_KEYS, Params, RelinKey, RelinLayout, SpecError};
 
-const LAYOUT_LEN: usize = 8;
+const COUNT_LEN: u64 = 4;
+const LAYOUT_LEN: usize = 16;
 const SEED_LEN: usize = 32;
-/// Bytes before the rows.
-pub(super) const HEADER_LEN: u64 = (LAYOUT_LEN + SEED_LEN) as u64;
+/// Bytes of a key before its rows.
+const ENTRY_HEADER_LEN: u64 = (LAYOUT_LEN + SEED_LEN) as u64;
 
-/// Bytes of an evaluation key file.
-pub fn eval_key_len(params: &Params, layout: Option<RelinLayout>) -> u64 {
-    file_len(payload_len(params, layout))
+/// The code of a relinearisation key.
+const RELINEARISATION: u32 = 1;
+/// The code that is reserved for keys of automorphisms.
+const AUTOMORPHISM: u32 = 2;
+
+/// Bytes of an evaluation key file with one key of each of `layouts`.
+pub fn eval_keys_len(params: &Params, layouts: &[EvalKeyLayout]) -> u64 {
+    file_len(payload_len(params, layouts))
 }
 
-fn payload_len(params: &Params, layout: Option<RelinLayout>) -> u64 {
-    let rows = layout.map_or(0, |layout| {
-        let limbs = params.chain(layout.level).into_iter().chain(params.special());
-        layout.digits(layout.level) as u64 * rows_len(params, limbs)
-    });
-    HEADER_LEN + rows
+fn payload_len(params: &Params, layouts: &[EvalKeyLayout]) -> u64 {
+    let entries = layouts.iter().map(|&layout| ENTRY_HEADER_LEN + key_rows_len(params, layout));
+    COUNT_LEN + entries.sum::<u64>()
 }
 
-/// Writes an evaluation key, or that none is needed.
+/// Bytes of the rows of a key.
+fn key_rows_len(params: &Params, EvalKeyLayout::Relinearisation(layout): EvalKeyLayout) -> u64 {
+    let limbs = params.chain(layout.level).into_iter().chain(params.special());
+    layout.digits(layout.level) as u64 * rows_len(params, limbs)
+}
+
+/// Writes evaluation keys over `params`, possibly none.
 ///
 /// # Errors
 /// The sink fails.
-pub fn write_eval_key(sink: impl Write, binding: &Binding<'_>, key: Option<&RelinKey>) -> io::Result<()> {
-    let params = binding.params;
-    let layout = key.map(|key| key.layout);
-    let mut writer = Writer::new(sink, &Header::new(Kind::EvalKey, binding, payload_len(params, layout)))?;
-    writer.put(layout.map_or([0; 2], layout_fields).map(u32::to_le_bytes).as_flattened())?;
-    writer.put(&key.map_or([0; SEED_LEN], |key| key.seed))?;
-    if let Some(key) = key {
+pub fn write_eval_keys(sink: impl Write, params: &Params, keys: &EvalKeys) -> io::Result<()> {
+    let payload = payload_len(params, &keys.layouts());
+    let mut writer = Writer::new(sink, &Header::of_key(Kind::EvalKey, params, payload))?;
+    writer.put(&(keys.iter().len() as u32).to_le_bytes())?;
+    for EvalKey::Relinearisation(key) in keys.iter() {
+        writer.put(layout_fields(key.layout).map(u32::to_le_bytes).as_flattened())?;
+        writer.put(&key.seed)?;
         let limbs = key.limbs(params);
         for digit in key.b.chunks_exact(limbs.len() * params.n()) {
             write_rows(&mut writer, params, &limbs, digit)?;
@@ -45,61 +54,93 @@ pub fn write_eval_key(sink: impl Write, binding: &Binding<'_>, key: Option<&Reli
     writer.finish()
 }
 
-/// Reads an evaluation key that must have `layout`, or state that none is needed.
+/// Reads evaluation keys over `params`. Every layout is checked ([`EvalKeyLayout::check`]), and
+/// memory grows as keys arrive.
 ///
 /// # Errors
 /// See [`WireError`].
-pub fn read_eval_key(
-    source: impl Read,
-    binding: &Binding<'_>,
-    layout: Option<RelinLayout>,
-) -> Result<Option<RelinKey>, WireError> {
-    let params = binding.params;
-    let mut reader = Reader::open(source, Kind::EvalKey, binding)?;
-    reader.expect_payload(payload_len(params, layout))?;
-    let expected = layout.map_or([0; 2], layout_fields);
-    for (field, (actual, expected)) in FIELDS.into_iter().zip(read_layout(&mut reader)?.into_iter().zip(expected)) {
-        expect_field(field, actual, expected)?;
+pub fn read_eval_keys(source: impl Read, params: &Params) -> Result<EvalKeys, WireError> {
+    let mut reader = Reader::open_key(source, Kind::EvalKey, params)?;
+    let count = read_count(&mut reader)?;
+    let (mut keys, mut layouts) = (Vec::new(), Vec::new());
+    for i in 0..count {
+        let layout = read_layout(&mut reader)?;
+        layout.check(params).map_err(refused)?;
+        if layouts.contains(&layout) {
+            return Err(WireError::field(
+                "an evaluation key",
+                format!("{layout} for the second time"),
+                "another layout",
+            ));
+        }
+        layouts.push(layout);
+        let len = SEED_LEN as u64 + key_rows_len(params, layout);
+        if i + 1 < count {
+            reader.expect_at_least(len)?
+        } else {
+            reader.expect_remaining(len)?
+        }
+        keys.push(EvalKey::Relinearisation(read_relin(&mut reader, params, layout)?));
     }
-    let key = match layout {
-        Some(layout) => {
-            let mut seed = [0; SEED_LEN];
-            reader.fill(&mut seed)?;
-            let mut key = RelinKey { layout, seed, b: Vec::new() };
-            let limbs = key.limbs(params);
-            for _ in 0..layout.digits(layout.level) {
-                key.b.extend(read_rows(&mut reader, params, &limbs)?);
-            }
-            Some(key)
-        }
-        None => {
-            read_no_key(&mut reader)?;
-            None
-        }
-    };
     reader.finish()?;
+    EvalKeys::new(keys).map_err(refused)
+}
+
+fn read_relin<R: Read>(
+    reader: &mut Reader<R>,
+    params: &Params,
+    EvalKeyLayout::Relinearisation(layout): EvalKeyLayout,
+) -> Result<RelinKey, WireError> {
+    let mut seed = [0; SEED_LEN];
+    reader.fill(&mut seed)?;
+    let mut key = RelinKey { layout, seed, b: Vec::new() };
+    let limbs = key.limbs(params);
+    for _ in 0..layout.digits(layout.level) {
+        key.b.extend(read_rows(reader, params, &limbs)?);
+    }
     Ok(key)
 }
 
-/// What follows the layout where no key is needed: an unused seed, and nothing more.
-pub(super) fn read_no_key<R: Read>(reader: &mut Reader<R>) -> Result<(), WireError> {
-    reader.expect_payload(HEADER_LEN)?;
-    let mut seed = [0; SEED_LEN];
-    reader.fill(&mut seed)?;
-    let unused = seed == [0; SEED_LEN];
-    if unused { Ok(()) } else { Err(WireError::field("seed of an empty evaluation key", "set", "zero")) }
+/// What parameters say of a layout is a wrong field of the file.
+fn refused(error: SpecError) -> WireError {
+    match error {
+        SpecError::Field { field, value, allowed } => WireError::Field { field, actual: value, allowed },
+        SpecError::Params(error) => WireError::field("an evaluation key", "of a ring that is refused", error),
+    }
 }
 
-pub(super) const FIELDS: [&str; 2] = ["level of the evaluation key", "primes per digit of the evaluation key"];
-
-fn layout_fields(layout: RelinLayout) -> [u32; 2] {
-    [layout.level as u32, layout.digit_primes as u32]
+/// Reads the number of keys.
+pub(super) fn read_count<R: Read>(reader: &mut Reader<R>) -> Result<usize, WireError> {
+    let mut bytes = [0; COUNT_LEN as usize];
+    reader.fill(&mut bytes)?;
+    let count = u32::from_le_bytes(bytes) as usize;
+    let allowed = count <= MAX_EVAL_KEYS;
+    if allowed { Ok(count) } else { Err(WireError::field("number of keys", count, format!("0 to {MAX_EVAL_KEYS}"))) }
 }
 
-/// Level and primes per digit, both 0 for a key that is not needed.
-pub(super) fn read_layout<R: Read>(reader: &mut Reader<R>) -> Result<[u32; 2], WireError> {
+/// Bytes of the payload of `count` keys before the rows, and after the header of the first of them.
+pub(super) fn headers_len(count: usize) -> u64 {
+    COUNT_LEN + count as u64 * ENTRY_HEADER_LEN
+}
+
+fn layout_fields(layout: RelinLayout) -> [u32; 4] {
+    [RELINEARISATION, 0, layout.level as u32, layout.digit_primes as u32]
+}
+
+/// Reads the layout of the next key, which parameters may still refuse.
+pub(super) fn read_layout<R: Read>(reader: &mut Reader<R>) -> Result<EvalKeyLayout, WireError> {
     let mut bytes = [0; LAYOUT_LEN];
     reader.fill(&mut bytes)?;
     let mut fields = Fields(&bytes);
-    Ok([fields.u32(), fields.u32()])
+    let [kind, element, level, digit_primes] = std::array::from_fn(|_| fields.u32());
+    match kind {
+        RELINEARISATION => (),
+        AUTOMORPHISM => {
+            let allowed = "1 (relinearisation), the only kind that this version reads,";
+            return Err(WireError::field("kind of an evaluation key", "2 (automorphism)", allowed));
+        }
+        other => return Err(WireError::field("kind of an evaluation key", other, "1 (relinearisation)")),
+    }
+    expect_field("element of a relinearisation key", element, 0)?;
+    Ok(EvalKeyLayout::Relinearisation(RelinLayout { level: level as usize, digit_primes: digit_primes as usize }))
 }

@@ -5,8 +5,9 @@ use std::io::Read;
 use zeroize::Zeroizing;
 
 use super::ciphertexts::CIPHERTEXTS_HEADER_LEN;
+use super::error::expect_field;
 use super::{CiphertextsHeader, Header, Kind, Reader, WireError, client_spec, eval_key, public_key};
-use crate::ckks::{ClientSpec, MAX_DIGIT_PRIMES, MIN_SECURE_DIMENSION, RelinLayout};
+use crate::ckks::{ClientSpec, EvalKeyLayout, MAX_DIGIT_PRIMES, MIN_SECURE_DIMENSION};
 use crate::ring::{MAX_DIMENSION, MAX_MODULI};
 
 /// A file that is whole and undamaged, as it describes itself.
@@ -27,8 +28,14 @@ pub enum Contents {
     SecretKey,
     /// A public key.
     PublicKey,
-    /// A relinearisation key of this layout, or that none is needed.
-    EvalKey(Option<RelinLayout>),
+    /// Evaluation keys, possibly none. Where one ends and the next begins is known only with the
+    /// parameters.
+    EvalKeys {
+        /// How many.
+        count: usize,
+        /// What the first one is for.
+        first: Option<EvalKeyLayout>,
+    },
     /// Encrypted images or scores.
     Ciphertexts(CiphertextsHeader),
     /// A Program, of which only the checksum was checked.
@@ -51,16 +58,11 @@ pub fn identify(source: impl Read) -> Result<Identity, WireError> {
         Kind::SecretKey => Contents::SecretKey,
         Kind::PublicKey => Contents::PublicKey,
         Kind::Program => Contents::Program,
-        Kind::EvalKey => Contents::EvalKey(match eval_key::read_layout(&mut reader)? {
-            [0, 0] => {
-                eval_key::read_no_key(&mut reader)?;
-                None
-            }
-            layout => {
-                let [level, digit_primes] = layout.map(|field| field as usize);
-                Some(RelinLayout { level, digit_primes })
-            }
-        }),
+        Kind::EvalKey => {
+            let count = eval_key::read_count(&mut reader)?;
+            let first = if count > 0 { Some(eval_key::read_layout(&mut reader)?) } else { None };
+            Contents::EvalKeys { count, first }
+        }
         Kind::Ciphertexts | Kind::Result => {
             let contents = CiphertextsHeader::read(&mut reader)?;
             contents.check(header.kind, reader.remaining())?;
@@ -95,21 +97,27 @@ fn check_length(contents: &Contents, payload: u64) -> Result<(), WireError> {
             return Err(WireError::field("payload length", payload, allowed));
         }
         Contents::PublicKey => (public_key::SEED_LEN, 1),
-        Contents::EvalKey(Some(layout)) => {
-            let fields = [(layout.level, MAX_MODULI), (layout.digit_primes, MAX_DIGIT_PRIMES)];
-            for (name, (actual, most)) in eval_key::FIELDS.into_iter().zip(fields) {
+        &Contents::EvalKeys { count, first: Some(EvalKeyLayout::Relinearisation(layout)) } => {
+            let [level, digit] = ["evaluation_keys.level", "evaluation_keys.digit_primes"];
+            for (name, actual, most) in
+                [(level, layout.level, MAX_MODULI), (digit, layout.digit_primes, MAX_DIGIT_PRIMES)]
+            {
                 if !(1..=most).contains(&actual) {
-                    return Err(WireError::field(name, actual, format!("1 to {most}, or both zero for no key,")));
+                    return Err(WireError::field(name, actual, format!("1 to {most}")));
                 }
             }
-            // A row in every limb, for every digit.
-            let digits = layout.digits(layout.level) as u128;
-            (eval_key::HEADER_LEN, digits * layout.level as u128)
+            // A row in every limb, for every digit; a row at least in every other key.
+            let rows = (layout.digits(layout.level) * layout.level + count - 1) as u128;
+            (eval_key::headers_len(count), rows)
+        }
+        Contents::EvalKeys { first: None, .. } => {
+            let none = eval_key::headers_len(0);
+            return expect_field("payload length", payload, none);
         }
         Contents::Ciphertexts(header) => {
             (CIPHERTEXTS_HEADER_LEN as u64, header.polynomials() * u128::from(header.level))
         }
-        Contents::EvalKey(None) | Contents::ClientSpec(_) | Contents::Program => return Ok(()),
+        Contents::ClientSpec(_) | Contents::Program => return Ok(()),
     };
     // A prime that is 1 modulo 4N has more bits than 4N.
     const N: u64 = MIN_SECURE_DIMENSION as u64;

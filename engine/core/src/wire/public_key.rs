@@ -3,7 +3,7 @@
 use std::io::{self, Read, Write};
 
 use super::rows::{read_rows, rows_len, write_rows};
-use super::{Binding, Header, Kind, Reader, WireError, Writer, file_len};
+use super::{Header, Kind, Reader, WireError, Writer, file_len};
 use crate::ckks::{Params, PublicKey};
 
 pub(super) const SEED_LEN: u64 = 32;
@@ -21,25 +21,23 @@ fn limbs(params: &Params) -> Vec<usize> {
     (0..params.basis().len()).collect()
 }
 
-/// Writes a public key.
+/// Writes a public key over `params`.
 ///
 /// # Errors
 /// The sink fails.
-pub fn write_public_key(sink: impl Write, binding: &Binding<'_>, key: &PublicKey) -> io::Result<()> {
-    let params = binding.params;
-    let mut writer = Writer::new(sink, &Header::new(Kind::PublicKey, binding, payload_len(params)))?;
+pub fn write_public_key(sink: impl Write, params: &Params, key: &PublicKey) -> io::Result<()> {
+    let mut writer = Writer::new(sink, &Header::of_key(Kind::PublicKey, params, payload_len(params)))?;
     writer.put(&key.seed)?;
     write_rows(&mut writer, params, &limbs(params), &key.b)?;
     writer.finish()
 }
 
-/// Reads a public key.
+/// Reads a public key over `params`.
 ///
 /// # Errors
 /// See [`WireError`].
-pub fn read_public_key(source: impl Read, binding: &Binding<'_>) -> Result<PublicKey, WireError> {
-    let params = binding.params;
-    let mut reader = Reader::open(source, Kind::PublicKey, binding)?;
+pub fn read_public_key(source: impl Read, params: &Params) -> Result<PublicKey, WireError> {
+    let mut reader = Reader::open_key(source, Kind::PublicKey, params)?;
     reader.expect_payload(payload_len(params))?;
     let mut seed = [0; 32];
     reader.fill(&mut seed)?;

@@ -4,7 +4,7 @@ use cryptodl_core::ckks::{Digest, ParamsSpec};
 use cryptodl_core::ring::pack_row;
 use cryptodl_core::wire::{self, Binding, CiphertextLayout, HEADER_LEN, Kind, TRAILER_LEN, WireError};
 
-use crate::examples::{self, Example, ciphertexts, public_key};
+use crate::examples::{self, Example, LAYOUTS, ciphertexts, public_key};
 use crate::fuzz_bodies::{SPEC, binding, sealed, written};
 
 fn payload(file: &[u8]) -> Vec<u8> {
@@ -135,14 +135,15 @@ fn oversized_lengths_are_refused_before_they_are_believed() {
 }
 
 #[test]
-fn a_consistent_claim_of_a_trillion_images_reads_one_set() {
+fn a_consistent_claim_of_billions_of_images_reads_one_set() {
     let Example { mut file, read, .. } = example(Kind::Result);
-    let (sets, n) = (u64::from(u32::MAX), binding().params.n() as u64);
+    let (sets, n) = ((1u32 << 31) - 6, binding().params.n() as u64);
+    let images = u64::from(sets) * n;
     let layout = CiphertextLayout::result(&SPEC);
-    let len = wire::ciphertexts_len(binding().params, &layout, sets * n) - (HEADER_LEN + TRAILER_LEN) as u64;
+    let len = wire::ciphertexts_len(binding().params, &layout, images) - (HEADER_LEN + TRAILER_LEN) as u64;
     file[HEADER_LEN - 8..HEADER_LEN].copy_from_slice(&len.to_le_bytes());
-    file[HEADER_LEN + 12..HEADER_LEN + 16].copy_from_slice(&u32::MAX.to_le_bytes());
-    file[HEADER_LEN + 20..HEADER_LEN + 28].copy_from_slice(&(sets * n).to_le_bytes());
+    file[HEADER_LEN + 20..HEADER_LEN + 24].copy_from_slice(&sets.to_le_bytes());
+    file[HEADER_LEN + 28..HEADER_LEN + 36].copy_from_slice(&images.to_le_bytes());
     assert!(matches!(read(&file), Err(WireError::Truncated { has, .. }) if has == file.len() as u64));
 }
 
@@ -155,8 +156,9 @@ fn a_hostile_spec_cannot_make_a_short_file_take_memory() {
     file[HEADER_LEN - 8..HEADER_LEN].copy_from_slice(&len.to_le_bytes());
     file[HEADER_LEN + 4..HEADER_LEN + 8].copy_from_slice(&(1u32 << 31).to_le_bytes());
     file[HEADER_LEN + 8..HEADER_LEN + 12].copy_from_slice(&(1u32 << 12).to_le_bytes());
-    file[HEADER_LEN + 12..HEADER_LEN + 16].copy_from_slice(&1u32.to_le_bytes());
-    file[HEADER_LEN + 20..HEADER_LEN + 28].copy_from_slice(&1u64.to_le_bytes());
+    file[HEADER_LEN + 16..HEADER_LEN + 20].copy_from_slice(&0u32.to_le_bytes());
+    file[HEADER_LEN + 20..HEADER_LEN + 24].copy_from_slice(&1u32.to_le_bytes());
+    file[HEADER_LEN + 28..HEADER_LEN + 36].copy_from_slice(&1u64.to_le_bytes());
     let error = wire::read_ciphertexts(&file[..], &binding(), &layout).unwrap_err();
     assert!(matches!(error, WireError::Truncated { has, .. } if has == file.len() as u64), "{error}");
 }
@@ -179,25 +181,50 @@ fn foreign_files_and_versions() {
         let refused = matches!(read(foreign), Err(WireError::NotCryptodl));
         assert_eq!(refused, foreign != b"C", "a prefix of the magic is truncated");
     }
+    for (version, fragment) in [(1u8, "comes from an older release"), (3, "is unknown"), (255, "is unknown")] {
+        file[8] = version;
+        let error = read(&file).unwrap_err();
+        assert!(matches!(error, WireError::Version { actual } if actual == u32::from(version)));
+        let says = ["this program reads version 2", fragment];
+        assert!(says.iter().all(|part| error.to_string().contains(part)), "{error}");
+    }
     file[8] = 2;
-    assert!(matches!(read(&file), Err(WireError::Version { actual: 2 })));
-    file[8] = 1;
     file[12] = 9;
     assert_eq!(field(read(&file)), "kind");
 }
 
 #[test]
 fn other_programs_and_parameters() {
-    let file = example(Kind::PublicKey).file;
+    let layout = CiphertextLayout::result(&SPEC);
+    let file = example(Kind::Result).file;
     let other = Binding { program: Digest([8; 32]), ..binding() };
-    let message = wire::read_public_key(&file[..], &other).unwrap_err().to_string();
+    let message = wire::read_ciphertexts(&file[..], &other, &layout).unwrap_err().to_string();
     let needed = [SPEC.program.to_string(), other.program.to_string(), "--schedule".into(), "--batch".into()];
     assert!(needed.iter().all(|part| message.contains(part)), "{message}");
 
     let spec = ParamsSpec { special_primes: Vec::new(), ..SPEC.params.clone() };
     let params = spec.build_insecure_for_tests().expect("a small ring");
     let other = Binding { params: &params, ..binding() };
-    assert!(matches!(wire::read_public_key(&file[..], &other), Err(WireError::Params { .. })));
+    assert!(matches!(wire::read_ciphertexts(&file[..], &other, &layout), Err(WireError::Params { .. })));
+    for kind in [Kind::PublicKey, Kind::EvalKey] {
+        let file = example(kind).file;
+        let refused = match kind {
+            Kind::PublicKey => wire::read_public_key(&file[..], &params).map(drop),
+            _ => wire::read_eval_keys(&file[..], &params).map(drop),
+        };
+        assert!(matches!(refused, Err(WireError::Params { .. })), "{kind}");
+    }
+}
+
+/// Keys serve every Program of their parameters, and name none.
+#[test]
+fn keys_name_no_program() {
+    for Example { kind, mut file, read } in examples::all().into_iter().filter(|example| example.kind.is_key()) {
+        assert_eq!(file[16..48], [0; 32]);
+        file[47] = 1;
+        assert_eq!(field(read(&file)), "program digest of a key", "{kind}");
+        assert_eq!(field(wire::identify(&file[..]).map(drop)), "program digest of a key", "{kind}");
+    }
 }
 
 #[test]
@@ -206,8 +233,8 @@ fn unreduced_residues_are_named() {
     let mut key = public_key(params, 1);
     let prime = params.basis().modulus(1).value();
     key.b[params.n() + 5] = prime;
-    let file = written(|file| wire::write_public_key(file, &binding(), &key));
-    let error = wire::read_public_key(&file[..], &binding()).unwrap_err();
+    let file = written(|file| wire::write_public_key(file, params, &key));
+    let error = wire::read_public_key(&file[..], params).unwrap_err();
     assert!(matches!(error, WireError::Residue { limb: 1, index: 5, residue, .. } if residue == prime), "{error}");
 
     let layout = CiphertextLayout::result(&SPEC);
@@ -226,21 +253,93 @@ fn unreduced_residues_are_named() {
 #[test]
 fn fields_out_of_range() {
     let result = example(Kind::Result);
-    let fields = ["level", "values per set", "components", "number of sets", "seeded flag"];
+    let fields =
+        ["level", "values per set", "components", "packing", "index of the first set", "number of sets", "seeded flag"];
     for (i, name) in fields.into_iter().enumerate() {
-        for value in [9u32, u32::MAX] {
+        for value in [1u32 << 31, u32::MAX] {
             assert_eq!(field((result.read)(&patched(&result, 4 * i, &value.to_le_bytes()))), name);
         }
     }
-    assert_eq!(field((result.read)(&patched(&result, 20, &[0; 8]))), "number of images");
-    assert_eq!(field((result.read)(&patched(&result, 20, &[255; 8]))), "number of sets");
-    assert_eq!(field((result.read)(&patched(&result, 28, &[1]))), "seed of unseeded ciphertexts");
+    assert_eq!(field((result.read)(&patched(&result, 28, &[0; 8]))), "number of images");
+    assert_eq!(field((result.read)(&patched(&result, 28, &[255; 8]))), "number of sets");
+    assert_eq!(field((result.read)(&patched(&result, 36, &[1]))), "seed of unseeded ciphertexts");
+    // Two sets of two values: the last number is below 2^32 up to this first set.
+    let last = (1u32 << 31) - 3;
+    (result.read)(&patched(&result, 16, &last.to_le_bytes())).expect("the last part of the largest whole");
+    wire::identify(&patched(&result, 16, &(last + 1).to_le_bytes())[..]).expect_err("beyond 32 bits");
+    assert_eq!(field((result.read)(&patched(&result, 16, &(last + 1).to_le_bytes()))), "index of the first set");
+    for packing in [1u32, 2, 255, u32::MAX] {
+        assert_eq!(field((result.read)(&patched(&result, 12, &packing.to_le_bytes()))), "packing");
+    }
+}
 
-    let key = example(Kind::EvalKey);
-    assert_eq!(field((key.read)(&patched(&key, 0, &[1]))), "level of the evaluation key");
-    assert_eq!(field((key.read)(&patched(&key, 4, &[2]))), "primes per digit of the evaluation key");
-    let empty = examples::all().into_iter().rfind(|example| example.kind == Kind::EvalKey).expect("the empty key");
-    assert_eq!(field((empty.read)(&patched(&empty, 39, &[1]))), "seed of an empty evaluation key");
+/// Every layout in a list is checked against the parameters, before its rows are read.
+#[test]
+fn forged_lists_of_evaluation_keys() {
+    let params = binding().params;
+    let keys = |count: usize| {
+        let keys = examples::eval_keys(params, &LAYOUTS[..count]);
+        let file = written(|file| wire::write_eval_keys(file, params, &keys));
+        let read = |file: &[u8]| wire::read_eval_keys(file, binding().params).map(drop);
+        Example { kind: Kind::EvalKey, file, read }
+    };
+    let (two, one, none) = (keys(2), keys(1), keys(0));
+    let first = payload(&one.file).len();
+    let fields = [
+        (0, "kind of an evaluation key"),
+        (4, "element of a relinearisation key"),
+        (8, "evaluation_keys.level"),
+        (12, "evaluation_keys.digit_primes"),
+    ];
+    for (at, name) in fields {
+        for value in [7u32, u32::MAX] {
+            for entry in [4, first] {
+                let file = patched(&two, entry + at, &value.to_le_bytes());
+                assert_eq!(field((two.read)(&file)), name);
+                // Without parameters, a level can be refused for the length that it needs, and only
+                // the first entry is known.
+                if entry == 4 {
+                    let found = field(wire::identify(&file[..]).map(drop));
+                    assert!(found == name || (value, found) == (7, "payload length"), "{found} for {name} = {value}");
+                }
+            }
+        }
+    }
+    for at in [8, 12] {
+        assert!(field((one.read)(&patched(&one, 4 + at, &[0; 4]))).starts_with("evaluation_keys."));
+    }
+    // The special prime is smaller than two chain primes.
+    assert_eq!(field((one.read)(&patched(&one, 16, &[2]))), "evaluation_keys.digit_primes");
+    let automorphism = (one.read)(&patched(&one, 4, &[2])).unwrap_err().to_string();
+    assert!(
+        automorphism.contains("2 (automorphism)") && automorphism.contains("1 (relinearisation)"),
+        "{automorphism}"
+    );
+
+    // The number of keys.
+    for count in [65u32, u32::MAX] {
+        assert_eq!(field((two.read)(&patched(&two, 0, &count.to_le_bytes()))), "number of keys");
+    }
+    for (example, counts) in [(&two, [0, 1, 3, 64]), (&one, [0, 2, 3, 64]), (&none, [1, 2, 3, 64])] {
+        for count in counts {
+            assert_eq!(field((example.read)(&patched(example, 0, &[count]))), "payload length", "{count}");
+        }
+    }
+    // The same layout twice, with another seed.
+    let [both, entry] = [&two, &one].map(|example| payload(&example.file));
+    let mut twice = [&[2, 0, 0, 0], &entry[4..], &entry[4..]].concat();
+    twice[first + 16] ^= 1;
+    let error = (two.read)(&sealed(Kind::EvalKey, &twice)).unwrap_err();
+    assert!(error.to_string().contains("for the second time"), "{error}");
+    // In another order the same keys are the same keys.
+    let turned = [&both[..4], &both[first..], &both[4..first]].concat();
+    (two.read)(&sealed(Kind::EvalKey, &turned)).expect("any order");
+    // Nothing may follow, and nothing may lack.
+    for len in [both.len() - 1, first, first + 15, first + 47] {
+        assert_eq!(field((two.read)(&sealed(Kind::EvalKey, &both[..len]))), "payload length", "{len}");
+    }
+    assert_eq!(field((two.read)(&sealed(Kind::EvalKey, &[&both[..], &[0]].concat()))), "payload length");
+    assert_eq!(field((none.read)(&sealed(Kind::EvalKey, &[0; 5]))), "payload length");
 }
 
 /// `identify` has no parameters, and refuses what no parameters would allow.
@@ -248,7 +347,7 @@ fn fields_out_of_range() {
 fn what_no_reader_takes_is_not_identified() {
     let refused = |file: &[u8]| field(wire::identify(file).map(drop));
     let result = example(Kind::Result);
-    for (at, name) in [(0, "level"), (4, "values per set"), (8, "components"), (12, "number of sets")] {
+    for (at, name) in [(0, "level"), (4, "values per set"), (8, "components"), (20, "number of sets")] {
         assert_eq!(refused(&patched(&result, at, &[0; 4])), name);
     }
     for (at, value, name) in [
@@ -256,26 +355,40 @@ fn what_no_reader_takes_is_not_identified() {
         (4, (1 << 20) + 1, "values per set"),
         (8, 1, "components"),
         (8, 17, "components"),
+        (12, 1, "packing"),
+        (16, 1 << 31, "index of the first set"),
         // 17 images are in two sets, and 17 sets hold at least 17 images.
-        (12, 18, "number of sets"),
-        (12, 7, "length of all sets"),
-        (16, 1, "seeded flag"),
+        (20, 18, "number of sets"),
+        (20, 7, "length of all sets"),
+        (24, 1, "seeded flag"),
     ] {
         assert_eq!(refused(&patched(&result, at, &u32::to_le_bytes(value))), name, "{value}");
     }
-    assert_eq!(refused(&patched(&result, 20, &[0; 8])), "number of images");
+    assert_eq!(refused(&patched(&result, 28, &[0; 8])), "number of images");
     // A set holds at most 65,536 images.
-    assert_eq!(refused(&patched(&result, 20, &(2 * 65_536u64 + 1).to_le_bytes())), "number of sets");
-    assert_eq!(refused(&sealed(Kind::Result, &payload(&result.file)[..60])), "length of all sets");
+    assert_eq!(refused(&patched(&result, 28, &(2 * 65_536u64 + 1).to_le_bytes())), "number of sets");
+    assert_eq!(refused(&sealed(Kind::Result, &payload(&result.file)[..68])), "length of all sets");
 
     let key = example(Kind::EvalKey);
-    let [level, digit] = ["level of the evaluation key", "primes per digit of the evaluation key"];
-    for (at, value, name) in [(0, 0, level), (0, 65, level), (0, u32::MAX, level), (4, 0, digit), (4, 5, digit)] {
+    let [level, digit] = ["evaluation_keys.level", "evaluation_keys.digit_primes"];
+    for (at, value, name) in [
+        (0, 65, "number of keys"),
+        (0, 0, "payload length"),
+        (4, 0, "kind of an evaluation key"),
+        (4, 2, "kind of an evaluation key"),
+        (8, 1, "element of a relinearisation key"),
+        (12, 0, level),
+        (12, 65, level),
+        (12, u32::MAX, level),
+        (16, 0, digit),
+        (16, 5, digit),
+    ] {
         assert_eq!(refused(&patched(&key, at, &value.to_le_bytes())), name, "{value}");
     }
-    assert_eq!(refused(&patched(&key, 0, &[0; 8])), "payload length");
-    let empty = examples::all().into_iter().rfind(|example| example.kind == Kind::EvalKey).expect("the empty key");
-    assert_eq!(refused(&patched(&empty, 39, &[1])), "seed of an empty evaluation key");
+    let empty = examples::all().into_iter().rfind(|example| example.kind == Kind::EvalKey).expect("the empty list");
+    wire::identify(&empty.file[..]).expect("no keys");
+    assert_eq!(refused(&sealed(Kind::EvalKey, &[0; 5])), "payload length");
+    assert_eq!(refused(&patched(&empty, 0, &[1])), "payload length");
 
     // Keys of the smallest ring that clients accept have 1024 coefficients, or one row of 1024 residues of 13 bits.
     let secret = |len: usize| sealed(Kind::SecretKey, &vec![255; len]);
@@ -291,7 +404,7 @@ fn what_no_reader_takes_is_not_identified() {
         assert_eq!(refused(&sealed(Kind::PublicKey, &vec![0; len])), "payload length");
     }
     wire::identify(&sealed(Kind::PublicKey, &vec![0; 32 + 1664])[..]).expect("a public key");
-    let short = [&payload(&result.file)[..60], &[0; 24]].concat();
+    let short = [&payload(&result.file)[..68], &[0; 24]].concat();
     assert_eq!(refused(&sealed(Kind::Result, &short)), "payload length");
 }
 
@@ -310,7 +423,7 @@ fn hostile_spec_texts() {
     assert!(matches!(read(b"\"\xff\""), Err(WireError::Text(_))));
     let forged = read(text.replacen('{', "{\"a\\nerror: forged\":1,", 1).as_bytes()).unwrap_err().to_string();
     assert!(forged.contains("a\\u000aerror: forged") && !forged.contains('\n'), "{forged}");
-    // What a reader by type would take: arrays for objects, a missing `relin` for none, an object for a name.
+    // What a reader by type would take: arrays for objects, an object for a name.
     let spec: serde_json::Value = serde_json::from_str(&text).expect("JSON");
     let altered = |alter: &dyn Fn(&mut serde_json::Value)| {
         let mut spec = spec.clone();
@@ -318,11 +431,10 @@ fn hostile_spec_texts() {
         read(spec.to_string().as_bytes())
     };
     altered(&|_| ()).expect("members in another order");
-    altered(&|spec| spec["relin"] = serde_json::Value::Null).expect("no key to switch with");
-    let in_order: [(&str, &[&str]); 4] = [
+    altered(&|spec| spec["evaluation_keys"] = serde_json::json!([])).expect("no key to switch with");
+    let in_order: [(&str, &[&str]); 3] = [
         ("params", &["n", "primes", "special_primes", "security"]),
-        ("relin", &["level", "digit_primes"]),
-        ("input", &["shape", "range", "scale", "level"]),
+        ("input", &["packing", "shape", "range", "scale", "level"]),
         ("output", &["classes", "components", "level", "scale", "range", "noise"]),
     ];
     for (member, order) in in_order {
@@ -331,12 +443,42 @@ fn hostile_spec_texts() {
         };
         assert_eq!(field(altered(&array)), "form of the client spec", "{member} as an array");
     }
-    let without = |spec: &mut serde_json::Value| drop(spec.as_object_mut().expect("an object").remove("relin"));
-    assert_eq!(field(altered(&without)), "form of the client spec");
+    let key_in_order =
+        |spec: &mut serde_json::Value| spec["evaluation_keys"][0] = serde_json::json!(["relinearisation", 2, 1]);
+    assert_eq!(field(altered(&key_in_order)), "form of the client spec");
+    for (at, value) in [
+        ("", serde_json::Value::Null),
+        ("", serde_json::json!({ "kind": "relinearisation", "level": 2, "digit_primes": 1 })),
+        ("/0", serde_json::json!({ "level": 2, "digit_primes": 1 })),
+        ("/0", serde_json::json!({ "kind": "automorphism", "level": 2, "digit_primes": 1 })),
+        ("/0", serde_json::json!({ "kind": "relinearisation", "level": 2 })),
+        ("/0", serde_json::json!({ "kind": "relinearisation", "level": 2, "digit_primes": 1, "more": 1 })),
+        ("/0/kind", serde_json::Value::Null),
+        ("/0/level", serde_json::json!(-1)),
+    ] {
+        let change = |spec: &mut serde_json::Value| {
+            *spec["evaluation_keys"].pointer_mut(at).expect("a member") = value.clone();
+        };
+        assert!(matches!(altered(&change), Err(WireError::Text(_))), "{value} at {at}");
+    }
+    for packing in [serde_json::json!("dense"), serde_json::json!(0), serde_json::Value::Null] {
+        let change = |spec: &mut serde_json::Value| spec["input"]["packing"] = packing.clone();
+        assert!(matches!(altered(&change), Err(WireError::Text(_))), "{packing}");
+    }
+    for (object, member) in [("", "evaluation_keys"), ("/input", "packing"), ("/output", "range")] {
+        let without = |spec: &mut serde_json::Value| {
+            let object = spec.pointer_mut(object).and_then(serde_json::Value::as_object_mut);
+            drop(object.expect("an object").remove(member));
+        };
+        assert!(matches!(altered(&without), Err(WireError::Text(_))), "without {member}");
+    }
+    let packing = |spec: &mut serde_json::Value| spec["input"]["packing"] = serde_json::json!({ "spread": null });
+    assert_eq!(field(altered(&packing)), "form of the client spec");
     let encryption = |spec: &mut serde_json::Value| spec["encryption"] = serde_json::json!({ "secret": null });
     assert_eq!(field(altered(&encryption)), "form of the client spec");
-    let whole: Vec<_> =
-        ["model", "program", "params", "relin", "encryption", "input", "output"].map(|name| spec[name].clone()).into();
+    let whole: Vec<_> = ["model", "program", "params", "evaluation_keys", "encryption", "input", "output"]
+        .map(|name| spec[name].clone())
+        .into();
     assert_eq!(field(read(serde_json::Value::from(whole).to_string().as_bytes())), "form of the client spec");
     assert_eq!(field(read(&vec![b' '; 65_537])), "payload length");
     assert_eq!(field(read(text.replace("0707", "0808").as_bytes())), "program digest of the header");

@@ -1,6 +1,6 @@
 //! One valid file of every kind that core reads, each with its reader.
 
-use cryptodl_core::ckks::{Ciphertexts, ClientSpec, Params, PublicKey, RelinKey};
+use cryptodl_core::ckks::{Ciphertexts, EvalKey, EvalKeys, Params, PublicKey, RelinKey, RelinLayout};
 use cryptodl_core::wire::{self, CiphertextLayout, Kind, WireError};
 
 use crate::fuzz_bodies::{SPEC, binding, written};
@@ -22,26 +22,40 @@ pub fn public_key(params: &Params, seed: u32) -> PublicKey {
     PublicKey { seed: [seed as u8; 32], b: residues(params, &limbs, seed) }
 }
 
-pub fn relin_key(params: &Params, spec: &ClientSpec, seed: u32) -> Option<RelinKey> {
-    let layout = spec.relin?;
+pub fn relin_key(params: &Params, layout: RelinLayout, seed: u32) -> RelinKey {
     let mut key = RelinKey { layout, seed: [seed as u8; 32], b: Vec::new() };
     let limbs = key.limbs(params);
     key.b = (0..layout.digits(layout.level) as u32).flat_map(|g| residues(params, &limbs, seed + g)).collect();
-    Some(key)
+    key
 }
 
-/// Sets of zeros, which are valid residues.
+/// One key of each of `layouts`, with seeds from 2.
+pub fn eval_keys(params: &Params, layouts: &[RelinLayout]) -> EvalKeys {
+    let key = |(layout, seed): (&RelinLayout, u32)| EvalKey::Relinearisation(relin_key(params, *layout, seed));
+    EvalKeys::new(layouts.iter().zip(2..).map(key).collect()).expect("different layouts")
+}
+
+/// The layout that the spec asks for, and others that its parameters allow.
+pub const LAYOUTS: [RelinLayout; 2] =
+    [RelinLayout { level: 2, digit_primes: 1 }, RelinLayout { level: 1, digit_primes: 1 }];
+
+/// Sets of zeros, which are valid residues: a part of a whole, from its sixth set on.
 pub fn ciphertexts(params: &Params, layout: &CiphertextLayout, images: usize) -> Ciphertexts {
     let CiphertextLayout { level, values, components, seeded, .. } = *layout;
     let seed = seeded.then_some([3; 32]);
-    let mut ciphertexts = Ciphertexts { level, values, components, seed, images, sets: Vec::new() };
+    let mut ciphertexts = Ciphertexts { level, values, components, first_set: 5, seed, images, sets: Vec::new() };
     ciphertexts.sets = vec![vec![0; ciphertexts.set_bytes(params)]; images.div_ceil(params.n())];
     ciphertexts
 }
 
 pub fn all() -> Vec<Example> {
     let (binding, spec) = (binding(), &*SPEC);
-    let key = relin_key(binding.params, spec, 2);
+    let keys = [0, 1, 2].map(|count| eval_keys(binding.params, &LAYOUTS[..count]));
+    let eval_keys = |keys: &EvalKeys| Example {
+        kind: Kind::EvalKey,
+        file: written(|file| wire::write_eval_keys(file, binding.params, keys)),
+        read: |file| wire::read_eval_keys(file, crate::fuzz_bodies::binding().params).map(drop),
+    };
     let [input, result] = [CiphertextLayout::input(spec), CiphertextLayout::result(spec)];
     let sets = |layout| ciphertexts(binding.params, layout, 17);
     vec![
@@ -52,19 +66,12 @@ pub fn all() -> Vec<Example> {
         },
         Example {
             kind: Kind::PublicKey,
-            file: written(|file| wire::write_public_key(file, &binding, &public_key(binding.params, 1))),
-            read: |file| wire::read_public_key(file, &crate::fuzz_bodies::binding()).map(drop),
+            file: written(|file| wire::write_public_key(file, binding.params, &public_key(binding.params, 1))),
+            read: |file| wire::read_public_key(file, crate::fuzz_bodies::binding().params).map(drop),
         },
-        Example {
-            kind: Kind::EvalKey,
-            file: written(|file| wire::write_eval_key(file, &binding, key.as_ref())),
-            read: |file| wire::read_eval_key(file, &crate::fuzz_bodies::binding(), SPEC.relin).map(drop),
-        },
-        Example {
-            kind: Kind::EvalKey,
-            file: written(|file| wire::write_eval_key(file, &binding, None)),
-            read: |file| wire::read_eval_key(file, &crate::fuzz_bodies::binding(), None).map(drop),
-        },
+        eval_keys(&keys[1]),
+        eval_keys(&keys[2]),
+        eval_keys(&keys[0]),
         Example {
             kind: Kind::Ciphertexts,
             file: written(|file| wire::write_ciphertexts(file, &binding, &input, &sets(&input))),

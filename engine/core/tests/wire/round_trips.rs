@@ -1,12 +1,15 @@
 //! What is written is read back, in files of exactly the predicted size.
 
-use cryptodl_core::ckks::{Ciphertexts, ClientSpec, Digest, Params, ParamsSpec, PublicKey, RelinKey, RelinLayout};
+use cryptodl_core::ckks::{
+    Ciphertexts, ClientSpec, Digest, EvalKey, EvalKeyLayout, EvalKeys, MAX_EVAL_KEYS, Packing, Params, ParamsSpec,
+    PublicKey, RelinKey, RelinLayout,
+};
 use cryptodl_core::ring::ntt_primes;
 use cryptodl_core::wire::{self, Binding, CiphertextLayout, Contents, Kind};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use crate::examples::{self, relin_key};
+use crate::examples::{self, LAYOUTS, eval_keys, relin_key};
 use crate::fuzz_bodies::{SPEC, binding, written};
 
 /// Small rings: primes of any size, with and without special primes.
@@ -38,24 +41,34 @@ fn public_key() -> impl Strategy<Value = (Params, PublicKey)> {
     })
 }
 
-fn eval_key() -> impl Strategy<Value = (Params, RelinKey)> {
-    (params(), 1usize..4, 1usize..=4).prop_flat_map(|(params, level, digit_primes)| {
-        let layout = RelinLayout { level: level.min(params.chain_len()), digit_primes };
-        let limbs = RelinKey { layout, seed: [0; 32], b: Vec::new() }.limbs(&params);
-        let b = residues(&params, &limbs, layout.digits(layout.level));
-        let key = (any::<[u8; 32]>(), b).prop_map(move |(seed, b)| RelinKey { layout, seed, b });
-        (Just(params), key)
+fn key(params: &Params, layout: RelinLayout) -> impl Strategy<Value = EvalKey> + use<> {
+    let limbs = RelinKey { layout, seed: [0; 32], b: Vec::new() }.limbs(params);
+    let b = residues(params, &limbs, layout.digits(layout.level));
+    (any::<[u8; 32]>(), b).prop_map(move |(seed, b)| EvalKey::Relinearisation(RelinKey { layout, seed, b }))
+}
+
+/// Some of the keys that the parameters allow.
+fn some_eval_keys() -> impl Strategy<Value = (Params, EvalKeys)> {
+    (params(), any::<u16>()).prop_flat_map(|(params, chosen)| {
+        let layouts = (1..=params.chain_len())
+            .flat_map(|level| (1..=4).map(move |digit_primes| RelinLayout { level, digit_primes }))
+            .filter(|layout| layout.check(&params).is_ok());
+        let keys: Vec<_> =
+            layouts.enumerate().filter(|(i, _)| chosen >> i & 1 == 1).map(|(_, layout)| key(&params, layout)).collect();
+        (Just(params), keys.prop_map(|keys| EvalKeys::new(keys).expect("different layouts")))
     })
 }
 
 fn sets() -> impl Strategy<Value = (Params, CiphertextLayout, Ciphertexts)> {
-    (params(), 1usize..4, 1usize..4, 2usize..5, any::<Option<[u8; 32]>>(), 1usize..200).prop_flat_map(
-        |(params, level, values, components, seed, images)| {
+    let sizes = (1usize..4, 1usize..4, 2usize..5, 1usize..200, 0usize..1 << 30);
+    (params(), sizes, any::<Option<[u8; 32]>>()).prop_flat_map(
+        |(params, (level, values, components, images, first_set), seed)| {
             let (level, kind) =
                 (level.min(params.chain_len()), [Kind::Result, Kind::Ciphertexts][seed.is_some() as usize]);
             let components = if seed.is_some() { 2 } else { components };
-            let layout = CiphertextLayout { kind, level, values, components, seeded: seed.is_some() };
-            let empty = Ciphertexts { level, values, components, seed, images, sets: Vec::new() };
+            let packing = Packing::Spread;
+            let layout = CiphertextLayout { kind, level, values, components, packing, seeded: seed.is_some() };
+            let empty = Ciphertexts { level, values, components, first_set, seed, images, sets: Vec::new() };
             let set = vec(any::<u8>(), empty.set_bytes(&params));
             let sets =
                 vec(set, images.div_ceil(params.n())).prop_map(move |sets| Ciphertexts { sets, ..empty.clone() });
@@ -71,16 +84,16 @@ fn bind(params: &Params) -> Binding<'_> {
 proptest! {
     #[test]
     fn public_keys((params, key) in public_key()) {
-        let file = written(|file| wire::write_public_key(file, &bind(&params), &key));
+        let file = written(|file| wire::write_public_key(file, &params, &key));
         prop_assert_eq!(file.len() as u64, wire::public_key_len(&params));
-        prop_assert_eq!(wire::read_public_key(&file[..], &bind(&params)).unwrap(), key);
+        prop_assert_eq!(wire::read_public_key(&file[..], &params).unwrap(), key);
     }
 
     #[test]
-    fn evaluation_keys((params, key) in eval_key()) {
-        let file = written(|file| wire::write_eval_key(file, &bind(&params), Some(&key)));
-        prop_assert_eq!(file.len() as u64, wire::eval_key_len(&params, Some(key.layout)));
-        prop_assert_eq!(wire::read_eval_key(&file[..], &bind(&params), Some(key.layout)).unwrap(), Some(key));
+    fn evaluation_keys((params, keys) in some_eval_keys()) {
+        let file = written(|file| wire::write_eval_keys(file, &params, &keys));
+        prop_assert_eq!(file.len() as u64, wire::eval_keys_len(&params, &keys.layouts()));
+        prop_assert_eq!(wire::read_eval_keys(&file[..], &params).unwrap(), keys);
     }
 
     #[test]
@@ -106,16 +119,14 @@ fn the_smallest_ring_is_identified() {
     let (primes, special_primes) = (ntt_primes(1024, 14, 1).unwrap(), ntt_primes(1024, 20, 1).unwrap());
     let spec = ParamsSpec { n: 1024, primes, special_primes, ..SPEC.params.clone() };
     let params = spec.build_insecure_for_tests().unwrap();
-    let spec = ClientSpec { relin: Some(RelinLayout { level: 1, digit_primes: 1 }), ..SPEC.clone() };
-    let key = relin_key(&params, &spec, 1);
     for (params, known) in [(&params, true), (binding().params, false)] {
-        let public = written(|file| wire::write_public_key(file, &bind(params), &examples::public_key(params, 1)));
+        let public = written(|file| wire::write_public_key(file, params, &examples::public_key(params, 1)));
         let public = wire::identify(&public[..]).map(|identity| identity.contents);
         assert_eq!(public.ok(), known.then_some(Contents::PublicKey));
-        let key = if known { key.clone() } else { relin_key(params, &SPEC, 1) };
-        let eval = written(|file| wire::write_eval_key(file, &bind(params), key.as_ref()));
+        let eval = written(|file| wire::write_eval_keys(file, params, &eval_keys(params, &LAYOUTS[1..])));
         let eval = wire::identify(&eval[..]).map(|identity| identity.contents);
-        assert_eq!(eval.ok(), known.then_some(Contents::EvalKey(spec.relin)));
+        let first = Some(EvalKeyLayout::Relinearisation(LAYOUTS[1]));
+        assert_eq!(eval.ok(), known.then_some(Contents::EvalKeys { count: 1, first }));
         for layout in [CiphertextLayout { level: 1, ..CiphertextLayout::input(&SPEC) }, CiphertextLayout::result(&SPEC)]
         {
             let sets = examples::ciphertexts(params, &layout, 1500);
@@ -125,17 +136,38 @@ fn the_smallest_ring_is_identified() {
                 assert!(!known, "{found:?}");
                 continue;
             };
-            assert_eq!((known, header.images, header.seed), (true, 1500, sets.seed));
+            assert_eq!((known, header.images, header.first_set, header.seed), (true, 1500, 5, sets.seed));
         }
     }
 }
 
 #[test]
 fn no_evaluation_key() {
-    let file = written(|file| wire::write_eval_key(file, &binding(), None));
-    assert_eq!(file.len() as u64, wire::eval_key_len(binding().params, None));
-    assert_eq!(wire::read_eval_key(&file[..], &binding(), None).unwrap(), None);
-    assert_eq!(wire::identify(&file[..]).unwrap().contents, Contents::EvalKey(None));
+    let (params, none) = (binding().params, EvalKeys::default());
+    let file = written(|file| wire::write_eval_keys(file, params, &none));
+    assert_eq!(file.len() as u64, wire::eval_keys_len(params, &[]));
+    assert_eq!(wire::read_eval_keys(&file[..], params).unwrap(), none);
+    assert_eq!(wire::identify(&file[..]).unwrap().contents, Contents::EvalKeys { count: 0, first: None });
+}
+
+/// A list has one key of every layout at most, and so many keys at most.
+#[test]
+fn lists_of_evaluation_keys() {
+    let params = binding().params;
+    let keys = eval_keys(params, &LAYOUTS);
+    for (layout, seed) in LAYOUTS.into_iter().zip(2..) {
+        assert_eq!(keys.relin(layout), Some(&relin_key(params, layout, seed)));
+    }
+    assert_eq!(keys.relin(RelinLayout { level: 2, digit_primes: 2 }), None);
+    let key = |level, digit_primes, seed| {
+        let b = Vec::new();
+        EvalKey::Relinearisation(RelinKey { layout: RelinLayout { level, digit_primes }, seed: [seed; 32], b })
+    };
+    let twins = EvalKeys::new(vec![key(2, 1, 1), key(1, 1, 1), key(2, 1, 2)]).unwrap_err().to_string();
+    assert!(twins.contains("level 2 with digits of 1 primes") && twins.contains("one key of every layout"), "{twins}");
+    let many = |count| EvalKeys::new((1..=count).map(|level| key(level, 1, 1)).collect());
+    assert_eq!(many(MAX_EVAL_KEYS).unwrap().iter().len(), 64);
+    assert!(many(MAX_EVAL_KEYS + 1).unwrap_err().to_string().contains("at most 64"));
 }
 
 /// Sources and sinks that move one byte at a time, and are interrupted, make no difference.
@@ -148,9 +180,9 @@ fn slow_sources() {
             if self.1 { Err(std::io::ErrorKind::Interrupted.into()) } else { self.0.read(&mut out[..1]) }
         }
     }
-    let key = relin_key(binding().params, &SPEC, 5);
-    let file = written(|file| wire::write_eval_key(file, &binding(), key.as_ref()));
-    assert_eq!(wire::read_eval_key(Slow(&file, false), &binding(), SPEC.relin).unwrap(), key);
+    let (params, keys) = (binding().params, eval_keys(binding().params, &LAYOUTS));
+    let file = written(|file| wire::write_eval_keys(file, params, &keys));
+    assert_eq!(wire::read_eval_keys(Slow(&file, false), params).unwrap(), keys);
 }
 
 /// The sizes that the project promises, by hand: fresh 784-pixel images at N = 8192 with three 30-bit limbs.
@@ -158,10 +190,13 @@ fn slow_sources() {
 fn sizes_by_hand() {
     let primes = ntt_primes(8192, 30, 3).expect("such primes exist");
     let params = ParamsSpec { n: 8192, primes, special_primes: Vec::new(), ..SPEC.params.clone() }.build().unwrap();
-    let layout = CiphertextLayout { kind: Kind::Ciphertexts, level: 3, values: 784, components: 2, seeded: true };
+    let (kind, packing) = (Kind::Ciphertexts, Packing::Spread);
+    let layout = CiphertextLayout { kind, level: 3, values: 784, components: 2, packing, seeded: true };
     let row = 8192 * 30 / 8;
-    assert_eq!(wire::ciphertexts_len(&params, &layout, 8192), 120 + 60 + 784 * 3 * row);
-    assert_eq!(wire::ciphertexts_len(&params, &layout, 8193), 120 + 60 + 2 * 784 * 3 * row);
+    assert_eq!(wire::ciphertexts_len(&params, &layout, 8192), 120 + 68 + 784 * 3 * row);
+    assert_eq!(wire::ciphertexts_len(&params, &layout, 8193), 120 + 68 + 2 * 784 * 3 * row);
     assert_eq!(wire::public_key_len(&params), 120 + 32 + 3 * row);
-    assert_eq!(wire::eval_key_len(&params, None), 120 + 40);
+    assert_eq!(wire::eval_keys_len(&params, &[]), 120 + 4);
+    let layout = EvalKeyLayout::Relinearisation(RelinLayout { level: 2, digit_primes: 1 });
+    assert_eq!(wire::eval_keys_len(&params, &[layout; 3]), 120 + 4 + 3 * (48 + 2 * 2 * row));
 }
