@@ -158,17 +158,16 @@ pub enum Kernels {
 }
 
 const BACKEND: [(&str, Backend); 3] = [("auto", Backend::Auto), ("cpu", Backend::Cpu), ("gpu", Backend::Gpu)];
-const KERNELS: [(&str, Kernels); 7] = {
-    let [portable, avx2, avxvnni, avx512, neon] = cryptodl_cpu::Kernels::NAMES;
-    [
-        ("auto", Kernels::Auto),
-        ("reference", Kernels::Reference),
-        (portable, Kernels::Named(portable)),
-        (avx2, Kernels::Named(avx2)),
-        (avxvnni, Kernels::Named(avxvnni)),
-        (avx512, Kernels::Named(avx512)),
-        (neon, Kernels::Named(neon)),
-    ]
+const KERNELS: [(&str, Kernels); 2 + cryptodl_cpu::Kernels::NAMES.len()] = {
+    let mut all = [("auto", Kernels::Auto); 2 + cryptodl_cpu::Kernels::NAMES.len()];
+    all[1] = ("reference", Kernels::Reference);
+    let mut i = 0;
+    while i < cryptodl_cpu::Kernels::NAMES.len() {
+        let name = cryptodl_cpu::Kernels::NAMES[i];
+        all[2 + i] = (name, Kernels::Named(name));
+        i += 1;
+    }
+    all
 };
 
 /// How much a file may ask for.
