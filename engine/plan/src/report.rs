@@ -398,7 +398,7 @@ fn build(network: &Network, lowered: &Lowered, options: &PlanOptions, found: &Fo
             special_primes: ring.special.clone(),
             security: options.security,
         },
-        relin: found.structure.relinearizes().then(|| ring.relin_layout(ring.primes.len())),
+        relin: found.structure.relinearises().then(|| ring.relin_layout(ring.primes.len())),
         encryption: options.encryption,
         tolerance: lowered.tolerance,
         input: InputLayout {
@@ -519,7 +519,7 @@ fn notes(lowered: &Lowered, privacy: Option<PrivacyGoal>) -> Vec<String> {
 }
 
 fn plan_name(plan: &ProductPlan) -> &'static str {
-    match (plan.relinearize, plan.drop) {
+    match (plan.relinearise, plan.drop) {
         (false, 0) => "lazy",
         (false, _) => "rescale",
         (true, 0) => "relinearise",
