@@ -380,8 +380,8 @@ fn interrupted(adapter: &Adapter, budget: u64, after: impl Fn(&Gpu) + Sync) -> R
     let gpu = gpu(adapter, client.params.basis(), GpuOptions { memory_budget: budget, ..options() });
     let held = gpu.memory().held;
     let executor = Executor::new(&program, &client.params, gpu, BUDGET).unwrap();
-    let progress = |_| after(executor.backend());
-    let result = executor.compute(&input, None, Masks::Deterministic, Watch::new(&progress));
+    let watch = |_| after(executor.backend());
+    let result = executor.compute(&input, None, Masks::Deterministic, Watch::new(&watch));
     // Linear maps stay for the next computation.
     assert!(executor.backend().memory().held <= held + (4 << 20), "{:?}", executor.backend().memory());
     result.map(|_| ())
