@@ -11,12 +11,12 @@ use naga::{AddressSpace, Constant, Expression, Literal, Module, ScalarKind, Stor
 /// Workgroup memory that every WebGPU adapter has.
 const WORKGROUP_MEMORY: u32 = 16384;
 
-/// What the alternatives of a kernel differ in, in the order of `Variant::ALL`: shared files for products, for sums.
-const VARIANTS: [(&str, &str); 4] = [
-    ("multiply_u64", "dot_packed"),
-    ("multiply_u64", "dot_integer"),
-    ("multiply_portable", "dot_packed"),
-    ("multiply_portable", "dot_integer"),
+/// The alternatives of a kernel: `Multiply` and its shared file, `Dot` and its shared file.
+const VARIANTS: [[(&str, &str); 2]; 4] = [
+    [("U64", "multiply_u64"), ("Packed", "dot_packed")],
+    [("U64", "multiply_u64"), ("Integer", "dot_integer")],
+    [("Portable", "multiply_portable"), ("Packed", "dot_packed")],
+    [("Portable", "multiply_portable"), ("Integer", "dot_integer")],
 ];
 
 /// A kernel: file, the shared files before it (`multiply` and `dot` stand for the variant's), the Rust twin of its `Params`.
@@ -74,6 +74,15 @@ fn main() {
         let (count, names) = (names.len(), names.join(", "));
         writeln!(generated, "/// {about}\npub static {list}: [&Kernel; {count}] = [{names}];").expect("strings grow");
     }
+    let variants = VARIANTS
+        .map(|[(multiply, _), (dot, _)]| format!("Variant {{ multiply: Multiply::{multiply}, dot: Dot::{dot} }}"));
+    writeln!(
+        generated,
+        "impl Variant {{\n    /// All of them.\n    pub const ALL: [Variant; {}] = [{}];\n}}",
+        variants.len(),
+        variants.join(", ")
+    )
+    .expect("strings grow");
     writeln!(generated, "const _: () = {{\n{layouts}}};").expect("strings grow");
     fs::write(out.join("constants.rs"), constants).expect("OUT_DIR is writable");
     fs::write(out.join("kernels.rs"), generated).expect("OUT_DIR is writable");
@@ -85,7 +94,7 @@ struct Kernel {
     /// The kernel's own comment, for its documentation.
     about: String,
     /// Files of the variants' sources.
-    files: [String; 4],
+    files: [String; VARIANTS.len()],
     /// The variants by file; all have the same interface.
     modules: BTreeMap<String, Module>,
 }
@@ -95,7 +104,7 @@ impl Kernel {
         let own = read(&format!("kernels/{name}"));
         let about: Vec<&str> = own.lines().map_while(|line| line.strip_prefix("//")).map(str::trim).collect();
         let mut modules = BTreeMap::new();
-        let files = VARIANTS.map(|(multiply, dot)| {
+        let files = VARIANTS.map(|[(_, multiply), (_, dot)]| {
             let mut file = name.to_string();
             let mut source = String::new();
             for part in shared {
@@ -144,7 +153,7 @@ impl Kernel {
             let values = variants.each_ref().map(|constants| constants[name]);
             let item = match values.iter().all(|other| other == value) {
                 true => format!("u32 = {value}"),
-                false => format!("[u32; 4] = {values:?}"),
+                false => format!("[u32; {}] = {values:?}", values.len()),
             };
             writeln!(to, "    /// `{name}`.\n    pub const {name}: {item};").expect("strings grow");
         }

@@ -74,7 +74,7 @@ impl<'a> Division<'a> {
 }
 
 /// Three components to two, then division by the special primes and the last of the chain.
-pub(crate) struct Relinearization<'a> {
+pub(crate) struct Relinearisation<'a> {
     ring: Ring<'a>,
     level: usize,
     rows: &'a CpuTensor,
@@ -114,7 +114,7 @@ impl Scratch {
     }
 }
 
-impl<'a> Relinearization<'a> {
+impl<'a> Relinearisation<'a> {
     /// Of ciphertexts over the first `level` limbs, dropping `drop` of them.
     pub(crate) fn new(ring: Ring<'a>, key: &KeySwitch<'a, CpuTensor>, level: usize, drop: usize) -> Self {
         assert!(level <= key.layout.level && drop < level, "level {level}, key for {}, drop {drop}", key.layout.level);
@@ -127,7 +127,7 @@ impl<'a> Relinearization<'a> {
         let converter =
             |digit: &std::ops::Range<usize>| Converter::new(ring.basis, &digit.clone().collect::<Vec<_>>(), &limbs);
         let special = |limb| Twiddle::new(ring.basis.modulus(limb), ring.basis.product_mod(key.special, limb));
-        Relinearization {
+        Relinearisation {
             ring,
             level,
             rows: key.rows,
@@ -197,7 +197,7 @@ struct Product<'a> {
 
 enum Then<'a> {
     Nothing,
-    Relinearize(Relinearization<'a>),
+    Relinearise(Relinearisation<'a>),
     Divide(Division<'a>),
 }
 
@@ -216,12 +216,12 @@ impl<'a> Activation<'a> {
             let before = level;
             level -= plan.drop;
             held += components - 1;
-            let then = match (plan.relinearize, key) {
+            let then = match (plan.relinearise, key) {
                 (true, Some(key)) => {
                     assert_eq!(held, 3, "relinearisation takes three components");
                     assert!(limbs[..before].iter().copied().eq(0..before), "a ciphertext of the chain");
                     held = 2;
-                    Then::Relinearize(Relinearization::new(ring, key, before, plan.drop))
+                    Then::Relinearise(Relinearisation::new(ring, key, before, plan.drop))
                 }
                 (true, None) => panic!("a plan that relinearises comes with a key"),
                 (false, _) if plan.drop > 0 => Then::Divide(Division::new(ring, &limbs[..before], level)),
@@ -238,7 +238,7 @@ impl<'a> Activation<'a> {
         for product in &self.products {
             shape = match &product.then {
                 Then::Nothing => (shape.0, shape.1 + self.components - 1),
-                Then::Relinearize(step) => (step.division.kept, 2),
+                Then::Relinearise(step) => (step.division.kept, 2),
                 Then::Divide(division) => (division.kept, shape.1 + self.components - 1),
             };
         }
@@ -263,8 +263,8 @@ impl<'a> Activation<'a> {
             held = after;
             match &product.then {
                 Then::Nothing => (),
-                Then::Relinearize(relinearization) => {
-                    relinearization.apply(s, scratch);
+                Then::Relinearise(relinearisation) => {
+                    relinearisation.apply(s, scratch);
                     held = 2;
                 }
                 Then::Divide(division) => scratch.divide(s, division, held),

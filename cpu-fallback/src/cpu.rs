@@ -7,11 +7,10 @@ use cryptodl_core::backend::{
     Backend, Channels, Horner, KeySwitch, LinearMap, ProductPlan, Result, Shape, SlotwiseOp, Window, packed_len,
     packed_row, slotwise_shape,
 };
-use cryptodl_core::ckks::UniformSource;
-use cryptodl_core::ring::{Modulus, RnsBasis, Twiddle, pack_row, unpack_row};
+use cryptodl_core::ring::{Modulus, RnsBasis, Twiddle, UniformSource, pack_row, unpack_row};
 use rayon::prelude::*;
 
-use crate::ciphertext::{Activation, Division, Relinearization, Ring, Scratch};
+use crate::ciphertext::{Activation, Division, Relinearisation, Ring, Scratch};
 use crate::kernels::convert::Converter;
 use crate::kernels::elementwise::{Add, AddConstant, AddProduct, AddScaled, Multiply, Scale, SubtractScale};
 use crate::kernels::expand::Expand;
@@ -93,22 +92,26 @@ impl Backend for Cpu {
         Caches::of_this_machine().shared as u64
     }
 
+    fn is_host(&self) -> bool {
+        true
+    }
+
     fn shape<'a>(&self, x: &'a CpuTensor) -> &'a Shape {
         x.shape()
     }
 
     fn zeros(&self, shape: Shape) -> Result<CpuTensor> {
-        let mut x = self.any(shape)?;
+        let mut x = self.uninitialised(shape)?;
         x.par_rows_mut().for_each(|(_, row)| row.fill(0));
         Ok(x)
     }
 
-    fn any(&self, shape: Shape) -> Result<CpuTensor> {
+    fn uninitialised(&self, shape: Shape) -> Result<CpuTensor> {
         CpuTensor::any(shape, &self.pool)
     }
 
     fn upload(&self, shape: Shape, residues: &[u32]) -> Result<CpuTensor> {
-        let mut x = self.any(shape)?;
+        let mut x = self.uninitialised(shape)?;
         x.residues_mut().copy_from_slice(residues);
         Ok(x)
     }
@@ -168,7 +171,7 @@ impl Backend for Cpu {
 
     fn linear(&self, map: &LinearMap, x: &CpuTensor) -> Result<CpuTensor> {
         let ops = [SlotwiseOp::Linear(map)];
-        let mut out = self.any(slotwise_shape(&ops, x.shape()))?;
+        let mut out = self.uninitialised(slotwise_shape(&ops, x.shape()))?;
         self.slotwise(&ops, x, 0..x.shape().lanes, &mut out)?;
         Ok(out)
     }
@@ -177,7 +180,7 @@ impl Backend for Cpu {
         let (left, right) = (a.shape(), b.shape());
         assert_eq!(left, &Shape { components: left.components, ..right.clone() }, "factors");
         let components = left.components + right.components - 1;
-        let mut out = self.any(Shape { components, ..left.clone() })?;
+        let mut out = self.uninitialised(Shape { components, ..left.clone() })?;
         let of = |x: &Shape| x.components * x.lanes;
         let factors = a.residues().par_chunks_exact(of(left)).zip(b.residues().par_chunks_exact(of(right)));
         let products = out.residues_mut().par_chunks_exact_mut(components * left.lanes);
@@ -271,9 +274,9 @@ impl Backend for Cpu {
         Ok(())
     }
 
-    fn convert_centred(&self, x: &CpuTensor, limbs: &[usize]) -> Result<CpuTensor> {
+    fn convert_basis(&self, x: &CpuTensor, limbs: &[usize]) -> Result<CpuTensor> {
         let (from, n) = (x.shape(), x.shape().lanes);
-        let mut out = self.any(Shape { limbs: limbs.to_vec(), ..from.clone() })?;
+        let mut out = self.uninitialised(Shape { limbs: limbs.to_vec(), ..from.clone() })?;
         let converter = Converter::new(&self.basis, &from.limbs, limbs);
         let values = out.values_mut().into_par_iter().enumerate();
         with_simd!(self.kernels, s => values.for_each_init(Vec::new, |rows: &mut Vec<u32>, (value, mut out)| {
@@ -307,22 +310,22 @@ impl Backend for Cpu {
         assert_eq!(&shape.limbs[kept..], dropped, "the dropped limbs are the last ones");
         let division = Division::new(self.ring(), &shape.limbs, kept);
         let result = Shape { limbs: shape.limbs[..kept].to_vec(), ..shape.clone() };
-        with_simd!(self.kernels, s => each_value(&self.scratch.0, x, self.any(result)?, |_, x, scratch| {
+        with_simd!(self.kernels, s => each_value(&self.scratch.0, x, self.uninitialised(result)?, |_, x, scratch| {
             scratch.load(x);
             scratch.divide(s, &division, shape.components);
         }))
     }
 
-    fn relinearize(&self, x: &CpuTensor, key: &KeySwitch<'_, CpuTensor>, drop: usize) -> Result<CpuTensor> {
+    fn relinearise(&self, x: &CpuTensor, key: &KeySwitch<'_, CpuTensor>, drop: usize) -> Result<CpuTensor> {
         let shape = x.shape();
         let level = shape.limbs.len();
         assert_eq!(shape.components, 3, "relinearisation takes three components");
         assert!(shape.limbs.iter().copied().eq(0..level), "a ciphertext of the chain");
-        let relinearization = Relinearization::new(self.ring(), key, level, drop);
+        let relinearisation = Relinearisation::new(self.ring(), key, level, drop);
         let result = Shape { limbs: (0..level - drop).collect(), components: 2, ..shape.clone() };
-        with_simd!(self.kernels, s => each_value(&self.scratch.0, x, self.any(result)?, |_, x, scratch| {
+        with_simd!(self.kernels, s => each_value(&self.scratch.0, x, self.uninitialised(result)?, |_, x, scratch| {
             scratch.load(x);
-            relinearization.apply(s, scratch);
+            relinearisation.apply(s, scratch);
         }))
     }
 
@@ -338,7 +341,7 @@ impl Backend for Cpu {
         let activation = Activation::new(self.ring(), polynomial, products, key, (&shape.limbs, shape.components));
         let (level, components) = activation.result(shape.limbs.len());
         let result = Shape { limbs: shape.limbs[..level].to_vec(), components, ..shape.clone() };
-        with_simd!(self.kernels, s => each_value(&self.scratch.0, z, self.any(result)?, |value, z, scratch| {
+        with_simd!(self.kernels, s => each_value(&self.scratch.0, z, self.uninitialised(result)?, |value, z, scratch| {
             activation.apply(s, &shape.limbs, channels.of_value(value), z, scratch);
         }))
     }

@@ -1,10 +1,9 @@
 //! The CPU backends against each other, and the suite against backends that are wrong.
 
-mod faulty;
-
-use cryptodl_core::backend::conformance::{Cause, Check, Failure, Place, compare, params_for_tests};
+use cryptodl_core::backend::conformance::{Cause, Check, Failure, Place, compare};
+use cryptodl_core::ckks::params_for_tests;
 use cryptodl_cpu::{Cpu, Kernels, Reference};
-use faulty::{Fault, Faulty};
+use cryptodl_test_backends::{Fault, Faulty};
 
 fn agrees(kernels: Kernels, n: usize, seed: u64) -> Vec<Check> {
     let params = params_for_tests(n).expect("a supported dimension");

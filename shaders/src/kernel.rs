@@ -47,16 +47,6 @@ pub struct Variant {
     pub dot: Dot,
 }
 
-impl Variant {
-    /// All of them.
-    pub const ALL: [Variant; 4] = [
-        Variant { multiply: Multiply::U64, dot: Dot::Packed },
-        Variant { multiply: Multiply::U64, dot: Dot::Integer },
-        Variant { multiply: Multiply::Portable, dot: Dot::Packed },
-        Variant { multiply: Multiply::Portable, dot: Dot::Integer },
-    ];
-}
-
 /// What a binding holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Binding {
@@ -84,7 +74,7 @@ pub struct Kernel {
     /// Overrides, all `u32`. `LOG_N` (`ntt_*`) has no default.
     pub overrides: &'static [&'static str],
     /// Sources in the order of [`Variant::ALL`].
-    sources: [&'static str; 4],
+    sources: [&'static str; Variant::ALL.len()],
 }
 
 /// Entry point of every kernel.

@@ -5,9 +5,9 @@
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use cryptodl_core::backend::conformance::{compare, params_for_tests};
+use cryptodl_core::backend::conformance::compare;
 use cryptodl_core::backend::{Backend, BackendError, Horner, Shape, SlotwiseOp, slotwise_shape};
-use cryptodl_core::ckks::EvalKeys;
+use cryptodl_core::ckks::{EvalKeys, params_for_tests};
 use cryptodl_core::ring::{MAX_DIMENSION, RnsBasis, ntt_primes};
 use cryptodl_core::watch::Watch;
 use cryptodl_cpu::{Cpu, Reference};
@@ -279,8 +279,8 @@ fn conversions_across_pages(adapter: &Adapter) {
         |i: usize| (i as u32).wrapping_mul(0x9e37_79b9) % basis.modulus(shape.limbs[i / shape.limb_len()]).value();
     let residues: Vec<u32> = (0..shape.len()).map(residue).collect();
     let to = [0, 1, 4, 5];
-    let expected = reference.convert_centred(&reference.upload(shape.clone(), &residues).unwrap(), &to).unwrap();
-    let actual = gpu.convert_centred(&gpu.upload(shape.clone(), &residues).unwrap(), &to).unwrap();
+    let expected = reference.convert_basis(&reference.upload(shape.clone(), &residues).unwrap(), &to).unwrap();
+    let actual = gpu.convert_basis(&gpu.upload(shape.clone(), &residues).unwrap(), &to).unwrap();
     assert!(gpu.download(&actual).unwrap() == expected.residues());
 }
 
@@ -344,7 +344,7 @@ fn long_divisions(adapter: &Adapter) {
     let expected = reference.mod_down(&reference.upload(shape.clone(), &residues).unwrap(), &dropped).unwrap();
     let x = gpu.upload(shape, &residues).unwrap();
     assert!(gpu.download(&gpu.mod_down(&x, &dropped).unwrap()).unwrap() == expected.residues());
-    let refused = gpu.convert_centred(&x, &[0]).unwrap_err();
+    let refused = gpu.convert_basis(&x, &[0]).unwrap_err();
     assert!(matches!(refused, BackendError::Unsupported { .. }), "{refused}");
 }
 

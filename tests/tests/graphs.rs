@@ -10,7 +10,8 @@ use cryptodl_network::plain;
 use cryptodl_plan::{PlanOptions, ScheduleKind, plan};
 use cryptodl_program::Step;
 use cryptodl_run::{Executor, Masks, RunError};
-use cryptodl_tests::{Client, Counts, Metered, execute, random_graph, random_images, scores, typical_bits};
+use cryptodl_test_backends::{Counts, Metered};
+use cryptodl_tests::{Client, execute, random_graph, random_images, scores, typical_bits};
 
 const IMAGES: usize = 64;
 const BUDGET: u64 = 8 << 30;

@@ -6,7 +6,8 @@ use std::sync::atomic::Ordering;
 use cryptodl_core::ckks::EncryptionKind;
 use cryptodl_cpu::Cpu;
 use cryptodl_plan::{Plan, PlanOptions, ScheduleKind, plan};
-use cryptodl_tests::{Client, Counts, Metered, execute, mnist, scores, typical_bits};
+use cryptodl_test_backends::{Counts, Metered};
+use cryptodl_tests::{Client, execute, mnist, scores, typical_bits};
 use cryptodl_zoo as zoo;
 
 const IMAGES: usize = 256;

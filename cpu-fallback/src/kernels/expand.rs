@@ -1,4 +1,4 @@
-//! Uniform residues from ChaCha20 streams (`cryptodl_core::ckks::UniformSource` defines them; RFC 8439 defines ChaCha20): as many
+//! Uniform residues from ChaCha20 streams (`cryptodl_core::ring::UniformSource` defines them; RFC 8439 defines ChaCha20): as many
 //! blocks at a time as a vector has lanes.
 
 use cryptodl_core::ring::Modulus;

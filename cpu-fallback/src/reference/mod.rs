@@ -7,8 +7,7 @@ mod transform;
 use std::sync::Arc;
 
 use cryptodl_core::backend::{Backend, LinearMap, PADDING, Result, Shape, Window, packed_len, packed_row};
-use cryptodl_core::ckks::UniformSource;
-use cryptodl_core::ring::RnsBasis;
+use cryptodl_core::ring::{RnsBasis, UniformSource};
 
 use crate::machine::processor;
 use crate::tensor::{CpuTensor, Place};
@@ -58,6 +57,10 @@ impl Backend for Reference {
 
     fn basis(&self) -> &Arc<RnsBasis> {
         &self.basis
+    }
+
+    fn is_host(&self) -> bool {
+        true
     }
 
     fn shape<'a>(&self, x: &'a CpuTensor) -> &'a Shape {
@@ -230,7 +233,7 @@ impl Backend for Reference {
         Ok(())
     }
 
-    fn convert_centred(&self, x: &CpuTensor, limbs: &[usize]) -> Result<CpuTensor> {
+    fn convert_basis(&self, x: &CpuTensor, limbs: &[usize]) -> Result<CpuTensor> {
         let primes: Vec<u32> = x.shape().limbs.iter().map(|&limb| self.basis.modulus(limb).value()).collect();
         let composer = crt::Composer::new(&primes);
         let stride = x.shape().limb_len();

@@ -8,6 +8,13 @@ use super::{Dot, Kernel, Simd};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Portable;
 
+impl Portable {
+    /// Every machine can run it.
+    pub(crate) fn detect() -> Option<Self> {
+        Some(Portable)
+    }
+}
+
 const LANES: usize = 4;
 type V = [u32; LANES];
 

@@ -151,17 +151,16 @@ pub enum Backend {
 }
 
 const BACKEND: [(&str, Backend); 3] = [("auto", Backend::Auto), ("cpu", Backend::Cpu), ("gpu", Backend::Gpu)];
-const KERNELS: [(&str, CpuKernels); 7] = {
-    let [portable, avx2, avxvnni, avx512, neon] = cryptodl_cpu::Kernels::NAMES;
-    [
-        ("auto", CpuKernels::Auto),
-        ("reference", CpuKernels::Reference),
-        (portable, CpuKernels::Named(portable)),
-        (avx2, CpuKernels::Named(avx2)),
-        (avxvnni, CpuKernels::Named(avxvnni)),
-        (avx512, CpuKernels::Named(avx512)),
-        (neon, CpuKernels::Named(neon)),
-    ]
+const KERNELS: [(&str, CpuKernels); 2 + cryptodl_cpu::Kernels::NAMES.len()] = {
+    let mut all = [("auto", CpuKernels::Auto); 2 + cryptodl_cpu::Kernels::NAMES.len()];
+    all[1] = ("reference", CpuKernels::Reference);
+    let mut i = 0;
+    while i < cryptodl_cpu::Kernels::NAMES.len() {
+        let name = cryptodl_cpu::Kernels::NAMES[i];
+        all[2 + i] = (name, CpuKernels::Named(name));
+        i += 1;
+    }
+    all
 };
 
 impl Execution {

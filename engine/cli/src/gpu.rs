@@ -5,8 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Result;
-use cryptodl_core::backend::conformance::params_for_tests;
-use cryptodl_core::ckks::Params;
+use cryptodl_core::ckks::{Params, params_for_tests};
 use cryptodl_gpu::{
     Adapter, AdapterFeatures, AdapterInfo, AdapterKind, AdapterLimits, AdapterRequest, Compilation, CompileTrial,
     CompileWatch, Compiling, Dot, Gpu, GpuError, GpuOptions, Multiply, Trial, adapters, choose,

@@ -3,10 +3,9 @@
 use cryptodl_core::backend::packed_row;
 use cryptodl_core::ckks::{
     Ciphertexts, CiphertextsInfo, ClientSpec, Encoder, HEADROOM, MAX_COMPONENTS, Params, Scale, UniformPurpose,
-    UniformSource,
 };
 use cryptodl_core::parallel;
-use cryptodl_core::ring::{CentredConverter, unpack_row};
+use cryptodl_core::ring::{CentredConverter, UniformSource, unpack_row};
 use zeroize::Zeroizing;
 
 use crate::{ClientError, ScoreUnit, SecretKey};
@@ -209,7 +208,7 @@ impl<'a> Decryptor<'a> {
         Ok(Decryptor {
             params,
             key,
-            uniform: info.seed.map(|seed| UniformSource::new(UniformPurpose::Ciphertext, params, &seed)),
+            uniform: info.seed.map(|seed| UniformPurpose::Ciphertext.source(params, &seed)),
             centre: params.basis().centred_converter(&params.chain(info.level), &[]),
             encoder: Encoder::new(params.n()),
             info: info.clone(),

@@ -1,10 +1,8 @@
 //! Encryption of one encoded message, with either key.
 
 use cryptodl_core::ckks::sampling::SmallPolynomial;
-use cryptodl_core::ckks::{
-    ClientSpec, EncryptionKind, Params, PublicKey, Randomness, SecretStream, UniformPurpose, UniformSource,
-};
-use cryptodl_core::ring::{CentredConverter, pack_row};
+use cryptodl_core::ckks::{ClientSpec, EncryptionKind, Params, PublicKey, Randomness, SecretStream, UniformPurpose};
+use cryptodl_core::ring::{CentredConverter, UniformSource, pack_row};
 use zeroize::Zeroizing;
 
 use crate::{ClientError, EncryptionKey, SecretKey};
@@ -68,7 +66,7 @@ pub(crate) struct SecretEncryptor<'a> {
 
 impl<'a> SecretEncryptor<'a> {
     fn new(params: &'a Params, key: &'a SecretKey, shift: u32, seed: [u8; 32]) -> Self {
-        let uniform = UniformSource::new(UniformPurpose::Ciphertext, params, &seed);
+        let uniform = UniformPurpose::Ciphertext.source(params, &seed);
         SecretEncryptor { params, key, shift, seed, uniform }
     }
 

@@ -8,7 +8,7 @@ use cryptodl_client::wire::{read_secret_key, write_secret_key};
 use cryptodl_client::{ScoreUnit, SecretKey, decrypt, decrypt_slots_raw_do_not_return_to_server};
 use cryptodl_core::ckks::{
     Ciphertexts, ClientSpec, Digest, Encoder, EncryptionKind, EvalKey, EvalKeyLayout, InputLayout, OutputLayout,
-    Packing, Params, ParamsSpec, Randomness, RelinLayout, Scale, SecurityLevel, UniformPurpose, UniformSource, noise,
+    Packing, Params, ParamsSpec, Randomness, RelinLayout, Scale, SecurityLevel, UniformPurpose, noise,
 };
 use cryptodl_core::ring::{NttTable, ntt_primes, pack_row, packed_row_len};
 use cryptodl_core::wire::{
@@ -42,7 +42,7 @@ fn score(image: usize, value: usize) -> f64 {
 /// `c_0 = m - c_1 s - c_2 s^2 - c_3 s^3`.
 fn result(spec: &ClientSpec, params: &Params, key: &SecretKey, images: usize) -> Ciphertexts {
     let OutputLayout { classes: values, components, level, scale, .. } = spec.output;
-    let (encoder, source) = (Encoder::new(N), UniformSource::new(UniformPurpose::Ciphertext, params, &[1; 32]));
+    let (encoder, source) = (Encoder::new(N), UniformPurpose::Ciphertext.source(params, &[1; 32]));
     let set = |set: usize| {
         let mut rows = vec![Vec::new(); components];
         for limb in params.chain(level) {

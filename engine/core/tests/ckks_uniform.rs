@@ -1,6 +1,7 @@
 //! Expansion of public seeds: known answers and random access.
 
-use cryptodl_core::ckks::{Params, ParamsSpec, SecurityLevel, UniformPurpose, UniformSource};
+use cryptodl_core::ckks::{Params, ParamsSpec, SecurityLevel, UniformPurpose};
+use cryptodl_core::ring::UniformSource;
 
 /// A prime with many rejected words (12289 of 2^14) and one with few; the parameters of `vectors/uniform.py`.
 fn params() -> Params {
@@ -10,7 +11,7 @@ fn params() -> Params {
 }
 
 fn source(purpose: UniformPurpose) -> UniformSource {
-    UniformSource::new(purpose, &params(), &std::array::from_fn(|i| i as u8))
+    purpose.source(&params(), &std::array::from_fn(|i| i as u8))
 }
 
 fn fill(purpose: UniformPurpose, object: u32, limb: usize, first: usize, len: usize) -> Vec<u32> {

@@ -10,7 +10,7 @@ use criterion::{Bencher, Criterion, Throughput};
 use cryptodl_core::backend::{
     self, Backend, Effort, Horner, KeySwitch, LinearMap, Measured, ProductPlan, Shape, SlotwiseOp, slotwise_shape,
 };
-use cryptodl_core::ckks::{ParamsSpec, RelinLayout, SecurityLevel, UniformPurpose, UniformSource};
+use cryptodl_core::ckks::{ParamsSpec, RelinLayout, SecurityLevel, UniformPurpose};
 use cryptodl_core::ring::{RnsBasis, ntt_primes};
 use cryptodl_cpu::{Cpu, Kernels};
 
@@ -179,14 +179,14 @@ fn ciphertexts<B: Backend>(criterion: &mut Criterion, name: &str, backend: &B) -
     let cubic = Horner::new(backend.basis(), true, &[1e9, 2e9, 3e9]);
     let constants: Vec<f64> = (0..30).map(|i| 1e8 * f64::from(i)).collect();
     let cubic_per_channel = Horner::per_channel(backend.basis(), true, 10, &constants);
-    let plans = [ProductPlan { relinearize: true, drop: 1 }; 2];
+    let plans = [ProductPlan { relinearise: true, drop: 1 }; 2];
     // A branch with all limbs and two components joins one with four limbs and three components.
     let (mut sum, branch, factors) = (tensor(4, 10, 3)?, tensor(6, 10, 2)?, vec![123_456_789; 4 * 10]);
     let mut group = criterion.benchmark_group(format!("{name} ten ciphertexts"));
     group.bench_function("multiply", |b| waited(b, backend, || backend.multiply(black_box(&x), &x)));
     group.bench_function("rescale", |b| waited(b, backend, || backend.mod_down(black_box(&x), &[3])));
-    group.bench_function("relinearize and rescale", |b| {
-        waited(b, backend, || backend.relinearize(black_box(&product), &key, 1))
+    group.bench_function("relinearise and rescale", |b| {
+        waited(b, backend, || backend.relinearise(black_box(&product), &key, 1))
     });
     group.bench_function("accumulate", |b| {
         waited(b, backend, || backend.accumulate(black_box(&mut sum), &branch, &factors));
@@ -204,7 +204,7 @@ fn wire<B: Backend>(criterion: &mut Criterion, name: &str, backend: &B) -> Resul
     let n = backend.basis().n();
     let primes = backend.basis().primes();
     let spec = ParamsSpec { n, primes, special_primes: Vec::new(), security: SecurityLevel::Bits128 };
-    let source = UniformSource::new(UniformPurpose::Ciphertext, &spec.build()?, &[7; 32]);
+    let source = UniformPurpose::Ciphertext.source(&spec.build()?, &[7; 32]);
     let mut x = residues(backend, Shape { limbs: (0..3).collect(), values: 10, components: 2, lanes: n }, 24)?;
     let packed = backend.pack(&x, 0)?;
     let mut group = criterion.benchmark_group(format!("{name} wire"));

@@ -7,8 +7,7 @@ use cryptodl_core::backend::{
     Backend, BackendError, Channels, KeySwitch, LinearMap, ProductPlan, Result, Shape, SlotwiseOp, Transfers, Window,
     slotwise_shape,
 };
-use cryptodl_core::ckks::UniformSource;
-use cryptodl_core::ring::RnsBasis;
+use cryptodl_core::ring::{RnsBasis, UniformSource};
 use cryptodl_shaders as shaders;
 
 use super::device::Device;
@@ -260,6 +259,10 @@ impl Backend for Gpu {
         &self.basis
     }
 
+    fn is_host(&self) -> bool {
+        false
+    }
+
     fn transfers(&self) -> Option<Transfers> {
         Some(self.recorder.transfers())
     }
@@ -371,7 +374,7 @@ impl Backend for Gpu {
         self.transform(x, Direction::Inverse)
     }
 
-    fn convert_centred(&self, x: &GpuTensor, limbs: &[usize]) -> Result<GpuTensor> {
+    fn convert_basis(&self, x: &GpuTensor, limbs: &[usize]) -> Result<GpuTensor> {
         self.convert(x, 0..x.shape.limbs.len(), limbs)
     }
 
@@ -400,7 +403,7 @@ impl Backend for Gpu {
         }
         let mut low = self.cut(x, &x.shape.window().with_limbs(kept..limbs))?;
         self.inverse_ntt(&mut low)?;
-        let mut out = self.convert_centred(&low, &x.shape.limbs[..kept])?;
+        let mut out = self.convert_basis(&low, &x.shape.limbs[..kept])?;
         drop(low);
         self.forward_ntt(&mut out)?;
         // What is subtracted from the kept limbs becomes the result.
@@ -414,7 +417,7 @@ impl Backend for Gpu {
         Ok(out)
     }
 
-    fn relinearize(&self, x: &GpuTensor, key: &KeySwitch<'_, GpuTensor>, drop: usize) -> Result<GpuTensor> {
+    fn relinearise(&self, x: &GpuTensor, key: &KeySwitch<'_, GpuTensor>, drop: usize) -> Result<GpuTensor> {
         let level = x.shape.limbs.len();
         assert_eq!(x.shape.components, 3, "relinearisation takes three components");
         assert!(level <= key.layout.level && drop < level, "level {level}, key for {}, drop {drop}", key.layout.level);

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use cryptodl_core::backend::{Result, Shape, packed_len, packed_row};
-use cryptodl_core::ckks::UniformSource;
+use cryptodl_core::ring::UniformSource;
 use cryptodl_shaders::params::{self, Limb};
 use cryptodl_shaders::{self as shaders, groups};
 

@@ -390,7 +390,7 @@ fn build(network: &Network, lowered: &Lowered, options: &PlanOptions, found: &Fo
         }
     }
     let output = walk.result();
-    let relin = found.structure.relinearizes().then(|| ring.relin_layout(ring.primes.len()));
+    let relin = found.structure.relinearises().then(|| ring.relin_layout(ring.primes.len()));
     let content = Content {
         salt: Salt::default(),
         params: ParamsSpec {
@@ -521,7 +521,7 @@ fn notes(lowered: &Lowered, privacy: Option<PrivacyGoal>) -> Vec<String> {
 }
 
 fn plan_name(plan: &ProductPlan) -> &'static str {
-    match (plan.relinearize, plan.drop) {
+    match (plan.relinearise, plan.drop) {
         (false, 0) => "lazy",
         (false, _) => "rescale",
         (true, 0) => "relinearise",

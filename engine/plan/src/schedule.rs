@@ -60,7 +60,7 @@ impl Operand {
             self.scale = self.scale.over(q);
             divisor *= f64::from(q);
         }
-        if plan.relinearize {
+        if plan.relinearise {
             let layout = ring.relin_layout(ring.primes.len());
             let log_digit = layout.digit_primes as f64 * f64::from(ring.prime_bits);
             let key = noise::relinearise(ring.n, layout.digits(self.level), log_digit, ring.log_p());
@@ -76,8 +76,8 @@ impl Operand {
 
 impl Structure {
     /// Whether any product is relinearised.
-    pub fn relinearizes(&self) -> bool {
-        self.products.iter().flatten().any(|plan| plan.relinearize)
+    pub fn relinearises(&self) -> bool {
+        self.products.iter().flatten().any(|plan| plan.relinearise)
     }
 
     /// What follows the products of an activation at once, and what waits.

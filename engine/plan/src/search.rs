@@ -410,7 +410,7 @@ impl Search<'_> {
     fn price(&mut self, structure: &Structure, index: usize, below: f64, candidates: &mut Vec<Candidate>) {
         let options = self.options;
         let public = options.encryption == EncryptionKind::Public;
-        let special = match (structure.relinearizes(), public) {
+        let special = match (structure.relinearises(), public) {
             (true, _) => 1..=MAX_SPECIAL_PRIMES,
             (false, true) => 1..=1,
             (false, false) => 0..=0,

@@ -77,8 +77,8 @@ impl Steps {
                 let (mut value, later) = variables[operand.variable];
                 waiting = match (waiting, later) {
                     (Some(a), Some(b)) => {
-                        let relinearize = a.relinearize || b.relinearize;
-                        Some(ProductPlan { relinearize, drop: a.drop.max(b.drop) })
+                        let relinearise = a.relinearise || b.relinearise;
+                        Some(ProductPlan { relinearise, drop: a.drop.max(b.drop) })
                     }
                     (a, b) => a.or(b),
                 };

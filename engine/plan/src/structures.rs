@@ -29,7 +29,7 @@ pub fn most_dropped(options: &PlanOptions) -> usize {
 
 /// What may follow one product.
 fn product_plans(most_dropped: usize) -> Vec<ProductPlan> {
-    let plans = |relinearize| (0..=most_dropped).map(move |drop| ProductPlan { relinearize, drop });
+    let plans = |relinearise| (0..=most_dropped).map(move |drop| ProductPlan { relinearise, drop });
     plans(false).chain(plans(true)).collect()
 }
 
@@ -119,7 +119,7 @@ fn consistent(network: &Lowered, structure: &Structure) -> bool {
     let mut fits = true;
     Steps::new(network, structure).extents(network, structure.drops() + 1, |_, products, plans| {
         fits &= products.iter().zip(plans).all(|(product, plan)| {
-            product.components() <= MAX_COMPONENTS && (!plan.relinearize || product.components() == 3)
+            product.components() <= MAX_COMPONENTS && (!plan.relinearise || product.components() == 3)
         });
     });
     fits
@@ -142,7 +142,7 @@ pub fn structures(network: &Lowered, kind: ScheduleKind, most_dropped: usize) ->
     // In the arrangement with the fewest products.
     let fewest = |degree| Arrangement::of_degree(degree).iter().map(|a| a.products(degree)).min().unwrap_or(0);
     let uniform = |plan: ProductPlan| degrees.iter().map(|&degree| vec![plan; fewest(degree)]).collect::<Vec<_>>();
-    let relinearised = ProductPlan { relinearize: true, drop: 1 };
+    let relinearised = ProductPlan { relinearise: true, drop: 1 };
     if kind == ScheduleKind::Layered {
         let deferred = vec![false; degrees.len()];
         return vec![Structure { factors: finest, products: uniform(relinearised), deferred }];
@@ -162,7 +162,7 @@ pub fn structures(network: &Lowered, kind: ScheduleKind, most_dropped: usize) ->
             let mut before = ends.next().unwrap_or(0);
             let mut next = || {
                 let end = ends.next().unwrap_or(before);
-                ProductPlan { relinearize: true, drop: end - std::mem::replace(&mut before, end) }
+                ProductPlan { relinearise: true, drop: end - std::mem::replace(&mut before, end) }
             };
             degrees.iter().map(|&degree| (0..fewest(degree)).map(|_| next()).collect()).collect()
         };
@@ -242,7 +242,7 @@ mod tests {
             assert_eq!(count_choices(degree, most_dropped), listed, "degree {degree}, up to {most_dropped} primes");
         }
         assert!(count_choices(8, 4) > MAX_CHOICES);
-        let current = vec![ProductPlan { relinearize: true, drop: 1 }; 4];
+        let current = vec![ProductPlan { relinearise: true, drop: 1 }; 4];
         let near = choices_near(8, 4, &current);
         assert!(near.len() <= MAX_CHOICES && near.contains(&(current, false)), "{}", near.len());
     }

@@ -473,7 +473,7 @@ fn layered_relinearises_and_rescales_every_product() {
         Step::Activation { activation, .. } => Some(activation.products.clone()),
         Step::Linear { .. } | Step::Reduction { .. } => None,
     });
-    assert_eq!(products, Some(vec![ProductPlan { relinearize: true, drop: 1 }; 2]));
+    assert_eq!(products, Some(vec![ProductPlan { relinearise: true, drop: 1 }; 2]));
     assert_eq!((content.output.components, content.output.level), (2, content.params.primes.len() - 2));
     assert!(content.relin().is_some());
     assert_eq!(plan.report.layers.iter().map(|l| l.multiply_adds).sum::<u64>(), 887_040);

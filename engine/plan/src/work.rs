@@ -206,7 +206,7 @@ fn reduction(values: usize, components: usize, level: usize, plan: &ProductPlan,
         conversions += components * dropped * kept;
         components * kept
     };
-    if plan.relinearize {
+    if plan.relinearise {
         let digits = level.div_ceil(special);
         polynomial_products += 2 * level + 2 * digits * (level + special) + divide(2, special + plan.drop);
         ntts += level + digits * (level + special);

@@ -138,7 +138,7 @@ fn contradictions_are_refused() {
         ("limbs are dropped", |p| change_activation(p, |a| a.products[0].drop = 40)),
         ("relinearises", |p| {
             p.content.evaluation_keys.clear();
-            change_activation(p, |a| a.products[0].relinearize = true);
+            change_activation(p, |a| a.products[0].relinearise = true);
         }),
         ("constants for", |p| {
             if let Step::Linear { constants, .. } = &mut p.content.steps[0] {

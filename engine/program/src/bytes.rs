@@ -243,7 +243,7 @@ impl Bytes {
     }
 
     fn plan(&mut self, plan: &ProductPlan) {
-        self.counts(&[usize::from(plan.relinearize), plan.drop]);
+        self.counts(&[usize::from(plan.relinearise), plan.drop]);
     }
 }
 
@@ -462,6 +462,6 @@ impl<'a> Parser<'a> {
     }
 
     fn plan(&mut self) -> Parsed<ProductPlan> {
-        Ok(ProductPlan { relinearize: self.flag("relinearisation")?, drop: self.count()? })
+        Ok(ProductPlan { relinearise: self.flag("relinearisation")?, drop: self.count()? })
     }
 }

@@ -184,7 +184,7 @@ fn check_activation(step: &ActivationStep, operand: Value, relin: Option<RelinLa
 /// What a product is after its plan.
 fn reduced(plan: ProductPlan, product: Value, relin: Option<RelinLayout>) -> Result<Value, String> {
     require(plan.drop < product.level, || format!("{} of {} limbs are dropped", plan.drop, product.level))?;
-    if plan.relinearize {
+    if plan.relinearise {
         let key = relin.ok_or("it relinearises without an evaluation key")?;
         require(product.components == 3 && product.level <= key.level, || {
             format!(

@@ -8,8 +8,9 @@ use cryptodl_core::backend::{Backend, KeySwitch, Shape, Transfers};
 use cryptodl_core::ckks::flood::add_flood;
 use cryptodl_core::ckks::{
     Ciphertexts, CiphertextsInfo, EncryptionKind, EvalKeyLayout, EvalKeys, Params, PublicKey, Randomness, RelinLayout,
-    UniformPurpose, UniformSource, rerandomise,
+    UniformPurpose, rerandomise,
 };
+use cryptodl_core::ring::UniformSource;
 
 use zeroize::Zeroizing;
 
@@ -63,7 +64,7 @@ impl<B: Backend> Executor<B> {
     /// # Errors
     /// Parameters or maps refused, or a budget below what one set needs.
     pub fn new(program: &Program, params: &Params, backend: B, memory_budget: u64) -> Result<Self, RunError> {
-        let large = if backend.transfers().is_none() { LARGE } else { u64::MAX };
+        let large = if backend.is_host() { LARGE } else { u64::MAX };
         Self::arranged(program, params, backend, memory_budget, large)
     }
 
@@ -78,7 +79,7 @@ impl<B: Backend> Executor<B> {
         let layers = Layers::new(program, params, memory_budget, large)?;
         let room = memory_budget - layers.peak();
         Ok(Executor {
-            loads_ahead: backend.transfers().is_some() && layers.input().bytes() <= room,
+            loads_ahead: !backend.is_host() && layers.input().bytes() <= room,
             layers,
             seeded: program.content.encryption == EncryptionKind::Secret,
             relin: program.content.relin(),
@@ -116,7 +117,7 @@ impl<B: Backend> Executor<B> {
             set_bytes: input.set_bytes(&self.params),
             first_set: input.first_set,
             sets: input.sets(&self.params),
-            uniform: input.seed.map(|seed| UniformSource::new(UniformPurpose::Ciphertext, &self.params, &seed)),
+            uniform: input.seed.map(|seed| UniformPurpose::Ciphertext.source(&self.params, &seed)),
             masks,
             watch,
             waiting: None,
@@ -425,7 +426,7 @@ impl<B: Backend> Loader<'_, B> {
     fn load(&self, bytes: &[u8]) -> Result<Loaded<B::Tensor>, RunError> {
         let Executor { backend, layers, .. } = self.executor;
         let started = Instant::now();
-        let mut x = backend.any(layers.input().clone())?;
+        let mut x = backend.uninitialised(layers.input().clone())?;
         for (component, packed) in bytes.chunks_exact(self.component_bytes).enumerate() {
             if !backend.unpack(packed, &mut x, component)? {
                 return Err(RunError::Residue { set: self.set });

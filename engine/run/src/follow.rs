@@ -99,7 +99,7 @@ impl<B: Backend> Run<'_, B> {
         let room = self.layers.schedule.rooms[unit];
         let unit = &self.layers.units[unit];
         let whole = &self.layers.shapes[unit.ops.end];
-        let x = self.backend.any(Shape { values: whole.values / unit.positions * room, ..whole.clone() })?;
+        let x = self.backend.uninitialised(Shape { values: whole.values / unit.positions * room, ..whole.clone() })?;
         Ok(Window { positions: Positions::with_room(room), x })
     }
 
@@ -176,7 +176,7 @@ impl<B: Backend> Run<'_, B> {
     fn gather(&self, x: &B::Tensor, held: &Positions, positions: &Range<usize>) -> Result<B::Tensor, BackendError> {
         let shape = self.backend.shape(x).clone();
         let channels = shape.values / held.room();
-        let mut out = self.backend.any(Shape { values: channels * positions.len(), ..shape.clone() })?;
+        let mut out = self.backend.uninitialised(Shape { values: channels * positions.len(), ..shape.clone() })?;
         let (source, target) = (shape.window(), self.backend.shape(&out).window());
         for channel in 0..channels {
             for (run, place) in held.runs(positions.clone()) {
@@ -251,7 +251,7 @@ impl<B: Backend> Run<'_, B> {
     /// The same values without the limbs that are not among `limbs`, which are the first of the tensor's.
     fn lower(&self, x: &B::Tensor, limbs: &[usize]) -> Result<B::Tensor, BackendError> {
         let shape = self.backend.shape(x).clone();
-        let mut out = self.backend.any(Shape { limbs: limbs.to_vec(), ..shape.clone() })?;
+        let mut out = self.backend.uninitialised(Shape { limbs: limbs.to_vec(), ..shape.clone() })?;
         let to = self.backend.shape(&out).window();
         self.backend.copy(x, &shape.window().with_limbs(0..limbs.len()), &mut out, &to)?;
         Ok(out)
@@ -273,7 +273,7 @@ impl<B: Backend> Run<'_, B> {
     fn slotwise_ops(&self, ops: &[SlotwiseOp<'_>], x: &B::Tensor) -> Result<(B::Tensor, u64), RunError> {
         let layers = self.layers;
         let shape = self.backend.shape(x).clone();
-        let mut out = self.backend.any(slotwise_shape(ops, &shape))?;
+        let mut out = self.backend.uninitialised(slotwise_shape(ops, &shape))?;
         let working_set = self.backend.working_set();
         let residue_multiply_adds = residue_multiply_adds(ops, &shape);
         let lanes = match self.backend.is_fused() {
@@ -308,7 +308,7 @@ impl<B: Backend> Run<'_, B> {
     }
 
     fn reduction(&self, plan: ProductPlan, x: &B::Tensor) -> Result<B::Tensor, RunError> {
-        self.by_values(x, self.backend.is_fused(), |x, _| backend::reduce(self.backend, x, plan, self.key))
+        self.by_values(x, self.backend.is_fused(), |x, _| backend::relinearise_rescale(self.backend, x, plan, self.key))
     }
 
     /// An operation on every value by itself, a few values at a time, unless the operation is fused. Of a few values it is told
@@ -321,7 +321,7 @@ impl<B: Backend> Run<'_, B> {
     ) -> Result<B::Tensor, RunError> {
         let shape = self.backend.shape(x).clone();
         // The host's threads share the values only where the host computes.
-        let threads = if self.backend.transfers().is_none() { rayon::current_num_threads() } else { 1 };
+        let threads = if self.backend.is_host() { rayon::current_num_threads() } else { 1 };
         let count = self.layers.values_per_call(&shape, self.backend.working_set(), threads);
         if is_fused || count == shape.values {
             return Ok(operation(x, None)?);
@@ -334,7 +334,7 @@ impl<B: Backend> Run<'_, B> {
             let band = self.backend.shape(&y).clone();
             let out = match &mut out {
                 Some(out) => out,
-                none => none.insert(self.backend.any(Shape { values: shape.values, ..band.clone() })?),
+                none => none.insert(self.backend.uninitialised(Shape { values: shape.values, ..band.clone() })?),
             };
             let to = Shape { values: shape.values, ..band.clone() }.window().with_values(values);
             self.backend.copy(&y, &band.window(), out, &to)?;
@@ -345,7 +345,7 @@ impl<B: Backend> Run<'_, B> {
     /// A copy of some values.
     fn values(&self, x: &B::Tensor, values: Range<usize>) -> Result<B::Tensor, BackendError> {
         let shape = self.backend.shape(x).clone();
-        let mut out = self.backend.any(Shape { values: values.len(), ..shape.clone() })?;
+        let mut out = self.backend.uninitialised(Shape { values: values.len(), ..shape.clone() })?;
         let whole = self.backend.shape(&out).window();
         self.backend.copy(x, &shape.window().with_values(values), &mut out, &whole)?;
         Ok(out)

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use cryptodl_client::{EncryptionKey, SecretKey, encrypt};
 use cryptodl_core::backend::{Backend, BackendError, LinearMap, Result, Shape, SlotwiseOp, Transfers, Window};
-use cryptodl_core::ckks::{Ciphertexts, EvalKeys, Params, PublicKey, Randomness, UniformSource};
-use cryptodl_core::ring::RnsBasis;
+use cryptodl_core::ckks::{Ciphertexts, EvalKeys, Params, PublicKey, Randomness};
+use cryptodl_core::ring::{RnsBasis, UniformSource};
 use cryptodl_core::watch::Watch;
 use cryptodl_cpu::{Cpu, CpuTensor};
 use cryptodl_plan::{PlanOptions, plan};
@@ -82,6 +82,10 @@ impl Backend for Device {
 
     fn basis(&self) -> &Arc<RnsBasis> {
         self.inner.basis()
+    }
+
+    fn is_host(&self) -> bool {
+        false
     }
 
     fn transfers(&self) -> Option<Transfers> {
@@ -168,8 +172,8 @@ impl Backend for Device {
         self.inner.inverse_ntt(&mut x.0)
     }
 
-    fn convert_centred(&self, x: &Held, limbs: &[usize]) -> Result<Held> {
-        Ok(self.held(self.inner.convert_centred(&x.0, limbs)?))
+    fn convert_basis(&self, x: &Held, limbs: &[usize]) -> Result<Held> {
+        Ok(self.held(self.inner.convert_basis(&x.0, limbs)?))
     }
 
     fn synchronise(&self) -> Result<()> {

@@ -1,7 +1,7 @@
 //! Definitions in Rust, and the comparisons with them.
 
 use cryptodl_core::backend::{Horner as Polynomial, LinearMap, MAX_TAPS, MAX_WEIGHT, PADDING};
-use cryptodl_core::ckks::{ParamsSpec, SecurityLevel, UniformPurpose, UniformSource};
+use cryptodl_core::ckks::{ParamsSpec, SecurityLevel, UniformPurpose};
 use cryptodl_core::ring::{RnsBasis, ntt_primes, pack_row, packed_row_len};
 use cryptodl_shaders::params::{
     AccumulateKey, Ceiling, Convert, Elementwise, Expand, Horner, Limb, Multiply, Ntt, Packing, View,
@@ -650,7 +650,7 @@ fn expand(device: &Device, variant: Variant) {
     let primes = basis.primes();
     let spec = ParamsSpec { n: 2048, primes, special_primes: vec![], security: SecurityLevel::Bits128 };
     let params = spec.build_insecure_for_tests().expect("NTT primes");
-    let source = UniformSource::new(UniformPurpose::Ciphertext, &params, &[3; 32]);
+    let source = UniformPurpose::Ciphertext.source(&params, &[3; 32]);
     let key = std::array::from_fn(|i| u32::from_le_bytes(source.key().as_chunks().0[i]));
     let first_object = u32::MAX;
     let out = Tensor::zeros(&limbs, 3, 2, 2048);

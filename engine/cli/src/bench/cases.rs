@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use anyhow::Result;
 use cryptodl_core::backend::{Backend, KeySwitch, LinearMap, Measured, ProductPlan, Shape, SlotwiseOp, packed_len};
-use cryptodl_core::ckks::{Params, RelinLayout, UniformPurpose, UniformSource};
+use cryptodl_core::ckks::{Params, RelinLayout, UniformPurpose};
 use cryptodl_cpu::Reference;
 use cryptodl_program::{Program, Step, Term, TermMap};
 
@@ -110,13 +110,13 @@ fn reduction<B: Measured>(
     (plan, level, components): (ProductPlan, usize, usize),
     seen: &mut HashSet<String>,
 ) -> Result<()> {
-    let key = program.content.relin().filter(|_| plan.relinearize);
+    let key = program.content.relin().filter(|_| plan.relinearise);
     let ring = (params.n(), params.basis().modulus(0).bits());
     if !seen.insert(format!("{key:?} {ring:?} {level} {} {components}", plan.drop)) {
         return Ok(());
     }
     match key {
-        Some(layout) => relinearize(bench, backend, params, (layout, level, plan.drop)),
+        Some(layout) => relinearise(bench, backend, params, (layout, level, plan.drop)),
         None if plan.drop > 0 => rescale(bench, backend, params, (level, plan.drop, components)),
         None => Ok(()),
     }
@@ -173,7 +173,7 @@ fn linear<B: Measured>(
     bench.measure(backend, work, || backend.slotwise(&ops, &x, 0..lanes, &mut out))
 }
 
-fn relinearize<B: Measured>(
+fn relinearise<B: Measured>(
     bench: &mut Bench<'_>,
     backend: &B,
     params: &Params,
@@ -192,14 +192,14 @@ fn relinearize<B: Measured>(
     };
     let values = bench.size([1, usize::MAX], small.bytes(), |values| {
         let x = operand(values)?;
-        seconds(backend, || backend.relinearize(&x, &key, dropped).map(drop))
+        seconds(backend, || backend.relinearise(&x, &key, dropped).map(drop))
     })?;
     let reference = Reference::new(basis.clone());
     let reference_rows = reference.upload(key_shape.clone(), &key_rows)?;
     let reference_key = KeySwitch { rows: &reference_rows, layout, special: &special };
-    let expected = reference.relinearize(&reference.upload(small.clone(), &sample)?, &reference_key, dropped)?;
+    let expected = reference.relinearise(&reference.upload(small.clone(), &sample)?, &reference_key, dropped)?;
     let x = operand(values)?;
-    let out = backend.relinearize(&x, &key, dropped)?;
+    let out = backend.relinearise(&x, &key, dropped)?;
     check(backend, "relinearize", &out, reference.shape(&expected), expected.residues())?;
     let (operands, key_bytes) = (backend.shape(&x).bytes() + backend.shape(&out).bytes(), key_shape.bytes());
     let digits = layout.digits(level);
@@ -210,7 +210,7 @@ fn relinearize<B: Measured>(
         bytes: operands + key_bytes,
         arithmetic: None,
     };
-    bench.measure(backend, work, || backend.relinearize(&x, &key, dropped).map(drop))
+    bench.measure(backend, work, || backend.relinearise(&x, &key, dropped).map(drop))
 }
 
 fn rescale<B: Measured>(
@@ -271,7 +271,7 @@ fn unpack_and_expand<B: Measured>(bench: &mut Bench<'_>, backend: &B, params: &P
     let work = Work { kernel: "unpack", shape: name.clone(), items: (values as u64, "value"), bytes, arithmetic: None };
     bench.measure(backend, work, || backend.unpack(&packed, &mut x, 0).map(drop))?;
 
-    let source = UniformSource::new(UniformPurpose::Ciphertext, params, &[7; 32]);
+    let source = UniformPurpose::Ciphertext.source(params, &[7; 32]);
     backend.expand(&source, 5, &mut x, 0)?;
     let mut expected = reference.zeros(shape(values))?;
     reference.expand(&source, 5, &mut expected, 0)?;

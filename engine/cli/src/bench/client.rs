@@ -6,9 +6,7 @@ use anyhow::{Context, Result, ensure};
 use cryptodl::Keys;
 use cryptodl_client::{decrypt, decrypt_slots_raw_do_not_return_to_server, encrypt};
 use cryptodl_core::backend::{Backend, Measured, Shape};
-use cryptodl_core::ckks::{
-    Ciphertexts, ClientSpec, EncryptionKind, Params, Randomness, Scale, UniformPurpose, UniformSource, noise,
-};
+use cryptodl_core::ckks::{Ciphertexts, ClientSpec, EncryptionKind, Params, Randomness, Scale, UniformPurpose, noise};
 use cryptodl_core::watch::Watch;
 use cryptodl_core::wire::{Binding, CiphertextLayout, read_ciphertexts, write_ciphertexts};
 use cryptodl_cpu::Reference;
@@ -165,7 +163,7 @@ fn result(
     let reference = Reference::new(params.basis().clone());
     let shape = Shape { limbs: params.chain(output.level), values: output.classes, components: 1, lanes: params.n() };
     let mut uniform = reference.zeros(shape)?;
-    reference.expand(&UniformSource::new(UniformPurpose::Ciphertext, params, &seed), 0, &mut uniform, 0)?;
+    reference.expand(&UniformPurpose::Ciphertext.source(params, &seed), 0, &mut uniform, 0)?;
     let bytes = result.set_bytes(params);
     result.sets[0].extend(reference.pack(&uniform, 0)?);
     result.sets[0].resize(bytes, 0);
@@ -190,7 +188,7 @@ fn measure<B: Measured>(
         failed = failed.take().or_else(|| launch().err());
         Ok(())
     })?;
-    if backend.transfers().is_some()
+    if !backend.is_host()
         && let Some(row) = bench.rows.last_mut()
     {
         row.copy_share = None;

@@ -8,9 +8,8 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
-use cryptodl_core::backend::conformance::params_for_tests;
 use cryptodl_core::backend::{BackendError, Ceilings, Effort, Measured};
-use cryptodl_core::ckks::Params;
+use cryptodl_core::ckks::{Params, params_for_tests};
 use cryptodl_core::ring::RnsBasis;
 use cryptodl_cpu::Cpu;
 use cryptodl_data::dataset_dir;

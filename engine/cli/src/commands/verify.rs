@@ -6,8 +6,8 @@ use anyhow::{Result, bail};
 use clap::Args;
 use clap::builder::PossibleValuesParser;
 use cryptodl_core::backend::Backend as _;
-use cryptodl_core::backend::conformance::{Failure, compare, params_for_tests};
-use cryptodl_core::ckks::{Params, Randomness};
+use cryptodl_core::backend::conformance::{Failure, compare};
+use cryptodl_core::ckks::{Params, Randomness, params_for_tests};
 use cryptodl_cpu::{Cpu, Kernels, Reference};
 use serde::Serialize;
 
@@ -209,13 +209,9 @@ fn text(report: &Report) -> String {
 }
 
 #[cfg(test)]
-#[allow(dead_code)] // The CPU's own tests use the other faults.
-#[path = "../../../../cpu-fallback/tests/faulty/mod.rs"]
-mod faulty;
-
-#[cfg(test)]
 mod tests {
-    use super::faulty::{Fault, Faulty};
+    use cryptodl_test_backends::{Fault, Faulty};
+
     use super::*;
 
     fn report(pass: Pass) -> Report {

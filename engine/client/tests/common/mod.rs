@@ -5,7 +5,7 @@ use cryptodl_client::{ClientError, EncryptionKey, SecretKey, decrypt_slots_raw_d
 use cryptodl_core::backend::packed_row;
 use cryptodl_core::ckks::{
     Ciphertexts, ClientSpec, Digest, EncryptionKind, InputLayout, OutputLayout, Packing, Params, ParamsSpec,
-    Randomness, Scale, SecurityLevel, UniformPurpose, UniformSource,
+    Randomness, Scale, SecurityLevel, UniformPurpose,
 };
 use cryptodl_core::ring::{ntt_primes, pack_row, unpack_row};
 use cryptodl_core::watch::Watch;
@@ -82,7 +82,7 @@ pub fn unpack(params: &Params, ciphertexts: &Ciphertexts) -> Vec<u32> {
         }
     }
     if let Some(seed) = &ciphertexts.seed {
-        let source = UniformSource::new(UniformPurpose::Ciphertext, params, seed);
+        let source = UniformPurpose::Ciphertext.source(params, seed);
         for (row, out) in out.chunks_exact_mut(2 * n).enumerate() {
             let (limb, value) = (row / values, row % values);
             source.fill(value as u32, limb as u32, params.basis().modulus(limb), 0, &mut out[n..]);

@@ -15,14 +15,15 @@ pub use linear::{LinearMap, LinearMapError, MAX_TAPS, MAX_WEIGHT, PADDING};
 pub use measured::{Ceiling, Ceilings, Effort, Measured, Timing, time};
 pub use polynomial::{Horner, PatersonStockmeyer};
 pub use positions::Positions;
-pub use steps::{KeySwitch, ProductPlan, SlotwiseOp, paterson_stockmeyer, reduce, slotwise_shape};
+pub use steps::{
+    KeySwitch, ProductPlan, RelinLayout, SlotwiseOp, paterson_stockmeyer, relinearise_rescale, slotwise_shape,
+};
 pub use tensor::{Channels, Shape, Window};
 
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::ckks::UniformSource;
-use crate::ring::RnsBasis;
+use crate::ring::{RnsBasis, UniformSource};
 
 /// Why a backend could not do what it was asked. The process stays usable.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -104,13 +105,16 @@ pub trait Backend: Send + Sync {
     /// The ring and primes that tensors' limbs refer to.
     fn basis(&self) -> &Arc<RnsBasis>;
 
-    /// What has crossed between host and device so far, for reports. `None` from a backend that computes in the host's memory
-    /// with the host's threads: nothing crosses, and nothing is gained by loading operands while it computes.
+    /// Whether it computes in the host's memory with the host's threads: the threads share the work, and nothing is gained
+    /// by loading operands while it computes.
+    fn is_host(&self) -> bool;
+
+    /// What has crossed between host and device so far, for reports. `None` from a backend for which nothing crosses.
     fn transfers(&self) -> Option<Transfers> {
         None
     }
 
-    /// Whether [`Self::slotwise`], [`Self::activation`], [`Self::relinearize`] and [`Self::mod_down`] take a few ciphertexts per thread
+    /// Whether [`Self::slotwise`], [`Self::activation`], [`Self::relinearise`] and [`Self::mod_down`] take a few ciphertexts per thread
     /// of memory beside operands and result. A caller short of memory then gains nothing by passing a few lanes or values at a time.
     fn is_fused(&self) -> bool {
         false
@@ -130,8 +134,8 @@ pub trait Backend: Send + Sync {
     /// A tensor of zeros.
     fn zeros(&self, shape: Shape) -> Result<Self::Tensor>;
 
-    /// A tensor of any residues, to be written before they are read: where zeroing memory costs time.
-    fn any(&self, shape: Shape) -> Result<Self::Tensor> {
+    /// A tensor of whatever residues the memory holds, to be written before they are read: where zeroing memory costs time.
+    fn uninitialised(&self, shape: Shape) -> Result<Self::Tensor> {
         self.zeros(shape)
     }
 
@@ -208,7 +212,7 @@ pub trait Backend: Send + Sync {
 
     /// For every coefficient, the centred representative modulo the product of all of `x`'s primes, reduced modulo each prime
     /// of `limbs`. Coefficient domain in and out.
-    fn convert_centred(&self, x: &Self::Tensor, limbs: &[usize]) -> Result<Self::Tensor>;
+    fn convert_basis(&self, x: &Self::Tensor, limbs: &[usize]) -> Result<Self::Tensor>;
 
     /// Waits until everything asked for so far is done.
     fn synchronise(&self) -> Result<()>;
@@ -234,8 +238,8 @@ pub trait Backend: Send + Sync {
     }
 
     /// Three components to two with a relinearisation key, then division by `P` and the last `drop` chain primes, merged.
-    fn relinearize(&self, x: &Self::Tensor, key: &KeySwitch<'_, Self::Tensor>, drop: usize) -> Result<Self::Tensor> {
-        steps::relinearize(self, x, key, drop)
+    fn relinearise(&self, x: &Self::Tensor, key: &KeySwitch<'_, Self::Tensor>, drop: usize) -> Result<Self::Tensor> {
+        steps::relinearise(self, x, key, drop)
     }
 
     /// An activation on whole evaluation-domain ciphertexts, with relinearisation and rescaling after each product as planned.

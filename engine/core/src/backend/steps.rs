@@ -6,7 +6,6 @@ use std::ops::Range;
 use serde::{Deserialize, Serialize};
 
 use super::{Backend, Channels, Horner, LinearMap, PatersonStockmeyer, Result, Shape};
-use crate::ckks::RelinLayout;
 
 /// One operation that acts on each lane by itself.
 #[derive(Clone, Copy, Debug)]
@@ -48,7 +47,8 @@ pub fn slotwise_shape(ops: &[SlotwiseOp<'_>], x: &Shape) -> Shape {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct ProductPlan {
     /// Relinearise the product's three components to two.
-    pub relinearize: bool,
+    #[serde(rename = "relinearize")]
+    pub relinearise: bool,
     /// Rescale by this many primes, merged with the relinearisation's division where there is one.
     pub drop: usize,
 }
@@ -61,7 +61,29 @@ impl ProductPlan {
 
     /// Chain limbs and components afterwards, from those of the product.
     pub fn result(self, level: usize, components: usize) -> (usize, usize) {
-        (level - self.drop, if self.relinearize { 2 } else { components })
+        (level - self.drop, if self.relinearise { 2 } else { components })
+    }
+}
+
+/// How the ciphertext component under `s^2` is cut into digits for key switching.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RelinLayout {
+    /// Highest level (chain limbs) at which the key is used.
+    pub level: usize,
+    /// Chain primes per digit, 1 to 4; the special product must be at least as large as a digit.
+    pub digit_primes: usize,
+}
+
+impl RelinLayout {
+    /// Number of digits at `level`.
+    pub fn digits(&self, level: usize) -> usize {
+        level.div_ceil(self.digit_primes)
+    }
+
+    /// Chain limbs of digit `digit` at `level`.
+    pub fn digit_limbs(&self, digit: usize, level: usize) -> std::ops::Range<usize> {
+        digit * self.digit_primes..((digit + 1) * self.digit_primes).min(level)
     }
 }
 
@@ -84,7 +106,7 @@ pub(super) fn slotwise<B: Backend + ?Sized>(
     out: &mut B::Tensor,
 ) -> Result<()> {
     let shape = backend.shape(x).clone();
-    let mut part = backend.any(Shape { lanes: lanes.len(), ..shape.clone() })?;
+    let mut part = backend.uninitialised(Shape { lanes: lanes.len(), ..shape.clone() })?;
     let whole = backend.shape(&part).window();
     backend.copy(x, &shape.window().with_lanes(lanes.clone()), &mut part, &whole)?;
     for op in ops {
@@ -139,7 +161,7 @@ pub(super) fn activation<B: Backend + ?Sized>(
     let mut u = copy_of(backend, z)?;
     for step in 0..polynomial.degree() {
         if step > 0 {
-            u = reduced(backend, product(backend, &u, z)?, products[step - 1], key)?;
+            u = relinearised_rescaled(backend, product(backend, &u, z)?, products[step - 1], key)?;
         }
         let limbs = backend.shape(&u).limbs.clone();
         add_horner_constant(backend, polynomial, step, &limbs, &mut u)?;
@@ -159,7 +181,7 @@ pub fn paterson_stockmeyer<B: Backend + ?Sized>(
     let limbs = backend.shape(z).limbs.clone();
     let mut shifted = copy_of(backend, z)?;
     backend.add_constant(&mut shifted, &polynomial.shift(&limbs))?;
-    let w = reduced(backend, backend.multiply(z, &shifted)?, products[0], key)?;
+    let w = relinearised_rescaled(backend, backend.multiply(z, &shifted)?, products[0], key)?;
     drop(shifted);
     let mut u = copy_of(backend, if polynomial.is_odd() { z } else { &w })?;
     let limbs = backend.shape(&u).limbs.clone();
@@ -168,7 +190,7 @@ pub fn paterson_stockmeyer<B: Backend + ?Sized>(
         let mut sum = product(backend, &u, &w)?;
         let limbs = backend.shape(&sum).limbs.clone();
         backend.accumulate(&mut sum, z, &polynomial.multiples(step, &limbs))?;
-        u = reduced(backend, sum, *plan, key)?;
+        u = relinearised_rescaled(backend, sum, *plan, key)?;
         let limbs = backend.shape(&u).limbs.clone();
         if polynomial.negates() && step + 1 == products.len() {
             negate(backend, &limbs, &mut u)?;
@@ -193,34 +215,34 @@ fn product<B: Backend + ?Sized>(backend: &B, a: &B::Tensor, b: &B::Tensor) -> Re
 ///
 /// # Panics
 /// If the plan does nothing, or relinearises without a key.
-pub fn reduce<B: Backend + ?Sized>(
+pub fn relinearise_rescale<B: Backend + ?Sized>(
     backend: &B,
     x: &B::Tensor,
     plan: ProductPlan,
     key: Option<&KeySwitch<'_, B::Tensor>>,
 ) -> Result<B::Tensor> {
     assert!(plan.acts(), "something to do");
-    if plan.relinearize {
-        return backend.relinearize(x, key.expect("a plan that relinearises comes with a key"), plan.drop);
+    if plan.relinearise {
+        return backend.relinearise(x, key.expect("a plan that relinearises comes with a key"), plan.drop);
     }
     let limbs = &backend.shape(x).limbs;
     backend.mod_down(x, &limbs[limbs.len() - plan.drop..])
 }
 
-/// [`reduce`] where anything is planned.
-fn reduced<B: Backend + ?Sized>(
+/// [`relinearise_rescale`] where anything is planned.
+fn relinearised_rescaled<B: Backend + ?Sized>(
     backend: &B,
     x: B::Tensor,
     plan: ProductPlan,
     key: Option<&KeySwitch<'_, B::Tensor>>,
 ) -> Result<B::Tensor> {
-    if plan.acts() { reduce(backend, &x, plan, key) } else { Ok(x) }
+    if plan.acts() { relinearise_rescale(backend, &x, plan, key) } else { Ok(x) }
 }
 
 fn copy_of<B: Backend + ?Sized>(backend: &B, x: &B::Tensor) -> Result<B::Tensor> {
     let shape = backend.shape(x).clone();
     let window = shape.window();
-    let mut out = backend.any(shape)?;
+    let mut out = backend.uninitialised(shape)?;
     backend.copy(x, &window, &mut out, &window)?;
     Ok(out)
 }
@@ -234,8 +256,11 @@ fn part<B: Backend + ?Sized>(
 ) -> Result<B::Tensor> {
     let shape = backend.shape(x).clone();
     let from = shape.window().with_limbs(positions.clone()).with_components(components.clone());
-    let mut out =
-        backend.any(Shape { limbs: shape.limbs[positions].to_vec(), components: components.len(), ..shape })?;
+    let mut out = backend.uninitialised(Shape {
+        limbs: shape.limbs[positions].to_vec(),
+        components: components.len(),
+        ..shape
+    })?;
     let to = backend.shape(&out).window();
     backend.copy(x, &from, &mut out, &to)?;
     Ok(out)
@@ -249,7 +274,7 @@ pub(super) fn mod_down<B: Backend + ?Sized>(backend: &B, x: &B::Tensor, dropped:
     let basis = backend.basis();
     let mut low = part(backend, x, kept..shape.limbs.len(), 0..shape.components)?;
     backend.inverse_ntt(&mut low)?;
-    let mut remainder = backend.convert_centred(&low, kept_limbs)?;
+    let mut remainder = backend.convert_basis(&low, kept_limbs)?;
     drop(low);
     backend.forward_ntt(&mut remainder)?;
     let mut out = part(backend, x, 0..kept, 0..shape.components)?;
@@ -259,7 +284,7 @@ pub(super) fn mod_down<B: Backend + ?Sized>(backend: &B, x: &B::Tensor, dropped:
     Ok(out)
 }
 
-pub(super) fn relinearize<B: Backend + ?Sized>(
+pub(super) fn relinearise<B: Backend + ?Sized>(
     backend: &B,
     x: &B::Tensor,
     key: &KeySwitch<'_, B::Tensor>,
@@ -286,7 +311,7 @@ pub(super) fn relinearize<B: Backend + ?Sized>(
     backend.inverse_ntt(&mut top)?;
     for g in 0..key.layout.digits(level) {
         let residues = part(backend, &top, key.layout.digit_limbs(g, level), 0..1)?;
-        let mut digit = backend.convert_centred(&residues, &limbs)?;
+        let mut digit = backend.convert_basis(&residues, &limbs)?;
         backend.forward_ntt(&mut digit)?;
         backend.accumulate_key(&mut acc, &digit, key.rows, g)?;
     }

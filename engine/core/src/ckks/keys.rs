@@ -1,7 +1,9 @@
 //! The public keys: evaluation-domain residues, made by the client, used by the server.
 
 use super::check::require;
-use super::{Params, SpecError, UniformPurpose, UniformSource};
+use super::{Params, SpecError, UniformPurpose};
+use crate::backend::RelinLayout;
+use crate::ring::UniformSource;
 
 /// A public encryption key `(b, a)` with `b = e - a s` over the whole chain and the special primes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,30 +17,8 @@ pub struct PublicKey {
 impl PublicKey {
     /// `a`, evaluation domain, `[limb][N]`, every limb of `Q P`.
     pub fn expand_a(&self, params: &Params) -> Vec<u32> {
-        let source = UniformSource::new(UniformPurpose::PublicKey, params, &self.seed);
+        let source = UniformPurpose::PublicKey.source(params, &self.seed);
         expand(&source, params, 0)
-    }
-}
-
-/// How the ciphertext component under `s^2` is cut into digits for key switching.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct RelinLayout {
-    /// Highest level (chain limbs) at which the key is used.
-    pub level: usize,
-    /// Chain primes per digit, 1 to 4; the special product must be at least as large as a digit.
-    pub digit_primes: usize,
-}
-
-impl RelinLayout {
-    /// Number of digits at `level`.
-    pub fn digits(&self, level: usize) -> usize {
-        level.div_ceil(self.digit_primes)
-    }
-
-    /// Chain limbs of digit `digit` at `level`.
-    pub fn digit_limbs(&self, digit: usize, level: usize) -> std::ops::Range<usize> {
-        digit * self.digit_primes..((digit + 1) * self.digit_primes).min(level)
     }
 }
 
@@ -62,7 +42,7 @@ impl RelinKey {
 
     /// All `a_g`, evaluation domain, `[digit][limb][N]`, limbs as in [`Self::limbs`].
     pub fn expand_a(&self, params: &Params) -> Vec<u32> {
-        let source = UniformSource::new(UniformPurpose::RelinKey, params, &self.seed);
+        let source = UniformPurpose::RelinKey.source(params, &self.seed);
         let digits = self.layout.digits(self.layout.level) as u32;
         let limbs = self.limbs(params);
         (0..digits).flat_map(|digit| expand_limbs(&source, params, digit, &limbs)).collect()

@@ -21,11 +21,14 @@ pub use check::{
 };
 pub use ciphertext::{Ciphertexts, CiphertextsInfo};
 pub use encoder::Encoder;
-pub use keys::{EvalKey, EvalKeyLayout, EvalKeys, MAX_EVAL_KEYS, PublicKey, RelinKey, RelinLayout};
-pub use params::{MAX_SPECIAL_PRIMES, Params, ParamsError, ParamsSpec};
+pub use keys::{EvalKey, EvalKeyLayout, EvalKeys, MAX_EVAL_KEYS, PublicKey, RelinKey};
+pub use params::{MAX_SPECIAL_PRIMES, Params, ParamsError, ParamsSpec, params_for_tests};
 pub use random::{RandomError, Randomness, SecretStream, SecretStreams};
 pub use rerandomise::rerandomise;
 pub use scale::Scale;
 pub use security::SecurityLevel;
 pub use spec::{ClientSpec, Digest, EncryptionKind, InputLayout, OutputLayout, Packing};
-pub use uniform::{UniformPurpose, UniformSource};
+pub use uniform::UniformPurpose;
+
+/// How keys are cut into digits is part of the scheme, though backends define it.
+pub use crate::backend::RelinLayout;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::SecurityLevel;
+use crate::backend::conformance;
 use crate::ring::{RingError, RnsBasis};
 
 /// Largest number of special primes.
@@ -161,4 +162,14 @@ impl Params {
     pub fn digest(&self) -> &[u8; 32] {
         &self.digest
     }
+}
+
+/// Parameters fit for [`conformance::compare`] in dimension `n`. Not secure.
+///
+/// # Errors
+/// `n` is no supported dimension.
+pub fn params_for_tests(n: usize) -> Result<Params, RingError> {
+    let (primes, special_primes) = conformance::primes(n)?;
+    let spec = ParamsSpec { n, primes, special_primes, security: SecurityLevel::Bits128 };
+    Ok(spec.build_insecure_for_tests().expect("a prime chain was built"))
 }

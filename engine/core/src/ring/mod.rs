@@ -5,12 +5,14 @@ mod modulus;
 mod ntt;
 mod packing;
 mod primes;
+mod uniform;
 
 pub use basis::{CentredConverter, RnsBasis};
 pub use modulus::{MAX_MODULUS_BITS, Modulus};
 pub use ntt::{NttTable, Twiddle};
 pub use packing::{pack_row, packed_row_len, unpack_row};
 pub use primes::{is_prime, largest_ntt_primes, ntt_primes};
+pub use uniform::UniformSource;
 
 /// Why a ring cannot be built.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

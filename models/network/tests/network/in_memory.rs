@@ -5,7 +5,7 @@ use cryptodl_network::{Histogram, InputSpec, Inputs, Layer, LayerOp, Network, Ne
 use ndarray::{Array1, Array2, Array4};
 
 use crate::common::graph::{GRAPH, tensors};
-use crate::common::parse;
+use crate::common::{calibration, parse};
 
 fn spec(shape: [usize; 3], layers: Vec<Layer>) -> NetworkSpec {
     NetworkSpec::new("memory", "Made in memory", InputSpec { shape, range: [0.0, 1.0] }, layers)
@@ -180,4 +180,17 @@ fn hostile_graphs_are_refused_quickly() {
     waiting(room - 1).unwrap();
     refused(waiting(room), "values per image must be kept here for this layer and later ones; at most 4194304");
     assert!(started.elapsed().as_secs() < 20);
+}
+
+/// A calibration stays with a network of which only statements change, and no longer.
+#[test]
+fn a_changed_network_is_checked_again_and_keeps_its_calibration_where_it_computes_the_same() {
+    let mut net = Network::new(residual()).unwrap();
+    net.calibration = Some(calibration());
+    let other = net.changed(|spec| spec.tolerance = Some(0.3)).unwrap();
+    assert_eq!((other.fingerprint(), &other.calibration), (net.fingerprint(), &net.calibration));
+    assert_ne!(other.digest(), net.digest());
+    let other = net.changed(|spec| spec.input.range = [0.0, 2.0]).unwrap();
+    assert!(other.fingerprint() != net.fingerprint() && other.calibration.is_none());
+    assert!(net.changed(|spec| spec.tolerance = Some(2.0)).unwrap_err().to_string().contains("tolerance"));
 }

@@ -1,63 +1,38 @@
 //! Plaintext inference against loops that follow the definitions.
 
-use cryptodl_network::{Network, plain};
-use ndarray::{Array4, Axis};
+use cryptodl_network::{InputSpec, Layer, LayerOp, Network, NetworkSpec, Source, plain};
+use ndarray::{Array1, Array2, Array4, Axis};
 
 use crate::common::tiny::{TOML, tensors};
-use crate::common::{noise, oracle, parse, random_tensors};
+use crate::common::{images, noise, oracle, parse};
 
 #[test]
 fn every_layer_kind_agrees_with_its_definition() {
     let net = parse(TOML, &tensors()).unwrap();
-    let count = 70; // more than two chunks
-    let images = Array4::from_shape_vec((count, 2, 9, 8), noise(99).take(count * 144).collect()).unwrap();
-    assert_agrees_with_definition(&net, &images);
+    assert_agrees_with_definition(&net, &images(&net, 70, 99)); // more than two chunks
 }
 
 /// Two activations, the second of degree 8, and batch-norm of vectors: more than the shipped convolutional networks have.
 #[test]
 fn layers_on_vectors_agree_with_their_definition() {
-    const HEAD: &str = r#"
-format = 1
-name = "flat"
-title = "Layers on vectors"
-weights = "flat.safetensors"
-
-[input]
-shape = [1, 3, 4]
-range = [0.0, 1.0]
-
-[[layer]]
-name = "flatten"
-kind = "flatten"
-"#;
-    const TAIL: &str = r#"
-[output]
-range = [-4.0, 5.0]
-
-[output.margins]
-low = 0.0
-high = 6.0
-counts = [0, 4]
-"#;
-    let hidden = |index: usize, coefficients: &str| {
-        format!(
-            "[[layer]]\nname = \"fc{index}\"\nkind = \"dense\"\nout_features = 5\n\
-             [[layer]]\nname = \"bn{index}\"\nkind = \"batch_norm\"\n\
-             [[layer]]\nname = \"act{index}\"\nkind = \"polynomial\"\ncoefficients = {coefficients}\n\
-             range = [-2.0, 2.0]\nhistogram = {{ low = -2.0, high = 2.0, counts = [1, 1] }}\n"
-        )
-    };
-    let last = "[[layer]]\nname = \"last\"\nkind = \"dense\"\nout_features = 2\n";
-    let eighth = "[0.1, 0.5, 0.2, 0.05, -0.03, 0.02, 0.01, -0.003, 0.001]";
-    let toml = [HEAD, &hidden(1, "[0.0, 0.5, 0.25]"), &hidden(2, eighth), last, TAIL].concat();
-    let vectors = ["weight", "bias", "running_mean", "running_var"];
-    let norms: Vec<String> = ["bn1", "bn2"].iter().flat_map(|bn| vectors.map(|part| format!("{bn}.{part}"))).collect();
-    let weights = [("fc1.weight", [5, 12].as_slice()), ("fc2.weight", &[5, 5]), ("last.weight", &[2, 5])];
-    let tensors = random_tensors(weights.into_iter().chain(norms.iter().map(|name| (name.as_str(), [5].as_slice()))));
-    let net = parse(&toml, &tensors).unwrap();
-    let images = Array4::from_shape_vec((40, 1, 3, 4), noise(7).take(40 * 12).collect()).unwrap();
-    assert_agrees_with_definition(&net, &images);
+    let mut numbers = noise(5);
+    let mut vector = |len: usize| Array1::from_shape_simple_fn(len, || numbers.next().unwrap());
+    let eighth = vec![0.1, 0.5, 0.2, 0.05, -0.03, 0.02, 0.01, -0.003, 0.001];
+    let mut ops = vec![LayerOp::Flatten];
+    for (inputs, coefficients) in [(12, vec![0.0, 0.5, 0.25]), (5, eighth)] {
+        let weight = vector(5 * inputs).into_shape_with_order((5, inputs)).unwrap();
+        let var = vector(5).mapv(|v| v.abs() + 0.5);
+        let [gamma, beta, mean] = [0; 3].map(|_| vector(5));
+        ops.push(LayerOp::Dense { weight, bias: None });
+        ops.push(LayerOp::BatchNorm { gamma, beta, mean, var, eps: 1e-5 });
+        ops.push(LayerOp::Polynomial { coefficients: vec![coefficients], inputs: None });
+    }
+    ops.push(LayerOp::Dense { weight: Array2::from_shape_vec((2, 5), vector(10).to_vec()).unwrap(), bias: None });
+    let layer = |(i, op): (usize, LayerOp)| Layer::new(&format!("l{i}"), op, vec![Source::before(i)]);
+    let layers = ops.into_iter().enumerate().map(layer).collect();
+    let input = InputSpec { shape: [1, 3, 4], range: [0.0, 1.0] };
+    let net = Network::new(NetworkSpec::new("flat", "Layers on vectors", input, layers)).unwrap();
+    assert_agrees_with_definition(&net, &images(&net, 40, 7));
 }
 
 fn assert_agrees_with_definition(net: &Network, images: &Array4<f32>) {

@@ -4,10 +4,10 @@ use std::ops::Range;
 
 use super::{Cause, Place};
 use crate::backend::{
-    Backend, Horner, KeySwitch, LinearMap, PatersonStockmeyer, ProductPlan, Result, Shape, SlotwiseOp, Window,
-    paterson_stockmeyer,
+    Backend, Horner, KeySwitch, LinearMap, PatersonStockmeyer, ProductPlan, RelinLayout, Result, Shape, SlotwiseOp,
+    Window, paterson_stockmeyer,
 };
-use crate::ckks::{RelinLayout, UniformSource};
+use crate::ring::UniformSource;
 
 /// A tensor on the host.
 #[derive(Clone)]
@@ -41,10 +41,10 @@ pub(super) enum Call<'a> {
     AccumulateKey { acc: Host, digit: Host, key: Host, row: usize },
     ForwardNtt(Host),
     InverseNtt(Host),
-    ConvertCentred { x: Host, limbs: Vec<usize> },
+    ConvertBasis { x: Host, limbs: Vec<usize> },
     Slotwise { ops: &'a [SlotwiseOp<'a>], x: Host, lanes: Range<usize>, out: Host },
     ModDown { x: Host, dropped: Vec<usize> },
-    Relinearize { x: Host, key: Key<'a>, drop: usize },
+    Relinearise { x: Host, key: Key<'a>, drop: usize },
     Activation { polynomial: &'a Horner, products: Vec<ProductPlan>, key: Option<Key<'a>>, z: Host },
     PatersonStockmeyer { polynomial: &'a PatersonStockmeyer, products: Vec<ProductPlan>, key: Option<Key<'a>>, z: Host },
 }
@@ -90,10 +90,10 @@ impl Call<'_> {
             Call::AccumulateKey { acc, .. } => ("accumulate_key", &acc.shape),
             Call::ForwardNtt(x) => ("forward_ntt", &x.shape),
             Call::InverseNtt(x) => ("inverse_ntt", &x.shape),
-            Call::ConvertCentred { x, .. } => ("convert_centred", &x.shape),
+            Call::ConvertBasis { x, .. } => ("convert_centred", &x.shape),
             Call::Slotwise { x, .. } => ("slotwise", &x.shape),
             Call::ModDown { x, .. } => ("mod_down", &x.shape),
-            Call::Relinearize { x, .. } => ("relinearize", &x.shape),
+            Call::Relinearise { x, .. } => ("relinearize", &x.shape),
             Call::Activation { z, .. } => ("activation", &z.shape),
             Call::PatersonStockmeyer { z, .. } => ("paterson_stockmeyer", &z.shape),
         }
@@ -168,16 +168,16 @@ impl Call<'_> {
                 backend.inverse_ntt(&mut x)?;
                 x
             }
-            Call::ConvertCentred { x, limbs } => backend.convert_centred(&x.upload(backend)?, limbs)?,
+            Call::ConvertBasis { x, limbs } => backend.convert_basis(&x.upload(backend)?, limbs)?,
             Call::Slotwise { ops, x, lanes, out } => {
                 let mut out = out.upload(backend)?;
                 backend.slotwise(ops, &x.upload(backend)?, lanes.clone(), &mut out)?;
                 out
             }
             Call::ModDown { x, dropped } => backend.mod_down(&x.upload(backend)?, dropped)?,
-            Call::Relinearize { x, key, drop } => {
+            Call::Relinearise { x, key, drop } => {
                 let rows = key.rows.upload(backend)?;
-                backend.relinearize(&x.upload(backend)?, &key.switch(&rows), *drop)?
+                backend.relinearise(&x.upload(backend)?, &key.switch(&rows), *drop)?
             }
             Call::Activation { polynomial, products, key, z } => {
                 let rows = upload_rows(backend, key.as_ref())?;

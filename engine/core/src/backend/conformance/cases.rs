@@ -8,8 +8,7 @@ use super::{CHAIN, Failure};
 use crate::backend::{
     Backend, LinearMap, MAX_TAPS, MAX_WEIGHT, ProductPlan, SlotwiseOp, Window, packed_len, slotwise_shape,
 };
-use crate::ckks::{ParamsSpec, SecurityLevel, UniformPurpose, UniformSource};
-use crate::ring::{RnsBasis, pack_row, packed_row_len};
+use crate::ring::{RnsBasis, UniformSource, pack_row, packed_row_len};
 
 impl<R: Backend, C: Backend> Suite<'_, R, C> {
     pub(super) fn memory(&mut self) -> Result<(), Failure> {
@@ -66,13 +65,9 @@ impl<R: Backend, C: Backend> Suite<'_, R, C> {
                 self.check(case, Call::Unpack { packed, out: out.clone(), component: 0 })?;
             }
         }
-        let basis = self.basis();
-        let spec =
-            ParamsSpec { n, primes: basis.primes(), special_primes: Vec::new(), security: SecurityLevel::Bits128 };
-        let params = spec.build_insecure_for_tests().expect("the primes of a basis");
         for (component, first_object) in [(0, 0), (1, 7), (2, 1 << 31)] {
             let out = self.random(&[1, 4, 0], 3, 3, n);
-            let source = UniformSource::new(UniformPurpose::Ciphertext, &params, &[component as u8; 32]);
+            let source = UniformSource::from_key([component as u8; 32]);
             let case = format!("objects from {first_object}, component {component}");
             self.check(case, Call::Expand { source, first_object, out, component })?;
         }
@@ -247,13 +242,13 @@ impl<R: Backend, C: Backend> Suite<'_, R, C> {
         ];
         for (from, to) in pairs {
             for (case, x) in self.operands(from, 2, 2, n) {
-                self.check(format!("{case}, to limbs {to:?}"), Call::ConvertCentred { x, limbs: to.to_vec() })?;
+                self.check(format!("{case}, to limbs {to:?}"), Call::ConvertBasis { x, limbs: to.to_vec() })?;
             }
             // Around the borders -D/2 and D/2 of the centred representative.
             let x = self.around_half(from);
             self.check(
                 format!("around half the product, to limbs {to:?}"),
-                Call::ConvertCentred { x, limbs: to.to_vec() },
+                Call::ConvertBasis { x, limbs: to.to_vec() },
             )?;
         }
         for (limbs, dropped) in [(&[0, 1, 2][..], 1), (&[2, 0, 1], 1), (&[0, 1, 4, 5], 2), (&[0, 1, 2, 3, 4, 5], 4)] {
@@ -284,7 +279,7 @@ impl<R: Backend, C: Backend> Suite<'_, R, C> {
                 for drop in (0..=1).filter(|&drop| drop < level) {
                     for (case, x) in self.operands(&[0, 1, 2, 3][..level], 2, 3, n) {
                         let case = format!("{case}, digits of {digit_primes}, drop {drop}");
-                        self.check(case, Call::Relinearize { x, key: key.clone(), drop })?;
+                        self.check(case, Call::Relinearise { x, key: key.clone(), drop })?;
                     }
                 }
             }
@@ -295,7 +290,7 @@ impl<R: Backend, C: Backend> Suite<'_, R, C> {
     pub(super) fn activations(&mut self) -> Result<(), Failure> {
         let n = self.n();
         let key = self.relin_key(CHAIN, 1, &[CHAIN]);
-        let plan = |relinearize, drop| ProductPlan { relinearize, drop };
+        let plan = |relinearise, drop| ProductPlan { relinearise, drop };
         let plans = [
             vec![plan(false, 0)],
             vec![plan(true, 1)],
@@ -310,7 +305,7 @@ impl<R: Backend, C: Backend> Suite<'_, R, C> {
                 let whole = self.horner(products.len() + 1, negate, channels);
                 let polynomial = whole.of_values(values.clone(), total);
                 let z = self.random(&[0, 1, 2, 3], values.len(), 2, n);
-                let used = products.iter().any(|product| product.relinearize);
+                let used = products.iter().any(|product| product.relinearise);
                 let (key, products) = (used.then(|| key.clone()), products.clone());
                 let case = described(&products, negate, channels, &values);
                 self.check(case, Call::Activation { polynomial: &polynomial, products, key, z })?;
@@ -328,7 +323,7 @@ impl<R: Backend, C: Backend> Suite<'_, R, C> {
                 let whole = self.paterson_stockmeyer(degree, negate, channels);
                 let polynomial = whole.of_values(values.clone(), total);
                 let z = self.random(&[0, 1, 2, 3], values.len(), 2, n);
-                let used = products.iter().any(|product| product.relinearize);
+                let used = products.iter().any(|product| product.relinearise);
                 let (key, products) = (used.then(|| key.clone()), products.clone());
                 let case = format!("degree {degree}, {}", described(&products, negate, channels, &values));
                 self.check(case, Call::PatersonStockmeyer { polynomial: &polynomial, products, key, z })?;

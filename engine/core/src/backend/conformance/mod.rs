@@ -13,20 +13,21 @@ mod suite;
 use std::fmt;
 
 use super::{Backend, BackendError, Shape};
-use crate::ckks::{Params, ParamsSpec, SecurityLevel};
 use crate::ring::{RingError, ntt_primes};
 use random::Random;
 use suite::Suite;
 
 /// Limbs of the basis that the suite needs: a chain of four and two special primes.
 pub const LIMBS: usize = CHAIN + SPECIAL;
-const CHAIN: usize = 4;
-const SPECIAL: usize = 2;
+/// Primes of the chain.
+pub const CHAIN: usize = 4;
+/// Special primes.
+pub const SPECIAL: usize = 2;
 
 /// What was compared.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Check {
-    /// Method of [`Backend`], or of its module a step that backends do not replace.
+    /// The operation, as reports name it.
     pub operation: &'static str,
     /// What is special about the inputs.
     pub case: String,
@@ -113,19 +114,18 @@ pub enum Cause {
     Backend(#[from] BackendError),
 }
 
-/// Parameters fit for [`compare`]: dimension `n`, four chain primes of which one is small, two special primes. Not secure.
+/// Primes fit for [`compare`] in dimension `n`: a chain of [`CHAIN`], of which one is small, and [`SPECIAL`] special ones.
 ///
 /// # Errors
 /// `n` is no supported dimension.
-pub fn params_for_tests(n: usize) -> Result<Params, RingError> {
+pub fn primes(n: usize) -> Result<(Vec<u32>, Vec<u32>), RingError> {
     let large = ntt_primes(n, 30, LIMBS - 1)?;
     // Any size that has a prime; the least keeps other bit lengths and byte counts honest.
     let small = (14..30).find_map(|bits| ntt_primes(n, bits, 1).ok()).expect("30 bits have primes")[0];
     let (special, chain) = large.split_at(SPECIAL);
-    let mut primes = chain.to_vec();
-    primes.insert(1, small);
-    let spec = ParamsSpec { n, primes, special_primes: special.to_vec(), security: SecurityLevel::Bits128 };
-    Ok(spec.build_insecure_for_tests().expect("a prime chain was built"))
+    let mut chain = chain.to_vec();
+    chain.insert(1, small);
+    Ok((chain, special.to_vec()))
 }
 
 /// Compares all operations of `candidate` with those of `reference` and calls `progress` after each check that passed.

@@ -3,8 +3,7 @@
 use super::call::{Call, Host, Key, equal};
 use super::random::Random;
 use super::{Cause, Check, Failure};
-use crate::backend::{Backend, Horner, LinearMap, PADDING, PatersonStockmeyer, Shape};
-use crate::ckks::RelinLayout;
+use crate::backend::{Backend, Horner, LinearMap, PADDING, PatersonStockmeyer, RelinLayout, Shape};
 use crate::ring::RnsBasis;
 
 /// The two backends, the source of inputs, and what passed so far.
