@@ -322,7 +322,7 @@ fn a_calibration_file_belongs_to_its_network_and_is_checked() {
     );
     let refused = |bytes: &[u8], what: &str| {
         let error = read(bytes).expect_err(what).to_string();
-        assert!(error.contains(what) && error.contains("cryptodl calibrate"), "{error}");
+        assert!(error.contains(what) && error.contains("measured again"), "{error}");
     };
     refused(
         &calibration.to_bytes(&Network { fingerprint: [1; 32], ..network.clone() }),

@@ -641,7 +641,7 @@ fn histograms_of_channels_are_in_the_calibration_file_and_checked() {
 
     let refused = |bytes: &[u8], fragment: &str| {
         let error = read(bytes).expect_err(fragment).to_string();
-        assert!(error.contains(fragment) && error.contains("cryptodl calibrate"), "{error:?} lacks {fragment:?}");
+        assert!(error.contains(fragment) && error.contains("measured again"), "{error:?} lacks {fragment:?}");
     };
     let changed = |change: &dyn Fn(&mut Inputs)| calibration().to_bytes(&bare(change));
     refused(&changed(&|inputs| drop(inputs.channels.pop())), "tensor `histograms/act/ranges` is F64 of shape [3, 2]");

@@ -35,7 +35,7 @@ pub const MAX_CALIBRATION_BYTES: u64 = (MAX_STORED_IMAGES * MAX_VALUES) as u64 +
 /// Bins of the histogram of one channel before an activation with coefficients per channel.
 pub const CHANNEL_BINS: usize = 64;
 
-/// What `cryptodl calibrate` measured, image by image, on the network as the planner folds it.
+/// What a calibration measured, image by image, on the network as the planner folds it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Calibration {
     /// Pixels of the images that weight rounding is measured on, `[image][pixel]`: `p` means `p / 255` of the input's range.

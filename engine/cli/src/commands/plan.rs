@@ -6,6 +6,7 @@ use anyhow::Result;
 use clap::Args;
 use cryptodl_core::wire::write_client_spec;
 
+use crate::advice;
 use crate::files::{self, Access, Output};
 use crate::flags::Planning;
 use crate::json::Json;
@@ -43,6 +44,6 @@ impl Plan {
             let spec = plan.program.client_spec();
             Output::create(path, Access::Everybody)?.write(|file| write_client_spec(file, &spec))?;
         }
-        json.show(&plan.report, || plan.report.to_string())
+        json.show(&plan.report, || advice::with_report(&plan.report))
     }
 }

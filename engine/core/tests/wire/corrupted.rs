@@ -191,7 +191,7 @@ fn other_programs_and_parameters() {
     let file = example(Kind::PublicKey).file;
     let other = Binding { program: Digest([8; 32]), ..binding() };
     let message = wire::read_public_key(&file[..], &other).unwrap_err().to_string();
-    let needed = [SPEC.program.to_string(), other.program.to_string(), "--schedule".into(), "--batch".into()];
+    let needed = [SPEC.program.to_string(), other.program.to_string(), "schedule".into(), "batch".into()];
     assert!(needed.iter().all(|part| message.contains(part)), "{message}");
 
     let spec = ParamsSpec { special_primes: Vec::new(), ..SPEC.params.clone() };
