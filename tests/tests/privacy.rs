@@ -234,7 +234,7 @@ fn more_sets_than_planned_are_refused() {
     };
     let message = refusal(3);
     assert!(
-        message.contains("the number of sets is 3, this Program needs at most the 2 of its --circuit-privacy"),
+        message.contains("the number of sets is 3, and the Program's circuit privacy is planned for 2"),
         "{message}"
     );
     assert!(refusal(2).contains("the length of a set"), "two sets are as many as planned");

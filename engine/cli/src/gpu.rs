@@ -12,6 +12,7 @@ use cryptodl_gpu::{
 };
 use serde::Serialize;
 
+use crate::explain;
 use crate::flags::Place;
 use crate::memory::{self, show_size};
 use crate::progress::Bar;
@@ -183,20 +184,18 @@ impl Device {
     fn examine(info: AdapterInfo, limit: Duration, compile_for: Option<usize>) -> Result<Self> {
         use cryptodl_core::backend::Backend;
         let params = params_for_tests(1024)?;
-        let AdapterInfo { index, name, kind, backend, driver, limits, features, usable } = info;
-        let examined = usable.and_then(|()| {
-            let examine = || -> Result<_, GpuError> {
-                let adapter = choose(&AdapterRequest::Index(index))?;
-                let options = GpuOptions { watch: watch(limit), ..GpuOptions::new(CHECK_BUDGET) };
-                let gpu = Gpu::new(&adapter, params.basis().clone(), options)?;
-                let compiled = compile_for.map(|n| compile(&adapter, n, limit)).transpose()?;
-                Ok((gpu.kernels(), gpu.trials().to_vec(), compiled.unwrap_or_default()))
-            };
-            examine().map_err(|error| error.to_string())
-        });
-        let (kernels, trials, compiled, reason) = match examined {
+        let AdapterInfo { index, name, kind, backend, driver, limits, features, usable: _ } = info;
+        // An adapter that is not usable is refused when it is chosen.
+        let examine = || -> Result<_, GpuError> {
+            let adapter = choose(&AdapterRequest::Index(index))?;
+            let options = GpuOptions { watch: watch(limit), ..GpuOptions::new(CHECK_BUDGET) };
+            let gpu = Gpu::new(&adapter, params.basis().clone(), options)?;
+            let compiled = compile_for.map(|n| compile(&adapter, n, limit)).transpose()?;
+            Ok((gpu.kernels(), gpu.trials().to_vec(), compiled.unwrap_or_default()))
+        };
+        let (kernels, trials, compiled, reason) = match examine() {
             Ok((kernels, trials, compiled)) => (Some(kernels), trials, compiled, None),
-            Err(reason) => (None, Vec::new(), Vec::new(), Some(reason)),
+            Err(error) => (None, Vec::new(), Vec::new(), Some(explain(&error.into()))),
         };
         let usable = kernels.is_some();
         Ok(Device { index, name, kind, backend, driver, limits, features, usable, reason, kernels, trials, compiled })

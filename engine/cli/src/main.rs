@@ -1,6 +1,7 @@
 //! `cryptodl`: classify images under encryption.
 #![forbid(unsafe_code)]
 
+mod advice;
 mod bench;
 mod classify;
 mod commands;
@@ -60,8 +61,7 @@ fn main() -> ExitCode {
     match run(Cli::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // Files from strangers are quoted in errors.
-            eprintln!("error: {}", shortened(&terminal::printable(&explain(&error)), MAX_ERROR));
+            eprintln!("error: {}", explain(&error));
             ExitCode::FAILURE
         }
     }
@@ -76,11 +76,17 @@ fn run(cli: Cli) -> Result<()> {
     cli.command.run()
 }
 
-/// The error with its causes on one line, without causes that it already quotes.
+/// The error with its causes, without causes that it already quotes, and what the user can do about it.
 fn explain(error: &anyhow::Error) -> String {
-    error.chain().map(ToString::to_string).fold(String::new(), |text, cause| match text.as_str() {
+    let text = error.chain().map(ToString::to_string).fold(String::new(), |text, cause| match text.as_str() {
         "" => cause,
         quoted if quoted.contains(&cause) => text,
         _ => format!("{text}: {cause}"),
-    })
+    });
+    // Files from strangers are quoted in errors.
+    let text = shortened(&terminal::printable(&text), MAX_ERROR);
+    match advice::of(error) {
+        None => text,
+        Some(advice) => format!("{}. {advice}", text.trim_end_matches(['.', '\n'])),
+    }
 }

@@ -45,7 +45,7 @@ pub struct AdapterFeatures {
 /// One adapter, for people and reports.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct AdapterInfo {
-    /// Position in the list, as `--adapter` takes it.
+    /// Position in the list, by which [`AdapterRequest::Index`] names it.
     pub index: usize,
     /// The driver's name for the device.
     pub name: String,
@@ -59,7 +59,7 @@ pub struct AdapterInfo {
     pub limits: AdapterLimits,
     /// Features.
     pub features: AdapterFeatures,
-    /// Whether the kernels can run, or what is missing and what to do.
+    /// Whether the kernels can run, or what is missing.
     pub usable: Result<(), String>,
 }
 
@@ -180,9 +180,7 @@ impl AdapterLimits {
             ("workgroups per dimension", self.groups, MAX_GROUPS),
         ];
         match checks.into_iter().find(|(_, actual, needed)| actual < needed) {
-            Some((what, actual, needed)) => Err(format!(
-                "it offers {actual} {what}, the kernels need {needed}: update the driver, or use another adapter or --backend cpu"
-            )),
+            Some((what, actual, needed)) => Err(format!("it offers {actual} {what}, and the kernels need {needed}")),
             None => Ok(()),
         }
     }
@@ -303,6 +301,8 @@ fn enumerate() -> Vec<Adapter> {
 
 #[cfg(test)]
 mod tests {
+    use cryptodl_core::backend::BackendRemedy;
+
     use super::*;
 
     /// A 32-bit index of a word reaches 16 GiB, and was truncated beyond.
@@ -336,7 +336,10 @@ mod tests {
             (AdapterLimits { storage_buffers: 4, ..enough }, "4 storage buffers per kernel"),
         ] {
             let reason = small.suffice().unwrap_err();
-            assert!(reason.contains(what) && reason.contains("--backend cpu"), "{reason}");
+            assert!(reason.contains(what), "{reason}");
+            let refused = GpuError::Unusable { adapter: "an adapter".into(), reason };
+            assert!(refused.to_string().contains(what), "{refused}");
+            assert!(refused.remedies().contains(&BackendRemedy::Cpu), "{refused}");
         }
     }
 }

@@ -4,8 +4,8 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use cryptodl_core::backend::{
-    Backend, BackendError, Channels, KeySwitch, LinearMap, ProductPlan, Result, Shape, SlotwiseOp, Transfers, Window,
-    slotwise_shape,
+    Backend, BackendError, BackendRemedy, Channels, KeySwitch, LinearMap, ProductPlan, Result, Shape, SlotwiseOp,
+    Transfers, Window, slotwise_shape,
 };
 use cryptodl_core::ring::{RnsBasis, UniformSource};
 use cryptodl_shaders as shaders;
@@ -218,8 +218,11 @@ impl Gpu {
     /// Centred conversion of the limbs at positions `sources` of `x`, in whatever pages.
     fn convert(&self, x: &GpuTensor, sources: Range<usize>, limbs: &[usize]) -> Result<GpuTensor> {
         if sources.len() > MAX_SOURCES {
-            let reason = format!("{} limbs to convert, at most {MAX_SOURCES}: use --backend cpu", sources.len());
-            return Err(BackendError::Unsupported { device: self.device.info.name.clone(), reason });
+            return Err(BackendError::Unsupported {
+                device: self.device.info.name.clone(),
+                reason: format!("{} limbs are to be converted at a time, at most {MAX_SOURCES} can be", sources.len()),
+                remedies: &[BackendRemedy::Cpu],
+            });
         }
         let out = self.room(Shape { limbs: limbs.to_vec(), ..x.shape.clone() })?;
         if sources.end <= x.page_end(sources.start) {

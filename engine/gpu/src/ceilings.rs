@@ -1,6 +1,6 @@
 //! What the device allows, by kernels that do nothing else.
 
-use cryptodl_core::backend::{BackendError, Ceiling, Ceilings, Effort, Measured, Result, time};
+use cryptodl_core::backend::{BackendError, BackendRemedy, Ceiling, Ceilings, Effort, Measured, Result, time};
 use cryptodl_shaders::{self as shaders, constants, params};
 
 use super::Gpu;
@@ -115,8 +115,11 @@ impl Gpu {
         if right {
             return Ok(());
         }
-        let reason = format!("the kernel {kernel} gave a wrong result: run `cryptodl verify`, and update the driver");
-        Err(BackendError::Unsupported { device: self.device.info.name.clone(), reason })
+        Err(BackendError::Unsupported {
+            device: self.device.info.name.clone(),
+            reason: format!("the kernel {kernel} gave a wrong result"),
+            remedies: &[BackendRemedy::CheckKernels, BackendRemedy::UpdateDriver],
+        })
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use cryptodl_core::backend::{BackendError, Result};
+use cryptodl_core::backend::{BackendError, BackendRemedy, Result};
 
 use super::{Adapter, AdapterInfo, GpuError};
 
@@ -115,6 +115,6 @@ fn typed(device: &str, error: wgpu::Error, bytes: u64) -> BackendError {
     let device = device.to_owned();
     match error {
         wgpu::Error::OutOfMemory { .. } => BackendError::OutOfMemory { device, bytes },
-        other => BackendError::Unsupported { device, reason: format!("{other}; use --backend cpu") },
+        other => BackendError::Unsupported { device, reason: other.to_string(), remedies: &[BackendRemedy::Cpu] },
     }
 }

@@ -1,17 +1,18 @@
 //! Why no GPU backend could be had.
 
-use cryptodl_core::backend::BackendError;
+use cryptodl_core::backend::{BackendError, BackendRemedy};
 
 /// Errors before the first computation; afterwards they are [`BackendError`]s.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum GpuError {
     /// wgpu found nothing at all.
-    #[error("no GPU adapter was found: install the graphics driver (Vulkan, Metal or DX12), or use --backend cpu")]
+    #[error("no GPU adapter was found{}", BackendRemedy::all(self.remedies()))]
     NoAdapter,
     /// Only software adapters, and none was named.
     #[error(
-        "no hardware GPU was found: use --backend cpu, or name a software adapter (slow) with --adapter: {}",
-        list(software)
+        "no hardware GPU was found, and a software adapter is used only where it is named; there are: {}{}",
+        list(software),
+        BackendRemedy::all(self.remedies())
     )]
     NoHardware {
         /// Software adapters, with their indices.
@@ -34,11 +35,11 @@ pub enum GpuError {
         matches: Vec<String>,
     },
     /// The adapter lacks something that no kernel can do without.
-    #[error("{adapter} cannot run the kernels: {reason}")]
+    #[error("{adapter} cannot run the kernels: {reason}{}", BackendRemedy::all(self.remedies()))]
     Unusable {
         /// Which adapter.
         adapter: String,
-        /// What is missing and what to do.
+        /// What is missing.
         reason: String,
     },
     /// The adapter lacks a feature that was asked for.
@@ -52,7 +53,10 @@ pub enum GpuError {
         option: &'static str,
     },
     /// The ring is smaller than the kernels' tiles.
-    #[error("the GPU kernels need a ring of dimension {least} or more, not {n}: use --backend cpu")]
+    #[error(
+        "the GPU kernels need a ring of dimension {least} or more, not {n}{}",
+        BackendRemedy::all(self.remedies())
+    )]
     Dimension {
         /// The ring's dimension.
         n: usize,
@@ -60,7 +64,7 @@ pub enum GpuError {
         least: usize,
     },
     /// The driver refused to open the device.
-    #[error("{adapter} could not be opened: {reason}; try again, another --adapter, or --backend cpu")]
+    #[error("{adapter} could not be opened: {reason}{}", BackendRemedy::all(self.remedies()))]
     Open {
         /// Which adapter.
         adapter: String,
@@ -70,6 +74,24 @@ pub enum GpuError {
     /// The device failed while it was prepared.
     #[error(transparent)]
     Backend(#[from] BackendError),
+}
+
+impl GpuError {
+    /// What may help, the most promising first; nothing where the error itself says what is allowed.
+    pub fn remedies(&self) -> &'static [BackendRemedy] {
+        use BackendRemedy::{AnotherAdapter, Cpu, InstallDriver, SoftwareAdapter, StartAgain, UpdateDriver};
+        match self {
+            GpuError::NoAdapter => &[InstallDriver, Cpu],
+            GpuError::NoHardware { .. } => &[Cpu, SoftwareAdapter],
+            GpuError::UnknownAdapter { .. } | GpuError::AmbiguousAdapter { .. } | GpuError::MissingFeature { .. } => {
+                &[]
+            }
+            GpuError::Unusable { .. } => &[UpdateDriver, AnotherAdapter, Cpu],
+            GpuError::Dimension { .. } => &[Cpu],
+            GpuError::Open { .. } => &[StartAgain, AnotherAdapter, Cpu],
+            GpuError::Backend(error) => error.remedies(),
+        }
+    }
 }
 
 fn list(adapters: &[String]) -> String {

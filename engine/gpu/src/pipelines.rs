@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use cryptodl_core::backend::{BackendError, Result};
+use cryptodl_core::backend::{BackendError, BackendRemedy, Result};
 use cryptodl_shaders::{self as shaders, Binding, ENTRY, Variant};
 
 use super::device::Device;
@@ -211,12 +211,12 @@ pub(super) fn watched<D: Send + Sync + 'static, T: Send + 'static>(
 }
 
 fn too_slow(device: &str, unit: &Unit, limit: Duration) -> BackendError {
-    let reason = format!(
-        "the driver did not compile the kernel {unit} within {} s: update the driver, allow more with --compile-timeout, or use \
-         another --adapter or --backend cpu",
-        limit.as_secs_f64()
-    );
-    BackendError::Unsupported { device: device.into(), reason }
+    use BackendRemedy::{AnotherAdapter, Cpu, LongerCompileLimit, UpdateDriver};
+    BackendError::Unsupported {
+        device: device.into(),
+        reason: format!("the driver did not compile the kernel {unit} within {} s", limit.as_secs_f64()),
+        remedies: &[UpdateDriver, LongerCompileLimit, AnotherAdapter, Cpu],
+    }
 }
 
 impl Compiled {
@@ -314,8 +314,12 @@ mod tests {
             Ok(())
         };
         let watch = CompileWatch { limit: Duration::from_millis(50), ..CompileWatch::default() };
-        let error = watched(&Arc::new(()), "a device", units(), 2, &watch, endless).unwrap_err().to_string();
-        for part in ["a device", "the kernel horner (16-bit halves)", "0.05 s", "--compile-timeout", "--backend cpu"] {
+        let error = watched(&Arc::new(()), "a device", units(), 2, &watch, endless).unwrap_err();
+        for remedy in [BackendRemedy::LongerCompileLimit, BackendRemedy::Cpu] {
+            assert!(error.remedies().contains(&remedy), "{error} lacks {remedy}");
+        }
+        let error = error.to_string();
+        for part in ["a device", "the kernel horner (16-bit halves)", "0.05 s"] {
             assert!(error.contains(part), "{error} lacks {part}");
         }
     }

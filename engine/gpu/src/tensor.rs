@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use cryptodl_core::backend::{BackendError, Result, Shape};
+use cryptodl_core::backend::{BackendError, BackendRemedy, Result, Shape};
 use cryptodl_shaders::params::View;
 
 use super::pool::{Pool, Pooled};
@@ -26,11 +26,11 @@ impl GpuTensor {
             return Err(BackendError::Unsupported {
                 device: pool.device_name().to_owned(),
                 reason: format!(
-                    "one limb of {} values x {} components x {} lanes takes {limb_bytes} bytes, a kernel can be given \
-                     {page_bytes} (the adapter's largest storage binding): use a smaller --memory-budget, another \
-                     --adapter, or --backend cpu",
+                    "one limb of {} values x {} components x {} lanes takes {limb_bytes} bytes, and a \
+                     kernel can be given {page_bytes} (the adapter's largest storage binding)",
                     shape.values, shape.components, shape.lanes
                 ),
+                remedies: &[BackendRemedy::SmallerMemoryBudget, BackendRemedy::AnotherAdapter, BackendRemedy::Cpu],
             });
         }
         let limbs = shape.limbs.len();

@@ -1,6 +1,9 @@
 //! Why a network cannot be planned.
 
 use cryptodl_core::ckks::{ParamsError, SpecError};
+use cryptodl_program::Tolerance;
+
+use super::{PlanChoice, PlanRemedy};
 
 /// Planner errors; each says what would help.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -27,7 +30,8 @@ pub enum PlanError {
     },
     /// The model file lacks a calibration.
     #[error(
-        "layer {layer} has no {field} in the model file: the planner needs it to bound values and noise; `cryptodl calibrate` measures everything that is missing on images"
+        "layer {layer} has no {field}: the planner needs it to bound values and noise, and a calibration measures \
+         everything that is missing on images"
     )]
     MissingCalibration {
         /// Layer name.
@@ -47,14 +51,17 @@ pub enum PlanError {
     },
     /// The per-image calibration is of another network, or of another version of the planner.
     #[error(
-        "the calibration file does not fit the network as this version folds it (at {place}): measure it again with `cryptodl calibrate`"
+        "the calibration does not fit the network as this version folds it (at {place}): it must be measured again"
     )]
     StaleCalibration {
         /// Where it differs.
         place: String,
     },
     /// The network is too large to be planned.
-    #[error("the network is too large: {what} is {found}, and at most {limit} is supported. What would help: {help}")]
+    #[error(
+        "the network is too large: {what} is {found}, and at most {limit} is supported. What would help: {}",
+        PlanRemedy::all(.remedies)
+    )]
     TooLarge {
         /// What is counted.
         what: String,
@@ -62,14 +69,14 @@ pub enum PlanError {
         found: u64,
         /// How many there may be.
         limit: u64,
-        /// What to change.
-        help: &'static str,
+        /// What may help.
+        remedies: Vec<PlanRemedy>,
     },
-    /// A pinned choice is out of range.
-    #[error("{what} = {value} is not allowed: {allowed}")]
-    Pin {
-        /// The flag.
-        what: &'static str,
+    /// A number among the options is out of range.
+    #[error("{choice} is {value}, but must be {allowed}")]
+    OutOfRange {
+        /// Which one.
+        choice: PlanChoice,
         /// What was given.
         value: String,
         /// What is allowed.
@@ -77,33 +84,33 @@ pub enum PlanError {
     },
     /// Nothing fits.
     #[error(
-        "no schedule fits {model} at {security}-bit security with {tolerance} of the labels allowed to change: {nearest}. What would help: {}{help}",
-        .fits_at.as_ref().map(|tolerance| format!("--tolerance {tolerance}, at which it fits; ")).unwrap_or_default()
+        "no schedule fits {model} at {security}-bit security with {} of the labels allowed to change: {nearest}. \
+         What would help: {}",
+        .tolerance.percent(),
+        PlanRemedy::all(.remedies)
     )]
     DoesNotFit {
         /// Model name.
         model: String,
         /// Security level in bits.
         security: u32,
-        /// Labels that may change, as a percentage.
-        tolerance: String,
+        /// The share of labels that may change.
+        tolerance: Tolerance,
         /// What the nearest attempt lacked.
         nearest: String,
-        /// A tolerance at which it was planned, if one was found.
-        fits_at: Option<String>,
-        /// What to change.
-        help: String,
+        /// What may help; first a tolerance at which it was planned, if one was found.
+        remedies: Vec<PlanRemedy>,
     },
     /// Schedules that seem to fit keep changing too many labels.
     #[error(
-        "no schedule found for {model} keeps as many labels as its calibration asks for{}: allow more to change with --tolerance, or see `cryptodl calibrate --help` for training",
-        .fits_at.as_ref().map(|tolerance| format!(" (--tolerance {tolerance} would do)")).unwrap_or_default()
+        "no schedule found for {model} keeps as many labels as its calibration asks for. What would help: {}",
+        PlanRemedy::all(.remedies)
     )]
     Unsettled {
         /// Model name.
         model: String,
-        /// A tolerance at which it was planned, if one was found.
-        fits_at: Option<String>,
+        /// What may help; first a tolerance at which it was planned, if one was found.
+        remedies: Vec<PlanRemedy>,
     },
     /// Parameters refused.
     #[error(transparent)]
@@ -128,10 +135,22 @@ impl PlanError {
     }
 
     /// With a tolerance at which the network fits.
-    pub(super) fn fitting_at(mut self, tolerance: super::Tolerance) -> Self {
-        if let PlanError::DoesNotFit { fits_at, .. } | PlanError::Unsettled { fits_at, .. } = &mut self {
-            *fits_at = Some(tolerance.percent());
+    pub(super) fn fitting_at(mut self, tolerance: Tolerance) -> Self {
+        if let PlanError::DoesNotFit { remedies, .. } | PlanError::Unsettled { remedies, .. } = &mut self {
+            remedies.retain(|remedy| *remedy != PlanRemedy::LargerTolerance);
+            remedies.insert(0, PlanRemedy::Tolerance(tolerance));
         }
         self
+    }
+
+    /// What may help, the most promising first; nothing where the error itself says what is allowed.
+    pub fn remedies(&self) -> &[PlanRemedy] {
+        match self {
+            PlanError::TooLarge { remedies, .. }
+            | PlanError::DoesNotFit { remedies, .. }
+            | PlanError::Unsettled { remedies, .. } => remedies,
+            PlanError::StaleCalibration { .. } | PlanError::MissingCalibration { .. } => &[PlanRemedy::NewCalibration],
+            _ => &[],
+        }
     }
 }

@@ -17,6 +17,7 @@ mod options;
 mod prediction;
 mod privacy;
 mod quantise;
+mod remedy;
 mod report;
 mod schedule;
 mod search;
@@ -31,7 +32,8 @@ pub use cost::CostTable;
 pub use error::PlanError;
 pub use map::RealMap;
 pub use options::{DEFAULT_BATCH, PlanOptions, ScheduleKind};
-pub use report::{BytesReport, LayerReport, ParamsReport, PlanReport, PrivacyReport};
+pub use remedy::{PlanChoice, PlanRemedy};
+pub use report::{BytesReport, LayerReport, ParamsReport, PlanNote, PlanReport, PrivacyReport};
 pub use tolerance::changed_share;
 pub use work::Work;
 
@@ -179,7 +181,8 @@ fn settle_at(
         };
         lowered.limits = prediction.correct(limits, lowered.limits, share, &lowered.output.margins, &best.walk);
     }
-    let error = PlanError::Unsettled { model: network.name.clone(), fits_at: None };
+    let remedies = vec![PlanRemedy::LargerTolerance, PlanRemedy::Training];
+    let error = PlanError::Unsettled { model: network.name.clone(), remedies };
     kept.ok_or(Unfit { error: Box::new(error), fits_at: needed })
 }
 

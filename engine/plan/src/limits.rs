@@ -5,11 +5,15 @@ use cryptodl_core::backend::MAX_TAPS;
 use cryptodl_network::Calibration;
 use cryptodl_network::limits::MAX_WINDOW_VALUES;
 
+use super::PlanRemedy::{
+    FewerActivations, FewerChannels, FewerLayers, FewerLayersBetweenActivations, LowerDegree, NewCalibration,
+    NoPrivacy, SmallerImages, SmallerKernels, SmallerPools,
+};
 use super::calibrate::stored;
 use super::fold::FoldedStage;
 use super::gains::Elements;
 use super::normalise::Stage;
-use super::{PlanError, RealMap};
+use super::{PlanError, PlanRemedy, RealMap};
 use cryptodl_program::Geometry;
 
 /// Most weights of all maps together before any are merged; a pool counts as a map with a weight for every value of its window.
@@ -29,8 +33,16 @@ const MAX_WORST_WORK: u64 = 1 << 33;
 const PROBES: [u64; 4] = [32, 16, 8, 4];
 
 /// Refuses more than `limit` of something.
-pub fn at_most(what: impl FnOnce() -> String, found: u64, limit: u64, help: &'static str) -> Result<(), PlanError> {
-    if found <= limit { Ok(()) } else { Err(PlanError::TooLarge { what: what(), found, limit, help }) }
+pub fn at_most(
+    what: impl FnOnce() -> String,
+    found: u64,
+    limit: u64,
+    remedies: &[PlanRemedy],
+) -> Result<(), PlanError> {
+    if found <= limit {
+        return Ok(());
+    }
+    Err(PlanError::TooLarge { what: what(), found, limit, remedies: remedies.to_vec() })
 }
 
 /// Counts the weights of maps as they are made.
@@ -44,10 +56,10 @@ impl Weights {
     /// More than [`MAX_WEIGHTS`] in all, or more taps than the kernels take.
     pub fn add(&mut self, layer: &str, geometry: &Geometry) -> Result<(), PlanError> {
         let what = || format!("the number of inputs of each output of layer {layer}");
-        at_most(what, geometry.taps() as u64, MAX_TAPS as u64, "smaller kernels, smaller images or fewer channels")?;
+        at_most(what, geometry.taps() as u64, MAX_TAPS as u64, &[SmallerKernels, SmallerImages, FewerChannels])?;
         self.0 = self.0.saturating_add(geometry.weights());
         let what = || format!("the number of weights up to layer {layer}");
-        at_most(what, self.0, MAX_WEIGHTS, "smaller kernels, smaller pools, or fewer channels")
+        at_most(what, self.0, MAX_WEIGHTS, &[SmallerKernels, SmallerPools, FewerChannels])
     }
 }
 
@@ -95,7 +107,7 @@ pub fn check_depth(stages: &[Stage]) -> Result<(), PlanError> {
         depths.push(before + u64::from(own));
     }
     let depth = depths.into_iter().max().unwrap_or(0);
-    let help = "fewer activations, or activations of lower degree";
+    let help = &[FewerActivations, LowerDegree];
     at_most(|| "the number of consecutive multiplications of ciphertexts".into(), depth, MAX_DEPTH, help)
 }
 
@@ -106,7 +118,7 @@ pub fn check_depth(stages: &[Stage]) -> Result<(), PlanError> {
 /// More of them.
 pub fn check_calibration(calibration: &Calibration, stages: &[Stage]) -> Result<(), PlanError> {
     let elements = Elements::new(stages);
-    let help = "a calibration that `cryptodl calibrate` measured";
+    let help = &[NewCalibration];
     let images = calibration.images.nrows() as u64;
     at_most(|| "the number of images stored in its calibration".into(), images, stored(&elements) as u64, help)
 }
@@ -124,7 +136,7 @@ pub fn check_worst(stages: &[Stage]) -> Result<(), PlanError> {
     let runs = stages.iter().flat_map(|stage| &stage.operands);
     let work = runs.map(|operand| of_run(&operand.run)).fold(0, u64::saturating_add);
     let what = || "the number of multiply-adds for bounding the worst image's noise".into();
-    let help = "fewer layers between activations, fewer channels, smaller images, or no --circuit-privacy";
+    let help = &[FewerLayersBetweenActivations, FewerChannels, SmallerImages, NoPrivacy];
     at_most(what, work.saturating_mul(super::worst::VECTORS), MAX_WORST_WORK, help)
 }
 
@@ -136,7 +148,7 @@ pub fn probes(stages: &[FoldedStage]) -> Result<usize, PlanError> {
     let [.., fewest] = PROBES;
     let fitting = PROBES.into_iter().find(|&probes| probe_work(stages, probes) <= MAX_PROBE_WORK);
     let probes = fitting.unwrap_or(fewest);
-    let help = "fewer layers, fewer channels or smaller images";
+    let help = &[FewerLayers, FewerChannels, SmallerImages];
     let what = || "the number of multiply-adds for estimating noise".into();
     at_most(what, probe_work(stages, probes), MAX_PROBE_WORK, help)?;
     Ok(probes as usize)

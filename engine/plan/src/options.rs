@@ -6,8 +6,8 @@ use cryptodl_core::ckks::{EncryptionKind, SecurityLevel};
 use cryptodl_core::ring::{MAX_DIMENSION, MAX_MODULUS_BITS};
 use cryptodl_network::Network;
 
-use super::PlanError;
 use super::quantise::WEIGHT_HALF_BITS;
+use super::{PlanChoice, PlanError};
 use cryptodl_program::{MAX_PRIVACY_BITS, MAX_PRIVACY_SETS, PrivacyGoal, Tolerance};
 
 /// How much the planner may rearrange.
@@ -20,7 +20,7 @@ pub enum ScheduleKind {
     Layered,
 }
 
-/// Flags of the planner. Equal options and an equal model file give an equal Program on every machine.
+/// Options of the planner. Equal options and an equal model file give an equal Program on every machine.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PlanOptions {
     /// How much may be rearranged.
@@ -95,39 +95,51 @@ impl PlanOptions {
     /// Checks the pins.
     ///
     /// # Errors
-    /// [`PlanError::Pin`] names the first that is out of range.
+    /// [`PlanError::OutOfRange`] names the first that is out of range.
     pub fn check(&self) -> Result<(), PlanError> {
-        let pin = |what, value: Option<usize>, range: RangeInclusive<usize>| match value {
+        let pin = |choice, value: Option<usize>, range: RangeInclusive<usize>| match value {
             Some(value) if !range.contains(&value) => {
                 let allowed = format!("{} to {}", range.start(), range.end());
-                Err(PlanError::Pin { what, value: value.to_string(), allowed })
+                Err(PlanError::OutOfRange { choice, value: value.to_string(), allowed })
             }
             _ => Ok(()),
         };
         let range = |r: &RangeInclusive<u32>| RangeInclusive::new(*r.start() as usize, *r.end() as usize);
-        pin("--batch", Some(self.batch), 1..=1 << 24)?;
-        pin("--n", self.n, 2048..=MAX_DIMENSION)?;
+        pin(PlanChoice::Batch, Some(self.batch), 1..=1 << 24)?;
+        pin(PlanChoice::RingDimension, self.n, 2048..=MAX_DIMENSION)?;
         if let Some(n) = self.n.filter(|n| !n.is_power_of_two()) {
-            let allowed = "a power of two, 2048 to 65536".to_string();
-            return Err(PlanError::Pin { what: "--n", value: n.to_string(), allowed });
+            let (choice, allowed) = (PlanChoice::RingDimension, "a power of two, 2048 to 65536".into());
+            return Err(PlanError::OutOfRange { choice, value: n.to_string(), allowed });
         }
-        pin("--limbs", self.limbs, LIMBS)?;
-        pin("--prime-bits", self.prime_bits.map(|b| b as usize), range(&PRIME_BITS))?;
-        let half_bits = |what, pin: Option<u32>, range: RangeInclusive<u32>| {
+        pin(PlanChoice::Limbs, self.limbs, LIMBS)?;
+        pin(PlanChoice::PrimeBits, self.prime_bits.map(|b| b as usize), range(&PRIME_BITS))?;
+        let half_bits = |choice, pin: Option<u32>, range: RangeInclusive<u32>| {
             let bits = |half_bits: u32| f64::from(half_bits) / 2.0;
             match pin.filter(|half_bits| !range.contains(half_bits)) {
                 Some(half_bits) => {
                     let allowed = format!("{} to {}", bits(*range.start()), bits(*range.end()));
-                    Err(PlanError::Pin { what, value: bits(half_bits).to_string(), allowed })
+                    Err(PlanError::OutOfRange { choice, value: bits(half_bits).to_string(), allowed })
                 }
                 None => Ok(()),
             }
         };
-        half_bits("--weight-bits", self.weight_half_bits, WEIGHT_HALF_BITS)?;
+        half_bits(PlanChoice::WeightBits, self.weight_half_bits, WEIGHT_HALF_BITS)?;
         let scales = if self.circuit_privacy.is_some() { PRIVATE_INPUT_HALF_BITS } else { INPUT_HALF_BITS };
-        half_bits("--input-scale-bits", self.input_half_bits, scales)?;
+        half_bits(PlanChoice::InputScaleBits, self.input_half_bits, scales)?;
         let goal = self.circuit_privacy;
-        pin("--circuit-privacy K", goal.map(|goal| goal.sets as usize), 1..=MAX_PRIVACY_SETS as usize)?;
-        pin("--circuit-privacy T", goal.map(|goal| goal.bits as usize), 1..=MAX_PRIVACY_BITS as usize)
+        pin(PlanChoice::PrivacySets, goal.map(|goal| goal.sets as usize), 1..=MAX_PRIVACY_SETS as usize)?;
+        pin(PlanChoice::PrivacyBits, goal.map(|goal| goal.bits as usize), 1..=MAX_PRIVACY_BITS as usize)
+    }
+
+    /// The choices that are pinned.
+    pub(super) fn pinned(&self) -> Vec<PlanChoice> {
+        let pins = [
+            (PlanChoice::RingDimension, self.n.is_some()),
+            (PlanChoice::Limbs, self.limbs.is_some()),
+            (PlanChoice::PrimeBits, self.prime_bits.is_some()),
+            (PlanChoice::WeightBits, self.weight_half_bits.is_some()),
+            (PlanChoice::InputScaleBits, self.input_half_bits.is_some()),
+        ];
+        pins.into_iter().filter_map(|(choice, pinned)| pinned.then_some(choice)).collect()
     }
 }

@@ -70,7 +70,7 @@ impl Flood {
 mod tests {
     use cryptodl_zoo as zoo;
 
-    use super::super::{Plan, PlanError, PlanOptions, plan};
+    use super::super::{Plan, PlanError, PlanNote, PlanOptions, PlanRemedy, plan};
     use super::*;
 
     fn planned(model: &str, sets: u32, bits: u32) -> Result<Plan, PlanError> {
@@ -99,8 +99,7 @@ mod tests {
             let last = report.layers.last().unwrap();
             assert!(privacy.noise_bits > last.noise_bits_worst, "{model}");
             assert!(report.noise.changed <= 0.0015, "{model}");
-            let warned =
-                report.notes.iter().any(|note| note.contains(&format!("--circuit-privacy T = {bits} is below 40")));
+            let warned = report.notes.contains(&PlanNote::WeakPrivacy { bits });
             assert_eq!(warned, bits < 40, "{model}: {:?}", report.notes);
             let content = &program.content;
             let CircuitPrivacy { goal, drop, .. } = content.circuit_privacy.unwrap();
@@ -112,13 +111,17 @@ mod tests {
 
     #[test]
     fn goals_out_of_range_and_out_of_reach_are_refused() {
-        for (sets, bits, what) in [(0, 40, "K = 0"), (1, 0, "T = 0"), (1, 65, "T = 65"), (1 << 21, 40, "K = 2097152")] {
+        let cases =
+            [(0, 40, "sets", "0"), (1, 0, "bits", "0"), (1, 65, "bits", "65"), (1 << 21, 40, "sets", "2097152")];
+        for (sets, bits, what, value) in cases {
             let message = planned("mnist-1", sets, bits).unwrap_err().to_string();
-            assert!(message.contains(&format!("--circuit-privacy {what} is not allowed: 1 to ")), "{message}");
+            let expected = format!("the number of {what} of circuit privacy is {value}, but must be 1 to ");
+            assert!(message.contains(&expected), "{message}");
         }
         let goal = PrivacyGoal { sets: 1, bits: 64 };
         let pinned = PlanOptions { circuit_privacy: Some(goal), n: Some(2048), ..PlanOptions::default() };
-        let message = plan(&zoo::load("mnist-1").unwrap(), &pinned).unwrap_err().to_string();
-        assert!(message.contains("fewer sets or bits of --circuit-privacy"), "{message}");
+        let error = plan(&zoo::load("mnist-1").unwrap(), &pinned).unwrap_err();
+        assert!(error.remedies().contains(&PlanRemedy::LessPrivacy), "{error}");
+        assert!(error.to_string().contains("fewer sets or bits of circuit privacy"), "{error}");
     }
 }

@@ -1,6 +1,6 @@
 //! Pass 5: from a schedule to a Program, and what is predicted of it.
 
-use std::fmt::Write as _;
+use std::fmt::{self, Display, Formatter, Write as _};
 
 use cryptodl_core::backend::ProductPlan;
 use cryptodl_core::ckks::{EvalKeyLayout, InputLayout, OutputLayout, Packing, Params, ParamsSpec, SecurityLevel};
@@ -54,8 +54,51 @@ pub struct PlanReport {
     pub peak_bytes: u64,
     /// Schedules that were not chosen.
     pub runners_up: Vec<RunnerUpReport>,
-    /// Leading terms that were dropped from activations.
-    pub notes: Vec<String>,
+    /// What else should be known.
+    pub notes: Vec<PlanNote>,
+}
+
+/// Something that should be known of a plan. Serialised as its text.
+#[derive(Clone, Debug, PartialEq)]
+pub enum PlanNote {
+    /// Leading terms were dropped from an activation.
+    DroppedTerms {
+        /// Name of the activation.
+        activation: String,
+        /// How many.
+        terms: usize,
+        /// Largest error over the calibrated range.
+        error: f64,
+    },
+    /// Circuit privacy of so few bits that it hides nothing in the sense of cryptography.
+    WeakPrivacy {
+        /// Bits asked for, `T`.
+        bits: u32,
+    },
+}
+
+impl Display for PlanNote {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            PlanNote::DroppedTerms { activation, terms, error } => {
+                write!(
+                    f,
+                    "{activation}: {terms} leading term(s) dropped, error at most {error:.1e} over the calibrated range"
+                )
+            }
+            PlanNote::WeakPrivacy { bits } => write!(
+                f,
+                "{bits} bits of circuit privacy are below {CRYPTOGRAPHIC_BITS}: this slows an attacker down, but hides \
+                 nothing in the sense of cryptography"
+            ),
+        }
+    }
+}
+
+impl Serialize for PlanNote {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
 }
 
 /// Ring and chain of a Program.
@@ -501,22 +544,16 @@ fn fuse(steps: &[LayerReport]) -> LayerReport {
     }
 }
 
-fn notes(lowered: &Lowered, privacy: Option<PrivacyGoal>) -> Vec<String> {
+fn notes(lowered: &Lowered, privacy: Option<PrivacyGoal>) -> Vec<PlanNote> {
     let activations = lowered.stages.iter().filter_map(|stage| stage.activation.as_ref());
     let lowered = activations.filter_map(|activation| activation.lowered.map(|lowered| (activation, lowered)));
-    let lowered = lowered.map(|(activation, (terms, error))| {
-        format!(
-            "{}: {terms} leading term(s) dropped, error at most {error:.1e} over the calibrated range",
-            activation.name
-        )
+    let lowered = lowered.map(|(activation, (terms, error))| PlanNote::DroppedTerms {
+        activation: activation.name.clone(),
+        terms,
+        error,
     });
-    let weak = privacy.filter(|goal| goal.bits < CRYPTOGRAPHIC_BITS).map(|goal| {
-        format!(
-            "--circuit-privacy T = {} is below {CRYPTOGRAPHIC_BITS}: this slows an attacker down, but hides nothing in the \
-             sense of cryptography",
-            goal.bits
-        )
-    });
+    let weak = privacy.filter(|goal| goal.bits < CRYPTOGRAPHIC_BITS);
+    let weak = weak.map(|goal| PlanNote::WeakPrivacy { bits: goal.bits });
     lowered.chain(weak).collect()
 }
 
@@ -560,8 +597,8 @@ fn describe(lowered: &Lowered, structure: &Structure, [n, bits, limbs, special]:
     schedule
 }
 
-impl std::fmt::Display for PlanReport {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl Display for PlanReport {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let p = &self.params;
         writeln!(f, "Program {} of {}", &self.program[..16], self.model)?;
         writeln!(
@@ -637,7 +674,7 @@ impl std::fmt::Display for PlanReport {
         if !n.calibrated {
             writeln!(
                 f,
-                "            up to {:.3} %: the model file has no per-image calibration (`cryptodl calibrate` measures it)",
+                "            up to {:.3} %: the network has no per-image calibration",
                 100.0 * n.changed_at_most
             )?;
         }

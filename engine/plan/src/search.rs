@@ -13,7 +13,6 @@ use cryptodl_core::ring::largest_ntt_primes;
 use cryptodl_core::watch::Watch;
 use rayon::prelude::*;
 
-use super::PlanError;
 use super::lowered::Lowered;
 use super::options::{INPUT_HALF_BITS, LIMBS, PRIME_BITS, PRIVATE_INPUT_HALF_BITS, PlanOptions, ScheduleKind};
 use super::quantise::WEIGHT_HALF_BITS;
@@ -23,6 +22,7 @@ use super::structures::{degrees, most_dropped, neighbours, structures, too_many}
 use super::tolerance::Limits;
 use super::work::Counted;
 use super::worst::MARGIN;
+use super::{PlanError, PlanRemedy};
 use cryptodl_program::PrivacyGoal;
 
 /// Feasible runners-up to report.
@@ -356,34 +356,30 @@ impl Search<'_> {
 
     fn does_not_fit(&self, nearest: Option<String>) -> PlanError {
         let options = self.options;
-        let pinned = [options.n.is_some(), options.limbs.is_some(), options.prime_bits.is_some()].contains(&true)
-            || options.weight_half_bits.is_some()
-            || options.input_half_bits.is_some();
-        let mut help = Vec::new();
-        if pinned {
-            help.push("fewer pinned choices (--n, --limbs, --prime-bits, --weight-bits, --input-scale-bits)");
+        let pinned = options.pinned();
+        let mut remedies = Vec::new();
+        if !pinned.is_empty() {
+            remedies.push(PlanRemedy::FewerPins(pinned));
         }
         if options.schedule == ScheduleKind::Layered {
-            help.push("--schedule auto");
+            remedies.push(PlanRemedy::AutoSchedule);
         }
         let degrees = degrees(self.network);
         if degrees.iter().any(|&degree| degree > 2) {
-            help.push("activations of lower degree");
+            remedies.push(PlanRemedy::LowerDegree);
         }
         if degrees.len() > 1 {
-            help.push("fewer activations");
+            remedies.push(PlanRemedy::FewerActivations);
         }
-        help.push(
-            "training with larger margins and with weights that are rounded to few bits (`cryptodl calibrate --help` says how)",
-        );
+        remedies.push(PlanRemedy::Training);
         if options.n.is_some() {
-            help.push("a larger --n");
+            remedies.push(PlanRemedy::LargerRing);
         }
         if options.security > SecurityLevel::Bits128 {
-            help.push("a lower --security");
+            remedies.push(PlanRemedy::LowerSecurity);
         }
         if options.circuit_privacy.is_some() {
-            help.push("fewer sets or bits of --circuit-privacy");
+            remedies.push(PlanRemedy::LessPrivacy);
         }
         let none = match options.n {
             Some(n) => format!(
@@ -399,10 +395,9 @@ impl Search<'_> {
         PlanError::DoesNotFit {
             model: self.model.into(),
             security: options.security.bits(),
-            tolerance: self.network.tolerance.percent(),
+            tolerance: self.network.tolerance,
             nearest,
-            fits_at: None,
-            help: help.join("; "),
+            remedies,
         }
     }
 

@@ -380,10 +380,12 @@ fn rounding_is_measured_and_leaves_no_bias() {
 fn a_refusal_states_the_tolerance_at_which_the_network_fits() {
     for net in [unsure(squares()), unsure(calibrated(squares(), 3))] {
         let coarse = PlanOptions { weight_half_bits: Some(8), ..PlanOptions::default() };
-        let message = plan(&net, &coarse).unwrap_err().to_string();
-        let (_, rest) = message.split_once("--tolerance ").unwrap_or_else(|| panic!("{message}"));
+        let error = plan(&net, &coarse).unwrap_err();
+        let message = error.to_string();
+        let (_, rest) = message.split_once("a tolerance of ").unwrap_or_else(|| panic!("{message}"));
         let percent: f64 = rest.split_once('%').unwrap().0.parse().unwrap();
-        assert!(percent > 0.15 && message.contains("0.15%") && message.contains("calibrate --help"), "{message}");
+        assert!(percent > 0.15 && message.contains("0.15%"), "{message}");
+        assert!(error.remedies().contains(&PlanRemedy::Training), "{message}");
         let tolerance = Tolerance::new(percent / 100.0).unwrap();
         let plan = plan(&net, &PlanOptions { tolerance: Some(tolerance), ..coarse }).unwrap();
         assert!(plan.report.noise.changed <= tolerance.total() && plan.report.tolerance == tolerance.total());
@@ -404,12 +406,16 @@ fn stated_tolerances_fit() {
     let mut stated = 0;
     for (model, options) in cases {
         let network = zoo::load(model).unwrap();
-        let Err(PlanError::DoesNotFit { fits_at, .. } | PlanError::Unsettled { fits_at, .. }) =
+        let Err(PlanError::DoesNotFit { remedies, .. } | PlanError::Unsettled { remedies, .. }) =
             plan(&network, &options)
         else {
             continue;
         };
-        let percent = fits_at.unwrap_or_else(|| panic!("{model} with {options:?} states nothing"));
+        let [PlanRemedy::Tolerance(tolerance), ..] = &remedies[..] else {
+            panic!("{model} with {options:?}: {remedies:?}")
+        };
+        // As it is shown, and can be typed.
+        let percent = tolerance.percent();
         let share = percent.trim_end_matches('%').parse::<f64>().unwrap() / 100.0;
         let there = PlanOptions { tolerance: Some(Tolerance::new(share).unwrap()), ..options };
         assert!(plan(&network, &there).is_ok(), "{model} does not fit at {percent}");
@@ -508,13 +514,14 @@ fn what_does_not_fit_says_what_would_help() {
     let net = zoo::load("mnist-1").unwrap();
     let refuse = |options: PlanOptions| plan(&net, &options).unwrap_err().to_string();
     let message = refuse(PlanOptions { limbs: Some(1), ..PlanOptions::default() });
-    assert!(message.contains("What would help: fewer pinned choices"), "{message}");
+    let pins = "What would help: fewer pinned choices (the number of primes in the chain)";
+    assert!(message.contains(pins), "{message}");
     let message = refuse(PlanOptions { n: Some(3000), ..PlanOptions::default() });
-    assert!(message.contains("--n = 3000"), "{message}");
+    assert!(message.contains("the ring dimension is 3000, but must be a power of two"), "{message}");
     let message = refuse(PlanOptions { weight_half_bits: Some(18), ..PlanOptions::default() });
-    assert!(message.contains("--weight-bits = 9 is not allowed: 4 to 8"), "{message}");
+    assert!(message.contains("the size of the weights in bits is 9, but must be 4 to 8"), "{message}");
     let message = refuse(PlanOptions { limbs: Some(41), ..PlanOptions::default() });
-    assert!(message.contains("--limbs = 41 is not allowed: 1 to 40"), "{message}");
+    assert!(message.contains("the number of primes in the chain is 41, but must be 1 to 40"), "{message}");
 }
 
 #[test]
@@ -608,5 +615,5 @@ fn networks_too_large_to_be_planned_are_refused_with_what_would_help() {
     let net = uncalibrated([1, 88, 88], ops);
     let message = refuse(&net);
     assert!(message.contains("multiply-adds for estimating noise is"), "{message}");
-    assert!(message.contains("What would help: fewer layers, fewer channels or smaller images"), "{message}");
+    assert!(message.contains("What would help: fewer layers; fewer channels; smaller images"), "{message}");
 }

@@ -20,13 +20,13 @@ pub enum ProgramError {
     #[error(transparent)]
     Wire(#[from] WireError),
     /// The bytes are no Program.
-    #[error("not a Program: {0}; write it again with `cryptodl plan --out`")]
+    #[error("not a Program: {0}; it must be planned and saved again")]
     Malformed(String),
     /// What clients would be told is refused.
     #[error("not a Program that clients accept: {0}")]
     Spec(#[from] SpecError),
     /// A step contradicts itself or those before it.
-    #[error("not a Program: step {step}: {problem}; write it again with `cryptodl plan --out`")]
+    #[error("not a Program: step {step}: {problem}; it must be planned and saved again")]
     Step {
         /// Index of the step, from 0; the number of steps for the result.
         step: usize,

@@ -26,6 +26,14 @@ pub enum RunError {
         /// What the Program needs.
         expected: String,
     },
+    /// More sets than the Program's circuit privacy hides.
+    #[error("encrypted input: the number of sets is {actual}, and the Program's circuit privacy is planned for {most}")]
+    TooManySets {
+        /// Ciphertext sets of the input.
+        actual: usize,
+        /// Sets that the Program was planned for.
+        most: u32,
+    },
     /// A residue of the input is not below its prime.
     #[error("encrypted input: set {set} holds a residue that is not below its prime: the file is damaged or hostile")]
     Residue {

@@ -238,8 +238,7 @@ impl<B: Backend> Executor<B> {
         if let Some(CircuitPrivacy { goal, .. }) = self.circuit_privacy
             && sets > goal.sets as usize
         {
-            let expected = format!("at most the {} of its --circuit-privacy", goal.sets);
-            return Err(refused("the number of sets", sets, expected));
+            return Err(RunError::TooManySets { actual: sets, most: goal.sets });
         }
         check("the number of chain limbs", input.level, self.layers.input().limbs.len())?;
         check("the number of values", input.values, self.layers.input().values)?;

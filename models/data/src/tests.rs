@@ -113,7 +113,7 @@ fn an_absent_set_says_how_to_provide_it() {
     let options = FetchOptions { cache: Some(cache.path().to_owned()), offline: true, ..Default::default() };
     for id in DatasetId::ALL {
         let error = load(id, Split::Test, &options).unwrap_err().to_string();
-        for part in ["working offline", "cryptodl data fetch", "--folder DIR", "--from URL", "ubyte", "batch"] {
+        for part in ["working offline", "from the network", "from a folder", "from a mirror", "ubyte", "batch"] {
             let of_other = (part == "ubyte") == (id == DatasetId::Cifar10);
             assert!(error.contains(part) || (["ubyte", "batch"].contains(&part) && of_other), "{error} lacks {part}");
         }

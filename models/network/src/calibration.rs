@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use ndarray::{Array1, Array2};
 
-/// What `cryptodl calibrate` measured, image by image, on the network as the planner folds it.
+/// What a calibration measured, image by image, on the network as the planner folds it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Calibration {
     /// Pixels of the images that weight rounding is measured on, `[image][pixel]`: `p` means `p / 255` of the input's range.

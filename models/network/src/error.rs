@@ -423,7 +423,7 @@ pub enum Problem {
         expected: &'static str,
     },
     /// A calibration that cannot be used.
-    #[error("{message}; `cryptodl calibrate` makes a new one")]
+    #[error("{message}; the calibration must be measured again")]
     Calibration {
         /// What is wrong.
         message: String,

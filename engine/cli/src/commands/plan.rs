@@ -7,6 +7,7 @@ use clap::Args;
 use cryptodl::Salt;
 use cryptodl_core::wire::write_client_spec;
 
+use crate::advice;
 use crate::files::{self, Access, Output};
 use crate::flags::Planning;
 use crate::json::Json;
@@ -61,6 +62,6 @@ impl Plan {
             let spec = plan.program.client_spec();
             Output::create(path, Access::Everybody)?.write(|file| write_client_spec(file, &spec))?;
         }
-        json.show(&plan.report, || plan.report.to_string())
+        json.show(&plan.report, || advice::with_report(&plan.report))
     }
 }

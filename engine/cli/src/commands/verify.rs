@@ -11,6 +11,7 @@ use cryptodl_core::ckks::{Params, Randomness, params_for_tests};
 use cryptodl_cpu::{Cpu, Kernels, Reference};
 use serde::Serialize;
 
+use crate::explain;
 use crate::flags::{Backend, Place};
 use crate::gpu::{Choice, VARIANTS, Variant};
 use crate::json::Json;
@@ -176,7 +177,7 @@ fn pass<B: cryptodl_core::backend::Backend>(kernels: &'static str, backend: &B, 
     let difference = result.err().map(|Failure { check, cause }| Difference {
         operation: check.operation,
         case: format!("{}, {:?}", check.case, check.shape),
-        what: cause.to_string(),
+        what: explain(&cause.into()),
     });
     Pass { n: basis.n(), kernels, seconds: start.elapsed().as_secs_f64(), comparisons, operations, difference }
 }

@@ -278,8 +278,11 @@ fn what_cannot_be_planned_or_computed() {
     for (arguments, fragments) in [
         ("plan --model mnist-9", ["mnist-9", "mnist-1-square"]),
         ("run --model absent.toml", ["absent.toml", "No such file"]),
-        ("plan --model mnist-1 --n 3000", ["--n = 3000", "power of two"]),
-        ("plan --model mnist-1 --input-scale-bits 99", ["--input-scale-bits = 99", "8 to 30"]),
+        ("plan --model mnist-1 --n 3000", ["the ring dimension is 3000, but must be a power of two", "--n sets it"]),
+        (
+            "plan --model mnist-1 --input-scale-bits 99",
+            ["scale in bits is 99, but must be 8 to 30", "--input-scale-bits sets it"],
+        ),
         ("plan --model mnist-1 --n 2048", ["no schedule fits mnist-1 at 128-bit security", "help"]),
         ("plan --model mnist-1 --n 4096 --limbs 8", ["no schedule fits", "--limbs"]),
         ("run --model mnist-1 --images 10 --memory-budget 1MiB", ["1048576 bytes is too small", "--memory-budget"]),

@@ -114,7 +114,8 @@ fn circuit_privacy_keeps_the_labels() {
     let error = fail(folder, &format!("plan --model {SMALL} --circuit-privacy 2"), 2);
     assert!(error.contains("two whole numbers are needed, sets and bits, such as 64,40"), "{error}");
     let error = fail(folder, &format!("plan --model {SMALL} --circuit-privacy 2,65"), 1);
-    assert!(error.contains("--circuit-privacy T = 65 is not allowed: 1 to 64"), "{error}");
+    assert!(error.contains("the number of bits of circuit privacy is 65, but must be 1 to 64"), "{error}");
+    assert!(error.contains("T of --circuit-privacy K,T sets it"), "{error}");
 }
 
 /// What the machine is asked to do it with never changes a bit.

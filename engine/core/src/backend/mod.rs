@@ -8,6 +8,7 @@ mod linear;
 mod measured;
 mod polynomial;
 mod positions;
+mod remedy;
 mod steps;
 mod tensor;
 
@@ -15,6 +16,7 @@ pub use linear::{LinearMap, LinearMapError, MAX_TAPS, MAX_WEIGHT, PADDING};
 pub use measured::{Ceiling, Ceilings, Effort, Measured, Timing, time};
 pub use polynomial::{Horner, PatersonStockmeyer};
 pub use positions::Positions;
+pub use remedy::BackendRemedy;
 pub use steps::{
     KeySwitch, ProductPlan, RelinLayout, SlotwiseOp, paterson_stockmeyer, relinearise_rescale, slotwise_shape,
 };
@@ -29,9 +31,7 @@ use crate::ring::{RnsBasis, UniformSource};
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BackendError {
     /// Not enough memory on the device.
-    #[error(
-        "the {device} has no room for {bytes} more bytes: use a smaller --memory-budget, fewer images at a time, or another backend"
-    )]
+    #[error("the {device} has no room for {bytes} more bytes{}", BackendRemedy::all(self.remedies()))]
     OutOfMemory {
         /// What ran out.
         device: String,
@@ -39,7 +39,7 @@ pub enum BackendError {
         bytes: u64,
     },
     /// The device disappeared.
-    #[error("the {device} was lost during the computation: {reason}; start again, or use --backend cpu")]
+    #[error("the {device} was lost during the computation: {reason}{}", BackendRemedy::all(self.remedies()))]
     DeviceLost {
         /// Which device.
         device: String,
@@ -47,13 +47,27 @@ pub enum BackendError {
         reason: String,
     },
     /// The device lacks something.
-    #[error("the {device} cannot do this: {reason}")]
+    #[error("the {device} cannot do this: {reason}{}", BackendRemedy::all(remedies))]
     Unsupported {
         /// Which device.
         device: String,
-        /// What is missing and what to do.
+        /// What is missing.
         reason: String,
+        /// What may help.
+        remedies: &'static [BackendRemedy],
     },
+}
+
+impl BackendError {
+    /// What may help, the most promising first.
+    pub fn remedies(&self) -> &'static [BackendRemedy] {
+        use BackendRemedy::{AnotherBackend, Cpu, FewerImages, SmallerMemoryBudget, StartAgain};
+        match self {
+            BackendError::OutOfMemory { .. } => &[SmallerMemoryBudget, FewerImages, AnotherBackend],
+            BackendError::DeviceLost { .. } => &[StartAgain, Cpu],
+            BackendError::Unsupported { remedies, .. } => remedies,
+        }
+    }
 }
 
 /// Result of a backend operation.

@@ -12,7 +12,7 @@ pub enum WireError {
     #[error("cannot be read: {0}")]
     Io(#[from] std::io::Error),
     /// The first bytes are not the magic.
-    #[error("not a CryptoDL file: give a file written by `cryptodl keygen`, `encrypt`, `infer` or `plan`")]
+    #[error("not a CryptoDL file: a key, ciphertexts, a client spec or a Program is needed")]
     NotCryptodl,
     /// Written by another version of the format.
     #[error("{}", version_text(*actual))]
@@ -53,8 +53,9 @@ pub enum WireError {
     Checksum,
     /// The file belongs to another Program.
     #[error(
-        "made for Program {actual}, but this is Program {expected}: use the same model and the same planning flags (--schedule, \
-         --security, --encryption, --batch, --tolerance and pins for N, primes and bits) in every command"
+        "made for Program {actual}, but this is Program {expected}: the same model and the same \
+         planning options are needed everywhere (schedule, security, encryption, batch, tolerance, \
+         circuit privacy, and pins for N, primes and bits)"
     )]
     Program {
         /// Digest in the file.
@@ -99,7 +100,7 @@ pub enum WireError {
         bytes: u64,
     },
     /// The text of a client spec cannot be understood.
-    #[error("not a valid client spec: {}; write it again with `cryptodl plan --write-spec`", one_line(.0))]
+    #[error("not a valid client spec: {}; whoever planned the Program must write it again", one_line(.0))]
     Text(#[from] serde_json::Error),
 }
 

@@ -31,7 +31,7 @@ fn a_calibration_file_belongs_to_its_network_and_is_checked() {
     );
     let refused = |bytes: &[u8], what: &str| {
         let error = read(bytes).expect_err(what).to_string();
-        assert!(error.contains(what) && error.contains("cryptodl calibrate"), "{error}");
+        assert!(error.contains(what) && error.contains("measured again"), "{error}");
     };
     let mut others = tensors();
     others.get_mut("fc.bias").unwrap().1[0] += 0.5;

@@ -61,7 +61,7 @@ fn histograms_of_channels_are_in_the_calibration_file_and_checked() {
 
     let refused = |bytes: &[u8], fragment: &str| {
         let error = read(bytes).expect_err(fragment).to_string();
-        assert!(error.contains(fragment) && error.contains("cryptodl calibrate"), "{error:?} lacks {fragment:?}");
+        assert!(error.contains(fragment) && error.contains("measured again"), "{error:?} lacks {fragment:?}");
     };
     // Lower and upper end of each channel; then 64 counts of each.
     let ends = |change: &dyn Fn(&mut Vec<[[u8; 8]; 2]>)| with_tensor(&good, "histograms/act/ranges", change);
