@@ -1,6 +1,6 @@
 //! The bodies of the fuzz targets, one function per parser and one for the planner. The same files are modules of ordinary
 //! tests, which feed them arbitrary and mutated input on stable Rust (`engine/core/tests/wire`, `engine/client/tests/wire.rs`,
-//! `engine/tests/fuzz_bodies.rs`, `models/tests/fuzz_bodies.rs`).
+//! `engine/plan/tests/fuzz_bodies.rs`, `models/tests/fuzz_bodies.rs`).
 //!
 //! ```text
 //! cargo install cargo-fuzz
@@ -11,5 +11,6 @@
 
 pub mod models;
 pub mod plan;
+pub mod program;
 pub mod secret_key;
 pub mod wire;

@@ -1,4 +1,4 @@
-//! Body of the fuzz target of the planner; `engine/tests/fuzz_bodies.rs` runs it on stable Rust.
+//! Body of the fuzz target of the planner; `engine/plan/tests/fuzz_bodies.rs` runs it on stable Rust.
 
 use std::fmt::Write as _;
 

@@ -3,6 +3,7 @@
 use cryptodl_client::{EncryptionKey, SecretKey, decrypt_slots_raw_do_not_return_to_server, encrypt};
 use cryptodl_core::backend::Backend;
 use cryptodl_core::ckks::{Ciphertexts, ClientSpec, EncryptionKind, EvalKeys, Params, PublicKey, Randomness};
+use cryptodl_core::watch::Watch;
 use cryptodl_models::data::{DatasetId, FetchOptions, Split, load};
 use cryptodl_models::network::Network;
 use cryptodl_program::Program;
@@ -75,7 +76,7 @@ pub fn execute<B: Backend>(
     let executor = Executor::new(program, &client.params, backend, memory_budget).expect("a large budget");
     let mut rng = client.mask_randomness();
     let masks = if masked { Masks::Fresh(&client.public, &mut rng) } else { Masks::Deterministic };
-    executor.compute(input, &client.keys, masks, &|_| {}).expect("the computation")
+    executor.compute(input, &client.keys, masks, Watch::default()).expect("the computation")
 }
 
 /// The first `count` MNIST test images `[image][pixel]` and their labels, from the cache or the package registry.

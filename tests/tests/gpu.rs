@@ -9,6 +9,7 @@ use cryptodl_core::backend::conformance::{compare, params_for_tests};
 use cryptodl_core::backend::{Backend, BackendError, Horner, Shape, SlotwiseOp, slotwise_shape};
 use cryptodl_core::ckks::EvalKeys;
 use cryptodl_core::ring::{MAX_DIMENSION, RnsBasis, ntt_primes};
+use cryptodl_core::watch::Watch;
 use cryptodl_cpu::{Cpu, Reference};
 use cryptodl_gpu::{Adapter, AdapterKind, AdapterRequest, Dot, Gpu, GpuError, GpuOptions, Multiply, adapters, choose};
 use cryptodl_models::zoo;
@@ -379,7 +380,8 @@ fn interrupted(adapter: &Adapter, budget: u64, after: impl Fn(&Gpu) + Sync) -> R
     let gpu = gpu(adapter, client.params.basis(), GpuOptions { memory_budget: budget, ..options() });
     let held = gpu.memory().held;
     let executor = Executor::new(&program, &client.params, gpu, BUDGET).unwrap();
-    let result = executor.compute(&input, &EvalKeys::default(), Masks::Deterministic, &|_| after(executor.backend()));
+    let watch = |_| after(executor.backend());
+    let result = executor.compute(&input, &EvalKeys::default(), Masks::Deterministic, Watch::new(&watch));
     // Linear maps stay for the next computation.
     assert!(executor.backend().memory().held <= held + (4 << 20), "{:?}", executor.backend().memory());
     result.map(|_| ())

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use cryptodl_core::ckks::EncryptionKind;
+use cryptodl_core::watch::Watch;
 use cryptodl_cpu::Cpu;
 use cryptodl_models::plain;
 use cryptodl_plan::{PlanOptions, ScheduleKind, plan};
@@ -47,7 +48,7 @@ fn check(seed: u64) -> usize {
 
     let run = |budget: u64| {
         let executor = Executor::new(program, &client.params, cpu(), budget)?;
-        executor.compute(&input, &client.keys, Masks::Deterministic, &|_| {}).map(|(result, _)| result.sets)
+        executor.compute(&input, &client.keys, Masks::Deterministic, Watch::default()).map(|(result, _)| result.sets)
     };
     let Err(RunError::Budget { needed: least, .. }) = run(1) else { panic!("a budget of one byte") };
     let whole = run(BUDGET).unwrap();

@@ -3,6 +3,7 @@
 use cryptodl_client::decrypt_slots_raw_do_not_return_to_server;
 use cryptodl_core::ckks::flood::{add_flood, flood_slot_std};
 use cryptodl_core::ckks::{Ciphertexts, Encoder, Scale};
+use cryptodl_core::watch::Watch;
 use cryptodl_cpu::Cpu;
 use cryptodl_models::zoo;
 use cryptodl_plan::{Plan, PlanOptions, plan};
@@ -229,7 +230,7 @@ fn more_sets_than_planned_are_refused() {
     let executor = Executor::new(&program, &client.params, Cpu::new(client.params.basis().clone()), BUDGET).unwrap();
     let refusal = |count| {
         let masks = Masks::Fresh(&client.public, &mut client.mask_randomness());
-        executor.compute(&sets(count), &client.keys, masks, &|_| {}).unwrap_err().to_string()
+        executor.compute(&sets(count), &client.keys, masks, Watch::default()).unwrap_err().to_string()
     };
     let message = refusal(3);
     assert!(

@@ -7,6 +7,7 @@ use std::time::Instant;
 use anyhow::Result;
 use cryptodl_client::{Decrypted, SecretKey, decrypt, decrypt_slots_raw_do_not_return_to_server, encrypt};
 use cryptodl_core::ckks::{Ciphertexts, Randomness};
+use cryptodl_core::watch::{Progress, Watch};
 use cryptodl_core::wire::{CiphertextLayout, write_ciphertexts, write_eval_keys, write_public_key};
 use cryptodl_models::plain::logits;
 use cryptodl_plan::BytesReport;
@@ -79,10 +80,9 @@ impl<'a> Session<'a> {
     pub fn compute(&mut self) -> Result<()> {
         let Session { prepared, keys, uploaded, masks, .. } = self;
         let bar = Bar::new("compute");
+        let show = |progress: Progress| bar.show(progress.done as u64, progress.total as u64);
         let masks = Masks::Fresh(&keys.public, masks);
-        let (result, report) = prepared.server.compute(uploaded, &keys.eval, masks, &|progress| {
-            bar.show(progress.done as u64, progress.total as u64);
-        })?;
+        let (result, report) = prepared.server.compute(uploaded, &keys.eval, masks, Watch::new(&show))?;
         self.result = Some(result);
         self.reports.push(report);
         Ok(())

@@ -5,10 +5,11 @@ use std::io::{self, Write};
 use anyhow::{Context, Result, bail};
 use cryptodl_core::backend;
 use cryptodl_core::ckks::{Ciphertexts, CiphertextsInfo, EvalKeys, Params};
+use cryptodl_core::watch::Watch;
 use cryptodl_cpu::{Cpu, Reference};
 use cryptodl_program::Program;
 use cryptodl_run as run;
-use cryptodl_run::{ComputeReport, Executor, Masks, Progress, RunError};
+use cryptodl_run::{ComputeReport, Executor, Masks, RunError};
 use serde::Serialize;
 
 use crate::flags::{Backend, Execution, Kernels};
@@ -41,7 +42,7 @@ pub trait Server {
         input: &CiphertextsInfo,
         eval_keys: &EvalKeys,
         masks: Masks<'a>,
-        progress: &'a (dyn Fn(Progress) + Sync),
+        watch: Watch<'a>,
     ) -> Result<Box<dyn Computation + 'a>, RunError>;
 
     /// As [`Executor::result`].
@@ -53,7 +54,7 @@ pub trait Server {
         input: &Ciphertexts,
         eval_keys: &EvalKeys,
         masks: Masks<'_>,
-        progress: &(dyn Fn(Progress) + Sync),
+        watch: Watch<'_>,
     ) -> Result<(Ciphertexts, ComputeReport), RunError>;
 
     /// What computes.
@@ -75,9 +76,9 @@ impl<B: backend::Backend> Server for Executor<B> {
         input: &CiphertextsInfo,
         eval_keys: &EvalKeys,
         masks: Masks<'a>,
-        progress: &'a (dyn Fn(Progress) + Sync),
+        watch: Watch<'a>,
     ) -> Result<Box<dyn Computation + 'a>, RunError> {
-        Ok(Box::new(Executor::begin(self, input, eval_keys, masks, progress)?))
+        Ok(Box::new(Executor::begin(self, input, eval_keys, masks, watch)?))
     }
 
     fn result(&self, input: &CiphertextsInfo) -> CiphertextsInfo {
@@ -89,9 +90,9 @@ impl<B: backend::Backend> Server for Executor<B> {
         input: &Ciphertexts,
         eval_keys: &EvalKeys,
         masks: Masks<'_>,
-        progress: &(dyn Fn(Progress) + Sync),
+        watch: Watch<'_>,
     ) -> Result<(Ciphertexts, ComputeReport), RunError> {
-        Executor::compute(self, input, eval_keys, masks, progress)
+        Executor::compute(self, input, eval_keys, masks, watch)
     }
 
     fn machine(&self) -> Machine {

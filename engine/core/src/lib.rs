@@ -5,4 +5,5 @@
 pub mod backend;
 pub mod ckks;
 pub mod ring;
+pub mod watch;
 pub mod wire;

@@ -8,13 +8,16 @@ pub enum PlanError {
     /// No linear layer after the last activation.
     #[error("the network ends with an activation: its last layer must be linear (the label is the largest logit)")]
     EndsWithActivation,
+    /// Whoever watches has ended it.
+    #[error(transparent)]
+    Cancelled(#[from] cryptodl_core::watch::Cancelled),
     /// The model file's tolerance is none.
     #[error("the model file: {0}")]
     Tolerance(#[from] cryptodl_program::ToleranceError),
     /// An activation's degree is out of range.
     #[error(
         "activation {layer} has degree {degree} over its calibrated range: 2 to {} are allowed",
-        super::normalise::MAX_DEGREE
+        cryptodl_program::MAX_DEGREE
     )]
     Degree {
         /// Layer name.

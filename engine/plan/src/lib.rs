@@ -1,6 +1,7 @@
 //! The depth-budget driver, first half: fold, normalise, quantise, schedule, report.
 //!
 //! A network is planned once into a [`Program`]; nothing here touches a ciphertext, and nothing depends on the machine.
+//! docs/planner.md says how, with formulas and an example.
 #![forbid(unsafe_code)]
 
 mod calibrate;
@@ -34,6 +35,7 @@ pub use report::{BytesReport, LayerReport, ParamsReport, PlanReport, PrivacyRepo
 pub use tolerance::changed_share;
 pub use work::Work;
 
+use cryptodl_core::watch::Watch;
 use cryptodl_models::network::Network;
 use cryptodl_program::{Program, Tolerance};
 
@@ -51,7 +53,15 @@ pub struct Plan {
 /// # Errors
 /// [`PlanError`]: bad pins, missing calibrations, or a budget that does not fit, with what would help.
 pub fn plan(network: &Network, options: &PlanOptions) -> Result<Plan, PlanError> {
-    settle(network, options).map(|(_, Settled { plan, .. })| plan)
+    plan_watched(network, options, Watch::default())
+}
+
+/// [`plan`], which `watch` can end early.
+///
+/// # Errors
+/// As [`plan`]; [`PlanError::Cancelled`].
+pub fn plan_watched(network: &Network, options: &PlanOptions, watch: Watch<'_>) -> Result<Plan, PlanError> {
+    settle(network, options, watch).map(|(_, Settled { plan, .. })| plan)
 }
 
 /// How far each search moves from the limits of the one before to those that would have been right for what it found. What is right for
@@ -71,12 +81,16 @@ struct Settled {
 }
 
 /// Finds a plan that keeps the promise. A refusal names a tolerance at which there is one, if one was found.
-fn settle(network: &Network, options: &PlanOptions) -> Result<(lowered::Lowered, Settled), PlanError> {
+fn settle(
+    network: &Network,
+    options: &PlanOptions,
+    watch: Watch<'_>,
+) -> Result<(lowered::Lowered, Settled), PlanError> {
     let mut lowered = lowered::Lowered::new(network, options.tolerance_of(network)?)?;
     if options.circuit_privacy.is_some() {
         limits::check_worst(&lowered.stages)?;
     }
-    let mut budget = search::Budget::default();
+    let mut budget = search::Budget::new(watch);
     let (error, mut hint) = match settle_at(network, &mut lowered, options, &mut budget) {
         Ok(settled) => return Ok((lowered, settled)),
         Err(Unfit { error, fits_at }) if error.depends_on_tolerance() => (*error, fits_at),
@@ -116,7 +130,7 @@ fn settle_at(
     network: &Network,
     lowered: &mut lowered::Lowered,
     options: &PlanOptions,
-    budget: &mut search::Budget,
+    budget: &mut search::Budget<'_>,
 ) -> Result<Settled, Unfit> {
     let limits = lowered.limits;
     let mut needed: Option<Tolerance> = None;
@@ -175,7 +189,7 @@ fn settle_at(
 /// # Errors
 /// As [`plan`].
 pub fn alternatives(network: &Network, options: &PlanOptions) -> Result<Vec<Plan>, PlanError> {
-    let (lowered, Settled { outcome, plan: best }) = settle(network, options)?;
+    let (lowered, Settled { outcome, plan: best }) = settle(network, options, Watch::default())?;
     let finish = |found| report::finish(network, &lowered, options, found, Vec::new()).map(|(plan, _)| plan);
     std::iter::once(Ok(best)).chain(outcome.runners_up.iter().map(finish)).collect()
 }

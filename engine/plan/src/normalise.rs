@@ -2,12 +2,11 @@
 
 use cryptodl_models::network::Histogram;
 
+use cryptodl_program::MAX_DEGREE;
+
 use super::PlanError;
 use super::fold::{FoldedStage, Operand, RawActivation};
 use cryptodl_program::{Arrangement, SquareForm};
-
-/// Highest degree of an activation polynomial.
-pub const MAX_DEGREE: usize = 8;
 
 /// A leading term that moves no output in the calibrated range by more than this share of the output range is dropped.
 const NEGLIGIBLE: f64 = 1e-4;

@@ -17,7 +17,7 @@ use super::search::{Found, Outcome};
 use super::steps::{self, StepKind, Steps};
 use super::work::{self, Work};
 use super::{Plan, PlanError, PlanOptions, changed_share};
-use cryptodl_program::{ActivationStep, Content, PrivacyGoal, Program, Step, Term, TermMap};
+use cryptodl_program::{ActivationStep, Content, PrivacyGoal, Program, Salt, Step, Term, TermMap};
 
 /// What is predicted of a Program.
 #[derive(Clone, Debug, Serialize)]
@@ -392,6 +392,7 @@ fn build(network: &Network, lowered: &Lowered, options: &PlanOptions, found: &Fo
     let output = walk.result();
     let relin = found.structure.relinearizes().then(|| ring.relin_layout(ring.primes.len()));
     let content = Content {
+        salt: Salt::default(),
         params: ParamsSpec {
             n: ring.n,
             primes: ring.primes.clone(),

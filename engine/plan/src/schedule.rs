@@ -467,7 +467,7 @@ struct Joined<'a> {
     half_bits: u32,
 }
 
-/// Scale of a sum, and how every term is brought there.
+/// Scale of a sum, and how every term is brought there (docs/planner.md, "Joins").
 ///
 /// Each term's weights have the size that the settings give them, or more: the largest scale that this makes is that of the sum.
 /// Factors of diagonal maps may be integers of any size, and the result of another map is multiplied by an integer where its

@@ -10,6 +10,7 @@ use std::ops::RangeInclusive;
 
 use cryptodl_core::ckks::{EncryptionKind, MAX_SPECIAL_PRIMES, SecurityLevel, noise};
 use cryptodl_core::ring::largest_ntt_primes;
+use cryptodl_core::watch::Watch;
 use rayon::prelude::*;
 
 use super::PlanError;
@@ -128,28 +129,31 @@ pub fn search(
     model: &str,
     network: &Lowered,
     options: &PlanOptions,
-    budget: &mut Budget,
+    budget: &mut Budget<'_>,
 ) -> Result<Outcome, Box<Refusal>> {
     options.check()?;
-    let mut search = Search { model, network, options, rings: Rings::default(), left: budget.0 };
+    let mut search =
+        Search { model, network, options, rings: Rings::default(), left: budget.left, watch: budget.watch };
     let outcome = search.run();
-    budget.0 = search.left;
+    budget.left = search.left;
     outcome
 }
 
-/// What the searches for one plan may spend together.
-pub struct Budget(u64);
-
-impl Budget {
-    /// Whether nothing is left.
-    pub fn is_spent(&self) -> bool {
-        self.0 == 0
-    }
+/// What the searches for one plan may spend together, and who may end them.
+pub struct Budget<'a> {
+    left: u64,
+    watch: Watch<'a>,
 }
 
-impl Default for Budget {
-    fn default() -> Self {
-        Budget(MAX_WORK)
+impl<'a> Budget<'a> {
+    /// All of it.
+    pub fn new(watch: Watch<'a>) -> Self {
+        Budget { left: MAX_WORK, watch }
+    }
+
+    /// Whether nothing is left.
+    pub fn is_spent(&self) -> bool {
+        self.left == 0
     }
 }
 
@@ -161,6 +165,7 @@ struct Search<'a> {
     rings: Rings,
     /// What remains of [`MAX_WORK`]; the search goes no further at zero.
     left: u64,
+    watch: Watch<'a>,
 }
 
 impl Search<'_> {
@@ -231,11 +236,17 @@ enum Effort {
 }
 
 impl Search<'_> {
+    /// Whether to go on.
+    fn check(&self) -> Result<(), PlanError> {
+        Ok(self.watch.check()?)
+    }
+
     /// Searches among `structures`.
     fn among(&mut self, structures: &[Structure], effort: Effort) -> Result<Outcome, Box<Refusal>> {
         let below = if let Effort::Below(price) = effort { price } else { f64::INFINITY };
         let mut candidates = Vec::new();
         for (index, structure) in structures.iter().enumerate() {
+            self.check()?;
             if self.left == 0 {
                 break;
             }
@@ -256,6 +267,7 @@ impl Search<'_> {
         let mut hopeless: BTreeMap<[usize; 3], bool> = BTreeMap::new();
         let mut attempts_after_best = 0;
         for candidate in &candidates {
+            self.check()?;
             if self.left == 0 {
                 break;
             }
@@ -639,8 +651,14 @@ mod tests {
             let network = zoo::load(model).unwrap();
             let options = PlanOptions::default();
             let network = Lowered::new(&network, options.tolerance_of(&network).unwrap()).unwrap();
-            let mut search =
-                Search { model, network: &network, options: &options, rings: Rings::default(), left: MAX_WORK };
+            let mut search = Search {
+                model,
+                network: &network,
+                options: &options,
+                rings: Rings::default(),
+                left: MAX_WORK,
+                watch: Watch::default(),
+            };
             search.run().unwrap();
             let share = 1.0 - search.left as f64 / MAX_WORK as f64;
             assert!(share < 0.5, "{model}: {share}");

@@ -248,7 +248,7 @@ fn a_tolerance_is_a_share_and_explains_what_chance_does() {
     assert_eq!(Tolerance::default().percent(), "0.15%");
     assert!((Tolerance::default().encryption() - 0.001).abs() < 1e-15);
     for bad in [0.0, -0.1, 0.51, f64::NAN] {
-        assert!(Tolerance::new(bad).unwrap_err().to_string().contains("--tolerance"), "{bad}");
+        assert!(Tolerance::new(bad).unwrap_err().to_string().contains("a tolerance of"), "{bad}");
     }
     // 15 are expected of 10,000; the mean and twice the mean by Poisson's distribution.
     assert!(Tolerance::default().explains(15, 10_000) && Tolerance::default().explains(27, 10_000));

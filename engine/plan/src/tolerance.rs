@@ -32,7 +32,7 @@ impl Limits {
 }
 
 /// Predicted share of changed labels under a noise of standard deviation `sigma` on every logit: the mean over the stored
-/// margins of `Q(margin / (sqrt 2 sigma))`, `Q` the tail of the normal distribution (design: planner.md, "Tolerance").
+/// margins of `Q(margin / (sqrt 2 sigma))`, `Q` the tail of the normal distribution (docs/planner.md, "What labels bear").
 pub fn changed_share(margins: &Histogram, sigma: f64) -> f64 {
     if sigma <= 0.0 {
         return 0.0;

@@ -3,12 +3,11 @@
 use cryptodl_core::backend::{Horner, PatersonStockmeyer, ProductPlan};
 use cryptodl_core::ckks::Scale;
 use cryptodl_core::ring::RnsBasis;
-use serde::Serialize;
 
 use crate::arrangement::{Arrangement, Product, SquareForm};
 
 /// An activation of a Program: integers at the scales of the places where they are added.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct ActivationStep {
     /// Whether the monic part is negated.
     pub negate: bool,
@@ -23,7 +22,7 @@ pub struct ActivationStep {
 }
 
 /// Integer-valued numbers of a monic polynomial.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Polynomial {
     /// `c_(d-1), ..., c_0`: see [`Horner`].
     Horner(Vec<f64>),
@@ -73,7 +72,7 @@ impl ActivationStep {
         ActivationStep { negate, degree, channels, scales, products }
     }
 
-    fn arrangement(&self) -> Arrangement {
+    pub(crate) fn arrangement(&self) -> Arrangement {
         Arrangement::with_products(self.degree, self.products.len())
     }
 

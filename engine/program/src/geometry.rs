@@ -1,11 +1,10 @@
 //! Where the taps of a convolution lie; dense layers and pooling are convolutions too.
 
 use cryptodl_core::backend::PADDING;
-use serde::Serialize;
 
 /// Shape of a linear map between stacks of feature maps, as a cross-correlation with zero padding. A dense layer has a kernel as
 /// large as its input; pooling has as many groups as channels. Values are in channel, row, column order.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Geometry {
     /// Channels, rows, columns of the input.
     pub input: [usize; 3],

@@ -7,6 +7,8 @@
 
 mod activation;
 mod arrangement;
+mod bytes;
+mod check;
 mod geometry;
 mod maps;
 mod plain;
@@ -17,10 +19,12 @@ mod tolerance;
 
 pub use activation::{ActivationStep, Polynomial, PreparedPolynomial};
 pub use arrangement::{Arrangement, Product, SquareForm};
+pub use bytes::MAX_PROGRAM_BYTES;
+pub use check::{MAX_DEGREE, ProgramError};
 pub use geometry::Geometry;
 pub use maps::{DiagonalMap, QuantisedMap};
 pub use plain::{plain, simulate, sum};
 pub use privacy::{CircuitPrivacy, MAX_PRIVACY_BITS, MAX_PRIVACY_SETS, PrivacyGoal};
-pub use program::{Content, PlainMap, Program, Step, Term, TermMap};
+pub use program::{Content, PlainMap, Program, Salt, Step, Term, TermMap};
 pub use random::SplitMix;
 pub use tolerance::{Tolerance, ToleranceError};

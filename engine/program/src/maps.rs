@@ -2,12 +2,11 @@
 
 use cryptodl_core::backend::{LinearMap, LinearMapError};
 use cryptodl_core::ring::RnsBasis;
-use serde::Serialize;
 
 use crate::Geometry;
 
 /// An integer linear map of a Program.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct QuantisedMap {
     /// Shape.
     pub geometry: Geometry,
@@ -19,7 +18,7 @@ pub struct QuantisedMap {
 
 /// A map of each channel by itself whose factors are integers of any size: a branch of a sum that skips layers. It is exact, costs
 /// headroom and no level.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct DiagonalMap {
     /// Channels, rows, columns.
     pub shape: [usize; 3],

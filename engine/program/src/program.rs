@@ -4,15 +4,13 @@ use std::ops::Range;
 
 use cryptodl_core::backend::ProductPlan;
 use cryptodl_core::ckks::{
-    ClientSpec, Digest, EncryptionKind, EvalKeyLayout, InputLayout, OutputLayout, Params, ParamsSpec, RelinLayout,
-    Scale,
+    ClientSpec, EncryptionKind, EvalKeyLayout, InputLayout, OutputLayout, Params, ParamsSpec, RelinLayout, Scale,
 };
-use serde::Serialize;
 
 use crate::{ActivationStep, CircuitPrivacy, DiagonalMap, Geometry, QuantisedMap, Tolerance};
 
 /// A planned network: a pure function of the model file and the planning flags.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug)]
 pub struct Program {
     /// Model name, for people; not part of the digest.
     pub model: String,
@@ -22,9 +20,22 @@ pub struct Program {
     pub content: Content,
 }
 
+/// 32 bytes that enter the digest and nothing else. Clients see the digest, which is a hash of the weights: whoever guesses them
+/// can confirm the guess. With a random salt, which stays with the Program, nobody can.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub struct Salt(pub [u8; 32]);
+
+impl std::fmt::Debug for Salt {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(if *self == Salt::default() { "Salt(none)" } else { "Salt(hidden)" })
+    }
+}
+
 /// The part of a [`Program`] that decides every bit of a result.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Content {
+    /// Makes digests of equal Programs differ; zero in most.
+    pub salt: Salt,
     /// Ring, chain, special primes.
     pub params: ParamsSpec,
     /// Evaluation keys, at most one of each kind.
@@ -39,8 +50,7 @@ pub struct Content {
     pub steps: Vec<Step>,
     /// Output.
     pub output: OutputLayout,
-    /// How the computation's noise is hidden. Absent from the digest where it is not, so that such Programs keep theirs.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    /// How the computation's noise is hidden, if it is.
     pub circuit_privacy: Option<CircuitPrivacy>,
 }
 
@@ -52,7 +62,7 @@ impl Content {
 }
 
 /// One step of a Program. Operands are values: 0 is the input, `i + 1` the result of step `i`.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Step {
     /// A sum of integer linear maps. Operands with more limbs than others drop the last ones, and missing components are zero.
     Linear {
@@ -82,7 +92,7 @@ pub enum Step {
 }
 
 /// One map of a sum.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Term {
     /// Value that it takes.
     pub operand: usize,
@@ -93,7 +103,7 @@ pub struct Term {
 }
 
 /// What a term of a sum does.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum TermMap {
     /// A convolution, dense layer or pool.
     Dense(QuantisedMap),
@@ -151,14 +161,6 @@ impl Step {
 }
 
 impl Program {
-    /// BLAKE3 of `"cryptodl program v2"` and the content in postcard encoding.
-    pub fn digest(&self) -> Digest {
-        let mut hasher = blake3::Hasher::new();
-        hasher.update(b"cryptodl program v2");
-        hasher.update(&postcard::to_stdvec(&self.content).expect("plain data always encodes"));
-        Digest(hasher.finalize().into())
-    }
-
     /// The checked parameters.
     ///
     /// # Errors

@@ -2,6 +2,7 @@
 
 use cryptodl_core::backend::BackendError;
 use cryptodl_core::ckks::ParamsError;
+use cryptodl_core::watch::Cancelled;
 
 /// Executor errors.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -9,6 +10,9 @@ pub enum RunError {
     /// The backend could not.
     #[error(transparent)]
     Backend(#[from] BackendError),
+    /// Whoever watches has ended it.
+    #[error(transparent)]
+    Cancelled(#[from] Cancelled),
     /// Parameters refused.
     #[error(transparent)]
     Params(#[from] ParamsError),
@@ -37,7 +41,7 @@ pub enum RunError {
         actual: String,
     },
     /// The budget cannot hold one ciphertext set.
-    #[error("a memory budget of {budget} bytes is too small: one ciphertext set needs {needed}; raise --memory-budget")]
+    #[error("a memory budget of {budget} bytes is too small: one ciphertext set needs {needed}")]
     Budget {
         /// The budget.
         budget: u64,

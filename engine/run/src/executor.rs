@@ -13,8 +13,10 @@ use cryptodl_core::ckks::{
 
 use zeroize::Zeroizing;
 
+use super::follow::WatchOfSet;
 use super::layers::Layers;
-use super::{ComputeParts, ComputeReport, Progress, RunError};
+use super::{ComputeParts, ComputeReport, RunError};
+use cryptodl_core::watch::Watch;
 use cryptodl_program::{CircuitPrivacy, Program};
 
 /// Bytes of operands and results of a network that is large for the host's memory: the system takes longer to hand out that
@@ -98,7 +100,7 @@ impl<B: Backend> Executor<B> {
         input: &CiphertextsInfo,
         eval_keys: &EvalKeys,
         masks: Masks<'a>,
-        progress: &'a (dyn Fn(Progress) + Sync),
+        watch: Watch<'a>,
     ) -> Result<Computation<'a, B>, RunError> {
         let start = Instant::now();
         self.check_input(input)?;
@@ -116,7 +118,7 @@ impl<B: Backend> Executor<B> {
             sets: input.sets(&self.params),
             uniform: input.seed.map(|seed| UniformSource::new(UniformPurpose::Ciphertext, &self.params, &seed)),
             masks,
-            progress,
+            watch,
             waiting: None,
             loaded: 0,
             computed: 0,
@@ -144,10 +146,10 @@ impl<B: Backend> Executor<B> {
         input: &Ciphertexts,
         eval_keys: &EvalKeys,
         masks: Masks<'_>,
-        progress: &(dyn Fn(Progress) + Sync),
+        watch: Watch<'_>,
     ) -> Result<(Ciphertexts, ComputeReport), RunError> {
         let info = input.info();
-        let mut computation = self.begin(&info, eval_keys, masks, progress)?;
+        let mut computation = self.begin(&info, eval_keys, masks, watch)?;
         check("the number of sets", input.sets.len(), computation.sets)?;
         let mut sets = Vec::with_capacity(input.sets.len());
         for set in &input.sets {
@@ -289,7 +291,7 @@ pub struct Computation<'a, B: Backend> {
     /// Expands component 1 where it did not travel.
     uniform: Option<UniformSource>,
     masks: Masks<'a>,
-    progress: &'a (dyn Fn(Progress) + Sync),
+    watch: Watch<'a>,
     /// A set that is loaded and not yet computed.
     waiting: Option<B::Tensor>,
     loaded: usize,
@@ -347,10 +349,10 @@ impl<B: Backend> Computation<'_, B> {
         let Executor { backend, layers, relin, .. } = self.executor;
         let key = self.key.as_ref().zip(*relin);
         let key = key.map(|(rows, layout)| KeySwitch { rows, layout, special: &self.special });
-        let (total, before, progress) = (self.sets * layers.steps(), self.computed * layers.steps(), self.progress);
-        let progress_of_set = |segment| progress(Progress { done: before + segment, total });
+        let (total, before, watch) = (self.sets * layers.steps(), self.computed * layers.steps(), self.watch);
+        let of_set = WatchOfSet { watch, before, total };
         let mut report = std::mem::take(&mut self.report);
-        let computed = || layers.run(backend, x, key.as_ref(), &mut report, &progress_of_set);
+        let computed = || layers.run(backend, x, key.as_ref(), &mut report, of_set);
         let loader = Loader {
             executor: self.executor,
             uniform: self.uniform.as_ref(),

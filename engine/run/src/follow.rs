@@ -11,6 +11,7 @@ use super::bands::Action;
 use super::layers::{Layers, Segment, Unit};
 use super::ops::{Join, JoinTerm, Op};
 use super::{ComputeReport, LayerTime, RunError};
+use cryptodl_core::watch::Watch;
 use cryptodl_program::{ActivationStep, PreparedPolynomial};
 
 impl Layers {
@@ -21,19 +22,29 @@ impl Layers {
         x: B::Tensor,
         key: Option<&KeySwitch<'_, B::Tensor>>,
         report: &mut ComputeReport,
-        progress: &dyn Fn(usize),
+        watch: WatchOfSet<'_>,
     ) -> Result<B::Tensor, RunError> {
         let input = Window { positions: Positions::of(0..self.planes(&self.units, 0)), x };
-        let mut run = Run { layers: self, backend, key, report, windows: Vec::new(), last: Instant::now() };
+        let mut run =
+            Run { layers: self, backend, key, report, watch: watch.watch, windows: Vec::new(), last: Instant::now() };
         run.windows.resize_with(self.shapes.len(), || None);
         run.windows[0] = Some(input);
         for (done, action) in self.schedule.actions.iter().enumerate() {
             run.follow(action)?;
-            progress(done + 1);
+            watch.watch.tell(watch.before + done + 1, watch.total);
         }
         let result = run.windows.pop().flatten();
         Ok(result.expect("the schedule ends with the result").x)
     }
+}
+
+/// The watch of a computation, for one of its sets.
+pub(super) struct WatchOfSet<'a> {
+    pub(super) watch: Watch<'a>,
+    /// Steps of the sets before.
+    pub(super) before: usize,
+    /// Steps of all sets.
+    pub(super) total: usize,
 }
 
 /// What is kept of a unit's result: some positions of every channel.
@@ -48,6 +59,7 @@ struct Run<'a, B: Backend> {
     backend: &'a B,
     key: Option<&'a KeySwitch<'a, B::Tensor>>,
     report: &'a mut ComputeReport,
+    watch: Watch<'a>,
     /// By value.
     windows: Vec<Option<Window<B::Tensor>>>,
     /// When the time that is in the report ended.
@@ -185,7 +197,7 @@ impl<B: Backend> Run<'_, B> {
         unit: &Unit,
         positions: &Range<usize>,
         inputs: &[(usize, Window<B::Tensor>)],
-    ) -> Result<(B::Tensor, u64), BackendError> {
+    ) -> Result<(B::Tensor, u64), RunError> {
         let layers = self.layers;
         let whole = &layers.shapes[op + 1];
         let banded = unit.positions > 1;
@@ -251,30 +263,26 @@ impl<B: Backend> Run<'_, B> {
         part: &Range<usize>,
         restricted: &[LinearMap],
         x: &B::Tensor,
-    ) -> Result<(B::Tensor, u64), BackendError> {
+    ) -> Result<(B::Tensor, u64), RunError> {
         let mut ops: Vec<SlotwiseOp<'_>> = self.layers.ops[part.clone()].iter().map(Op::slotwise).collect();
         let maps = ops.iter_mut().filter(|op| matches!(op, SlotwiseOp::Linear(_)));
         maps.zip(restricted).for_each(|(op, map)| *op = SlotwiseOp::Linear(map));
         self.slotwise_ops(&ops, x)
     }
 
-    fn slotwise_ops(&self, ops: &[SlotwiseOp<'_>], x: &B::Tensor) -> Result<(B::Tensor, u64), BackendError> {
+    fn slotwise_ops(&self, ops: &[SlotwiseOp<'_>], x: &B::Tensor) -> Result<(B::Tensor, u64), RunError> {
         let layers = self.layers;
         let shape = self.backend.shape(x).clone();
         let mut out = self.backend.any(slotwise_shape(ops, &shape))?;
         let working_set = self.backend.working_set();
-        let lanes =
-            if self.backend.is_fused() { shape.lanes } else { layers.lanes_per_slice(ops, &shape, working_set) };
+        let residue_multiply_adds = residue_multiply_adds(ops, &shape);
+        let lanes = match self.backend.is_fused() {
+            true => lanes_per_call(residue_multiply_adds, shape.lanes),
+            false => layers.lanes_per_slice(ops, &shape, working_set),
+        };
         for first in (0..shape.lanes).step_by(lanes) {
+            self.watch.check()?;
             self.backend.slotwise(ops, x, first..(first + lanes).min(shape.lanes), &mut out)?;
-        }
-        let mut residue_multiply_adds = 0;
-        let mut at = shape;
-        for op in ops {
-            if let &SlotwiseOp::Linear(map) = op {
-                residue_multiply_adds += map.multiply_adds() * (at.components * at.limbs.len() * at.lanes) as u64;
-            }
-            at = slotwise_shape(&[*op], &at);
         }
         Ok((out, residue_multiply_adds))
     }
@@ -284,7 +292,7 @@ impl<B: Backend> Run<'_, B> {
         polynomial: &PreparedPolynomial,
         step: &ActivationStep,
         x: &B::Tensor,
-    ) -> Result<B::Tensor, BackendError> {
+    ) -> Result<B::Tensor, RunError> {
         let total = self.backend.shape(x).values;
         match polynomial {
             PreparedPolynomial::Horner(p) => self.by_values(x, self.backend.is_fused(), |z, values| match values {
@@ -299,7 +307,7 @@ impl<B: Backend> Run<'_, B> {
         }
     }
 
-    fn reduction(&self, plan: ProductPlan, x: &B::Tensor) -> Result<B::Tensor, BackendError> {
+    fn reduction(&self, plan: ProductPlan, x: &B::Tensor) -> Result<B::Tensor, RunError> {
         self.by_values(x, self.backend.is_fused(), |x, _| backend::reduce(self.backend, x, plan, self.key))
     }
 
@@ -310,16 +318,17 @@ impl<B: Backend> Run<'_, B> {
         x: &B::Tensor,
         is_fused: bool,
         operation: impl Fn(&B::Tensor, Option<Range<usize>>) -> Result<B::Tensor, BackendError>,
-    ) -> Result<B::Tensor, BackendError> {
+    ) -> Result<B::Tensor, RunError> {
         let shape = self.backend.shape(x).clone();
         // The host's threads share the values only where the host computes.
         let threads = if self.backend.transfers().is_none() { rayon::current_num_threads() } else { 1 };
         let count = self.layers.values_per_call(&shape, self.backend.working_set(), threads);
         if is_fused || count == shape.values {
-            return operation(x, None);
+            return Ok(operation(x, None)?);
         }
         let mut out: Option<B::Tensor> = None;
         for first in (0..shape.values).step_by(count) {
+            self.watch.check()?;
             let values = first..(first + count).min(shape.values);
             let y = operation(&self.values(x, values.clone())?, Some(values.clone()))?;
             let band = self.backend.shape(&y).clone();
@@ -371,4 +380,28 @@ impl<B: Backend> Run<'_, B> {
         layer.seconds += seconds;
         layer
     }
+}
+
+/// Multiply-adds of a weight with a residue that a run takes on an operand of this shape.
+fn residue_multiply_adds(ops: &[SlotwiseOp<'_>], shape: &Shape) -> u64 {
+    let mut sum = 0;
+    let mut at = shape.clone();
+    for op in ops {
+        if let SlotwiseOp::Linear(map) = op {
+            sum += map.multiply_adds() * (at.components * at.limbs.len() * at.lanes) as u64;
+        }
+        at = slotwise_shape(&[*op], &at);
+    }
+    sum
+}
+
+/// Most multiply-adds of residues in one call: between two calls a computation can be cancelled.
+const CALL: u64 = 1 << 35;
+/// A call has work for all threads of a large host at so many lanes.
+const LEAST_LANES: usize = 512;
+
+/// Lanes per call of a fused run that takes so many multiply-adds on all `lanes`, a power of two.
+fn lanes_per_call(residue_multiply_adds: u64, lanes: usize) -> usize {
+    let calls = residue_multiply_adds.div_ceil(CALL).max(1).next_power_of_two() as usize;
+    (lanes / calls).max(LEAST_LANES.min(lanes))
 }

@@ -13,7 +13,7 @@ mod report;
 
 pub use error::RunError;
 pub use executor::{Computation, Executor, Masks};
-pub use report::{ComputeParts, ComputeReport, LayerTime, Progress};
+pub use report::{ComputeParts, ComputeReport, LayerTime};
 
 #[cfg(test)]
 mod tests;

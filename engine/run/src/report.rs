@@ -2,15 +2,6 @@
 
 use cryptodl_core::backend::Transfers;
 
-/// Where a long computation is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Progress {
-    /// Steps done over all sets.
-    pub done: usize,
-    /// Steps in all: segments, or parts of them where memory is short.
-    pub total: usize,
-}
-
 /// Seconds of each part of the computation. On a device, masks are drawn and the next set is loaded while a set's segments
 /// run, so the parts can exceed the whole.
 #[derive(Clone, Copy, Debug, Default, serde::Serialize)]

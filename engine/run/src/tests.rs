@@ -2,6 +2,7 @@
 
 use cryptodl_client::{EncryptionKey, SecretKey, decrypt_slots_raw_do_not_return_to_server, encrypt};
 use cryptodl_core::ckks::{EncryptionKind, Randomness};
+use cryptodl_core::watch::{Progress, Watch};
 use cryptodl_cpu::Cpu;
 use cryptodl_models::network::{LayerOp, Network, Padding};
 
@@ -72,7 +73,7 @@ fn check_network(network: &Network, schedule: ScheduleKind, encryption: Encrypti
     let pixels = images.as_slice().unwrap();
     let input = encrypt(&spec, &params, key, pixels, IMAGES, &mut rng, &|_, _| {}).unwrap();
     let executor = Executor::new(program, &params, Cpu::new(params.basis().clone()), 4 << 30).unwrap();
-    let (result, _) = executor.compute(&input, &keys, Masks::Fresh(&public, &mut rng), &|_| {}).unwrap();
+    let (result, _) = executor.compute(&input, &keys, Masks::Fresh(&public, &mut rng), Watch::default()).unwrap();
     let slots = decrypt_slots_raw_do_not_return_to_server(&params, &secret, &result, spec.output.scale).unwrap();
     let expected = plain(program, rows(&images));
     let squares = expected.indexed_iter().map(|((image, class), score)| {
@@ -141,8 +142,8 @@ fn check_bands(network: &Network, schedule: ScheduleKind) -> [usize; 3] {
     let run_above = |large, budget| {
         let executor = Executor::arranged(&program, &params, Cpu::new(params.basis().clone()), budget, large)?;
         let steps = std::sync::atomic::AtomicUsize::new(0);
-        let count = |progress: crate::Progress| steps.store(progress.total, std::sync::atomic::Ordering::Relaxed);
-        let (result, _) = executor.compute(&input, &keys, Masks::Deterministic, &count)?;
+        let count = |progress: Progress| steps.store(progress.total, std::sync::atomic::Ordering::Relaxed);
+        let (result, _) = executor.compute(&input, &keys, Masks::Deterministic, Watch::new(&count))?;
         Ok::<_, crate::RunError>((result.sets, steps.into_inner()))
     };
     let run = |budget| run_above(u64::MAX, budget);

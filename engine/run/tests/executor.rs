@@ -2,6 +2,7 @@
 
 use cryptodl_client::{Decrypted, EncryptionKey, SecretKey, decrypt, encrypt};
 use cryptodl_core::ckks::{Ciphertexts, EvalKeyLayout, EvalKeys, Params, PublicKey, Randomness, RelinLayout};
+use cryptodl_core::watch::Watch;
 use cryptodl_core::wire::{Binding, CiphertextLayout, read_ciphertexts, write_ciphertexts};
 use cryptodl_cpu::Cpu;
 use cryptodl_models::zoo;
@@ -64,7 +65,7 @@ fn every_set_has_its_own_images_and_masks() {
     assert_eq!(input.sets.len(), 3);
     let executor = client.executor(&program, BUDGET).unwrap();
     let none = EvalKeys::default();
-    let compute = |masks| executor.compute(&input, &none, masks, &|_| {}).unwrap();
+    let compute = |masks| executor.compute(&input, &none, masks, Watch::default()).unwrap();
     let (bare, report) = compute(Masks::Deterministic);
     let (masked, _) = compute(Masks::Fresh(&client.public, &mut client.rng));
     let work: u64 = report.layers.iter().map(|layer| layer.residue_multiply_adds).sum();
@@ -72,7 +73,7 @@ fn every_set_has_its_own_images_and_masks() {
 
     // The last set again, alone, but as if it were the first: its component 1 is then another one.
     let last = Ciphertexts { images: 3, sets: vec![input.sets[2].clone()], ..input.clone() };
-    let (alone, _) = executor.compute(&last, &none, Masks::Deterministic, &|_| {}).unwrap();
+    let (alone, _) = executor.compute(&last, &none, Masks::Deterministic, Watch::default()).unwrap();
     assert_ne!(alone.sets[0], bare.sets[2]);
 
     let expected = plain(&program, ArrayView2::from_shape((count, program.inputs()), &images).unwrap());
@@ -97,8 +98,9 @@ fn parts_of_a_whole_are_computed_and_decrypted_alone() {
     let input = client.encrypt(&program, &grays(&program, 2 * n + 3));
     assert!(input.seed.is_some() && input.first_set == 0);
     let executor = client.executor(&program, BUDGET).unwrap();
-    let compute =
-        |input: &Ciphertexts| executor.compute(input, &EvalKeys::default(), Masks::Deterministic, &|_| {}).unwrap().0;
+    let compute = |input: &Ciphertexts| {
+        executor.compute(input, &EvalKeys::default(), Masks::Deterministic, Watch::default()).unwrap().0
+    };
     let through_a_file = |layout: CiphertextLayout, ciphertexts: &Ciphertexts| {
         let (mut file, binding) = (Vec::new(), Binding { program: spec.program, params: &client.params });
         write_ciphertexts(&mut file, &binding, &layout, ciphertexts).unwrap();
@@ -148,8 +150,10 @@ fn bad_inputs_and_budgets_are_refused() {
     for (change, fragment) in cases {
         let mut bad = input.clone();
         change(&mut bad);
-        let error =
-            executor.compute(&bad, &EvalKeys::default(), Masks::Deterministic, &|_| {}).unwrap_err().to_string();
+        let error = executor
+            .compute(&bad, &EvalKeys::default(), Masks::Deterministic, Watch::default())
+            .unwrap_err()
+            .to_string();
         assert!(error.contains(fragment), "{error} lacks {fragment}");
     }
     let Err(RunError::Budget { needed, .. }) = client.executor(&program, 1 << 20) else { panic!("a tiny budget") };
@@ -167,7 +171,7 @@ fn a_missing_or_foreign_evaluation_key_is_refused() {
     let layouts = [RelinLayout { level: needed.level - 1, ..needed }, needed].map(EvalKeyLayout::Relinearisation);
     let mut keys = |layouts| client.secret.eval_keys(layouts, &mut client.rng).unwrap();
     let (none, other, both) = (keys(&[]), keys(&layouts[..1]), keys(&layouts));
-    let compute = |keys: &EvalKeys| executor.compute(&input, keys, Masks::Deterministic, &|_| {});
+    let compute = |keys: &EvalKeys| executor.compute(&input, keys, Masks::Deterministic, Watch::default());
     let refuse = |keys: &EvalKeys| compute(keys).unwrap_err().to_string();
     let needs = format!("this Program needs {}, but there", layouts[1]);
     assert!(refuse(&none).contains(&format!("{needs} are no evaluation keys")), "{}", refuse(&none));

@@ -9,6 +9,7 @@ use cryptodl_client::{EncryptionKey, SecretKey, encrypt};
 use cryptodl_core::backend::{Backend, BackendError, LinearMap, Result, Shape, SlotwiseOp, Transfers, Window};
 use cryptodl_core::ckks::{Ciphertexts, EvalKeys, Params, PublicKey, Randomness, UniformSource};
 use cryptodl_core::ring::RnsBasis;
+use cryptodl_core::watch::Watch;
 use cryptodl_cpu::{Cpu, CpuTensor};
 use cryptodl_models::zoo;
 use cryptodl_plan::{PlanOptions, plan};
@@ -223,7 +224,7 @@ impl Request {
         let executor = Executor::new(&self.program, &self.params, backend, budget)?;
         let mut rng = Randomness::insecure_from_seed_for_tests(6, "masks");
         let (result, report) =
-            executor.compute(input, &EvalKeys::default(), Masks::Fresh(&self.public, &mut rng), &|_| {})?;
+            executor.compute(input, &EvalKeys::default(), Masks::Fresh(&self.public, &mut rng), Watch::default())?;
         let transfers = report.parts.transfers;
         assert_eq!(transfers.is_some(), executor.backend().transfers().is_some());
         if let Some(transfers) = transfers {

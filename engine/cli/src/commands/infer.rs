@@ -4,9 +4,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
+use cryptodl_core::watch::{Progress, Watch};
 use cryptodl_core::wire::{CiphertextLayout, CiphertextsWriter, read_eval_keys, read_public_key};
 use cryptodl_program::PrivacyGoal;
-use cryptodl_run::{ComputeParts, Masks, Progress, RunError};
+use cryptodl_run::{ComputeParts, Masks, RunError};
 use serde::Serialize;
 
 use crate::files::{self, Access, Output, Sets};
@@ -123,7 +124,7 @@ impl Infer {
         let progress = |progress: Progress| bar.show(progress.done as u64, progress.total as u64);
         let refused = || self.input.display().to_string();
         let server = &prepared.server;
-        let begun = server.begin(&info, &keys, masks, &progress);
+        let begun = server.begin(&info, &keys, masks, Watch::new(&progress));
         let blamed = if matches!(begun, Err(RunError::EvalKey { .. })) { &self.eval_key } else { &self.input };
         let mut computation = begun.with_context(|| blamed.display().to_string())?;
         let compute = out.write(|file| {

@@ -56,7 +56,7 @@ fn container(path: &Path) -> Result<(Value, Result<(), SpecError>)> {
     let mut refused = Ok(());
     let more = match contents {
         Contents::SecretKey => json!({ "warning": "this file decrypts everything: keep it to yourself" }),
-        Contents::PublicKey => json!({}),
+        Contents::PublicKey | Contents::Program => json!({}),
         Contents::EvalKeys { first: None, .. } => json!({ "contents": "empty: for Programs that switch no keys" }),
         Contents::EvalKeys { count, first } => json!({ "evaluation_keys": count, "first_key": first }),
         Contents::Ciphertexts(header) => json!({

@@ -21,7 +21,8 @@ const MAX_RANGE: f64 = 1e6;
 const MAX_NAME: usize = 200;
 /// Smallest ring dimension of the security table.
 pub const MIN_SECURE_DIMENSION: usize = 1024;
-/// A value may be this many times its calibrated range before it wraps (design/planner.md, "Headroom").
+/// A value may be this many times its calibrated range before it wraps (docs/scheme.md, "Slots and
+/// encoding").
 pub const HEADROOM: f64 = 4.0;
 
 /// Why a client spec is refused.

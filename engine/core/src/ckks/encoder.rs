@@ -6,8 +6,9 @@ use rustdct::{Dct2, Dct3, DctPlanner};
 
 use super::Scale;
 
-/// Encodes N real slots into N coefficients: `v_k = a_0 + 2 sum_(0<j<N) a_j cos(pi j (2k+1) / (2N))` (design/scheme.md), a
-/// Chebyshev series at the Chebyshev nodes. Encoding is a DCT-II, decoding a DCT-III.
+/// Encodes N real slots into N coefficients: `v_k = a_0 + 2 sum_(0<j<N) a_j cos(pi j (2k+1) / (2N))`, a
+/// Chebyshev series at the Chebyshev nodes (docs/scheme.md, "Slots and encoding"). Encoding is a
+/// DCT-II, decoding a DCT-III.
 #[derive(Clone)]
 pub struct Encoder {
     n: usize,

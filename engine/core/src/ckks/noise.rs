@@ -1,7 +1,8 @@
 //! The noise estimator: standard deviations over slots, in units of the integer message (value times scale).
 //!
-//! Formulas: design/scheme.md, "Noise". An element with independent coefficients of variance `v` has slot variance
-//! `v (1 + 4 (N-1) / 2)`, about `2 N v`, since slot k is `a_0 + 2 sum_j a_j cos(...)`.
+//! docs/scheme.md, "Noise", derives every formula. An element with independent coefficients of
+//! variance `v` has the variance `v (1 + 4 (N-1) / 2) = (2N - 1) v` in every slot, since slot k is
+//! `a_0 + 2 sum_j a_j cos(...)`. The square roots in comments below take `2N - 1` for `2N`.
 
 use super::MAX_COMPONENTS;
 
@@ -11,7 +12,8 @@ pub const ERROR_STD: f64 = 3.240_370_349_203_93;
 /// Variance of a rounding to the nearest integer.
 const ROUNDING: f64 = 1.0 / 12.0;
 
-/// Number of standard deviations that bound every slot of a ternary secret in practice: `|s_k| <= 4.5 sqrt(4N/3)`.
+/// Standard deviations of the worst slot of a ternary secret that is reckoned with: `|s_k| <= 4.5
+/// sqrt(4N/3)`. A slot exceeds this with a probability of 6.8e-6.
 const SECRET_BOUND: f64 = 4.5;
 
 /// A noise in integer units: `rms` over all slots, `worst` over the slots of the worst place.
@@ -130,6 +132,8 @@ pub fn rerandomise(n: usize, components: usize) -> Noise {
     let (error, mask) = (slots(n, ERROR_STD * ERROR_STD), secret_power(n, 1));
     let terms = (0..components.saturating_sub(1)).flat_map(|t| {
         let power = secret_power(n, t);
+        // At the worst slot `e_pk`, which is the same in all masks, is as large beside its deviation
+        // as `s` is beside its own.
         let masked = Noise { worst: power.worst * mask.worst, ..power.times(mask.rms) };
         [masked, power, secret_power(n, t + 1)]
     });

@@ -2,7 +2,8 @@
 //!
 //! An element is `a_0 + sum_(0<j<N) a_j (X^j + X^-j)`. With `psi` a primitive 4N-th root of unity and `iota = psi^N`,
 //! `g_0 = a_0, g_j = a_j - iota a_(N-j)` turns evaluation at `psi^(4k+1)` into evaluation of the ordinary polynomial
-//! `g(X) mod X^N - iota` (design: scheme.md, "Words, primes, NTT"; ring: Kim and Song, ePrint 2018/952).
+//! `g(X) mod X^N - iota` (docs/scheme.md, "Residues and the transform"; ring: Kim and Song, ePrint
+//! 2018/952).
 
 use super::Modulus;
 

@@ -39,12 +39,21 @@ pub enum Kind {
     Ciphertexts,
     /// Encrypted scores.
     Result,
+    /// A Program; the program crate reads and writes it.
+    Program,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Kind; 6] =
-        [Kind::ClientSpec, Kind::SecretKey, Kind::PublicKey, Kind::EvalKey, Kind::Ciphertexts, Kind::Result];
+    pub const ALL: [Kind; 7] = [
+        Kind::ClientSpec,
+        Kind::SecretKey,
+        Kind::PublicKey,
+        Kind::EvalKey,
+        Kind::Ciphertexts,
+        Kind::Result,
+        Kind::Program,
+    ];
 
     fn from_code(code: u32) -> Result<Self, WireError> {
         let known = Self::ALL.into_iter().find(|&kind| kind as u32 == code);
@@ -65,6 +74,7 @@ impl Kind {
             Kind::EvalKey => "evaluation key",
             Kind::Ciphertexts => "ciphertexts",
             Kind::Result => "result",
+            Kind::Program => "Program",
         }
     }
 }

@@ -38,6 +38,8 @@ pub enum Contents {
     },
     /// Encrypted images or scores.
     Ciphertexts(CiphertextsHeader),
+    /// A Program, of which only the checksum was checked.
+    Program,
 }
 
 /// Says what a file is, and reads it to the end to check that it is whole and undamaged; in little memory. What no reader would
@@ -55,6 +57,7 @@ pub fn identify(source: impl Read) -> Result<Identity, WireError> {
         }
         Kind::SecretKey => Contents::SecretKey,
         Kind::PublicKey => Contents::PublicKey,
+        Kind::Program => Contents::Program,
         Kind::EvalKey => {
             let count = eval_key::read_count(&mut reader)?;
             let first = if count > 0 { Some(eval_key::read_layout(&mut reader)?) } else { None };
@@ -114,7 +117,7 @@ fn check_length(contents: &Contents, payload: u64) -> Result<(), WireError> {
         Contents::Ciphertexts(header) => {
             (CIPHERTEXTS_HEADER_LEN as u64, header.polynomials() * u128::from(header.level))
         }
-        Contents::ClientSpec(_) => return Ok(()),
+        Contents::ClientSpec(_) | Contents::Program => return Ok(()),
     };
     // A prime that is 1 modulo 4N has more bits than 4N.
     const N: u64 = MIN_SECURE_DIMENSION as u64;

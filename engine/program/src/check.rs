@@ -1,0 +1,229 @@
+//! Whether a Program can be executed: a file may say anything.
+
+use cryptodl_core::backend::{MAX_TAPS, ProductPlan};
+use cryptodl_core::ckks::flood::MAX_DOUBLINGS;
+use cryptodl_core::ckks::{MAX_COMPONENTS, Params, RelinLayout, SpecError};
+use cryptodl_core::wire::WireError;
+
+use crate::{ActivationStep, CircuitPrivacy, Geometry, MAX_PRIVACY_BITS, MAX_PRIVACY_SETS, Polynomial};
+use crate::{Program, Step, Term, TermMap};
+
+/// Highest degree of an activation polynomial.
+pub const MAX_DEGREE: usize = 8;
+/// Most values of an operand or a result, and most that all windows of a map take together.
+const MAX_VALUES: usize = 1 << 24;
+
+/// Why a Program is refused.
+#[derive(Debug, thiserror::Error)]
+pub enum ProgramError {
+    /// The file is damaged, or is something else.
+    #[error(transparent)]
+    Wire(#[from] WireError),
+    /// The bytes are no Program.
+    #[error("not a Program: {0}; write it again with `cryptodl plan --out`")]
+    Malformed(String),
+    /// What clients would be told is refused.
+    #[error("not a Program that clients accept: {0}")]
+    Spec(#[from] SpecError),
+    /// A step contradicts itself or those before it.
+    #[error("not a Program: step {step}: {problem}; write it again with `cryptodl plan --out`")]
+    Step {
+        /// Index of the step, from 0; the number of steps for the result.
+        step: usize,
+        /// What is wrong.
+        problem: String,
+    },
+}
+
+/// What is known of a value.
+#[derive(Clone, Copy)]
+struct Value {
+    values: usize,
+    level: usize,
+    components: usize,
+}
+
+impl Program {
+    /// Checks that every step can be executed on what the steps before it leave, and that the whole is what its input and output say.
+    /// Programs of the planner pass.
+    ///
+    /// # Errors
+    /// What is wrong, and where.
+    pub fn check(&self) -> Result<Params, ProgramError> {
+        let content = &self.content;
+        let params = self.client_spec().check()?;
+        let wrong = |step: usize| move |problem: String| ProgramError::Step { step, problem };
+        let mut values = vec![Value { values: self.inputs(), level: content.input.level, components: 2 }];
+        let mut read = vec![false];
+        for (i, step) in content.steps.iter().enumerate() {
+            let operands = step.operands();
+            if let Some(operand) = operands.iter().find(|&&operand| operand >= values.len()) {
+                return Err(wrong(i)(format!("it takes value {operand}, but there are {} before it", values.len())));
+            }
+            operands.iter().for_each(|&operand| read[operand] = true);
+            let value = check_step(step, &values, &params, content.relin()).map_err(wrong(i))?;
+            values.push(value);
+            read.push(false);
+        }
+        let last = values.len() - 1;
+        let problem = |found: String| Err(wrong(last)(found));
+        if last == 0 || self.names.len() != last {
+            return problem(format!("{last} steps have {} names", self.names.len()));
+        }
+        if let Some(unread) = read[..last].iter().position(|read| !read) {
+            return problem(format!("nothing takes value {unread}"));
+        }
+        let drop = content.circuit_privacy.map_or(Ok(0), |privacy| check_privacy(privacy)).map_err(wrong(last))?;
+        let (result, output) = (values[last], &content.output);
+        let found = [result.values, result.components, result.level];
+        let stated = [output.classes, output.components, output.level + drop];
+        if found != stated {
+            return problem(format!("values, components and limbs of the result are {found:?}, and stated {stated:?}"));
+        }
+        Ok(params)
+    }
+}
+
+fn check_privacy(privacy: CircuitPrivacy) -> Result<usize, String> {
+    let CircuitPrivacy { goal, doublings, drop } = privacy;
+    let within = (1..=MAX_PRIVACY_SETS).contains(&goal.sets)
+        && (1..=MAX_PRIVACY_BITS).contains(&goal.bits)
+        && doublings <= MAX_DOUBLINGS;
+    if within { Ok(drop) } else { Err(format!("its circuit privacy is out of range: {privacy:?}")) }
+}
+
+fn require(fits: bool, problem: impl FnOnce() -> String) -> Result<(), String> {
+    if fits { Ok(()) } else { Err(problem()) }
+}
+
+/// Integers of any size, as exact doubles.
+fn require_integers(numbers: &[f64], what: &str) -> Result<(), String> {
+    require(numbers.iter().all(|number| number.is_finite() && number.fract() == 0.0), || {
+        format!("{what} must be integers")
+    })
+}
+
+fn check_step(step: &Step, values: &[Value], params: &Params, relin: Option<RelinLayout>) -> Result<Value, String> {
+    match step {
+        Step::Linear { terms, constants, .. } => check_sum(terms, constants, values, params),
+        Step::Activation { operand, activation } => check_activation(activation, values[*operand], relin),
+        Step::Reduction { operand, plan, .. } => {
+            require(plan.acts(), || "a reduction that does nothing".into())?;
+            reduced(*plan, values[*operand], relin)
+        }
+    }
+}
+
+fn check_sum(terms: &[Term], constants: &[f64], values: &[Value], params: &Params) -> Result<Value, String> {
+    require(!terms.is_empty(), || "a sum of nothing".into())?;
+    require(matches!(terms, [Term { map: TermMap::Dense(_), factor: 1.0, .. }] | [_, _, ..]), || {
+        "a single term must be a map with the factor 1".into()
+    })?;
+    require_integers(constants, "constants")?;
+    let mut sum: Option<Value> = None;
+    for Term { operand, map, factor } in terms {
+        require_integers(&[*factor], "factors")?;
+        let operand = values[*operand];
+        let [inputs, channels, outputs] = match map {
+            TermMap::Dense(map) => {
+                let g = &map.geometry;
+                g.check()?;
+                require(map.weights.len() as u64 == g.weights(), || format!("{} weights", map.weights.len()))?;
+                require(map.weight_scale > 0.0, || format!("a scale of {} for weights", map.weight_scale))?;
+                map.prepare(params.basis(), &[]).map_err(|error| error.to_string())?;
+                [g.inputs(), g.channels, g.outputs()]
+            }
+            TermMap::Diagonal(map) => {
+                require_integers(&map.factors, "factors")?;
+                require(map.weight_scale > 0.0, || format!("a scale of {} for factors", map.weight_scale))?;
+                let count = product(&map.shape)?;
+                [count, map.factors.len(), count]
+            }
+        };
+        require(channels == constants.len(), || format!("{} constants for {channels} channels", constants.len()))?;
+        require(inputs == operand.values, || format!("a map of {inputs} values takes {}", operand.values))?;
+        let before = sum.unwrap_or(Value { values: outputs, ..operand });
+        require(outputs == before.values, || format!("terms of {outputs} and {} values", before.values))?;
+        sum = Some(Value {
+            values: outputs,
+            level: before.level.min(operand.level),
+            components: before.components.max(operand.components),
+        });
+    }
+    sum.ok_or_else(|| "a sum of nothing".into())
+}
+
+fn check_activation(step: &ActivationStep, operand: Value, relin: Option<RelinLayout>) -> Result<Value, String> {
+    let channels = step.channels.len();
+    require(channels > 0 && operand.values.is_multiple_of(channels), || {
+        format!("{channels} polynomials for {} values", operand.values)
+    })?;
+    for channel in &step.channels {
+        match channel {
+            Polynomial::Horner(constants) => require_integers(constants, "constants")?,
+            Polynomial::PatersonStockmeyer { shift, constants, multiples } => {
+                [std::slice::from_ref(shift), constants, multiples]
+                    .iter()
+                    .try_for_each(|numbers| require_integers(numbers, "constants"))?;
+            }
+        }
+    }
+    let mut result = Ok(operand);
+    step.arrangement().follow(step.degree, operand, |i, a: &Value, b: &Value| {
+        let components = a.components + b.components - 1;
+        let product = Value { level: a.level.min(b.level), components, ..operand };
+        let after = require(components <= MAX_COMPONENTS, || format!("a product of {components} components"))
+            .and_then(|()| reduced(step.products[i], product, relin));
+        let after = if result.is_ok() { after } else { result.clone() };
+        result = after.clone();
+        after.unwrap_or(operand)
+    });
+    result
+}
+
+/// What a product is after its plan.
+fn reduced(plan: ProductPlan, product: Value, relin: Option<RelinLayout>) -> Result<Value, String> {
+    require(plan.drop < product.level, || format!("{} of {} limbs are dropped", plan.drop, product.level))?;
+    if plan.relinearize {
+        let key = relin.ok_or("it relinearises without an evaluation key")?;
+        require(product.components == 3 && product.level <= key.level, || {
+            format!(
+                "{} components at level {} are relinearised with a key for 3 up to level {}",
+                product.components, product.level, key.level
+            )
+        })?;
+    }
+    let (level, components) = plan.result(product.level, product.components);
+    Ok(Value { level, components, ..product })
+}
+
+fn product(factors: &[usize]) -> Result<usize, String> {
+    let product = factors.iter().try_fold(1usize, |product, &factor| product.checked_mul(factor));
+    product.filter(|count| (1..=MAX_VALUES).contains(count)).ok_or_else(|| format!("{factors:?} values"))
+}
+
+impl Geometry {
+    /// Whether it is a map at all, of a size that can be executed.
+    ///
+    /// # Errors
+    /// What is wrong.
+    pub fn check(&self) -> Result<(), String> {
+        let Geometry { input, channels, kernel, stride, padding, padding_after, dilation, groups } = self;
+        let small = [*stride, *padding, *padding_after, *dilation, *kernel];
+        require(small.as_flattened().iter().all(|&n| n <= 1 << 16), || format!("{self:?} is out of range"))?;
+        product(input)?;
+        product(&[*channels])?;
+        product(kernel)?;
+        product(stride)?;
+        product(dilation)?;
+        let fits = |axis: usize| self.extent(axis) <= input[axis + 1] + padding[axis] + padding_after[axis];
+        require(fits(0) && fits(1), || "a kernel larger than its padded input".into())?;
+        let divides = *groups > 0 && input[0].is_multiple_of(*groups) && channels.is_multiple_of(*groups);
+        require(divides, || format!("{groups} groups of {} and {channels} channels", input[0]))?;
+        require(self.taps() <= MAX_TAPS, || format!("{} taps, at most {MAX_TAPS}", self.taps()))?;
+        product(&self.output())?;
+        product(&[self.taps(), self.positions()])?;
+        product(&[self.groups, self.taps(), self.positions()])?;
+        product(&[*channels, self.taps()]).map(drop)
+    }
+}
