@@ -10,7 +10,7 @@ use cryptodl_core::ckks::{
 };
 use cryptodl_core::watch::Watch;
 use cryptodl_core::wire::{
-    Binding, CiphertextLayout, CiphertextsReader, CiphertextsWriter, read_eval_keys, read_public_key,
+    Binding, CiphertextLayout, CiphertextsReader, CiphertextsWriter, read_needed_eval_keys, read_public_key,
 };
 use cryptodl_cpu::{Cpu, Reference};
 use cryptodl_program::{CircuitPrivacy, Program};
@@ -254,7 +254,7 @@ impl Service {
     /// # Errors
     /// As [`Self::accept_keys`]; a file of another kind, of other parameters, or damaged.
     pub fn read_keys(&self, evaluation: impl Read, public: impl Read) -> Result<AcceptedKeys, Error> {
-        let evaluation = read_eval_keys(evaluation, &self.params)?;
+        let evaluation = read_needed_eval_keys(evaluation, &self.params, &self.spec.evaluation_keys)?;
         let public = read_public_key(public, &self.params)?;
         self.accept_keys(&evaluation, &public)
     }

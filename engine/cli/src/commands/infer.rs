@@ -6,7 +6,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 use cryptodl_core::watch::{Progress, Watch};
-use cryptodl_core::wire::{CiphertextLayout, CiphertextsWriter, read_eval_keys, read_public_key};
+use cryptodl_core::wire::{CiphertextLayout, CiphertextsWriter, read_needed_eval_keys, read_public_key};
 use serde::Serialize;
 
 use crate::files::{self, Access, Output, Sets};
@@ -110,7 +110,7 @@ impl Infer {
         let service = service(&program, &self.execution)?;
         let prepare = start.elapsed().as_secs_f64();
         let (spec, params, binding) = (service.spec(), service.params(), service.binding());
-        let keys = files::read(&self.eval_key, |file| read_eval_keys(file, params))?;
+        let keys = files::read(&self.eval_key, |file| read_needed_eval_keys(file, params, &spec.evaluation_keys))?;
         let public = self.masking.public.as_ref().map(|path| files::read(path, |file| read_public_key(file, params)));
         let public = public.transpose()?;
         let mut input = Sets::open(&self.input, &binding, &CiphertextLayout::input(spec))?;

@@ -60,6 +60,22 @@ pub fn write_eval_keys(sink: impl Write, params: &Params, keys: &EvalKeys) -> io
 /// # Errors
 /// See [`WireError`].
 pub fn read_eval_keys(source: impl Read, params: &Params) -> Result<EvalKeys, WireError> {
+    read_kept(source, params, |_| true)
+}
+
+/// The same of `needed` layouts only: other keys are read and checked, and take no memory.
+///
+/// # Errors
+/// See [`WireError`]. That a needed key is not there is no error here.
+pub fn read_needed_eval_keys(
+    source: impl Read,
+    params: &Params,
+    needed: &[EvalKeyLayout],
+) -> Result<EvalKeys, WireError> {
+    read_kept(source, params, |layout| needed.contains(&layout))
+}
+
+fn read_kept(source: impl Read, params: &Params, keeps: impl Fn(EvalKeyLayout) -> bool) -> Result<EvalKeys, WireError> {
     let mut reader = Reader::open_key(source, Kind::EvalKey, params)?;
     let count = read_count(&mut reader)?;
     let (mut keys, mut layouts) = (Vec::new(), Vec::new());
@@ -80,7 +96,11 @@ pub fn read_eval_keys(source: impl Read, params: &Params) -> Result<EvalKeys, Wi
         } else {
             reader.expect_remaining(len)?
         }
-        keys.push(EvalKey::Relinearisation(read_relin(&mut reader, params, layout)?));
+        let keeps = keeps(layout);
+        let key = read_relin(&mut reader, params, layout, keeps)?;
+        if keeps {
+            keys.push(EvalKey::Relinearisation(key));
+        }
     }
     reader.finish()?;
     EvalKeys::new(keys).map_err(refused)
@@ -90,13 +110,17 @@ fn read_relin<R: Read>(
     reader: &mut Reader<R>,
     params: &Params,
     EvalKeyLayout::Relinearisation(layout): EvalKeyLayout,
+    keeps: bool,
 ) -> Result<RelinKey, WireError> {
     let mut seed = [0; SEED_LEN];
     reader.fill(&mut seed)?;
     let mut key = RelinKey { layout, seed, b: Vec::new() };
     let limbs = key.limbs(params);
     for _ in 0..layout.digits(layout.level) {
-        key.b.extend(read_rows(reader, params, &limbs)?);
+        let rows = read_rows(reader, params, &limbs)?;
+        if keeps {
+            key.b.extend(rows);
+        }
     }
     Ok(key)
 }

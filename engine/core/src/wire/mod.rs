@@ -23,6 +23,6 @@ pub use ciphertexts::{
 pub use client_spec::{MAX_CLIENT_SPEC_BYTES, read_client_spec, write_client_spec};
 pub use container::{Binding, HEADER_LEN, Header, Kind, MAGIC, Reader, TRAILER_LEN, VERSION, Writer, file_len};
 pub use error::WireError;
-pub use eval_key::{eval_keys_len, read_eval_keys, write_eval_keys};
+pub use eval_key::{eval_keys_len, read_eval_keys, read_needed_eval_keys, write_eval_keys};
 pub use identify::{Contents, Identity, identify};
 pub use public_key::{public_key_len, read_public_key, write_public_key};

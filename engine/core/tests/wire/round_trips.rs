@@ -93,6 +93,9 @@ proptest! {
     fn evaluation_keys((params, keys) in some_eval_keys()) {
         let file = written(|file| wire::write_eval_keys(file, &params, &keys));
         prop_assert_eq!(file.len() as u64, wire::eval_keys_len(&params, &keys.layouts()));
+        let needed: Vec<_> = keys.layouts().into_iter().skip(1).collect();
+        let kept = wire::read_needed_eval_keys(&file[..], &params, &needed).unwrap();
+        prop_assert!(kept.iter().eq(keys.iter().skip(1)));
         prop_assert_eq!(wire::read_eval_keys(&file[..], &params).unwrap(), keys);
     }
 
