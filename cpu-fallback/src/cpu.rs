@@ -107,7 +107,7 @@ impl Backend for Cpu {
     }
 
     fn uninitialised(&self, shape: Shape) -> Result<CpuTensor> {
-        CpuTensor::any(shape, &self.pool)
+        CpuTensor::uninitialised(shape, &self.pool)
     }
 
     fn upload(&self, shape: Shape, residues: &[u32]) -> Result<CpuTensor> {

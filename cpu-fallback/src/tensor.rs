@@ -67,7 +67,7 @@ impl CpuTensor {
     }
 
     /// Any residues, to be written before they are read, in memory of `pool`.
-    pub(crate) fn any(shape: Shape, pool: &Arc<Pool>) -> Result<Self> {
+    pub(crate) fn uninitialised(shape: Shape, pool: &Arc<Pool>) -> Result<Self> {
         let residues = pool.take(shape.len()).ok_or_else(|| out_of_memory(&shape))?;
         Ok(CpuTensor { shape, residues })
     }

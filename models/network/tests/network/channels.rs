@@ -64,9 +64,8 @@ fn histograms_of_channels_are_in_the_calibration_file_and_checked() {
         assert!(error.contains(fragment) && error.contains("measured again"), "{error:?} lacks {fragment:?}");
     };
     // Lower and upper end of each channel; then 64 counts of each.
-    let ends = |change: &dyn Fn(&mut Vec<[[u8; 8]; 2]>)| with_tensor(&good, "histograms/act/ranges", change);
-    let counts =
-        |change: &dyn Fn(&mut Vec<[[u8; 8]; CHANNEL_BINS]>)| with_tensor(&good, "histograms/act/counts", change);
+    let ends = |change: &dyn Fn(&mut Rows<2>)| with_tensor(&good, "histograms/act/ranges", change);
+    let counts = |change: &dyn Fn(&mut Rows<CHANNEL_BINS>)| with_tensor(&good, "histograms/act/counts", change);
     refused(&ends(&|ends| ends.truncate(3)), "tensor `histograms/act/ranges` is F64 of shape [3, 2]");
     refused(&ends(&|ends| ends[2][1] = f64::NAN.to_le_bytes()), "channel 2 before layer `act`");
     refused(&ends(&|ends| ends[1][1] = ends[1][0]), "channel 1 before layer `act`");
@@ -90,12 +89,11 @@ fn histograms_of_channels_are_in_the_calibration_file_and_checked() {
     );
 }
 
+/// Rows of 8-byte numbers.
+type Rows<const COLUMNS: usize> = Vec<[[u8; 8]; COLUMNS]>;
+
 /// A safetensors file in which one tensor of rows of 8-byte numbers is another.
-fn with_tensor<const COLUMNS: usize>(
-    file: &[u8],
-    name: &str,
-    change: &dyn Fn(&mut Vec<[[u8; 8]; COLUMNS]>),
-) -> Vec<u8> {
+fn with_tensor<const COLUMNS: usize>(file: &[u8], name: &str, change: &dyn Fn(&mut Rows<COLUMNS>)) -> Vec<u8> {
     let (_, metadata) = SafeTensors::read_metadata(file).unwrap();
     let tensors = SafeTensors::deserialize(file).unwrap();
     let found = tensors.tensor(name).unwrap();
