@@ -5,7 +5,10 @@
 #![forbid(unsafe_code)]
 
 mod calibrate;
+mod climb;
 mod cost;
+mod describe;
+mod emit;
 mod error;
 mod fold;
 mod gains;
@@ -149,8 +152,8 @@ fn settle_at(
                 }
             },
         };
-        let not_chosen = outcome.as_ref().map_or(Vec::new(), |outcome| report::not_chosen(lowered, outcome));
-        let (plan, prediction) = report::finish(network, lowered, options, &best, not_chosen)?;
+        let not_chosen = outcome.as_ref().map_or(Vec::new(), |outcome| emit::not_chosen(lowered, outcome));
+        let (plan, prediction) = emit::finish(network, lowered, options, &best, not_chosen)?;
         let noise = &plan.report.noise;
         let fits_at = Tolerance::at_least(noise.changed_by_encryption, noise.changed);
         let Some(prediction) = prediction else {
@@ -193,7 +196,7 @@ fn settle_at(
 /// As [`plan`].
 pub fn alternatives(network: &Network, options: &PlanOptions) -> Result<Vec<Plan>, PlanError> {
     let (lowered, Settled { outcome, plan: best }) = settle(network, options, Watch::default())?;
-    let finish = |found| report::finish(network, &lowered, options, found, Vec::new()).map(|(plan, _)| plan);
+    let finish = |found| emit::finish(network, &lowered, options, found, Vec::new()).map(|(plan, _)| plan);
     std::iter::once(Ok(best)).chain(outcome.runners_up.iter().map(finish)).collect()
 }
 

@@ -329,9 +329,15 @@ fn fitting<T>(model: &str, schedule: &str, found: Result<T>, skipped: &mut Vec<S
         Ok(found) => return Ok(Some(found)),
         Err(error) => error,
     };
-    let memory = matches!(error.downcast_ref(), Some(RunError::Budget { .. }))
-        || matches!(error.downcast_ref(), Some(RunError::Backend(BackendError::OutOfMemory { .. })));
-    if !memory && !matches!(error.downcast_ref(), Some(PlanError::DoesNotFit { .. })) {
+    let too_large = |error: &RunError| {
+        matches!(error, RunError::Budget { .. } | RunError::Backend(BackendError::OutOfMemory { .. }))
+    };
+    let skips = match error.downcast_ref() {
+        Some(cryptodl::Error::Run(error)) => too_large(error),
+        Some(cryptodl::Error::Plan(error)) => matches!(error, PlanError::DoesNotFit { .. }),
+        _ => matches!(error.downcast_ref(), Some(PlanError::DoesNotFit { .. })),
+    };
+    if !skips {
         return Err(error);
     }
     let line = format!("{model} {schedule}: {}", explain(&error));

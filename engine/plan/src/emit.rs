@@ -1,0 +1,277 @@
+//! Pass 5: from a schedule to a Program, and what is predicted of it.
+
+use cryptodl_core::ckks::{EvalKeyLayout, InputLayout, OutputLayout, Packing, ParamsSpec};
+use cryptodl_network::Network;
+use cryptodl_program::{ActivationStep, Content, PrivacyGoal, Program, Salt, Step, Term, TermMap};
+
+use super::describe::{describe, plan_name};
+use super::lowered::Lowered;
+use super::prediction::{self, Prediction};
+use super::privacy::CRYPTOGRAPHIC_BITS;
+use super::quantise::{quantised, quantised_diagonal};
+use super::report::{BytesReport, LayerReport, NoiseReport, ParamsReport, PlanNote, PrivacyReport, RunnerUpReport};
+use super::schedule::{Precision, WalkStep};
+use super::search::{Found, Outcome};
+use super::steps::{self, StepKind, Steps};
+use super::work::{self, Work};
+use super::{Plan, PlanError, PlanOptions, PlanReport};
+
+/// What the search came to, for a report on the best: what nearly fits, then what fits and costs more.
+pub(super) fn not_chosen(lowered: &Lowered, outcome: &Outcome) -> Vec<RunnerUpReport> {
+    let beside_best = |price: f64| format!("{:+.0} % predicted time", 100.0 * (price / outcome.best.price - 1.0));
+    let misses = outcome.misses.iter().map(|miss| RunnerUpReport {
+        schedule: describe(lowered, &miss.structure, miss.ring),
+        reason: format!("{}, but {}", beside_best(miss.price), miss.reason),
+    });
+    let fitting = outcome
+        .runners_up
+        .iter()
+        .map(|found| RunnerUpReport { schedule: found.describe(lowered), reason: beside_best(found.price) });
+    misses.chain(fitting).collect()
+}
+
+/// Quantises along a schedule and reports it, with what a per-image calibration predicts.
+pub(super) fn finish(
+    network: &Network,
+    lowered: &Lowered,
+    options: &PlanOptions,
+    found: &Found,
+    runners_up: Vec<RunnerUpReport>,
+) -> Result<(Plan, Option<Prediction>), PlanError> {
+    let (walk, ring) = (&found.walk, &found.ring);
+    let mut program = build(network, lowered, options, found);
+    let prediction = match &network.calibration {
+        None => None,
+        Some(calibration) => {
+            let errors = prediction::correct(lowered, calibration, walk, &mut program)?;
+            Some(Prediction::new(lowered, calibration, walk, &errors)?)
+        }
+    };
+    if let Some(prediction) = &prediction {
+        program.content.output.noise = prediction.rms;
+    }
+    let params = program.client_spec().check()?;
+    for (step, name) in program.content.steps.iter().zip(&program.names) {
+        let Step::Linear { terms, .. } = step else { continue };
+        for term in terms {
+            if let TermMap::Dense(map) = &term.map {
+                map.prepare(params.basis(), &[]).map_err(|source| PlanError::Map { layer: name.clone(), source })?;
+            }
+        }
+    }
+    let plan = Steps::new(lowered, &found.structure);
+    let works = work::steps(lowered, &plan, ring);
+    let steps: Vec<LayerReport> = plan
+        .0
+        .iter()
+        .zip(&walk.steps)
+        .zip(&works)
+        .zip(program.names.iter().zip(&program.content.steps))
+        .map(|(((step, walked), work), (name, planned))| layer(lowered, step, walked, work, name, planned, ring.n))
+        .collect();
+    let layers = program.segments().into_iter().map(|segment| fuse(&steps[segment])).collect();
+    let noise = NoiseReport::new(lowered, walk, prediction.as_ref());
+    let circuit_privacy = walk.flood.map(|flood| {
+        let goal = flood.privacy.goal;
+        PrivacyReport {
+            sets: goal.sets,
+            bits: goal.bits,
+            rho: goal.rho(ring.n, lowered.scores()),
+            log_distance: libm::log2(goal.distance()),
+            noise_bits: libm::log2(flood.bound),
+            flood_bits: libm::log2(flood.width),
+            limbs: flood.result.level,
+            components: flood.result.components,
+        }
+    });
+    let input_bytes = 4 * (program.inputs() * 2 * ring.primes.len() * ring.n) as u64;
+    let peak_bytes = peak(&program, input_bytes, &steps);
+    let report = PlanReport {
+        model: network.name.clone(),
+        program: program.digest().to_string(),
+        schedule: found.describe(lowered),
+        params: ParamsReport::of(&params),
+        batch: options.batch,
+        slots: ring.n,
+        encryption: format!("{:?}", options.encryption).to_lowercase(),
+        input_log_scale: walk.input.scale.log2(),
+        layers,
+        tolerance: lowered.tolerance.total(),
+        noise,
+        circuit_privacy,
+        bytes: BytesReport::of(&program, &params, options.batch),
+        predicted_seconds: found.price * 1e-9,
+        peak_bytes,
+        runners_up,
+        notes: notes(lowered, options.circuit_privacy),
+    };
+    Ok((Plan { program, report }, prediction))
+}
+
+fn build(network: &Network, lowered: &Lowered, options: &PlanOptions, found: &Found) -> Program {
+    let (walk, ring) = (&found.walk, &found.ring);
+    let plan = Steps::new(lowered, &found.structure);
+    let mut steps = Vec::new();
+    let mut names = Vec::new();
+    for (step, walked) in plan.0.iter().zip(&walk.steps) {
+        let scale = walked.after.scale;
+        let stage = &lowered.stages[step.stage];
+        match &step.kind {
+            StepKind::Linear(terms) => {
+                let joins = terms.len() > 1;
+                let each = terms.iter().zip(&step.operands).zip(&walked.precisions);
+                let maps = || terms.iter().map(|term| &term.of(lowered).map);
+                let quantised = each.map(|((term, &operand), &Precision { weight_scale, factor, .. })| {
+                    let map = &term.of(lowered).map;
+                    let map = match joins && map.geometry.is_diagonal() {
+                        true => TermMap::Diagonal(quantised_diagonal(map, weight_scale)),
+                        false => TermMap::Dense(quantised(map, weight_scale)),
+                    };
+                    Term { operand, map, factor }
+                });
+                let mut bias = vec![0.0; maps().map(|map| map.bias.len()).max().unwrap_or(0)];
+                maps().for_each(|map| bias.iter_mut().zip(&map.bias).for_each(|(sum, b)| *sum += b));
+                let constants = bias.into_iter().map(|b| scale.integer(b)).collect();
+                steps.push(Step::Linear { terms: quantised.collect(), constants, scale });
+                let parts: Vec<&str> = terms.iter().map(|term| term.of(lowered).map.name.as_str()).collect();
+                names.push(parts.join(" + "));
+            }
+            StepKind::Activation(products) => {
+                let activation = stage.activation.as_ref().expect("a stage with an activation");
+                let before = walk.value(step.operands[0]).scale;
+                let scales = std::iter::once(before).chain(walked.product_scales.iter().copied()).collect();
+                names.push(activation.name.clone());
+                let channels: Vec<&[f64]> = activation.channels.iter().map(|channel| &channel.constants[..]).collect();
+                let activation = ActivationStep::new(activation.negate, &channels, scales, products.clone());
+                steps.push(Step::Activation { operand: step.operands[0], activation });
+            }
+            StepKind::Reduction(plan) => {
+                names.push(plan_name(plan).into());
+                steps.push(Step::Reduction { operand: step.operands[0], plan: *plan, scale });
+            }
+        }
+    }
+    let output = walk.result();
+    let relin = found.structure.relinearises().then(|| ring.relin_layout(ring.primes.len()));
+    let content = Content {
+        salt: Salt::default(),
+        params: ParamsSpec {
+            n: ring.n,
+            primes: ring.primes.clone(),
+            special_primes: ring.special.clone(),
+            security: options.security,
+        },
+        evaluation_keys: relin.map(EvalKeyLayout::Relinearisation).into_iter().collect(),
+        encryption: options.encryption,
+        tolerance: lowered.tolerance,
+        input: InputLayout {
+            packing: Packing::Spread,
+            shape: network.input.shape,
+            range: network.input.range,
+            scale: walk.input.scale,
+            level: walk.input.level,
+        },
+        steps,
+        output: OutputLayout {
+            classes: network.classes(),
+            components: output.components,
+            level: output.level,
+            scale: output.scale,
+            range: lowered.output.range,
+            noise: walk.noise.rms,
+        },
+        circuit_privacy: walk.flood.map(|flood| flood.privacy),
+    };
+    Program { model: network.name.clone(), names, content }
+}
+
+/// Bits with sign of the largest weight of a sum of maps; none where there are factors of any size only.
+fn weight_bits(step: &Step) -> Option<f64> {
+    let Step::Linear { terms, .. } = step else { return None };
+    let largest = terms.iter().filter_map(|term| match &term.map {
+        TermMap::Dense(map) => map.weights.iter().map(|w| w.unsigned_abs()).max(),
+        TermMap::Diagonal(_) => None,
+    });
+    largest.max().map(|largest| 1.0 + libm::log2(1.0 + f64::from(largest)))
+}
+
+fn layer(
+    lowered: &Lowered,
+    step: &steps::Step,
+    walked: &WalkStep,
+    work: &Work,
+    name: &str,
+    planned: &Step,
+    n: usize,
+) -> LayerReport {
+    let state = &walked.after;
+    let values = match &step.kind {
+        StepKind::Linear(terms) => terms[0].of(lowered).map.geometry.outputs(),
+        StepKind::Activation(_) | StepKind::Reduction(_) => lowered.stages[step.stage].values(),
+    };
+    LayerReport {
+        name: name.into(),
+        limbs: state.level,
+        components: state.components,
+        log_scale: state.scale.log2(),
+        bound: state.bound,
+        headroom_bits: state.headroom,
+        noise_bits: libm::log2(state.noise.rms),
+        noise_bits_worst: libm::log2(state.noise.worst),
+        multiply_adds: work.multiply_adds,
+        multiply_adds_published: work.published,
+        residue_multiply_adds: work.residue_multiply_adds,
+        ntts: work.ntts,
+        bytes: 4 * (values * state.components * state.level * n) as u64,
+        bits: weight_bits(planned),
+        steps: Vec::new(),
+    }
+}
+
+/// The most bytes of values that are alive at a time, where each is kept until its last reader is done.
+fn peak(program: &Program, input_bytes: u64, steps: &[LayerReport]) -> u64 {
+    let mut left: Vec<usize> = program.readers().iter().map(Vec::len).collect();
+    let mut bytes = vec![input_bytes];
+    let (mut alive, mut peak) = (input_bytes, input_bytes);
+    for (step, report) in program.content.steps.iter().zip(steps) {
+        bytes.push(report.bytes);
+        alive += report.bytes;
+        peak = peak.max(alive);
+        for value in step.operands() {
+            left[value] -= 1;
+            if left[value] == 0 {
+                alive -= bytes[value];
+            }
+        }
+    }
+    peak
+}
+
+fn fuse(steps: &[LayerReport]) -> LayerReport {
+    let last = steps.last().expect("a segment has steps");
+    let sum = |part: fn(&LayerReport) -> u64| steps.iter().map(part).sum();
+    LayerReport {
+        name: steps.iter().map(|step| step.name.as_str()).collect::<Vec<_>>().join(" > "),
+        headroom_bits: steps.iter().map(|step| step.headroom_bits).fold(f64::INFINITY, f64::min),
+        multiply_adds: sum(|step| step.multiply_adds),
+        multiply_adds_published: sum(|step| step.multiply_adds_published),
+        residue_multiply_adds: sum(|step| step.residue_multiply_adds),
+        ntts: sum(|step| step.ntts),
+        bits: if steps.len() > 1 { None } else { last.bits },
+        steps: if steps.len() > 1 { steps.to_vec() } else { Vec::new() },
+        ..last.clone()
+    }
+}
+
+fn notes(lowered: &Lowered, privacy: Option<PrivacyGoal>) -> Vec<PlanNote> {
+    let activations = lowered.stages.iter().filter_map(|stage| stage.activation.as_ref());
+    let lowered = activations.filter_map(|activation| activation.lowered.map(|lowered| (activation, lowered)));
+    let lowered = lowered.map(|(activation, (terms, error))| PlanNote::DroppedTerms {
+        activation: activation.name.clone(),
+        terms,
+        error,
+    });
+    let weak = privacy.filter(|goal| goal.bits < CRYPTOGRAPHIC_BITS);
+    let weak = weak.map(|goal| PlanNote::WeakPrivacy { bits: goal.bits });
+    lowered.chain(weak).collect()
+}
