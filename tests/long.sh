@@ -11,6 +11,7 @@
 #   mutants       shows that the tests of the shaders catch broken shaders
 #   neon          the CPU kernels of 64-bit ARM, in an emulator
 #   full          all 10,000 test images against the promised accuracy, and kernels at the full dimensions
+#   wasm          the library's client for WebAssembly
 #   data          data sets from their packages, and trained weights on whole test sets in plaintext
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -79,6 +80,10 @@ swiftshader | full) "$1" ;;
 bundle) bundle "${2-}" ;;
 mutants) shaders/tests/mutants.sh ;;
 neon) cpu-fallback/tests/neon.sh ;;
+wasm)
+    rustup target add wasm32-unknown-unknown
+    cargo check -p cryptodl --no-default-features --target wasm32-unknown-unknown
+    ;;
 data) cargo test -p cryptodl-data -p cryptodl-zoo -- --ignored ;;
 *)
     sed -n '2,/^set /{/^#/s/^# \{0,1\}//p}' "$0"
