@@ -11,9 +11,8 @@ from pathlib import Path
 
 import torch
 
-from cryptodl_train import data, fitting, results
+from cryptodl_train import augmentation, data, export, fitting, results
 from cryptodl_train.calibration import calibrate
-from cryptodl_train.export import export
 from cryptodl_train.recipes import RECIPES
 
 ZOO = Path(__file__).resolve().parent.parent / "zoo" / "trained"
@@ -30,13 +29,23 @@ def overridden(recipe, items):
     return recipe
 
 
-def teacher(name):
-    path = CHECKPOINTS / f"{name}.pt"
+def teacher(name, folder):
+    path = folder / f"{name}.pt"
     if not path.is_file():
         raise SystemExit(f"{path} does not exist; train it first: python models/train/train.py {name}")
     net = fitting.build(RECIPES[name])
     net.load_state_dict(torch.load(path, weights_only=True))
     return net.eval().requires_grad_(False)
+
+
+def calibrated(recipe, net, train):
+    strength = recipe.deformation if recipe.margin_deformation is None else recipe.margin_deformation
+    changed = dataclasses.replace(recipe, deformation=strength)
+
+    def change(images, generator):
+        return augmentation.augment(images, changed, generator, cutout=False)
+
+    return calibrate(net, train.images, change)
 
 
 def main():
@@ -45,32 +54,50 @@ def main():
     parser.add_argument("--data", type=Path, help="folder with the four raw files (default: the cache of `cryptodl`)")
     parser.add_argument("--out", type=Path, help="folder for the exported network (default: models/zoo/trained)")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--checkpoints", type=Path, default=CHECKPOINTS,
+                        help="folder for what a training leaves after every pass, from which the same command goes on, "
+                             "and for trained networks (default: %(default)s)")
+    parser.add_argument("--cryptodl", nargs="+", default=export.FROM_SOURCE, metavar="WORD",
+                        help="command that runs `cryptodl` (default: build it and run it with cargo)")
     parser.add_argument("--validate", action="store_true")
+    parser.add_argument("--snapshot", type=Path, metavar="FOLDER",
+                        help="only export what the checkpoint of an unfinished training holds; with --validate "
+                             "calibrated and measured on the held-out images")
     parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="override a recipe field")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     recipe = overridden(RECIPES[args.name], args.set)
     train, test = data.load(recipe.dataset, args.data)
-    teachers = [teacher(name) for name in recipe.teachers]
+    teachers = [teacher(name, args.checkpoints) for name in recipe.teachers]
+    partial = args.checkpoints / f"{args.name}.partial.pt"
 
     def log(line):
         print(f"{args.name}: {line}", flush=True)
 
     if args.validate:
-        held_out = train.part(-data.HELD_OUT, None)
-        net = fitting.fit(recipe, train.part(0, -data.HELD_OUT), held_out, teachers, log)
+        train, held_out = train.part(0, -data.HELD_OUT), train.part(-data.HELD_OUT, None)
+        partial = args.checkpoints / f"{args.name}.validate.partial.pt"
+    if args.snapshot:
+        net = fitting.unfinished(recipe, partial, train)
+        measured = held_out if args.validate else test
+        score = fitting.correct(net, measured)
+        log(f"{score} of {len(measured)}")
+        calibration = calibrate(net, measured.images) if args.validate else calibrated(recipe, net, train)
+        export.export(args.name, recipe, net, calibration, score, measured, args.snapshot, args.cryptodl)
+        return
+    if args.validate:
+        net = fitting.fit(recipe, train, held_out, teachers, log, partial)
         log(f"merged maps rounded, labels kept: {results.agreement(net, held_out)}")
         return
-    net = fitting.fit(recipe, train, None, teachers, log)
+    net = fitting.fit(recipe, train, None, teachers, log, partial)
     if args.out is None and not args.set:
-        CHECKPOINTS.mkdir(exist_ok=True)
-        torch.save(net.state_dict(), CHECKPOINTS / f"{args.name}.pt")
+        args.checkpoints.mkdir(parents=True, exist_ok=True)
+        torch.save(net.state_dict(), args.checkpoints / f"{args.name}.pt")
     score = fitting.correct(net, test)
     calibration = None
     if not isinstance(recipe.activation, str):
-        strength = recipe.deformation if recipe.margin_deformation is None else recipe.margin_deformation
-        calibration = calibrate(net, train.images, strength)
-        export(args.name, recipe, net, calibration, score, test, args.out or ZOO / recipe.folder)
+        calibration = calibrated(recipe, net, train)
+        export.export(args.name, recipe, net, calibration, score, test, args.out or ZOO / recipe.folder, args.cryptodl)
     entry = results.entry(recipe, net, calibration, score, test)
     log(str(entry))
     if args.out is None and not args.set:

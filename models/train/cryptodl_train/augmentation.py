@@ -1,4 +1,4 @@
-"""Random small deformations of grey images."""
+"""Random changes of training images."""
 
 import math
 
@@ -38,3 +38,49 @@ def flip(images, generator):
     """Mirrors each image left to right with probability one half."""
     mirrored = torch.rand(len(images), generator=generator) < 0.5
     return torch.where(mirrored[:, None, None, None], images.flip(3), images)
+
+
+def shift(images, reach, generator):
+    """Moves each image by up to `reach` pixels along either axis.
+
+    What comes in is the image mirrored at its edge.
+    """
+    n, _, height, width = images.shape
+    padded = F.pad(images, (reach,) * 4, mode="reflect")
+
+    def window(size):
+        first = torch.randint(2 * reach + 1, (n, 1), generator=generator)
+        return first + torch.arange(size)
+
+    rows, columns = window(height)[:, None, :, None], window(width)[:, None, None, :]
+    channels = torch.arange(images.shape[1])[None, :, None, None]
+    return padded[torch.arange(n)[:, None, None, None], channels, rows, columns]
+
+
+def cut(images, size, generator):
+    """Sets a square of `size` pixels to 0 in each image, anywhere and partly outside.
+
+    This is cutout (DeVries and Taylor, 2017).
+    """
+    n, _, height, width = images.shape
+
+    def inside(length):
+        centre = torch.randint(length, (n, 1), generator=generator)
+        distance = torch.arange(length) - centre
+        return (distance >= -(size // 2)) & (distance < size - size // 2)
+
+    hole = inside(height)[:, None, :, None] & inside(width)[:, None, None, :]
+    return images.masked_fill(hole, 0.0)
+
+
+def augment(images, recipe, generator, cutout=True):
+    """What `recipe` asks for, drawn anew for every image; without cutout if told so."""
+    if recipe.mirror:
+        images = flip(images, generator)
+    if recipe.shift:
+        images = shift(images, recipe.shift, generator)
+    if recipe.deformation:
+        images = deform(images, recipe.deformation, generator)
+    if recipe.cutout and cutout:
+        images = cut(images, recipe.cutout, generator)
+    return images

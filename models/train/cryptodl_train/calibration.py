@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from .augmentation import deform
 from .network import Polynomial
 
 BINS = 256
@@ -35,12 +34,15 @@ class Calibration:
 
 
 @torch.no_grad()
-def calibrate(net, images, deformation):
-    """Calibration on `images`; the margins on images deformed at that strength, since a network is surer of those it learned."""
+def calibrate(net, images, change=None):
+    """Calibration on `images`; the margins on what `change(images, generator)` makes of them.
+
+    A network is surer of the images that it learned than of new ones.
+    """
     net.eval()
     squares, sizes, ranges, margins = {}, {}, {}, []
     generator = torch.Generator().manual_seed(0)
-    for x in images.split(2000):
+    for x in images.split(500):
         trace = net.trace(x)
         for name, a, b in trace:
             squares[name] = squares.get(name, 0.0) + float(a.double().square().sum())
@@ -48,7 +50,7 @@ def calibrate(net, images, deformation):
         for name, b in [("input", x), *((name, b) for name, _, b in trace)]:
             low, high = ranges.get(name, (math.inf, -math.inf))
             ranges[name] = (min(low, float(b.min())), max(high, float(b.max())))
-        logits = net.predict(deform(x, deformation, generator)) if deformation else trace[-1][2]
+        logits = net.predict(change(x, generator)) if change else trace[-1][2]
         top = logits.topk(2, 1).values
         margins.append((top[:, 0] - top[:, 1]).numpy())
     margins = np.concatenate(margins)
@@ -56,7 +58,7 @@ def calibrate(net, images, deformation):
     margin_histogram.add(margins)
     before = {name: read[0] for name, read in net.operands.items() if isinstance(getattr(net, name), Polynomial)}
     histograms = {name: Histogram.empty(*ranges[previous]) for name, previous in before.items()}
-    for x in images.split(2000):
+    for x in images.split(500):
         for name, z, _ in net.trace(x):
             if name in histograms:
                 histograms[name].add(z.double().numpy())

@@ -10,7 +10,13 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from .network import Activation, Add, BatchNorm, Concat, Conv, Dense, Flatten, GlobalPool, Pool
+from . import data
+from .network import Activation, Add, BatchNorm, Concat, Conv, Dense, Flatten, GlobalPool, Polynomial, Pool
+
+
+ROOT = Path(__file__).resolve().parents[3]
+# Words of the command that builds and runs `cryptodl`.
+FROM_SOURCE = ["cargo", "run", "--release", "--manifest-path", str(ROOT / "Cargo.toml"), "--"]
 
 
 def number(x):
@@ -27,14 +33,14 @@ def integer_lines(values, width=16):
     return "[\n" + "".join("  " + ", ".join(str(int(v)) for v in row) + ",\n" for row in rows) + "]"
 
 
-def rings():
+def rings(shape, low, high):
     """Eight drawn images that a test can make without the data set: white rings of radius 3 to 10 on black."""
-    y, x = torch.meshgrid(torch.arange(28), torch.arange(28), indexing="ij")
+    y, x = torch.meshgrid(torch.arange(shape[1]), torch.arange(shape[2]), indexing="ij")
     images = []
     for i in range(8):
         distance = (y - 13).square() + (x - 10 - i).square()
         images.append(((distance >= (2 + i) ** 2) & (distance <= (4 + i) ** 2)).float())
-    return torch.stack(images)[:, None]
+    return (torch.stack(images)[:, None] * (high - low) + low).expand(-1, *shape)
 
 
 def fields(layer, module, range_):
@@ -83,8 +89,8 @@ dataset = "{recipe.dataset}"
 weights = "{name}.safetensors"
 
 [input]
-shape = [1, 28, 28]
-range = [0.0, 1.0]
+shape = {list(net.shape)}
+range = {list(data.RANGES[recipe.dataset])}
 
 [accuracy]
 correct = {score}
@@ -111,26 +117,32 @@ images = {images}
 
 
 @torch.no_grad()
-def export(name, recipe, net, calibration, score, test, folder):
+def export(name, recipe, net, calibration, score, test, folder, cryptodl=FROM_SOURCE):
     """Writes NAME.toml, NAME.safetensors and NAME.reference.json to `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{name}.toml").write_text(description(name, recipe, net, calibration, score, len(test)))
     tensors = {key: value.detach().contiguous().float() for key, value in net.state_dict().items()
-               if not key.endswith("num_batches_tracked") and not (key.endswith("coefficients") and value.dim() == 1)}
+               if not key.endswith(("num_batches_tracked", ".rows"))}
+    tensors |= {f"{key}.coefficients": module.coefficients.detach().contiguous() for key, module in net.named_modules()
+                if isinstance(module, Polynomial) and module.coefficients.dim() == 2}
     save_file(tensors, folder / f"{name}.safetensors")
     (folder / f"{name}.safetensors").chmod(0o644)
     exact = copy.deepcopy(net).double()
+    drawn = rings(net.shape, *data.RANGES[recipe.dataset])
     reference = {key: [[round(v, 7) for v in row] for row in exact.predict(x.double()).tolist()]
-                 for key, x in (("test_images", test.images[:16]), ("rings", rings()))}
+                 for key, x in (("test_images", test.images[:16]), ("rings", drawn))}
     (folder / f"{name}.reference.json").write_text(json.dumps(reference, indent=1) + "\n")
-    calibrate(name, folder)
+    calibrate(name, folder, cryptodl)
 
 
-def calibrate(name, folder):
-    """Adds the per-image calibration with the program itself, which measures it on the network as its planner folds it."""
-    root = Path(__file__).resolve().parents[3]
+def calibrate(name, folder, cryptodl):
+    """Adds the per-image calibration with the program itself.
+
+    The program measures it on the network as its planner folds it. `cryptodl` are the words of the
+    command that runs it.
+    """
     with tempfile.TemporaryDirectory() as out:
-        subprocess.run(["cargo", "run", "--release", "--manifest-path", str(root / "Cargo.toml"), "--", "calibrate", "--model",
-                        str(folder / f"{name}.toml"), "--keep-ranges", "--out", out], check=True)
+        model = str(folder / f"{name}.toml")
+        subprocess.run([*cryptodl, "calibrate", "--model", model, "--keep-ranges", "--out", out], check=True)
         for file in (f"{name}.toml", f"{name}.calibration.safetensors"):
             (folder / file).write_bytes((Path(out) / file).read_bytes())

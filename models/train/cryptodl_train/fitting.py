@@ -1,20 +1,23 @@
 """The training loop: one for every recipe."""
 
 import copy
+import dataclasses
+import os
 import time
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from . import augmentation
-from .network import Network
+from . import augmentation, data
+from .network import Conv, Dense, Network, Polynomial, folded
 
 
 def build(recipe):
     clamp = recipe.clamp and (recipe.range_centre - recipe.clamp, recipe.range_centre + recipe.clamp)
     return Network(recipe.architecture, recipe.activation, recipe.learned, clamp,
-                   torch.bfloat16 if recipe.bfloat16 else torch.float32)
+                   torch.bfloat16 if recipe.bfloat16 else torch.float32, data.SHAPES[recipe.dataset],
+                   recipe.leading_factor)
 
 
 def step_of(weight, bits):
@@ -26,9 +29,23 @@ def noise(bits):
     return lambda weight: (torch.rand_like(weight) - 0.5) * step_of(weight, bits)
 
 
-def loss_of(net, recipe, images, labels, soft):
-    logits, inputs = net(images, noise(recipe.weight_bits) if recipe.weight_bits else None)
-    loss = plain = F.cross_entropy(logits, labels)
+def rounding(bits):
+    """What rounds a weight to integers of that many bits; the gradient passes as if it did not."""
+    def error(weight):
+        step = step_of(weight, bits)
+        return ((weight / step).round() * step - weight).detach()
+    return error
+
+
+def loss_of(net, recipe, images, labels, soft, grid=False):
+    """(loss, cross-entropy without what is added to it).
+
+    With `grid`, weights are rounded to `recipe.grid_bits`.
+    """
+    perturb = rounding(recipe.grid_bits) if grid else noise(recipe.weight_bits) if recipe.weight_bits else None
+    logits, inputs = net(images, perturb)
+    plain = F.cross_entropy(logits, labels)
+    loss = F.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing) if recipe.label_smoothing else plain
     if soft is not None:
         t = recipe.temperature
         divergence = F.kl_div(F.log_softmax(logits / t, 1), soft, reduction="batchmean") * t * t
@@ -40,37 +57,137 @@ def loss_of(net, recipe, images, labels, soft):
     return loss, plain
 
 
-def fit(recipe, train, held_out=None, teachers=(), log=print):
-    """The trained network in evaluation mode: the moving average of the weights, with exact batch-norm statistics.
+def optimizer_of(net, recipe, learning_rate, steps):
+    """The optimizer and its schedule over so many steps in all."""
+    coefficients = {id(module.rows) for module in net.modules() if isinstance(module, Polynomial)}
+    parameters = [p for p in net.parameters() if p.requires_grad]
+    decays = [p.dim() > 1 and id(p) not in coefficients for p in parameters]
+    groups = [{"params": [p for p, decay in zip(parameters, decays) if decay], "weight_decay": recipe.weight_decay},
+              {"params": [p for p, decay in zip(parameters, decays) if not decay], "weight_decay": 0.0}]
+    if recipe.optimizer == "sgd":
+        optimizer = torch.optim.SGD(groups, lr=learning_rate, momentum=0.9, nesterov=True)
+    else:
+        optimizer = torch.optim.AdamW(groups, lr=learning_rate)
+    return optimizer, torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, learning_rate, total_steps=steps, pct_start=0.15, cycle_momentum=recipe.optimizer != "sgd")
 
-    `held_out` is only reported on. Everything random comes from the recipe's seed.
+
+class Checkpoint:
+    """Everything that a training needs to go on after a pass, in a file that is replaced whole."""
+
+    def __init__(self, path, recipe, generator, **parts):
+        """`parts` have `state_dict` and `load_state_dict`."""
+        self.path, self.generator, self.parts = path, generator, parts
+        self.recipe = {field: repr(value) for field, value in dataclasses.asdict(recipe).items()}
+
+    def load(self):
+        """Passes that are done; 0 without a file."""
+        if self.path is None or not self.path.is_file():
+            return 0
+        state = torch.load(self.path, weights_only=True)
+        # A setting that the recipes did not have then is at its default.
+        changed = [field for field, value in state["recipe"].items() if self.recipe.get(field) != value]
+        if changed:
+            raise SystemExit(f"{self.path} is of a recipe with other settings ({', '.join(changed)}); use these again, "
+                             "or delete the file to start anew")
+        for name, part in self.parts.items():
+            part.load_state_dict(state[name])
+        self.generator.set_state(state["generator"])
+        torch.set_rng_state(state["random"])
+        return state["epochs"]
+
+    def save(self, epochs):
+        if self.path is None:
+            return
+        state = {name: part.state_dict() for name, part in self.parts.items()}
+        state |= {"recipe": self.recipe, "epochs": epochs, "generator": self.generator.get_state(),
+                  "random": torch.get_rng_state()}
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = self.path.with_suffix(".tmp")
+        torch.save(state, temporary)
+        os.replace(temporary, self.path)
+
+
+def fit(recipe, train, held_out=None, teachers=(), log=print, checkpoint=None):
+    """The trained network in evaluation mode.
+
+    It has the moving average of the weights, and batch-norm statistics of the training images.
+    `held_out` is only reported on. Everything random comes from the recipe's seed. After every pass
+    the state is written to the file `checkpoint`, if one is named; a training that finds the file
+    goes on from there.
     """
     torch.manual_seed(recipe.seed)
-    generator = torch.Generator().manual_seed(recipe.seed)
     net = build(recipe)
     average = copy.deepcopy(net).requires_grad_(False)
-    parameters = [p for p in net.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(
-        [{"params": [p for p in parameters if p.dim() > 1], "weight_decay": recipe.weight_decay},
-         {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0}],
-        lr=recipe.learning_rate)
+    passes(recipe, net, average, train, held_out, teachers, log, checkpoint)
+    set_statistics(average, train.images, recipe.exact_statistics)
+    if recipe.grid_epochs:
+        average = on_grid(recipe, average, train, held_out, teachers, log, checkpoint)
+    return average
+
+
+def unfinished(recipe, path, train):
+    """The network after the last pass that the checkpoint at `path` holds, as `fit` would return it.
+
+    Weights that a later phase trains on the grid are only rounded.
+    """
+    net = build(recipe)
+    net.load_state_dict(torch.load(path, weights_only=True)["average"])
+    set_statistics(net, train.images[:10000], recipe.exact_statistics)
+    if recipe.grid_epochs:
+        clip_to_grid(net, recipe.grid_bits)
+        net = folded(net, rounding(recipe.grid_bits))
+    return net
+
+
+def on_grid(recipe, trained, train, held_out, teachers, log, checkpoint):
+    """The last phase: weights are integers of `recipe.grid_bits` bits.
+
+    Batch-norm is a fixed map, and activations stay as they are. Returns the network with both folded
+    into the weights, which are integers times a number per map.
+    """
+    net = trained.requires_grad_(True)
+    for module in net.modules():
+        if isinstance(module, (Polynomial, nn.BatchNorm1d, nn.BatchNorm2d)):
+            module.requires_grad_(False)
+    net.frozen = True
+    clip_to_grid(net, recipe.grid_bits)
+    average = copy.deepcopy(net).requires_grad_(False)
+    checkpoint = checkpoint and checkpoint.with_suffix(".grid.pt")
+    passes(recipe, net, average, train, held_out, teachers, log, checkpoint, grid=True)
+    average.eval()
+    return folded(average, rounding(recipe.grid_bits))
+
+
+def passes(recipe, net, average, train, held_out, teachers, log, checkpoint, grid=False):
+    """Trains `net` and keeps the moving average of its weights.
+
+    These are all passes of the recipe, or with `grid` those of its last phase.
+    """
+    generator = torch.Generator().manual_seed(recipe.seed)
+    epochs, learning_rate = recipe.epochs, recipe.learning_rate
+    if grid:
+        epochs, learning_rate = recipe.grid_epochs, recipe.grid_learning_rate
     steps = len(train) // recipe.batch
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, recipe.learning_rate, total_steps=steps * recipe.epochs, pct_start=0.15)
+    optimizer, schedule = optimizer_of(net, recipe, learning_rate, steps * epochs)
+    parameters = [p for p in net.parameters() if p.requires_grad]
+    state = Checkpoint(checkpoint, recipe, generator, net=net, average=average, optimizer=optimizer,
+                       schedule=schedule)
+    done = state.load()
+    if done:
+        log(f"goes on after {done} passes, from {checkpoint}")
     loss_function = loss_of
     if recipe.compile:
         loss_function, teachers = torch.compile(loss_of), [torch.compile(teacher) for teacher in teachers]
-    start = time.time()
-    for epoch in range(recipe.epochs):
+    for epoch in range(done, epochs):
+        start = time.time()
         net.train()
         total = torch.zeros(())
         order = torch.randperm(len(train), generator=generator)[: steps * recipe.batch]
         for index in order.split(recipe.batch):
-            images = train.images[index]
-            if recipe.mirror:
-                images = augmentation.flip(images, generator)
-            images = augmentation.deform(images, recipe.deformation, generator)
-            loss, plain = loss_function(net, recipe, images, train.labels[index], soft_targets(recipe, teachers, images))
+            images = augmentation.augment(train.images[index], recipe, generator)
+            soft = soft_targets(recipe, teachers, images)
+            loss, plain = loss_function(net, recipe, images, train.labels[index], soft, grid)
             optimizer.zero_grad()
             loss.backward()
             nn.utils.clip_grad_norm_(parameters, 1.0)
@@ -80,13 +197,37 @@ def fit(recipe, train, held_out=None, teachers=(), log=print):
             with torch.no_grad():
                 for a, p in zip(average.parameters(), net.parameters()):
                     a.lerp_(p, 1 - recipe.ema)
-        line = f"epoch {epoch + 1}: loss {total / steps:.4f}, {time.time() - start:.0f} s"
-        if held_out is not None and (epoch % 5 == 4 or epoch + 1 == recipe.epochs):
-            set_statistics(average, train.images[:10000])
-            line += f", held out {correct(average, held_out)} of {len(held_out)}"
+        state.save(epoch + 1)
+        kind = "epoch on the grid" if grid else "epoch"
+        line = f"{kind} {epoch + 1}: loss {total / steps:.4f}, {time.time() - start:.0f} s"
+        if held_out is not None and (epoch % 5 == 4 or epoch + 1 == epochs):
+            if grid:
+                measured = folded(average.eval(), rounding(recipe.grid_bits))
+            else:
+                set_statistics(average, train.images[:10000], recipe.exact_statistics)
+                measured = average
+            line += f", held out {correct(measured, held_out)} of {len(held_out)}"
         log(line)
-    set_statistics(average, train.images)
-    return average
+
+
+@torch.no_grad()
+def clip_to_grid(net, bits):
+    """Clips the weights of every map where the mean squared error of rounding is least."""
+    for stage in net.stages:
+        for index, names in enumerate(stage.parts):
+            if not isinstance(net.architecture[names[0]], (Conv, Dense)):
+                continue
+            weight = getattr(net, names[0]).weight
+            gain = net.gain(stage) if index + 1 == len(stage.parts) else torch.ones(1)
+            scaled = weight * gain.view(-1, *[1] * (weight.dim() - 1))
+            largest = float(scaled.abs().max())
+
+            def loss(limit):
+                clipped = scaled.clamp(-limit, limit)
+                return float((clipped + rounding(bits)(clipped) - scaled).square().sum())
+
+            limit = min((largest * k / 40 for k in range(10, 41)), key=loss)
+            weight.copy_(scaled.clamp(-limit, limit) / gain.view(-1, *[1] * (weight.dim() - 1)))
 
 
 @torch.no_grad()
@@ -98,20 +239,21 @@ def soft_targets(recipe, teachers, images):
 
 
 @torch.no_grad()
-def set_statistics(net, images):
+def set_statistics(net, images, exact=True):
     """Batch-norm statistics of un-augmented images; leaves the network in evaluation mode.
 
-    They are exact, stage after stage. In a graph they are the means over batches in which every batch-norm uses its own.
+    They are exact, stage after stage, if asked for. In a graph, and if not, they are the means over
+    batches in which every batch-norm uses its own.
     """
     net.eval()
-    if net.stages is None:
+    if net.stages is None or not exact:
         norms = [module for module in net.modules() if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d))]
         momentum = [norm.momentum for norm in norms]
         for norm in norms:
             norm.reset_running_stats()
             norm.momentum = None  # the mean over all batches
             norm.train()
-        for x in images.split(1000):
+        for x in images.split(500):
             net.predict(x)
         for norm, before in zip(norms, momentum):
             norm.momentum = before
@@ -134,8 +276,8 @@ def set_statistics(net, images):
 
 
 @torch.no_grad()
-def correct(net, data):
+def correct(net, split):
     """Images of the split that the network as published labels correctly."""
     net.eval()
-    pairs = zip(data.images.split(1000), data.labels.split(1000))
+    pairs = zip(split.images.split(500), split.labels.split(500))
     return sum(int((net.predict(x).argmax(1) == y).sum()) for x, y in pairs)

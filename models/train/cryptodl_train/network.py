@@ -45,6 +45,7 @@ class GlobalPool:
 
 @dataclass(frozen=True)
 class BatchNorm:
+    learned: bool = True  # factor and shift, else 1 and 0
     inputs: tuple[str, ...] = ()
 
 
@@ -108,23 +109,37 @@ FUNCTIONS = {"relu": F.relu, "sigmoid": torch.sigmoid, "tanh": torch.tanh, "swis
 class Polynomial(nn.Module):
     """`c[0] + c[1] z + c[2] z^2 + ...` of every value; outside the interval `clamp` (training only) its value at the end.
 
-    `coefficients` are one row, or with `channels` a row for each of them (axis 1 of z), which start equal.
+    `coefficients` are one row, or with `channels` a row for each of them, which start equal. With
+    `leading_factor` the last coefficient of a row stays within this factor of where it started, its
+    sign included: `start * leading_factor^tanh(u)`.
     """
 
-    def __init__(self, coefficients, learned, clamp, channels=None):
+    def __init__(self, coefficients, learned, clamp, channels=None, leading_factor=None):
         super().__init__()
         coefficients = torch.tensor(coefficients)
+        self.leading, self.leading_factor = float(coefficients[-1]), leading_factor
+        if leading_factor is not None:
+            coefficients[-1] = 0.0  # the u of the docstring
         if channels is not None:
             coefficients = coefficients.repeat(channels, 1)
-        self.coefficients = nn.Parameter(coefficients, requires_grad=learned)
+        self.rows = nn.Parameter(coefficients, requires_grad=learned)
         self.clamp = clamp
 
-    def forward(self, z):
+    @property
+    def coefficients(self):
+        """One row, or [channels, degree + 1]."""
+        if self.leading_factor is None:
+            return self.rows
+        leading = self.leading * self.leading_factor ** torch.tanh(self.rows[..., -1:])
+        return torch.cat([self.rows[..., :-1], leading], -1)
+
+    def forward(self, z, channels_last=False):
+        """`z` has channels on axis 1, or on the last one."""
         if self.training and self.clamp is not None:
             z = z.clamp(*self.clamp)
         y = torch.zeros_like(z)
         for c in self.coefficients.unbind(-1)[::-1]:
-            y = y * z + (c if c.dim() == 0 else c.view(-1, *[1] * (z.dim() - 2)))
+            y = y * z + (c if c.dim() == 0 or channels_last else c.view(-1, *[1] * (z.dim() - 2)))
         return y
 
 
@@ -135,7 +150,7 @@ class Function(nn.Module):
         super().__init__()
         self.function = FUNCTIONS[name]
 
-    def forward(self, z):
+    def forward(self, z, channels_last=False):
         return self.function(z)
 
 
@@ -145,13 +160,17 @@ class Function(nn.Module):
 class Network(nn.Module):
     """Layers by name. `trace` runs them as published, `forward` in merged form."""
 
-    def __init__(self, architecture, activation, learned=True, clamp=None, dtype=torch.float32):
-        """`architecture` maps layer names to layers, in order; `activation` is a name in FUNCTIONS or coefficients."""
+    def __init__(self, architecture, activation, learned=True, clamp=None, dtype=torch.float32, shape=(1, 28, 28),
+                 leading_factor=None):
+        """`architecture` maps layer names to layers, in order. `activation` is a name in FUNCTIONS or
+        coefficients. `shape` is that of an image. The others are as in `Polynomial` and `Map`."""
         super().__init__()
+        self.shape = shape
+        self.frozen = False  # batch-norm keeps its statistics while training
         self.architecture = dict(architecture)
         self.dtype = dtype
         self.operands = operands(self.architecture)
-        shapes = {"input": (1, 28, 28)}
+        shapes = {"input": shape}
         modules = {}
         for name, layer in self.architecture.items():
             read = [shapes[source] for source in self.operands[name]]
@@ -169,13 +188,16 @@ class Network(nn.Module):
                     modules[name] = Join(lambda values: torch.cat(values, 1))
                 case Pool(kernel, stride):
                     modules[name] = nn.AvgPool2d(kernel, stride or kernel)
-                case BatchNorm():
-                    modules[name] = nn.BatchNorm2d(shape[0]) if len(shape) == 3 else nn.BatchNorm1d(shape[0])
+                case BatchNorm(affine):
+                    norm = nn.BatchNorm2d(shape[0]) if len(shape) == 3 else nn.BatchNorm1d(shape[0])
+                    norm.weight.requires_grad_(affine)
+                    norm.bias.requires_grad_(affine)
+                    modules[name] = norm
                 case Activation():
                     function = isinstance(activation, str)
                     channels = shape[0] if layer.per_channel and shape[0] > 1 else None
                     modules[name] = (Function(activation) if function
-                                     else Polynomial(activation, learned, clamp, channels))
+                                     else Polynomial(activation, learned, clamp, channels, leading_factor))
                 case Flatten():
                     modules[name] = nn.Flatten()
                 case Dense(features):
@@ -212,8 +234,9 @@ class Network(nn.Module):
     def forward(self, x, perturb=None):
         """(logits, inputs of the activations).
 
-        `perturb(weight)` is added to the weights of each merged map, whose batch-norm is multiplied in for it; in a graph
-        to those of each layer.
+        `perturb(weight)` is added to the weights of each merged map, into which batch-norm and the
+        root of the activation's leading coefficient are multiplied for it; in a graph to those of
+        each layer.
         """
         if self.stages is None:
             trace = self.trace(x, perturb)
@@ -226,7 +249,7 @@ class Network(nn.Module):
                 x = self.normalised(getattr(self, stage.norm), x)
             if stage.activation:
                 inputs.append(x)
-                x = getattr(self, stage.activation)(x)
+                x = getattr(self, stage.activation)(x, channels_last=True)
         return x.float(), inputs
 
     def linear(self, stage, x, perturb=None):
@@ -234,19 +257,30 @@ class Network(nn.Module):
         for index, names in enumerate(stage.parts):
             part = self.merged(names)
             if perturb is not None and part.weight is not None:
-                gain = 1.0
-                if stage.norm and index + 1 == len(stage.parts):
-                    norm = getattr(self, stage.norm)
-                    gain = (norm.weight / (norm.running_var + norm.eps).sqrt()).detach()
-                    gain = gain.view(-1, *[1] * (part.weight.dim() - 1))
+                gain = torch.ones(())
+                if index + 1 == len(stage.parts):
+                    gain = self.gain(stage).view(-1, *[1] * (part.weight.dim() - 1))
                 part.weight = part.weight + perturb(part.weight * gain) / gain
             x = part.apply(x, self.dtype)
         return x
 
+    def gain(self, stage):
+        """What an encrypted run multiplies the weights of a stage's last map by, [channels] or [1]:
+        batch-norm, and what makes the leading coefficient of the activation 1 or -1."""
+        gain = torch.ones(1)
+        if stage.norm:
+            norm = getattr(self, stage.norm)
+            gain = norm.weight / (norm.running_var + norm.eps).sqrt()
+        activation = stage.activation and getattr(self, stage.activation)
+        if isinstance(activation, Polynomial):
+            coefficients = activation.coefficients
+            gain = gain * coefficients[..., -1].abs() ** (1 / (coefficients.shape[-1] - 1))
+        return gain.detach()
+
     def normalised(self, norm, x):
         rows = x.reshape(-1, x.shape[-1]).float()
-        rows = F.batch_norm(rows, norm.running_mean, norm.running_var, norm.weight, norm.bias, self.training,
-                            norm.momentum, norm.eps)
+        rows = F.batch_norm(rows, norm.running_mean, norm.running_var, norm.weight, norm.bias,
+                            self.training and not self.frozen, norm.momentum, norm.eps)
         return rows.view(x.shape)
 
     def before_norm(self, x, last):
@@ -255,7 +289,7 @@ class Network(nn.Module):
         for stage in self.stages[:last]:
             x = self.linear(stage, x)
             x = self.normalised(getattr(self, stage.norm), x) if stage.norm else x
-            x = getattr(self, stage.activation)(x)
+            x = getattr(self, stage.activation)(x, channels_last=True)
         x = self.linear(self.stages[last], x)
         return x.reshape(-1, x.shape[-1])
 
@@ -289,6 +323,41 @@ class Network(nn.Module):
                 bias = conv.bias + torch.einsum("oikl,i->o", conv.weight, bias)
                 kernel, stride = F.conv_transpose2d(own, kernel, stride=stride), stride * own_stride
         return Map(kernel, bias, stride, self.architecture[names[0]].padding)
+
+
+@torch.no_grad()
+def folded(net, perturb=None):
+    """An equal network without batch-norm, whose activations are `z^2 + c`, a constant per channel.
+
+    `perturb(weight)` is added to the weights of every map. Only for lines of layers that are not
+    merged, with activations of degree 2 whose leading coefficients are positive.
+    """
+    architecture = {name: Activation(per_channel=True) if isinstance(layer, Activation) else layer
+                    for name, layer in net.architecture.items() if not isinstance(layer, BatchNorm)}
+    result = Network(architecture, (0.0, 0.0, 1.0), dtype=net.dtype, shape=net.shape)
+    for stage in net.stages:
+        for index, names in enumerate(stage.parts):
+            if len(names) > 1:
+                raise ValueError(f"{names} are merged")
+            source, target = getattr(net, names[0]), getattr(result, names[0])
+            if isinstance(source, nn.AvgPool2d):
+                continue
+            factor, shift = torch.ones(1), torch.zeros(1)
+            if index + 1 == len(stage.parts):
+                factor, shift = net.gain(stage), torch.zeros(1)
+                if stage.norm:
+                    norm = getattr(net, stage.norm)
+                    deviation = (norm.running_var + norm.eps).sqrt()
+                    shift = (norm.bias * deviation / norm.weight - norm.running_mean) * factor
+                if stage.activation:
+                    constant, linear, leading = getattr(net, stage.activation).coefficients.unbind(-1)
+                    centre = linear / (2 * leading.sqrt())
+                    shift = shift + centre
+                    getattr(result, stage.activation).rows[:, 0] = constant - centre.square()
+            weight = source.weight * factor.view(-1, *[1] * (source.weight.dim() - 1))
+            target.weight.copy_(weight if perturb is None else weight + perturb(weight))
+            target.bias.copy_(source.bias * factor + shift)
+    return result.eval()
 
 
 @dataclass
@@ -343,8 +412,6 @@ def is_line(architecture):
         match layer:
             case Conv(_, _, _, padding, dilation, groups):
                 return isinstance(padding, int) and dilation == groups == 1
-            case Activation(per_channel):
-                return not per_channel
         return not isinstance(layer, (GlobalPool, Add, Concat))
     return all(plain(layer) and not layer.inputs for layer in architecture.values())
 

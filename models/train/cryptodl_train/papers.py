@@ -31,6 +31,7 @@ TABLES = {
         ("light network of Chabanne et al., Taylor polynomial", "97.95 %", "chabanne-light"),
         ("Swish of degree 4 (Ishiyama et al.)", "99.22 %", "swish-mnist"),
         ("CNN Model 1 on Fashion-MNIST", "", "fashion-1"),
+        ("residual network, two skips", "", "mnist-res"),
     ]),
 }
 

@@ -15,23 +15,32 @@ class Recipe:
     folder: str = ""  # of the exported files, inside models/zoo/trained
     deformation: float = 0.6  # strength of the augmentation
     mirror: bool = False
+    shift: int = 0  # pixels by which images move while training
+    cutout: int = 0  # side of the square that is cut out of images while training
     margin_deformation: float | None = None  # of the images on which margins are calibrated; as in training if None
     epochs: int = 45
     seed: int = 1
     batch: int = 256
+    optimizer: str = "adamw"  # or "sgd": Nesterov momentum of 0.9
     learning_rate: float = 5e-3
     weight_decay: float = 2e-2
+    label_smoothing: float = 0.0
+    leading_factor: float | None = None  # leading coefficients stay this near to where they start
     range_centre: float = 0.0
     range_limit: float = 4.0  # inputs z of activations with |z - range_centre| above this are penalised
     range_weight: float = 0.05
     clamp: float | None = None  # |z - range_centre| at which activations saturate while training
     weight_bits: float | None = 5.0  # quantisation noise of the merged maps while training: one step of such integers
+    grid_epochs: int = 0  # further passes, with rounded weights; then batch-norm is folded
+    grid_bits: int = 5  # of those integers, sign included
+    grid_learning_rate: float = 0.02
     ema: float = 0.999
     teachers: tuple[str, ...] = ()  # recipes whose mean softened output is a second target
     distillation: float = 0.0  # its share of the loss
     temperature: float = 2.0
     bfloat16: bool = False  # linear maps in bfloat16 while training
     compile: bool = False  # fuse the rest with torch.compile
+    exact_statistics: bool = True  # of batch-norm: stage after stage, else means over batches
 
 
 def named(*layers):

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from .network import Activation, BatchNorm, Conv, Dense, Flatten, Pool
+from .network import Activation, Add, BatchNorm, Conv, Dense, Flatten, Pool
 from .recipe import Recipe, named
 
 APPROXIMATIONS = json.loads((Path(__file__).resolve().parent.parent / "approximations.json").read_text())
@@ -49,12 +49,72 @@ BEST = named(
     Flatten(), Dense(10),
 )
 
+# Two blocks, each with a skip over two activations.
+RESIDUAL = named(
+    Conv(16, 5, 2, padding=2), BatchNorm(), Activation(),
+    Conv(16, 3, padding=1), BatchNorm(), Activation(),
+    Conv(16, 3, padding=1), Add(("conv3", "act1")), BatchNorm(), Activation(),
+    Conv(32, 4, 2, padding=1), BatchNorm(), Activation(),
+    Conv(32, 3, padding=1), BatchNorm(), Activation(),
+    Conv(32, 3, padding=1), Add(("conv6", "act4")), BatchNorm(), Activation(),
+    Flatten(), Dense(10),
+)
+
+# Coefficients of their own for every channel; batch-norm without learned factors, which would be
+# the same freedom twice.
+OWN, NORM = Activation(per_channel=True), BatchNorm(learned=False)
+# Narrow where maps are large and limbs many, wide where they are small and few. Strides instead of
+# pools: the kernels see more than means, at the same number of values in activations.
+CIFAR = named(
+    Conv(16, 3, padding=1), NORM, OWN,
+    Conv(48, 3, 2, padding=1), NORM, OWN, Conv(64, 3, padding=1), NORM, OWN,
+    Conv(128, 3, 2, padding=1), NORM, OWN, Conv(192, 3, padding=1), NORM, OWN,
+    Conv(256, 3, 2, padding=1), NORM, OWN, Conv(384, 3, padding=1), NORM, OWN,
+    Pool(4), Flatten(), Dense(10),
+)
+
 SQUARE = (0.0, 0.5, 0.2)  # where learned polynomials start
 CUBE = (0.0, 0.5, 0.2, 0.02)
 DEEP = dict(architecture=MODEL_2, clamp=6.0, bfloat16=True, compile=True)
-ORIGINAL = dict(range_weight=0.0, weight_bits=None, clamp=None)  # not a polynomial: plaintext only
+ORIGINAL = dict(range_weight=0.0, weight_bits=None, clamp=None, grid_epochs=0)  # not a polynomial: plaintext only
+
+CIFAR_10 = dict(
+    dataset="cifar10",
+    deformation=0.0,
+    mirror=True,
+    shift=4,
+    cutout=10,
+    batch=500,
+    optimizer="sgd",
+    learning_rate=0.4,
+    weight_decay=5e-4,
+    range_limit=5.0,
+    range_weight=1e-3,
+    weight_bits=None,
+    ema=0.995,
+    compile=True,
+    grid_epochs=6,
+    exact_statistics=False,
+)
 
 RECIPES = {
+    "cifar-10": Recipe(
+        title="Seven convolutions, learned degree-2 polynomials per channel",
+        architecture=CIFAR,
+        activation=(-0.16, 0.5, 0.16),
+        leading_factor=2.0,
+        label_smoothing=0.1,
+        epochs=60,
+        **CIFAR_10,
+    ),
+    "cifar-10-original-relu": Recipe(
+        title="Seven convolutions with ReLU",
+        architecture=CIFAR,
+        activation="relu",
+        label_smoothing=0.1,
+        epochs=20,
+        **{**CIFAR_10, **ORIGINAL},
+    ),
     "mnist-1": Recipe(
         title="CNN Model 1 of CryptoDL, learned degree-3 polynomial",
         architecture=MODEL_1,
@@ -116,6 +176,13 @@ RECIPES = {
         teachers=("mnist-2", "mnist-2-original-relu"),
         distillation=0.5,
         **{**DEEP, "architecture": BEST},
+    ),
+    "mnist-res": Recipe(
+        title="A residual network, learned degree-2 polynomials",
+        architecture=RESIDUAL,
+        activation=SQUARE,
+        epochs=25,
+        clamp=6.0,
     ),
     "swish-mnist": Recipe(
         title="Two convolutions with batch-norm and a degree-4 polynomial of Swish",

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from . import papers
-from .fitting import step_of
+from .fitting import rounding
 from .network import Polynomial
 
 FOLDER = Path(__file__).resolve().parent.parent
@@ -21,13 +21,7 @@ def agreement(net, data):
     dtype, net.dtype = net.dtype, torch.float32
 
     def labels(perturb):
-        return torch.cat([net(x, perturb)[0].argmax(1) for x in data.images.split(1000)])
-
-    def rounding(bits):
-        def error(weight):
-            step = step_of(weight, bits)
-            return (weight / step).round() * step - weight
-        return error
+        return torch.cat([net(x, perturb)[0].argmax(1) for x in data.images.split(500)])
 
     exact = labels(None)
     result = {str(bits): float((labels(rounding(bits)) == exact).double().mean()) for bits in BITS}
@@ -39,13 +33,19 @@ def agreement(net, data):
 def cost(net):
     """(values that activations act on, multiply-adds of the layers as published) per image."""
     values = multiply_adds = 0
-    for name, a, b in net.trace(torch.zeros(1, 1, 28, 28)):
+    for name, a, b in net.trace(torch.zeros(1, *net.shape)):
         module = getattr(net, name)
         if isinstance(module, (torch.nn.Conv2d, torch.nn.Linear)):
             multiply_adds += b.numel() * module.weight[0].numel()
         elif type(net.architecture[name]).__name__ == "Activation":
             values += b.numel()
     return values, multiply_adds
+
+
+def degrees(net):
+    """Degree of every polynomial activation, by name."""
+    polynomials = ((name, getattr(net, name)) for name in net.architecture)
+    return {name: module.coefficients.shape[-1] - 1 for name, module in polynomials if isinstance(module, Polynomial)}
 
 
 def entry(recipe, net, calibration, score, test):
@@ -55,8 +55,9 @@ def entry(recipe, net, calibration, score, test):
         "correct": score, "images": len(test), "activation_values": values, "multiply_adds": multiply_adds,
     }
     if calibration is not None:
-        result["polynomials"] = {name: getattr(net, name).coefficients.tolist() for name in net.architecture
-                                 if isinstance(getattr(net, name), Polynomial)}
+        # Of coefficients per channel, their mean.
+        result["polynomials"] = {name: getattr(net, name).coefficients.view(-1, degree + 1).mean(0).tolist()
+                                 for name, degree in degrees(net).items()}
         result["ranges"] = {name: [h.low, h.high] for name, h in calibration.histograms.items()}
         result["agreement"] = agreement(net, test)
     return result
@@ -88,10 +89,9 @@ def table(results):
     header = ["network", "degree", "activation values", "multiply-adds", "test accuracy", *(f"{b} bits" for b in BITS)]
     rows = [header, ["---"] * len(header)]
     for name, e in sorted(results.items()):
-        polynomials = [c[0] if isinstance(c[0], list) else c for c in e.get("polynomials", {}).values()]
-        degrees = {len(c) - 1 for c in polynomials}
+        found = {len(c) - 1 for c in e.get("polynomials", {}).values()}
         kept = [percent(e["agreement"][str(b)]) if "agreement" in e else "" for b in BITS]
-        rows.append([f"`{name}`", ", ".join(map(str, degrees)), f"{e['activation_values']:,}",
+        rows.append([f"`{name}`", ", ".join(map(str, found)), f"{e['activation_values']:,}",
                      f"{e['multiply_adds'] / 1e6:.2f} M", percent(e["correct"] / e["images"]), *kept])
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
