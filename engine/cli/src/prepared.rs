@@ -85,11 +85,11 @@ pub fn load_and_plan(name: &str, options: &PlanOptions) -> Result<(Model, Plan)>
     Ok((model, plan))
 }
 
-/// The Program that flags name: a model that is planned, or a saved Program.
+/// The Program that flags name: a model that is planned, or a saved Program. Commands say whether one of them is required.
 #[derive(Args)]
 pub struct ProgramSource {
     /// A shipped model (`cryptodl models` lists them) or a .toml file; it is planned
-    #[arg(long, required_unless_present_any = ["program", "spec"], conflicts_with = "program")]
+    #[arg(long, conflicts_with = "program")]
     pub model: Option<String>,
     /// A saved Program, as `plan --out` writes it, instead of --model and the planning flags
     #[arg(long, value_name = "FILE", conflicts_with = "Planning")]

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
-use clap::Args;
+use clap::{ArgGroup, Args};
 use cryptodl_core::watch::{Progress, Watch};
 use cryptodl_core::wire::{CiphertextLayout, CiphertextsWriter, read_needed_eval_keys, read_public_key};
 use serde::Serialize;
@@ -25,6 +25,7 @@ use cryptodl::{ComputeParts, LayerTime, Machine, Masks, PrivacyGoal};
 /// SECURITY.md says what else it learns. With --deterministic nothing is masked and the same input gives the same bytes: for
 /// tests only, and refused together with --circuit-privacy.
 #[derive(Args)]
+#[command(group(ArgGroup::new("computed").required(true).args(["model", "program"])))]
 #[command(after_help = "\
 Examples:
   cryptodl infer --model mnist-1 --eval-key public/eval.key --public public/public.key --input digits.ct \\

@@ -30,7 +30,7 @@ Examples:
   cryptodl keygen --model mnist-1 --out keys")]
 pub struct Keygen {
     /// What to make keys for, as written by `plan --write-spec`
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["Planning", "model", "program"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["Planning", "ProgramSource"], required_unless_present = "ProgramSource")]
     spec: Option<PathBuf>,
     #[command(flatten)]
     source: ProgramSource,
