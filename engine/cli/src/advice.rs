@@ -190,9 +190,9 @@ fn of_wire(error: &WireError) -> Option<String> {
         WireError::NotCryptodl => {
             Some("`cryptodl keygen`, `encrypt`, `infer` and `plan` write the files that are needed".into())
         }
-        WireError::Program { .. } => {
-            Some(format!("the same --model and the same planning flags ({PLANNING}) everywhere"))
-        }
+        WireError::Program { .. } => Some(format!(
+            "the same --model and the same planning flags ({PLANNING}) everywhere, or the same saved Program with --program"
+        )),
         WireError::Text(_) => Some("`cryptodl plan --write-spec` writes a client spec".into()),
         _ => None,
     }

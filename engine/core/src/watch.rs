@@ -29,7 +29,8 @@ impl<'a> Watch<'a> {
         Watch { progress: Some(progress), cancel: None }
     }
 
-    /// Ends the computation with an error within a second after `cancel` is set.
+    /// Ends the computation with an error soon after `cancel` is set: between two calls of a backend, which take a fraction of a second
+    /// each on a common machine. On a GPU, what was handed over is computed to its end.
     pub fn with_cancel(self, cancel: &'a AtomicBool) -> Self {
         Watch { cancel: Some(cancel), ..self }
     }
@@ -39,6 +40,11 @@ impl<'a> Watch<'a> {
         if let Some(progress) = self.progress {
             progress(Progress { done, total });
         }
+    }
+
+    /// Whether anybody can end it.
+    pub fn can_cancel(&self) -> bool {
+        self.cancel.is_some()
     }
 
     /// Whether to go on.

@@ -5,19 +5,19 @@
 //! ```
 
 use std::error::Error;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{BufReader, BufWriter};
 use std::path::Path;
 
 use cryptodl::{Client, Model, Placement, PlanOptions, Program, Server, Watch};
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let folder = std::env::temp_dir().join(format!("cryptodl-example-{}", std::process::id()));
-    fs::create_dir_all(&folder)?;
-    let done =
-        publish(&folder).and_then(|()| request(&folder)).and_then(|()| serve(&folder)).and_then(|()| read(&folder));
-    fs::remove_dir_all(&folder)?;
-    done
+    // Only this user may look into it, and it goes at the end.
+    let folder = tempfile::tempdir()?;
+    publish(folder.path())?;
+    request(folder.path())?;
+    serve(folder.path())?;
+    read(folder.path())
 }
 
 /// The server plans once, keeps the Program, and publishes what clients must know.

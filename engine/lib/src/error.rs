@@ -17,13 +17,17 @@ pub enum Error {
     Wire(#[from] WireError),
     /// Keys could not be made, or images not encrypted, or a result not decrypted.
     #[error(transparent)]
-    Client(#[from] ClientError),
+    Client(ClientError),
     /// A stream could not be written.
     #[error("cannot be written: {0}")]
     Write(#[from] std::io::Error),
     /// Whoever watches has ended it.
     #[error(transparent)]
     Cancelled(#[from] Cancelled),
+    /// This thread holds a computation of the same server, which must end first.
+    #[cfg(feature = "server")]
+    #[error("this thread already computes on this server: finish or drop that computation first")]
+    Busy,
     /// A network cannot be read.
     #[cfg(feature = "server")]
     #[error(transparent)]
@@ -35,7 +39,7 @@ pub enum Error {
     /// A network cannot be planned.
     #[cfg(feature = "server")]
     #[error(transparent)]
-    Plan(#[from] cryptodl_plan::PlanError),
+    Plan(cryptodl_plan::PlanError),
     /// A saved Program is refused.
     #[cfg(feature = "server")]
     #[error(transparent)]
@@ -43,9 +47,40 @@ pub enum Error {
     /// The computation could not be prepared, or was given up.
     #[cfg(feature = "server")]
     #[error(transparent)]
-    Run(#[from] cryptodl_run::RunError),
+    Run(cryptodl_run::RunError),
     /// What was asked for cannot be had on this machine.
     #[cfg(feature = "server")]
     #[error(transparent)]
     Placement(#[from] crate::PlacementError),
+}
+
+// Whoever cancels finds one variant, whatever was going on.
+
+impl From<ClientError> for Error {
+    fn from(error: ClientError) -> Self {
+        match error {
+            ClientError::Cancelled(cancelled) => Error::Cancelled(cancelled),
+            error => Error::Client(error),
+        }
+    }
+}
+
+#[cfg(feature = "server")]
+impl From<cryptodl_plan::PlanError> for Error {
+    fn from(error: cryptodl_plan::PlanError) -> Self {
+        match error {
+            cryptodl_plan::PlanError::Cancelled(cancelled) => Error::Cancelled(cancelled),
+            error => Error::Plan(error),
+        }
+    }
+}
+
+#[cfg(feature = "server")]
+impl From<cryptodl_run::RunError> for Error {
+    fn from(error: cryptodl_run::RunError) -> Self {
+        match error {
+            cryptodl_run::RunError::Cancelled(cancelled) => Error::Cancelled(cancelled),
+            error => Error::Run(error),
+        }
+    }
 }

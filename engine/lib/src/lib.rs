@@ -61,8 +61,12 @@ mod server;
 
 pub use client::{Client, Keys};
 pub use cryptodl_client::{ClientError, Decrypted, EncryptionKey, ScoreUnit, SecretKey};
-pub use cryptodl_core::ckks::{ClientSpec, Digest, EncryptionKind, EvalKeys, PublicKey, SecurityLevel};
+pub use cryptodl_core::ckks::{
+    Ciphertexts, CiphertextsInfo, ClientSpec, Digest, EncryptionKind, EvalKeys, Params, PublicKey, Randomness,
+    SecurityLevel, SpecError,
+};
 pub use cryptodl_core::watch::{Cancelled, Progress, Watch};
+pub use cryptodl_core::wire::{Binding, WireError};
 pub use error::Error;
 
 #[cfg(feature = "server")]
@@ -70,7 +74,7 @@ pub use cryptodl_network as network;
 #[cfg(feature = "server")]
 pub use cryptodl_plan::{Plan, PlanChoice, PlanError, PlanNote, PlanOptions, PlanRemedy, PlanReport, ScheduleKind};
 #[cfg(feature = "server")]
-pub use cryptodl_program::{PrivacyGoal, Program, ProgramError, Salt, Tolerance};
+pub use cryptodl_program::{CircuitPrivacy, PrivacyGoal, Program, ProgramError, Salt, Tolerance};
 #[cfg(feature = "server")]
 pub use cryptodl_run::{ComputeParts, ComputeReport, LayerTime, Masks, RunError};
 #[cfg(feature = "server")]

@@ -2,7 +2,9 @@
 
 use std::any::Any;
 use std::io::{Read, Write};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread::{self, ThreadId};
+use std::time::Duration;
 
 use cryptodl_core::backend::Backend;
 use cryptodl_core::ckks::{
@@ -22,14 +24,52 @@ use crate::{BackendChoice, CpuKernels, Error, Placement, PlacementError, default
 /// Tells what a graphics driver is compiling: the kernel that takes longest, kernels that are ready, kernels in all.
 pub type CompileProgress = Arc<dyn Fn(Option<&'static str>, usize, usize) + Send + Sync>;
 
-/// What computes: one place, for any number of Programs. All of them share its memory budget, because requests are computed one after
-/// the other.
+/// What computes: one place, for any number of Programs. Requests are computed one after the other, so that the operands and results
+/// of one request at a time are within the memory budget. What a prepared Program keeps comes on top: its weights, accepted keys, and
+/// memory that its backend keeps for the next request.
 #[derive(Clone)]
 pub struct Server {
     placement: Placement,
     threads: Option<Arc<rayon::ThreadPool>>,
     compiling: Option<CompileProgress>,
-    turn: Arc<Mutex<()>>,
+    turn: Arc<Turns>,
+}
+
+/// Whose turn it is. A thread that has it may be given other work by its pool while it waits for the computation, and that work may
+/// be another request: it must not wait for itself.
+#[derive(Default)]
+struct Turns {
+    holder: Mutex<Option<ThreadId>>,
+    ended: Condvar,
+}
+
+/// The right to compute, until it is dropped.
+struct Turn<'a>(&'a Turns);
+
+impl Turns {
+    /// How often whoever waits looks whether to go on.
+    const LOOK: Duration = Duration::from_millis(100);
+
+    fn take(&self, watch: Watch<'_>) -> Result<Turn<'_>, Error> {
+        // A request that panicked leaves nothing behind that the next one sees.
+        let mut holder = self.holder.lock().unwrap_or_else(PoisonError::into_inner);
+        while let Some(thread) = *holder {
+            watch.check()?;
+            if thread == thread::current().id() {
+                return Err(Error::Busy);
+            }
+            holder = self.ended.wait_timeout(holder, Self::LOOK).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        *holder = Some(thread::current().id());
+        Ok(Turn(self))
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        *self.0.holder.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        self.0.ended.notify_one();
+    }
 }
 
 /// A Program on a [`Server`], prepared once for any number of requests.
@@ -40,7 +80,7 @@ pub struct Service {
     circuit_privacy: Option<CircuitPrivacy>,
     fallback: Option<PlacementError>,
     threads: Option<Arc<rayon::ThreadPool>>,
-    turn: Arc<Mutex<()>>,
+    turn: Arc<Turns>,
     /// Tells its keys from those of other services.
     identity: Arc<()>,
 }
@@ -105,8 +145,9 @@ impl Server {
     /// # Errors
     /// What was asked for cannot be had here; a memory budget below what one set needs.
     pub fn prepare(&self, program: &Program) -> Result<Service, Error> {
+        // Its fields are public, and a saved one may come from anywhere.
+        let params = program.check()?;
         let spec = program.client_spec();
-        let params = spec.check()?;
         let work = || self.engine(program, &params);
         let (engine, fallback) = match &self.threads {
             Some(threads) => threads.install(work)?,
@@ -237,6 +278,7 @@ impl Service {
     /// # Errors
     /// A key that the Program needs is missing; no room for it.
     pub fn accept_keys(&self, evaluation: &EvalKeys, public: &PublicKey) -> Result<AcceptedKeys, Error> {
+        self.require_own(public.b.len() == self.params.basis().len() * self.params.n())?;
         Ok(AcceptedKeys { public: public.clone(), evaluation: self.accept_evaluation_keys(evaluation)? })
     }
 
@@ -245,6 +287,10 @@ impl Service {
     /// # Errors
     /// A key that the Program needs is missing; no room for it.
     pub fn accept_evaluation_keys(&self, evaluation: &EvalKeys) -> Result<AcceptedEvaluationKeys, Error> {
+        for key in self.spec.evaluation_keys.iter().filter_map(|layout| evaluation.relin(layout.as_relin()?)) {
+            let rows = key.limbs(&self.params).len() * key.layout.digits(key.layout.level);
+            self.require_own(key.b.len() == rows * self.params.n())?;
+        }
         let expanded = self.on_threads(|| self.engine.expand_keys(evaluation))?;
         Ok(AcceptedEvaluationKeys { expanded, service: self.identity.clone() })
     }
@@ -262,7 +308,8 @@ impl Service {
     /// Classifies the encrypted images of a request. One set is in memory at a time. The result is masked, so that it gives no exact
     /// equations in the weights (SECURITY.md).
     ///
-    /// Requests take turns: another one waits until this one is done.
+    /// Requests take turns: another one waits until this one is done, also of other Programs of the same server. For circuit privacy,
+    /// the sets of all requests of one client count together, whatever the Program (SECURITY.md).
     ///
     /// # Errors
     /// A request of another Program, or damaged; what the backend could not do; the response cannot be written; cancelled, within a
@@ -313,8 +360,12 @@ impl Service {
             let (expected, actual) = ("keys that it has accepted".into(), "got those of another service".into());
             return Err(RunError::EvalKey { expected, actual }.into());
         }
-        // A request that panicked leaves nothing behind that the next one sees.
-        let turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        // Nothing but a flood hides the noise of such a Program's results.
+        if self.circuit_privacy.is_some() && matches!(masks, Masks::Deterministic) {
+            let (expected, actual) = ("masks with a flood".into(), "none".to_string());
+            return Err(RunError::Input { field: "masks", actual, expected }.into());
+        }
+        let turn = self.turn.take(watch)?;
         let steps = self.engine.begin(input, &*keys.expanded, masks, watch)?;
         Ok(Computation { steps, service: self, _turn: turn })
     }
@@ -356,6 +407,12 @@ impl Service {
         self.spec.encryption
     }
 
+    /// Refuses keys of other parameters.
+    fn require_own(&self, own: bool) -> Result<(), RunError> {
+        let (expected, actual) = ("keys of its parameters".into(), "got keys of others".into());
+        if own { Ok(()) } else { Err(RunError::EvalKey { expected, actual }) }
+    }
+
     fn on_threads<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         match &self.threads {
             Some(threads) => threads.install(work),
@@ -369,7 +426,7 @@ impl Service {
 pub struct Computation<'a> {
     steps: Box<dyn Steps + 'a>,
     service: &'a Service,
-    _turn: std::sync::MutexGuard<'a, ()>,
+    _turn: Turn<'a>,
 }
 
 impl Computation<'_> {

@@ -4,8 +4,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use cryptodl::network::{LayerOp, Network};
 use cryptodl::{
-    BackendChoice, Client, Error, Keys, Model, Placement, PlanError, PlanOptions, Program, RunError, Server, Service,
-    Watch,
+    BackendChoice, CiphertextsInfo, Client, Error, Keys, Masks, Model, Placement, PlanOptions, Program, RunError,
+    Server, Service, Watch,
 };
 use cryptodl_program::SplitMix;
 use cryptodl_test_networks::{conv, dense, images, network, polynomial};
@@ -116,6 +116,52 @@ fn what_does_not_belong_together_is_a_typed_error() {
     assert!(!error.to_string().contains("--"), "no flags of a command line: {error}");
 }
 
+/// A second computation cannot begin on the thread that holds the first: it would wait for itself.
+#[test]
+fn computations_take_turns() {
+    let service = server().prepare(&program(1)).expect("room");
+    let (_, keys, request) = client(&service, 3);
+    let accepted = service.accept_keys(&keys.evaluation, &keys.public).expect("the right keys");
+    let evaluation = service.accept_evaluation_keys(&keys.evaluation).expect("the right keys");
+    let input = CiphertextsInfo {
+        images: 3,
+        seed: Some([0; 32]),
+        first_set: 0,
+        level: service.spec().input.level,
+        values: 36,
+        components: 2,
+    };
+    let first = service.begin(&input, &evaluation, Masks::Deterministic, Watch::default()).expect("nothing goes on");
+    let error = service.infer(&accepted, &request[..], Vec::new(), Watch::default()).unwrap_err();
+    assert!(matches!(error, Error::Busy), "{error}");
+    // Another thread waits, and can give up.
+    let cancel = AtomicBool::new(false);
+    let waits = std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| {
+            service.infer(&accepted, &request[..], Vec::new(), Watch::default().with_cancel(&cancel)).map(drop)
+        });
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        cancel.store(true, Ordering::Relaxed);
+        waiting.join().expect("no panic")
+    });
+    assert!(matches!(waits, Err(Error::Cancelled(_))));
+    drop(first);
+    service.infer(&accepted, &request[..], Vec::new(), Watch::default()).expect("its turn");
+}
+
+/// Keys of another ring are refused in words.
+#[test]
+fn keys_of_other_parameters_are_refused() {
+    let n = |n| PlanOptions { n: Some(n), ..PlanOptions::default() };
+    let planned = |options| Model::from(small(1)).plan(&options, Watch::default()).expect("it fits").program;
+    let (small, large) = (planned(n(8192)), planned(n(16384)));
+    let server = server();
+    let [a, b] = [small, large].map(|program| server.prepare(&program).expect("room"));
+    let (_, keys, _) = client(&a, 1);
+    let error = b.accept_keys(&keys.evaluation, &keys.public).map(drop).unwrap_err();
+    assert!(matches!(error, Error::Run(RunError::EvalKey { .. })), "{error}");
+}
+
 /// Whoever watches is told how far it is, and ends it.
 #[test]
 fn long_work_is_watched_and_cancelled() {
@@ -131,16 +177,16 @@ fn long_work_is_watched_and_cancelled() {
     let watch = Watch::new(&end).with_cancel(&cancel);
     let pixels = vec![0.5; 3 * client.pixels()];
     let error = client.encrypt(&keys, &pixels, Vec::new(), watch).unwrap_err();
-    assert!(matches!(error, Error::Client(cryptodl::ClientError::Cancelled(_))), "{error}");
+    assert!(matches!(error, Error::Cancelled(_)), "{error}");
     assert!(cancel.load(Ordering::Relaxed), "it was told");
 
     let already = Watch::default().with_cancel(&cancel);
     let mut response = Vec::new();
     let error = service.infer(&accepted, &request[..], &mut response, already).unwrap_err();
-    assert!(matches!(error, Error::Run(RunError::Cancelled(_))), "{error}");
+    assert!(matches!(error, Error::Cancelled(_)), "{error}");
     client.decrypt(&keys.secret, &response[..], Watch::default()).unwrap_err();
     let error = Model::from(small(1)).plan(&PlanOptions::default(), already).unwrap_err();
-    assert!(matches!(error, Error::Plan(PlanError::Cancelled(_))), "{error}");
+    assert!(matches!(error, Error::Cancelled(_)), "{error}");
 
     // The service goes on.
     let told = std::sync::Mutex::new(Vec::new());

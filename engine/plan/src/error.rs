@@ -11,6 +11,9 @@ pub enum PlanError {
     /// No linear layer after the last activation.
     #[error("the network ends with an activation: its last layer must be linear (the label is the largest logit)")]
     EndsWithActivation,
+    /// What was planned cannot be executed: a fault of the planner.
+    #[error("the planner made a Program that is refused; please report it: {0}")]
+    Program(std::sync::Arc<cryptodl_program::ProgramError>),
     /// Whoever watches has ended it.
     #[error(transparent)]
     Cancelled(#[from] cryptodl_core::watch::Cancelled),

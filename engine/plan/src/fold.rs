@@ -156,14 +156,14 @@ impl Folder<'_> {
                 })?;
                 let (mut first, parts) = (0, value.0.len());
                 for (i, part) in value.0.iter_mut().enumerate() {
-                    let shape = planes(&self.network.input_shape(layer));
                     // Of flattened values, each is a channel.
-                    if parts == 1 && (part.is_variable() || coefficients.len() > 1) && part.shape != shape {
-                        part.shape = shape;
-                        for term in part.terms.iter_mut().filter(|term| !term.run.is_empty()) {
-                            let ones = vec![1.0; shape[0]];
-                            term.run.push(self.diagonal(layer, shape, &ones, &vec![0.0; shape[0]])?);
-                        }
+                    let shape = match (parts, self.network.input_shape(layer)) {
+                        (1, input) => planes(&input),
+                        (_, Shape::Flat(_)) => [part.values(), 1, 1],
+                        (_, Shape::Image { .. }) => part.shape,
+                    };
+                    if (parts == 1 && part.is_variable()) || coefficients.len() > 1 {
+                        self.reshape(part, layer, shape)?;
                     }
                     let channels = first..first + part.shape[0];
                     first = channels.end;
@@ -274,7 +274,15 @@ impl Folder<'_> {
         let alike = operands.windows(2).all(|pair| shapes(&pair[0]) == shapes(&pair[1]));
         let mut sum: Option<Value> = None;
         for operand in operands {
-            let operand = if alike { operand } else { Value(vec![self.whole(operand)?]) };
+            let operand = match alike {
+                true => operand,
+                // Flattened values may come from other planes than those that they meet.
+                false => {
+                    let mut whole = self.whole(operand)?;
+                    self.reshape(&mut whole, layer, planes(&self.network.input_shape(layer)))?;
+                    Value(vec![whole])
+                }
+            };
             sum = Some(match sum {
                 None => operand,
                 Some(mut sum) => {
@@ -294,6 +302,18 @@ impl Folder<'_> {
             (part.name, part.range, part.rms) = (layer.name.clone(), layer.output_range, rms);
         }
         Ok(sum)
+    }
+
+    /// The same values as other channels, rows and columns.
+    fn reshape(&mut self, part: &mut Part, layer: &Layer, shape: [usize; 3]) -> Result<(), PlanError> {
+        if part.shape != shape {
+            part.shape = shape;
+            for term in part.terms.iter_mut().filter(|term| !term.run.is_empty()) {
+                let ones = vec![1.0; shape[0]];
+                term.run.push(self.diagonal(layer, shape, &ones, &vec![0.0; shape[0]])?);
+            }
+        }
+        Ok(())
     }
 
     /// Gives every bare variable of a sum a map of ones.

@@ -66,7 +66,10 @@ pub fn plan(network: &Network, options: &PlanOptions) -> Result<Plan, PlanError>
 /// # Errors
 /// As [`plan`]; [`PlanError::Cancelled`].
 pub fn plan_watched(network: &Network, options: &PlanOptions, watch: Watch<'_>) -> Result<Plan, PlanError> {
-    settle(network, options, watch).map(|(_, Settled { plan, .. })| plan)
+    let (_, Settled { plan, .. }) = settle(network, options, watch)?;
+    // Whoever saves it will read it again.
+    plan.program.check().map_err(|error| PlanError::Program(std::sync::Arc::new(error)))?;
+    Ok(plan)
 }
 
 /// How far each search moves from the limits of the one before to those that would have been right for what it found. What is right for

@@ -6,9 +6,9 @@ mod bodies;
 use std::sync::LazyLock;
 
 use cryptodl_core::wire::{HEADER_LEN, TRAILER_LEN, WireError, identify};
-use cryptodl_network::Network;
+use cryptodl_network::{LayerOp, Network};
 use cryptodl_plan::{PlanOptions, ScheduleKind, plan};
-use cryptodl_program::{PrivacyGoal, Program, ProgramError, Salt, SplitMix, Step, TermMap, plain};
+use cryptodl_program::{PrivacyGoal, Program, ProgramError, Salt, SplitMix, Step, TermMap, Tolerance, plain};
 use cryptodl_test_networks::{conv, dense, graph, images, network, per_channel, polynomial, rows};
 use cryptodl_zoo as zoo;
 use proptest::prelude::*;
@@ -22,9 +22,9 @@ fn branches() -> Network {
             ("a", conv(&mut g, [2, 1, 3], 1, 1), &["input"]),
             ("act", per_channel(&mut g, 2, 2, true), &["a"]),
             ("b", conv(&mut g, [2, 2, 3], 1, 1), &["act"]),
-            ("sum", cryptodl_network::LayerOp::Add, &["b", "act"]),
+            ("sum", LayerOp::Add, &["b", "act"]),
             ("act2", polynomial(&[0.1, 0.5, 0.2]), &["sum"]),
-            ("flat", cryptodl_network::LayerOp::Flatten, &["act2"]),
+            ("flat", LayerOp::Flatten, &["act2"]),
             ("out", dense(&mut g, 3, 72), &["flat"]),
         ],
     )
@@ -40,7 +40,7 @@ static PROGRAMS: LazyLock<Vec<Program>> = LazyLock::new(|| {
         vec![
             conv(&mut g, [2, 1, 3], 1, 0),
             polynomial(&[0.1, 0.4, 0.2, 0.1, 0.05, 0.04]),
-            cryptodl_network::LayerOp::Flatten,
+            LayerOp::Flatten,
             dense(&mut g, 3, 8),
         ],
     );
@@ -202,5 +202,49 @@ proptest! {
     #[test]
     fn arbitrary_bytes_are_refused(data in prop::collection::vec(any::<u8>(), 0..400)) {
         bodies::read_program(&data);
+    }
+}
+
+/// Flattened values meet those of other planes: every value keeps its own coefficients, and the Program can be executed.
+#[test]
+fn flattened_values_of_other_planes_meet() {
+    let mut g = SplitMix(6);
+    let wide = |g: &mut SplitMix| (conv(g, [4, 1, 3], 1, 0), dense(g, 12, 15));
+    let (a, b) = wide(&mut g);
+    let added = graph(
+        [1, 3, 5],
+        vec![
+            ("conv", a, &["input"]),
+            ("act", polynomial(&[0.1, 0.5, 0.2]), &["conv"]),
+            ("flat", LayerOp::Flatten, &["act"]),
+            ("image", LayerOp::Flatten, &["input"]),
+            ("dense", b, &["image"]),
+            ("sum", LayerOp::Add, &["flat", "dense"]),
+            ("act2", per_channel(&mut g, 12, 2, false), &["sum"]),
+            ("out", dense(&mut g, 3, 12), &["act2"]),
+        ],
+    );
+    let (a, b) = (conv(&mut g, [4, 1, 3], 1, 0), dense(&mut g, 5, 15));
+    let joined = graph(
+        [1, 3, 5],
+        vec![
+            ("conv", a, &["input"]),
+            ("flat", LayerOp::Flatten, &["conv"]),
+            ("image", LayerOp::Flatten, &["input"]),
+            ("dense", b, &["image"]),
+            ("both", LayerOp::Concat, &["flat", "dense"]),
+            ("act", per_channel(&mut g, 17, 2, false), &["both"]),
+            ("out", dense(&mut g, 3, 17), &["act"]),
+        ],
+    );
+    for network in [added, joined] {
+        let options = PlanOptions { tolerance: Some(Tolerance::new(0.5).unwrap()), ..PlanOptions::default() };
+        let program = plan(&network, &options).expect("it fits").program;
+        let images = images(8, [1, 3, 5], 3);
+        let expected = cryptodl_network::plain::logits(&network, images.view());
+        let found = plain(&program, rows(&images));
+        let largest = expected.iter().fold(0.0f64, |largest, score| largest.max(f64::from(score.abs())));
+        let error = found.iter().zip(&expected).map(|(a, b)| (a - f64::from(*b)).abs()).fold(0.0, f64::max);
+        assert!(error < 0.1 * largest, "{error} of {largest}");
     }
 }

@@ -13,7 +13,7 @@ use cryptodl_core::ckks::{
 use cryptodl_core::wire::{Header, Kind, Reader, WireError, Writer};
 
 use crate::arrangement::Arrangement;
-use crate::check::MAX_DEGREE;
+use crate::check::{MAX_DEGREE, MAX_STEPS, MAX_TERMS};
 use crate::{
     ActivationStep, CircuitPrivacy, Content, DiagonalMap, Geometry, Polynomial, PrivacyGoal, Program, ProgramError,
     QuantisedMap, Salt, Step, Term, TermMap, Tolerance,
@@ -305,9 +305,13 @@ impl<'a> Parser<'a> {
 
     /// A number of items that follow.
     fn length(&mut self, what: &str) -> Parsed<usize> {
+        self.at_most(what, MAX_ITEMS)
+    }
+
+    fn at_most(&mut self, what: &str, most: usize) -> Parsed<usize> {
         let length = self.count()?;
-        let fits = length <= MAX_ITEMS;
-        if fits { Ok(length) } else { Err(malformed(format!("{length} {what}, but at most {MAX_ITEMS} are allowed"))) }
+        let fits = length <= most;
+        if fits { Ok(length) } else { Err(malformed(format!("{length} {what}, but at most {most} are allowed"))) }
     }
 
     /// A finite number. There is no negative zero, so that every number has one encoding.
@@ -371,7 +375,7 @@ impl<'a> Parser<'a> {
                 Some(CircuitPrivacy { goal, doublings: doublings as u32, drop })
             }
         };
-        let count = self.length("steps")?;
+        let count = self.at_most("steps", MAX_STEPS)?;
         let steps = (0..count).map(|_| self.step()).collect::<Parsed<_>>()?;
         Ok(Content { salt, params, evaluation_keys, encryption, tolerance, input, steps, output, circuit_privacy })
     }
@@ -390,7 +394,7 @@ impl<'a> Parser<'a> {
     fn step(&mut self) -> Parsed<Step> {
         Ok(match self.count()? {
             LINEAR => {
-                let count = self.length("terms")?;
+                let count = self.at_most("terms", MAX_TERMS)?;
                 let terms = (0..count).map(|_| self.term()).collect::<Parsed<_>>()?;
                 let count = self.length("constants")?;
                 Step::Linear { terms, constants: self.reals(count)?, scale: self.scale()? }

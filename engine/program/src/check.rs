@@ -10,8 +10,16 @@ use crate::{Program, Step, Term, TermMap};
 
 /// Highest degree of an activation polynomial.
 pub const MAX_DEGREE: usize = 8;
-/// Most values of an operand or a result, and most that all windows of a map take together.
-const MAX_VALUES: usize = 1 << 24;
+/// Most values of an operand or a result, as in a network.
+const MAX_VALUES: usize = 1 << 18;
+/// Most values that all windows of a map take together, as in a network.
+const MAX_WINDOW_VALUES: usize = 1 << 24;
+/// The same of all maps of a Program.
+const MAX_ALL_WINDOW_VALUES: usize = 1 << 27;
+/// Most steps.
+pub const MAX_STEPS: usize = 2048;
+/// Most terms of a sum.
+pub const MAX_TERMS: usize = 256;
 
 /// Why a Program is refused.
 #[derive(Debug, thiserror::Error)]
@@ -39,6 +47,8 @@ pub enum ProgramError {
 #[derive(Clone, Copy)]
 struct Value {
     values: usize,
+    /// Of each channel.
+    positions: usize,
     level: usize,
     components: usize,
 }
@@ -52,8 +62,11 @@ impl Program {
     pub fn check(&self) -> Result<Params, ProgramError> {
         let content = &self.content;
         let params = self.client_spec().check()?;
+        let [_, height, width] = content.input.shape;
+        let mut windows = 0;
         let wrong = |step: usize| move |problem: String| ProgramError::Step { step, problem };
-        let mut values = vec![Value { values: self.inputs(), level: content.input.level, components: 2 }];
+        let mut values =
+            vec![Value { values: self.inputs(), positions: height * width, level: content.input.level, components: 2 }];
         let mut read = vec![false];
         for (i, step) in content.steps.iter().enumerate() {
             let operands = step.operands();
@@ -61,6 +74,10 @@ impl Program {
                 return Err(wrong(i)(format!("it takes value {operand}, but there are {} before it", values.len())));
             }
             operands.iter().for_each(|&operand| read[operand] = true);
+            windows += window_values(step).map_err(wrong(i))?;
+            if windows > MAX_ALL_WINDOW_VALUES {
+                return Err(wrong(i)(format!("the windows of its maps take more than {MAX_ALL_WINDOW_VALUES} values")));
+            }
             let value = check_step(step, &values, &params, content.relin()).map_err(wrong(i))?;
             values.push(value);
             read.push(false);
@@ -114,6 +131,16 @@ fn check_step(step: &Step, values: &[Value], params: &Params, relin: Option<Reli
     }
 }
 
+/// Values that the windows of a step's maps take, which are held as indices.
+fn window_values(step: &Step) -> Result<usize, String> {
+    let Step::Linear { terms, .. } = step else { return Ok(0) };
+    let of_term = |term: &Term| match &term.map {
+        TermMap::Dense(map) => map.geometry.check().map(|()| map.geometry.taps() * map.geometry.positions()),
+        TermMap::Diagonal(_) => Ok(0),
+    };
+    terms.iter().map(of_term).sum()
+}
+
 fn check_sum(terms: &[Term], constants: &[f64], values: &[Value], params: &Params) -> Result<Value, String> {
     require(!terms.is_empty(), || "a sum of nothing".into())?;
     require(matches!(terms, [Term { map: TermMap::Dense(_), factor: 1.0, .. }] | [_, _, ..]), || {
@@ -124,28 +151,34 @@ fn check_sum(terms: &[Term], constants: &[f64], values: &[Value], params: &Param
     for Term { operand, map, factor } in terms {
         require_integers(&[*factor], "factors")?;
         let operand = values[*operand];
-        let [inputs, channels, outputs] = match map {
+        let [inputs, channels, outputs, positions] = match map {
             TermMap::Dense(map) => {
                 let g = &map.geometry;
                 g.check()?;
                 require(map.weights.len() as u64 == g.weights(), || format!("{} weights", map.weights.len()))?;
                 require(map.weight_scale > 0.0, || format!("a scale of {} for weights", map.weight_scale))?;
                 map.prepare(params.basis(), &[]).map_err(|error| error.to_string())?;
-                [g.inputs(), g.channels, g.outputs()]
+                [g.inputs(), g.channels, g.outputs(), g.positions()]
             }
             TermMap::Diagonal(map) => {
                 require_integers(&map.factors, "factors")?;
                 require(map.weight_scale > 0.0, || format!("a scale of {} for factors", map.weight_scale))?;
-                let count = product(&map.shape)?;
-                [count, map.factors.len(), count]
+                let [_, height, width] = map.shape;
+                let (count, positions) = (product(&map.shape)?, height * width);
+                require(positions == operand.positions || positions == 1, || {
+                    format!("a map of {positions} positions takes a value of {}", operand.positions)
+                })?;
+                [count, map.factors.len(), count, positions]
             }
         };
         require(channels == constants.len(), || format!("{} constants for {channels} channels", constants.len()))?;
         require(inputs == operand.values, || format!("a map of {inputs} values takes {}", operand.values))?;
-        let before = sum.unwrap_or(Value { values: outputs, ..operand });
-        require(outputs == before.values, || format!("terms of {outputs} and {} values", before.values))?;
+        let before = sum.unwrap_or(Value { values: outputs, positions, ..operand });
+        let same = outputs == before.values && positions == before.positions;
+        require(same, || format!("terms of {outputs} and {} values, or of other planes", before.values))?;
         sum = Some(Value {
             values: outputs,
+            positions,
             level: before.level.min(operand.level),
             components: before.components.max(operand.components),
         });
@@ -155,8 +188,9 @@ fn check_sum(terms: &[Term], constants: &[f64], values: &[Value], params: &Param
 
 fn check_activation(step: &ActivationStep, operand: Value, relin: Option<RelinLayout>) -> Result<Value, String> {
     let channels = step.channels.len();
-    require(channels > 0 && operand.values.is_multiple_of(channels), || {
-        format!("{channels} polynomials for {} values", operand.values)
+    let planes = operand.values / operand.positions;
+    require(channels == 1 || (channels > 0 && planes.is_multiple_of(channels)), || {
+        format!("{channels} polynomials for {planes} channels")
     })?;
     for channel in &step.channels {
         match channel {
@@ -222,8 +256,10 @@ impl Geometry {
         require(divides, || format!("{groups} groups of {} and {channels} channels", input[0]))?;
         require(self.taps() <= MAX_TAPS, || format!("{} taps, at most {MAX_TAPS}", self.taps()))?;
         product(&self.output())?;
-        product(&[self.taps(), self.positions()])?;
-        product(&[self.groups, self.taps(), self.positions()])?;
-        product(&[*channels, self.taps()]).map(drop)
+        // Neither overflows: taps, positions and groups are bounded by now.
+        let windows = self.taps().saturating_mul(self.positions()).saturating_mul(self.groups);
+        require(windows <= MAX_WINDOW_VALUES, || format!("windows of {windows} values, at most {MAX_WINDOW_VALUES}"))?;
+        let weights = self.weights();
+        require(weights <= MAX_WINDOW_VALUES as u64, || format!("{weights} weights, at most {MAX_WINDOW_VALUES}"))
     }
 }

@@ -323,7 +323,13 @@ impl<B: Backend> Run<'_, B> {
         // The host's threads share the values only where the host computes.
         let threads = if self.backend.is_host() { rayon::current_num_threads() } else { 1 };
         let count = self.layers.values_per_call(&shape, self.backend.working_set(), threads);
-        if is_fused || count == shape.values {
+        self.watch.check()?;
+        let count = match is_fused {
+            true if self.watch.can_cancel() => values_per_call(&shape),
+            true => shape.values,
+            false => count,
+        };
+        if count >= shape.values {
             return Ok(operation(x, None)?);
         }
         let mut out: Option<B::Tensor> = None;
@@ -384,11 +390,12 @@ impl<B: Backend> Run<'_, B> {
 
 /// Multiply-adds of a weight with a residue that a run takes on an operand of this shape.
 fn residue_multiply_adds(ops: &[SlotwiseOp<'_>], shape: &Shape) -> u64 {
-    let mut sum = 0;
+    let mut sum = 0u64;
     let mut at = shape.clone();
     for op in ops {
         if let SlotwiseOp::Linear(map) = op {
-            sum += map.multiply_adds() * (at.components * at.limbs.len() * at.lanes) as u64;
+            let lanes = (at.components * at.limbs.len() * at.lanes) as u64;
+            sum = u64::saturating_add(sum, map.multiply_adds().saturating_mul(lanes));
         }
         at = slotwise_shape(&[*op], &at);
     }
@@ -399,6 +406,14 @@ fn residue_multiply_adds(ops: &[SlotwiseOp<'_>], shape: &Shape) -> u64 {
 const CALL: u64 = 1 << 35;
 /// A call has work for all threads of a large host at so many lanes.
 const LEAST_LANES: usize = 512;
+
+/// Most residues of the operand of one call that switches keys, where a computation can be cancelled.
+const SWITCHED: usize = 1 << 25;
+
+/// Values per call of an operation that a fused backend could do on all of them.
+fn values_per_call(shape: &Shape) -> usize {
+    (SWITCHED / (shape.limbs.len() * shape.components * shape.lanes)).max(1)
+}
 
 /// Lanes per call of a fused run that takes so many multiply-adds on all `lanes`, a power of two.
 fn lanes_per_call(residue_multiply_adds: u64, lanes: usize) -> usize {

@@ -268,7 +268,8 @@ impl Layers {
     pub(super) fn planes(&self, units: &[Unit], value: usize) -> usize {
         match self.unit_value(units, value).checked_sub(1) {
             Some(unit) => units[unit].positions,
-            None if units[0].positions == 1 => 1,
+            // A network may begin with a map that has one position, and band the rest.
+            None if units.iter().all(|unit| unit.positions == 1) => 1,
             None => self.input_positions,
         }
     }

@@ -32,7 +32,7 @@ pub struct Plan {
     write_spec: Option<PathBuf>,
     /// Save the Program: `infer` and `keygen` take it with --program, and need neither the model nor to plan again
     ///
-    /// It holds the model's weights, so it stays with the server.
+    /// It holds the model's weights, so it stays with the server, and only its owner may read it.
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
     /// Put a random salt into the saved Program, so that its digest, which clients see, confirms no guess of the weights
@@ -56,7 +56,7 @@ impl Plan {
         }
         let json = self.json.create()?;
         if let Some(path) = &self.out {
-            Output::create(path, Access::Everybody)?.write(|file| plan.program.write(file))?;
+            Output::create(path, Access::Owner)?.write(|file| plan.program.write(file))?;
         }
         if let Some(path) = &self.write_spec {
             let spec = plan.program.client_spec();
