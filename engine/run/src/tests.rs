@@ -8,7 +8,7 @@ use cryptodl_network::{LayerOp, Network, Padding};
 
 use crate::{Executor, Masks};
 use cryptodl_plan::{Plan, PlanOptions, ScheduleKind, calibrate, plan};
-use cryptodl_program::{SplitMix, Step, plain};
+use cryptodl_program::{SplitMix, Step, Tolerance, plain};
 use cryptodl_test_networks::{batch_norm, conv, dense, graph, images, network, per_channel, polynomial, pool, rows};
 
 const IMAGES: usize = 64;
@@ -130,7 +130,12 @@ fn higher_degrees_take_fewer_products_where_keys_are_switched() {
 /// Runs `network` whole, as if it were large, and in little memory: always the same bits. The numbers of steps of the first two
 /// and in the least memory.
 fn check_bands(network: &Network, schedule: ScheduleKind) -> [usize; 3] {
-    let program = plan(network, &PlanOptions { schedule, ..PlanOptions::default() }).unwrap().program;
+    check_bands_of(network, PlanOptions { schedule, ..PlanOptions::default() })
+}
+
+/// The same with any options.
+fn check_bands_of(network: &Network, options: PlanOptions) -> [usize; 3] {
+    let program = plan(network, &options).unwrap().program;
     let spec = program.client_spec();
     let params = spec.check().unwrap();
     let mut rng = Randomness::insecure_from_seed_for_tests(6, "bands");
@@ -169,6 +174,27 @@ fn bands_give_the_same_bits_in_less_memory() {
 fn bands_of_fused_maps_give_the_same_bits() {
     let [few, _, many] = check_bands(&deep_image(16), ScheduleKind::Auto);
     assert!(many > 2 * few, "{many} steps instead of {few}");
+}
+
+/// The first map has one position, and a skip takes the input position by position.
+#[test]
+fn bands_begin_with_a_pool_of_everything() {
+    let mut g = SplitMix(12);
+    let layers: Vec<(&str, LayerOp, &[&str])> = vec![
+        ("pool", LayerOp::GlobalAvgPool2d, &["input"]),
+        ("mean", LayerOp::Flatten, &["pool"]),
+        ("gate", dense(&mut g, 3, 1), &["mean"]),
+        ("conv", conv(&mut g, [1, 1, 3], 1, 1), &["input"]),
+        ("skip", LayerOp::Add, &["conv", "input"]),
+        ("act", polynomial(&[0.1, 0.5, 0.2]), &["skip"]),
+        ("flat", LayerOp::Flatten, &["act"]),
+        ("dense", dense(&mut g, 3, 64), &["flat"]),
+        ("scores", LayerOp::Add, &["dense", "gate"]),
+    ];
+    let tolerance = Some(Tolerance::new(0.5).unwrap());
+    let options = PlanOptions { tolerance, schedule: ScheduleKind::Layered, ..PlanOptions::default() };
+    let [few, _, many] = check_bands_of(&graph([1, 8, 8], layers), options);
+    assert!(many > few);
 }
 
 #[test]
