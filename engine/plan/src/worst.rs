@@ -129,7 +129,7 @@ impl Norms {
             x = back(y);
         }
         // The mean of |A x|^2 over vectors of random signs is the square of the Frobenius norm.
-        let signs = (0..inputs * PROBES).map(|_| if random.next() >> 63 == 0 { 1.0 } else { -1.0 }).collect();
+        let signs = (0..inputs * PROBES).map(|_| if random.word() >> 63 == 0 { 1.0 } else { -1.0 }).collect();
         let images = run.iter().fold(signs, |x: Vec<f64>, map| map.geometry.apply(&map.weights, None, &x, PROBES));
         let frobenius = norm(&images) / libm::sqrt(PROBES as f64);
         Norms { spectral: spectral.max(f64::MIN_POSITIVE), frobenius }
@@ -187,7 +187,7 @@ mod tests {
                 // likely class.
                 for choice in 0..4 {
                     let mut x: Vec<f64> =
-                        (0..values * PROBES).map(|_| if random.next() >> 63 == 0 { 1.0 } else { -1.0 }).collect();
+                        (0..values * PROBES).map(|_| if random.word() >> 63 == 0 { 1.0 } else { -1.0 }).collect();
                     for (i, stage) in stages.iter().enumerate().skip(start) {
                         let run = &stage.operands[0].run[if i == start { from } else { 0 }..];
                         x = run.iter().fold(x, |x, map| map.geometry.apply(&map.weights, None, &x, PROBES));
@@ -201,7 +201,7 @@ mod tests {
                         for (values, worth) in x.chunks_exact_mut(PROBES).zip(worth) {
                             let slope = match choice {
                                 0 => 1.0,
-                                1 => 2.0 * (random.next() >> 63) as f64 - 1.0,
+                                1 => 2.0 * (random.word() >> 63) as f64 - 1.0,
                                 2 => 2.0 * random.unit() - 1.0,
                                 _ => worth.signum(),
                             };

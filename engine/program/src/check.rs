@@ -90,7 +90,7 @@ impl Program {
         if let Some(unread) = read[..last].iter().position(|read| !read) {
             return problem(format!("nothing takes value {unread}"));
         }
-        let drop = content.circuit_privacy.map_or(Ok(0), |privacy| check_privacy(privacy)).map_err(wrong(last))?;
+        let drop = content.circuit_privacy.map_or(Ok(0), check_privacy).map_err(wrong(last))?;
         let (result, output) = (values[last], &content.output);
         let found = [result.values, result.components, result.level];
         let stated = [output.classes, output.components, output.level + drop];
