@@ -102,6 +102,8 @@ def main():
     log(str(entry))
     if args.out is None and not args.set:
         results.save(args.name, entry)
+    for done in (partial, fitting.grid_checkpoint(partial)):
+        done.unlink(missing_ok=True)
 
 
 if __name__ == "__main__":

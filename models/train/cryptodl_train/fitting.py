@@ -129,15 +129,22 @@ def fit(recipe, train, held_out=None, teachers=(), log=print, checkpoint=None):
 def unfinished(recipe, path, train):
     """The network after the last pass that the checkpoint at `path` holds, as `fit` would return it.
 
-    Weights that a later phase trains on the grid are only rounded.
+    Weights that the phase on the grid has not trained yet are only rounded.
     """
     net = build(recipe)
-    net.load_state_dict(torch.load(path, weights_only=True)["average"])
-    set_statistics(net, train.images[:10000], recipe.exact_statistics)
-    if recipe.grid_epochs:
-        clip_to_grid(net, recipe.grid_bits)
-        net = folded(net, rounding(recipe.grid_bits))
-    return net
+    on_the_grid = grid_checkpoint(path).is_file()
+    net.load_state_dict(torch.load(grid_checkpoint(path) if on_the_grid else path, weights_only=True)["average"])
+    if not on_the_grid:
+        set_statistics(net, train.images[:10000], recipe.exact_statistics)
+        if recipe.grid_epochs:
+            clip_to_grid(net, recipe.grid_bits)
+    net.eval()
+    return folded(net, rounding(recipe.grid_bits)) if recipe.grid_epochs else net
+
+
+def grid_checkpoint(path):
+    """File of the phase on the grid beside that of the phase before."""
+    return path.with_suffix(".grid.pt")
 
 
 def on_grid(recipe, trained, train, held_out, teachers, log, checkpoint):
@@ -153,7 +160,7 @@ def on_grid(recipe, trained, train, held_out, teachers, log, checkpoint):
     net.frozen = True
     clip_to_grid(net, recipe.grid_bits)
     average = copy.deepcopy(net).requires_grad_(False)
-    checkpoint = checkpoint and checkpoint.with_suffix(".grid.pt")
+    checkpoint = checkpoint and grid_checkpoint(checkpoint)
     passes(recipe, net, average, train, held_out, teachers, log, checkpoint, grid=True)
     average.eval()
     return folded(average, rounding(recipe.grid_bits))
