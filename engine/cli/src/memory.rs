@@ -3,14 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Result, ensure};
-
-/// What a computation may take where the system does not tell what is free.
-const BLIND_BUDGET: u64 = 3 << 30;
-
-/// Two thirds of the memory that is free.
-pub fn default_budget() -> u64 {
-    kibibytes("/proc/meminfo", "MemAvailable:").map_or(BLIND_BUDGET, |free| free / 3 * 2)
-}
+use cryptodl::default_budget;
 
 /// Refuses work of which one part takes `bytes` where that is more than may be taken, before any of it is taken. The client spec
 /// in `spec` decides how much it is.

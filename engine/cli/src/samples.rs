@@ -9,7 +9,7 @@ use cryptodl_network::InputSpec;
 use cryptodl_network::Network;
 use ndarray::{Array4, ArrayView2, Axis, Slice};
 
-use crate::memory::{self, show_size};
+use crate::memory::show_size;
 use crate::progress::Bar;
 
 /// Bytes that reading images takes beside their values: a piece as it is stored, and as numbers.
@@ -120,7 +120,7 @@ pub fn read_images(path: &Path, input: &InputSpec) -> Result<Array4<f32>> {
     let mut images = open_images(path, input)?;
     let values =
         images.shape().iter().fold(images.count() as u64, |product, &size| product.saturating_mul(size as u64));
-    let (needed, free) = (values.saturating_mul(4).saturating_add(READING), memory::default_budget());
+    let (needed, free) = (values.saturating_mul(4).saturating_add(READING), cryptodl::default_budget());
     ensure!(
         needed <= free,
         "{} holds {} images, which need {} of memory at once, and {} may be used here: split it, or use `encrypt`, `infer` \

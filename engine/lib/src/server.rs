@@ -312,8 +312,8 @@ impl Service {
     /// the sets of all requests of one client count together, whatever the Program (SECURITY.md).
     ///
     /// # Errors
-    /// A request of another Program, or damaged; what the backend could not do; the response cannot be written; cancelled, within a
-    /// second. What was written is then no file.
+    /// A request of another Program, or damaged; what the backend could not do; the response cannot be written; cancelled. What
+    /// was written is then no file.
     pub fn infer(
         &self,
         keys: &AcceptedKeys,
