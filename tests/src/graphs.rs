@@ -3,6 +3,7 @@
 use cryptodl_network::measure::measure;
 use cryptodl_network::{InputSpec, Layer, LayerOp, Network, NetworkSpec, Padding, Source};
 use cryptodl_plan::calibrate;
+use cryptodl_program::SplitMix;
 use ndarray::{Array1, Array2, Array4};
 
 /// Most activations one after the other.
@@ -10,25 +11,17 @@ const DEPTH: usize = 3;
 /// Images that calibrations are measured on.
 const IMAGES: usize = 64;
 
-/// SplitMix64.
-struct Draw(u64);
+/// What networks are drawn with.
+struct Draw(SplitMix);
 
 impl Draw {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
     fn below(&mut self, count: usize) -> usize {
-        (self.next() % count as u64) as usize
+        (self.0.word() % count as u64) as usize
     }
 
     /// In [-1, 1).
     fn unit(&mut self) -> f32 {
-        (self.next() >> 40) as f32 / (1 << 23) as f32 - 1.0
+        (self.0.word() >> 40) as f32 / (1 << 23) as f32 - 1.0
     }
 
     fn convolution(&mut self, [out, input, kernel]: [usize; 3], groups: usize) -> LayerOp {
@@ -78,7 +71,7 @@ struct Value {
 
 /// A calibrated network on images of 6 x 6 pixels with values in [0, 1]. Equal seeds give equal networks.
 pub fn random_graph(seed: u64) -> Network {
-    let mut draw = Draw(seed);
+    let mut draw = Draw(SplitMix(seed));
     let channels = 1 + draw.below(2);
     let input = InputSpec { shape: [channels, 6, 6], range: [0.0, 1.0] };
     let mut layers: Vec<Layer> = Vec::new();
@@ -157,7 +150,7 @@ pub fn random_graph(seed: u64) -> Network {
 
 /// Images for a network, in its range.
 pub fn random_images(network: &Network, count: usize, seed: u64) -> Array4<f32> {
-    let mut draw = Draw(seed);
+    let mut draw = Draw(SplitMix(seed));
     let [channels, height, width] = network.input.shape;
     Array4::from_shape_simple_fn((count, channels, height, width), || draw.unit().abs())
 }
