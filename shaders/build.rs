@@ -23,7 +23,7 @@ const VARIANTS: [[(&str, &str); 2]; 4] = [
 type Recipe = (&'static str, &'static [&'static str], &'static str);
 
 #[rustfmt::skip]
-const KERNELS: [Recipe; 18] = [
+const KERNELS: [Recipe; 20] = [
     ("add_constant", &["tensor", "residues", "elementwise"], "Elementwise"),
     ("scale", &["tensor", "multiply", "residues", "reduction", "elementwise"], "Elementwise"),
     ("add", &["tensor", "residues", "elementwise"], "Elementwise"),
@@ -35,6 +35,8 @@ const KERNELS: [Recipe; 18] = [
     ("accumulate_key", &["tensor", "multiply", "residues", "reduction"], "AccumulateKey"),
     ("linear", &["tensor", "multiply", "residues", "reduction", "dot"], "Linear"),
     ("convert_centred", &["tensor", "multiply", "residues", "reduction"], "Convert"),
+    ("prime_digit", &["tensor"], "PrimeDigit"),
+    ("automorphism", &["tensor"], "Automorphism"),
     ("ntt_forward_columns", &["tensor", "multiply", "residues", "reduction", "ntt", "ntt_columns"], "Ntt"),
     ("ntt_forward_rows", &["tensor", "multiply", "residues", "reduction", "ntt", "ntt_rows"], "Ntt"),
     ("ntt_inverse_rows", &["tensor", "multiply", "residues", "reduction", "ntt", "ntt_rows"], "Ntt"),

@@ -3,11 +3,13 @@
 //!
 //! Ciphertexts are `[limb][component][N]`, evaluation domain, canonical.
 
+use std::ops::Range;
+
 use cryptodl_core::backend::{Horner, KeySwitch, ProductPlan};
-use cryptodl_core::ring::{RnsBasis, Twiddle};
+use cryptodl_core::ring::{PrimeDigit, RnsBasis, Twiddle};
 
 use crate::kernels::convert::Converter;
-use crate::kernels::elementwise::{AddConstant, InnerProduct, Multiply, Negate, SubtractScale};
+use crate::kernels::elementwise::{AddConstant, InnerProduct, Multiply, Negate, ReducedDigit, SubtractScale};
 use crate::kernels::ntt::{ForwardNtt, InverseNtt, Tables};
 use crate::memory::Memory;
 use crate::simd::Simd;
@@ -73,15 +75,12 @@ impl<'a> Division<'a> {
     }
 }
 
-/// Three components to two, then division by the special primes and the last of the chain.
-pub(crate) struct Relinearisation<'a> {
+/// From the last component of ciphertexts, under another secret, to two components, then division by the special
+/// primes and the last of the chain.
+pub(crate) struct KeySwitching<'a> {
     ring: Ring<'a>,
     level: usize,
-    rows: &'a CpuTensor,
-    /// By digit: its limbs of the chain.
-    digits: Vec<std::ops::Range<usize>>,
-    /// By digit: to all limbs.
-    converters: Vec<Converter>,
+    digits: Vec<Digit>,
     /// The chain's limbs up to the level, then the special ones, each with its position in the key.
     limbs: Vec<(usize, usize)>,
     /// The product of the special primes.
@@ -89,15 +88,24 @@ pub(crate) struct Relinearisation<'a> {
     division: Division<'a>,
 }
 
+/// How a digit is cut from residues in coefficient domain.
+enum Digit {
+    /// From several limbs of the chain, to all limbs.
+    Primes(Range<usize>, Converter),
+    /// From one limb.
+    Part(usize, PrimeDigit),
+}
+
 /// Memory of one thread.
 #[derive(Debug, Default)]
 pub(crate) struct Scratch {
     /// The ciphertext on which a step works.
     pub(crate) x: Memory,
-    next: Memory,
-    /// The third component in coefficient domain, then its digits.
+    /// What it becomes.
+    pub(crate) next: Memory,
+    /// The component that is switched in coefficient domain, then its digits.
     top: Memory,
-    /// Digits modulo one prime, evaluation domain.
+    /// Digits modulo one prime or all of them, evaluation domain.
     digits: Memory,
     row: Memory,
 }
@@ -114,8 +122,8 @@ impl Scratch {
     }
 }
 
-impl<'a> Relinearisation<'a> {
-    /// Of ciphertexts over the first `level` limbs, dropping `drop` of them.
+impl<'a> KeySwitching<'a> {
+    /// Of ciphertexts over the first `level` limbs, dropping `drop` of them, with keys like `key`.
     pub(crate) fn new(ring: Ring<'a>, key: &KeySwitch<'a, CpuTensor>, level: usize, drop: usize) -> Self {
         assert!(level <= key.layout.level && drop < level, "level {level}, key for {}, drop {drop}", key.layout.level);
         let limbs: Vec<usize> = (0..level).chain(key.special.iter().copied()).collect();
@@ -123,60 +131,137 @@ impl<'a> Relinearisation<'a> {
             let position = key.rows.shape().limbs.iter().position(|&l| l == limb);
             (limb, position.expect("the key has every limb"))
         };
-        let digits: Vec<_> = (0..key.layout.digits(level)).map(|g| key.layout.digit_limbs(g, level)).collect();
-        let converter =
-            |digit: &std::ops::Range<usize>| Converter::new(ring.basis, &digit.clone().collect::<Vec<_>>(), &limbs);
+        let digit = |g| {
+            let own = key.layout.digit_limbs(g, level);
+            match key.layout.prime_parts {
+                1 => {
+                    let converter = Converter::new(ring.basis, &own.clone().collect::<Vec<_>>(), &limbs);
+                    Digit::Primes(own, converter)
+                }
+                parts => {
+                    let digit = PrimeDigit::new(ring.basis.modulus(own.start), key.layout.part(g), parts);
+                    Digit::Part(own.start, digit)
+                }
+            }
+        };
         let special = |limb| Twiddle::new(ring.basis.modulus(limb), ring.basis.product_mod(key.special, limb));
-        Relinearisation {
+        KeySwitching {
             ring,
             level,
-            rows: key.rows,
-            converters: digits.iter().map(converter).collect(),
-            digits,
+            digits: (0..key.layout.digits(level)).map(digit).collect(),
             limbs: limbs.iter().map(in_key).collect(),
             special: (0..level).map(special).collect(),
             division: Division::new(ring, &limbs, level - drop),
         }
     }
 
-    /// Relinearises `scratch.x` in place.
-    pub(crate) fn apply<S: Simd>(&self, s: S, scratch: &mut Scratch) {
+    /// Relinearises `scratch.x`, of three components, in place with the rows of a key.
+    pub(crate) fn relinearise<S: Simd>(&self, s: S, rows: &CpuTensor, scratch: &mut Scratch) {
+        const COMPONENTS: usize = 3;
         let n = self.ring.basis.n();
         let Scratch { x, next, top, digits, row } = scratch;
-        top.set_parts(self.level * n, x.chunks_exact(3 * n).map(|x| &x[2 * n..]));
-        for (limb, top) in top.chunks_exact_mut(n).enumerate() {
-            s.run(InverseNtt(&self.ring.tables[limb], top));
-        }
-        for (converter, limbs) in self.converters.iter().zip(&self.digits) {
-            let mut rows: Vec<&mut [u32]> = top[limbs.start * n..limbs.end * n].chunks_exact_mut(n).collect();
-            converter.digits(s, &mut rows);
-        }
+        self.cut(s, COMPONENTS, x, top);
         digits.set_len(self.digits.len() * n);
         next.set_len(self.limbs.len() * 2 * n);
-        for (target, (sums, &(limb, in_key))) in next.chunks_exact_mut(2 * n).zip(&self.limbs).enumerate() {
-            for (g, digit) in digits.chunks_exact_mut(n).enumerate() {
-                if !self.digits[g].contains(&target) {
-                    let from = &top[self.digits[g].start * n..self.digits[g].end * n];
-                    let rows: Vec<&[u32]> = from.chunks_exact(n).collect();
-                    self.converters[g].residues(s, &rows, target, digit);
-                    s.run(ForwardNtt(&self.ring.tables[limb], digit));
-                }
-            }
-            // Modulo its own primes a digit is what it was cut from, which is at hand in evaluation domain.
-            let own = |g: usize| self.digits[g].contains(&target);
-            let digit = |g: usize| if own(g) { &x[(target * 3 + 2) * n..][..n] } else { &digits[g * n..][..n] };
-            let all: Vec<&[u32]> = (0..self.digits.len()).map(digit).collect();
-            for (component, out) in sums.chunks_exact_mut(n).enumerate() {
-                let key = |value| self.rows.row(Place { limb: in_key, value, component });
-                let keys: Vec<&[u32]> = (0..self.digits.len()).map(key).collect();
-                let start =
-                    (target < self.level).then(|| (&x[(target * 3 + component) * n..][..n], self.special[target]));
-                let modulus = self.ring.basis.modulus(limb);
-                s.run(InnerProduct { modulus, start, digits: &all, keys: &keys, out });
-            }
+        for (target, sums) in next.chunks_exact_mut(2 * n).enumerate() {
+            self.transform(s, target, top, digits);
+            self.product(s, target, rows, (COMPONENTS, x), digits, sums);
         }
         self.division.apply(s, 2, next, row);
         std::mem::swap(x, next);
+    }
+
+    /// Cuts component 1 of `scratch.x`, of two components, for any number of [`Self::switch`]es.
+    pub(crate) fn decompose<S: Simd>(&self, s: S, scratch: &mut Scratch) {
+        let n = self.ring.basis.n();
+        let Scratch { x, top, digits, .. } = scratch;
+        self.cut(s, 2, x, top);
+        digits.set_len(self.limbs.len() * self.digits.len() * n);
+        for (target, digits) in digits.chunks_exact_mut(self.digits.len() * n).enumerate() {
+            self.transform(s, target, top, digits);
+        }
+    }
+
+    /// Leaves in `scratch.next` component 0 of `scratch.x` with what a key's rows make of the digits.
+    pub(crate) fn switch<S: Simd>(&self, s: S, rows: &CpuTensor, scratch: &mut Scratch) {
+        let n = self.ring.basis.n();
+        let Scratch { x, next, digits, row, .. } = scratch;
+        next.set_len(self.limbs.len() * 2 * n);
+        let targets = next.chunks_exact_mut(2 * n).zip(digits.chunks_exact(self.digits.len() * n));
+        for (target, (sums, digits)) in targets.enumerate() {
+            self.product(s, target, rows, (2, x), digits, sums);
+        }
+        self.division.apply(s, 2, next, row);
+    }
+
+    /// Takes the last of `components` components of `x` to coefficient domain, and prepares its conversion.
+    fn cut<S: Simd>(&self, s: S, components: usize, x: &[u32], top: &mut Memory) {
+        let n = self.ring.basis.n();
+        top.set_parts(self.level * n, x.chunks_exact(components * n).map(|x| &x[(components - 1) * n..]));
+        for (limb, top) in top.chunks_exact_mut(n).enumerate() {
+            s.run(InverseNtt(&self.ring.tables[limb], top));
+        }
+        for digit in &self.digits {
+            if let Digit::Primes(limbs, converter) = digit {
+                let mut rows: Vec<&mut [u32]> = top[limbs.start * n..limbs.end * n].chunks_exact_mut(n).collect();
+                converter.digits(s, &mut rows);
+            }
+        }
+    }
+
+    /// Modulo its own primes a digit of whole primes is what it was cut from, which is at hand in evaluation domain.
+    fn is_own(&self, digit: &Digit, target: usize) -> bool {
+        matches!(digit, Digit::Primes(limbs, _) if limbs.contains(&target))
+    }
+
+    /// All digits but the own ones modulo the prime at position `target`: `[digit][N]`, evaluation domain.
+    fn transform<S: Simd>(&self, s: S, target: usize, top: &[u32], digits: &mut [u32]) {
+        let n = self.ring.basis.n();
+        let limb = self.limbs[target].0;
+        for (digit, out) in self.digits.iter().zip(digits.chunks_exact_mut(n)) {
+            if self.is_own(digit, target) {
+                continue;
+            }
+            match digit {
+                Digit::Primes(limbs, converter) => {
+                    let rows: Vec<&[u32]> = top[limbs.start * n..limbs.end * n].chunks_exact(n).collect();
+                    converter.residues(s, &rows, target, out);
+                }
+                &Digit::Part(own, digit) => {
+                    let modulus = self.ring.basis.modulus(limb);
+                    s.run(ReducedDigit { digit, modulus, x: &top[own * n..][..n], out });
+                }
+            }
+            s.run(ForwardNtt(&self.ring.tables[limb], out));
+        }
+    }
+
+    /// Products of the digits and a key modulo the prime at position `target`, plus `P` times the components of `x`
+    /// that are kept.
+    fn product<S: Simd>(
+        &self,
+        s: S,
+        target: usize,
+        rows: &CpuTensor,
+        (components, x): (usize, &[u32]),
+        digits: &[u32],
+        sums: &mut [u32],
+    ) {
+        let n = self.ring.basis.n();
+        let (limb, in_key) = self.limbs[target];
+        let digit = |(digit, row)| match self.is_own(digit, target) {
+            true => &x[(target * components + components - 1) * n..][..n],
+            false => row,
+        };
+        let digits: Vec<&[u32]> = self.digits.iter().zip(digits.chunks_exact(n)).map(digit).collect();
+        for (component, out) in sums.chunks_exact_mut(n).enumerate() {
+            let key = |value| rows.row(Place { limb: in_key, value, component });
+            let keys: Vec<&[u32]> = (0..digits.len()).map(key).collect();
+            let kept = target < self.level && component + 1 < components;
+            let start = kept.then(|| (&x[(target * components + component) * n..][..n], self.special[target]));
+            let modulus = self.ring.basis.modulus(limb);
+            s.run(InnerProduct { modulus, start, digits: &digits, keys: &keys, out });
+        }
     }
 }
 
@@ -197,7 +282,7 @@ struct Product<'a> {
 
 enum Then<'a> {
     Nothing,
-    Relinearise(Relinearisation<'a>),
+    Relinearise(KeySwitching<'a>, &'a CpuTensor),
     Divide(Division<'a>),
 }
 
@@ -221,7 +306,7 @@ impl<'a> Activation<'a> {
                     assert_eq!(held, 3, "relinearisation takes three components");
                     assert!(limbs[..before].iter().copied().eq(0..before), "a ciphertext of the chain");
                     held = 2;
-                    Then::Relinearise(Relinearisation::new(ring, key, before, plan.drop))
+                    Then::Relinearise(KeySwitching::new(ring, key, before, plan.drop), key.rows)
                 }
                 (true, None) => panic!("a plan that relinearises comes with a key"),
                 (false, _) if plan.drop > 0 => Then::Divide(Division::new(ring, &limbs[..before], level)),
@@ -238,7 +323,7 @@ impl<'a> Activation<'a> {
         for product in &self.products {
             shape = match &product.then {
                 Then::Nothing => (shape.0, shape.1 + self.components - 1),
-                Then::Relinearise(step) => (step.division.kept, 2),
+                Then::Relinearise(step, _) => (step.division.kept, 2),
                 Then::Divide(division) => (division.kept, shape.1 + self.components - 1),
             };
         }
@@ -263,8 +348,8 @@ impl<'a> Activation<'a> {
             held = after;
             match &product.then {
                 Then::Nothing => (),
-                Then::Relinearise(relinearisation) => {
-                    relinearisation.apply(s, scratch);
+                Then::Relinearise(switching, rows) => {
+                    switching.relinearise(s, rows, scratch);
                     held = 2;
                 }
                 Then::Divide(division) => scratch.divide(s, division, held),

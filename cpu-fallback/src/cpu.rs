@@ -4,15 +4,17 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use cryptodl_core::backend::{
-    Backend, Channels, Horner, KeySwitch, LinearMap, ProductPlan, Result, Shape, SlotwiseOp, Window, packed_len,
-    packed_row, slotwise_shape,
+    Backend, Channels, Horner, KeySwitch, LinearMap, ProductPlan, Result, Rotation, Shape, SlotwiseOp, Window,
+    packed_len, packed_row, slotwise_shape,
 };
-use cryptodl_core::ring::{Modulus, RnsBasis, Twiddle, UniformSource, pack_row, unpack_row};
+use cryptodl_core::ring::{Automorphism, Modulus, PrimeDigit, RnsBasis, Twiddle, UniformSource, pack_row, unpack_row};
 use rayon::prelude::*;
 
-use crate::ciphertext::{Activation, Division, Relinearisation, Ring, Scratch};
+use crate::ciphertext::{Activation, Division, KeySwitching, Ring, Scratch};
 use crate::kernels::convert::Converter;
-use crate::kernels::elementwise::{Add, AddConstant, AddProduct, AddScaled, Multiply, Scale, SubtractScale};
+use crate::kernels::elementwise::{
+    Add, AddConstant, AddProduct, AddScaled, Multiply, Permute, ReducedDigit, Scale, SubtractScale,
+};
 use crate::kernels::expand::Expand;
 use crate::kernels::ntt::{ForwardNtt, InverseNtt, Tables};
 use crate::kernels::slotwise;
@@ -295,6 +297,28 @@ impl Backend for Cpu {
         Ok(out)
     }
 
+    fn prime_digit(&self, x: &CpuTensor, part: usize, parts: usize, limbs: &[usize]) -> Result<CpuTensor> {
+        let &[own] = &x.shape().limbs[..] else { panic!("digits of one prime") };
+        let digit = PrimeDigit::new(self.basis.modulus(own), part, parts);
+        let mut out = self.uninitialised(Shape { limbs: limbs.to_vec(), ..x.shape().clone() })?;
+        let shape = out.shape().clone();
+        with_simd!(self.kernels, s => out.par_rows_mut().for_each(|(place, out)| {
+            let x = x.row(Place { limb: 0, ..place });
+            s.run(ReducedDigit { digit, modulus: self.modulus(&shape, place), x, out });
+        }));
+        Ok(out)
+    }
+
+    fn automorphism(&self, automorphism: Automorphism, x: &CpuTensor) -> Result<CpuTensor> {
+        assert_eq!(x.shape().lanes, automorphism.n(), "whole polynomials");
+        let sources = automorphism.sources();
+        let mut out = self.uninitialised(x.shape().clone())?;
+        with_simd!(self.kernels, s => out.par_rows_mut().for_each(|(place, out)| {
+            s.run(Permute { sources: &sources, x: x.row(place), out });
+        }));
+        Ok(out)
+    }
+
     fn synchronise(&self) -> Result<()> {
         Ok(())
     }
@@ -321,12 +345,52 @@ impl Backend for Cpu {
         let level = shape.limbs.len();
         assert_eq!(shape.components, 3, "relinearisation takes three components");
         assert!(shape.limbs.iter().copied().eq(0..level), "a ciphertext of the chain");
-        let relinearisation = Relinearisation::new(self.ring(), key, level, drop);
+        let switching = KeySwitching::new(self.ring(), key, level, drop);
         let result = Shape { limbs: (0..level - drop).collect(), components: 2, ..shape.clone() };
         with_simd!(self.kernels, s => each_value(&self.scratch.0, x, self.uninitialised(result)?, |_, x, scratch| {
             scratch.load(x);
-            relinearisation.apply(s, scratch);
+            switching.relinearise(s, key.rows, scratch);
         }))
+    }
+
+    fn rotate(&self, x: &mut CpuTensor, from: Range<usize>, rotations: &[Rotation<'_, CpuTensor>]) -> Result<()> {
+        let shape = x.shape().clone();
+        Rotation::check(rotations, &shape, &from);
+        let Some(first) = rotations.first() else { return Ok(()) };
+        let level = shape.limbs.len();
+        let switch = KeySwitching::new(self.ring(), &first.key, level, 0);
+        let rotations: Vec<_> = rotations
+            .iter()
+            .map(|rotation| (rotation.to.clone(), rotation.key.rows, rotation.automorphism.sources()))
+            .collect();
+        // The blocks of every value go to the value that it is rotated from.
+        let mut values: Vec<_> = x.values_mut().into_iter().map(Some).collect();
+        let mut take = |value: usize| values[value].take().expect("no value is read or written twice");
+        let work: Vec<_> = (0..from.len())
+            .map(|index| {
+                let targets = rotations.iter().filter(|(to, ..)| index < to.len());
+                let targets: Vec<_> =
+                    targets.map(|(to, rows, sources)| (take(to.start + index), *rows, &sources[..])).collect();
+                (take(from.start + index), targets)
+            })
+            .filter(|(_, targets)| !targets.is_empty())
+            .collect();
+        let n = self.basis.n();
+        with_simd!(self.kernels, s => work.into_par_iter().for_each_init(
+            || self.scratch.0.take(),
+            |scratch, (source, targets)| {
+                let source: Vec<&[u32]> = source.into_iter().map(|block| &*block).collect();
+                scratch.load(&source);
+                switch.decompose(s, scratch);
+                for (mut target, rows, sources) in targets {
+                    switch.switch(s, rows, scratch);
+                    for (row, image) in target.iter_mut().flat_map(|block| block.chunks_exact_mut(n)).enumerate() {
+                        s.run(Permute { sources, x: &scratch.next[row * n..][..n], out: image });
+                    }
+                }
+            },
+        ));
+        Ok(())
     }
 
     fn activation(

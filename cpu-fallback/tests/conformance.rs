@@ -59,9 +59,12 @@ fn every_operation_is_compared() {
         "forward_ntt",
         "inverse_ntt",
         "convert_centred",
+        "prime_digit",
+        "automorphism",
         "slotwise",
         "mod_down",
         "relinearize",
+        "rotate",
         "activation",
         "paterson_stockmeyer",
     ];

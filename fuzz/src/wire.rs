@@ -22,7 +22,7 @@ pub static SPEC: LazyLock<ClientSpec> = LazyLock::new(|| {
         model: "tiny".into(),
         program: Digest([7; 32]),
         params: ParamsSpec { n, primes: primes(12, 2), special_primes: primes(13, 1), security },
-        evaluation_keys: vec![EvalKeyLayout::Relinearisation(RelinLayout { level: 2, digit_primes: 1 })],
+        evaluation_keys: vec![EvalKeyLayout::Relinearisation(RelinLayout::of_primes(2, 1))],
         encryption: EncryptionKind::Secret,
         input: InputLayout { packing: Packing::Spread, shape: [1, 2, 1], range: [0.0, 1.0], scale, level: 2 },
         output: OutputLayout { classes: 2, components: 3, level: 1, scale, range: [-1.0, 1.0], noise: 0.1 },

@@ -1,6 +1,8 @@
 //! Workgroups per dispatch, `[x, y, z]`, at most 65535 each.
 
-use crate::params::{AccumulateKey, Convert, Elementwise, Expand, Horner, Linear, Multiply, Ntt, Packing};
+use crate::params::{
+    AccumulateKey, Automorphism, Convert, Elementwise, Expand, Horner, Linear, Multiply, Ntt, Packing, PrimeDigit,
+};
 use crate::{Kernel, constants};
 
 /// Most workgroups in a dimension, whatever the adapter.
@@ -43,6 +45,16 @@ pub fn expand(p: &Expand, limbs: u32) -> [u32; 3] {
 /// Of `convert_centred`; the targets are no dimension of it.
 pub fn convert_centred(p: &Convert) -> [u32; 3] {
     [p.lanes.div_ceil(constants::convert_centred::THREADS), (p.values * p.components).min(MAX_GROUPS), 1]
+}
+
+/// Of `prime_digit`, with so many targets.
+pub fn prime_digit(p: &PrimeDigit, targets: u32) -> [u32; 3] {
+    lanewise(&crate::PRIME_DIGIT, p.lanes, p.values * p.components, targets)
+}
+
+/// Of `automorphism`.
+pub fn automorphism(p: &Automorphism, limbs: u32) -> [u32; 3] {
+    lanewise(&crate::AUTOMORPHISM, 1 << p.log_n, p.values * p.components, limbs)
 }
 
 /// Of `linear` with `row_groups` as its `ROW_GROUPS`.

@@ -253,6 +253,64 @@ pub struct Convert {
     pub padding_2: u32,
 }
 
+/// Of `prime_digit`. The operand has one limb, and the `limbs` table the targets.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct PrimeDigit {
+    /// Operand; its stride of limbs is ignored.
+    pub x: View,
+    /// Result.
+    pub out: View,
+    /// Values.
+    pub values: u32,
+    /// Components.
+    pub components: u32,
+    /// Lanes.
+    pub lanes: u32,
+    /// The prime of the operand.
+    pub q: u32,
+    /// Bits of a digit.
+    pub width: u32,
+    /// Bits below the digit.
+    pub shift: u32,
+    /// Half of the base at every digit but the last.
+    pub offset: u32,
+    /// 1 for the last digit, which takes what is left, else 0.
+    pub last: u32,
+}
+
+impl PrimeDigit {
+    /// The part that tells the digit; fill in the rest.
+    pub fn new(digit: cryptodl_core::ring::PrimeDigit) -> Self {
+        PrimeDigit {
+            q: digit.prime(),
+            width: digit.width(),
+            shift: digit.shift(),
+            offset: digit.offset(),
+            last: digit.is_last().into(),
+            ..Self::default()
+        }
+    }
+}
+
+/// Of `automorphism`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct Automorphism {
+    /// Operand, of `2^log_n` lanes.
+    pub x: View,
+    /// Result.
+    pub out: View,
+    /// Values.
+    pub values: u32,
+    /// Components.
+    pub components: u32,
+    /// Binary logarithm of the dimension.
+    pub log_n: u32,
+    /// `g` of `X -> X^g`, 1 modulo 4.
+    pub element: u32,
+}
+
 /// Of `unpack` and `pack`: rows of `lanes * bits / 32` words from [`Limb::source`] on.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]

@@ -18,6 +18,11 @@ kernels/accumulate :: accumulate :: x[at] = canonical(x[at] + term, limb.q) :: x
 kernels/accumulate :: accumulate :: let component = row % params.components :: let component = row / params.components
 kernels/add :: add :: add_mod(x[at], y[ :: add_mod(y[at], y[
 kernels/add_constant :: add_constant :: table_index(id.z, value, :: table_index(id.z, row + 1u,
+kernels/automorphism :: automorphism :: params.element / 4u :: params.element / 2u
+kernels/automorphism :: automorphism :: 32u - params.log_n :: 31u - params.log_n
+kernels/prime_digit :: prime_digit :: residue > params.q / 2u :: residue >= params.q / 2u
+kernels/prime_digit :: prime_digit :: params.last == 0u :: params.last == 1u
+kernels/prime_digit :: prime_digit :: - base / 2u :: - base
 kernels/convert_centred :: convert_centred :: digit > limb.q / 2u :: digit >= limb.q / 2u
 kernels/convert_centred :: convert_centred :: const OFFSET = 1u << 30u :: const OFFSET = 1u << 29u
 kernels/copy :: copy :: let component = row % params.components :: let component = row / params.components

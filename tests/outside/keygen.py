@@ -10,35 +10,62 @@ import sys
 
 from cryptodl import error, expand, limbs_of, read, ternary, write
 
-PUBLIC_KEY, RELINEARISATION = b"cryptodl uniform v1 public key", b"cryptodl uniform v1 relinearisation key"
+PUBLIC_KEY = b"cryptodl uniform v1 public key"
+KINDS = {
+    "relinearisation": (1, b"cryptodl uniform v1 relinearisation key"),
+    "automorphism": (2, b"cryptodl uniform v1 automorphism key"),
+}
 
 
-def zero(limbs, indices, secret, tag, params, seed, obj):
-    """Entries of e - a s in these limbs, with an error of its own and `a` from the seed."""
-    e, rows = error(len(secret)), []
+def zero(limbs, indices, entries, tag, params, seed, obj):
+    """Entries of e - a t in these limbs, with an error of its own and `a` from the seed; `entries(limb)` are those of t."""
+    first = entries(limbs[indices[0]])
+    e, rows = error(len(first)), []
     for index in indices:
         limb = limbs[index]
-        a, s = expand(tag, params, seed, obj, index, limb), limb.to_entries(secret)
-        rows.append([(x - y * z) % limb.q for x, y, z in zip(limb.to_entries(e), a, s)])
+        a, t = expand(tag, params, seed, obj, index, limb), entries(limb)
+        rows.append([(x - y * z) % limb.q for x, y, z in zip(limb.to_entries(e), a, t)])
     return rows
+
+
+def before(entries, element):
+    """Entries of what X -> X^element takes to the element with these entries."""
+    n, out = len(entries), [0] * len(entries)
+    bits = n.bit_length() - 1
+
+    def bitrev(u):
+        return int(f"{u:0{bits}b}"[::-1], 2)
+
+    for u in range(n):
+        out[bitrev((element * bitrev(u) + (element - 1) // 4) % n)] = entries[u]
+    return out
 
 
 def pack(limbs, indices, rows):
     return b"".join(limbs[index].pack(row) for index, row in zip(indices, rows))
 
 
-def relinearisation_key(spec, limbs, secret, params, layout):
+def evaluation_key(spec, limbs, secret, params, layout):
     """One entry of the list: its header, and the rows of every digit."""
     chain, level, width = len(spec["params"]["primes"]), layout["level"], layout["digit_primes"]
+    parts, (kind, tag) = layout.get("prime_parts", 1), KINDS[layout["kind"]]
+    element = layout.get("element", 0)
+
+    def under(limb):
+        entries = limb.to_entries(secret)
+        return before(entries, element) if element else entries
+
     indices, seed = [*range(level), *range(chain, len(limbs))], secrets.token_bytes(32)
-    entry = struct.pack("<IIII", 1, 0, level, width) + seed
-    for digit in range(-(-level // width)):
-        rows = zero(limbs, indices, secret, RELINEARISATION, params, seed, digit)
-        for index in range(digit * width, min((digit + 1) * width, level)):
-            limb, p = limbs[index], 1
+    entry = struct.pack("<IIII", kind, element, level, width + 65536 * (parts - 1)) + seed
+    for digit in range(-(-level // width) * parts):
+        rows, first = zero(limbs, indices, under, tag, params, seed, digit), digit // parts * width
+        for index in range(first, min(first + width, level)):
+            limb = limbs[index]
+            factor = 2 ** (-(-limb.q.bit_length() // parts) * (digit % parts))
             for special in limbs[chain:]:
-                p = p * special.q % limb.q
-            rows[index] = [(x + p * s * s) % limb.q for x, s in zip(rows[index], limb.to_entries(secret))]
+                factor = factor * special.q % limb.q
+            source = [s if element else s * s for s in limb.to_entries(secret)]
+            rows[index] = [(x + factor * s) % limb.q for x, s in zip(rows[index], source)]
         entry += pack(limbs, indices, rows)
     return entry
 
@@ -51,12 +78,10 @@ def main():
     limbs, secret = limbs_of(spec["params"]), ternary(spec["params"]["n"])
     write(sys.argv[2], 2, no_program, params, bytes(s % 256 for s in secret))
     everywhere, seed = range(len(limbs)), secrets.token_bytes(32)
-    b = zero(limbs, everywhere, secret, PUBLIC_KEY, params, seed, 0)
+    b = zero(limbs, everywhere, lambda limb: limb.to_entries(secret), PUBLIC_KEY, params, seed, 0)
     write(sys.argv[3], 3, no_program, params, seed + pack(limbs, everywhere, b))
     layouts = spec["evaluation_keys"]
-    if any(layout["kind"] != "relinearisation" for layout in layouts):
-        sys.exit("another kind of evaluation key than this program knows")
-    keys = [relinearisation_key(spec, limbs, secret, params, layout) for layout in layouts]
+    keys = [evaluation_key(spec, limbs, secret, params, layout) for layout in layouts]
     write(sys.argv[4], 4, no_program, params, struct.pack("<I", len(keys)) + b"".join(keys))
 
 

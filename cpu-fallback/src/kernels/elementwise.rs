@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use cryptodl_core::ring::{Modulus, Twiddle};
+use cryptodl_core::ring::{Modulus, PrimeDigit, Twiddle};
 
 use super::reduce::{Factor, Prime};
 use crate::simd::{Kernel, Simd, unrolled};
@@ -106,6 +106,46 @@ lane_by_lane! {
 lane_by_lane! {
     /// `sums + a b`.
     AddProduct(sums, a, b) {} |s, prime| => prime.add(sums, prime.mul(a, b))
+}
+
+/// A digit of every residue of `x`, reduced modulo another prime.
+pub(crate) struct ReducedDigit<'a> {
+    pub(crate) digit: PrimeDigit,
+    pub(crate) modulus: Modulus,
+    pub(crate) x: &'a [u32],
+    pub(crate) out: &'a mut [u32],
+}
+
+impl<S: Simd> Kernel<S> for ReducedDigit<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn compute(self, _: S) {
+        let (digit, q) = (self.digit, self.modulus.value());
+        for (out, &x) in self.out.iter_mut().zip(self.x) {
+            // Below zero, a digit is large as an unsigned number, and smaller with the prime.
+            let d = digit.of(x) as u32;
+            *out = d.min(d.wrapping_add(q));
+        }
+    }
+}
+
+/// `out[lane] = x[sources[lane]]`.
+pub(crate) struct Permute<'a> {
+    pub(crate) sources: &'a [u32],
+    pub(crate) x: &'a [u32],
+    pub(crate) out: &'a mut [u32],
+}
+
+impl<S: Simd> Kernel<S> for Permute<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn compute(self, _: S) {
+        for (out, &source) in self.out.iter_mut().zip(self.sources) {
+            *out = self.x[source as usize];
+        }
+    }
 }
 
 /// `out = sum_g digits[g] keys[g]`, plus `x factor` if there is a start; whole vectors.

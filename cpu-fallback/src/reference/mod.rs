@@ -7,7 +7,7 @@ mod transform;
 use std::sync::Arc;
 
 use cryptodl_core::backend::{Backend, LinearMap, PADDING, Result, Shape, Window, packed_len, packed_row};
-use cryptodl_core::ring::{RnsBasis, UniformSource};
+use cryptodl_core::ring::{Automorphism, RnsBasis, UniformSource};
 
 use crate::machine::processor;
 use crate::tensor::{CpuTensor, Place};
@@ -244,6 +244,45 @@ impl Backend for Reference {
             let q = self.basis.modulus(limb).value();
             block.iter_mut().zip(&integers).for_each(|(residue, integer)| *residue = integer.modulo(q));
         }
+        Ok(out)
+    }
+
+    fn prime_digit(&self, x: &CpuTensor, part: usize, parts: usize, limbs: &[usize]) -> Result<CpuTensor> {
+        let &[own] = &x.shape().limbs[..] else { panic!("digits of one prime") };
+        let q = self.prime(own) as i64;
+        let width = self.basis.modulus(own).bits().div_ceil(parts as u32);
+        let digit = |&residue: &u32| {
+            let mut rest = if i64::from(residue) > q / 2 { i64::from(residue) - q } else { residue.into() };
+            // From the lowest digit on, each takes what is nearest: half of the base goes up.
+            for _ in 0..part {
+                rest = (rest + (1 << (width - 1))) >> width;
+            }
+            let carry = (rest + (1 << (width - 1))) >> width;
+            if part + 1 == parts { rest } else { rest - (carry << width) }
+        };
+        let digits: Vec<i64> = x.residues().iter().map(digit).collect();
+        let mut out = CpuTensor::zeros(Shape { limbs: limbs.to_vec(), ..x.shape().clone() })?;
+        for (block, &limb) in out.residues_mut().chunks_exact_mut(x.shape().limb_len()).zip(limbs) {
+            let q = self.prime(limb) as i64;
+            block.iter_mut().zip(&digits).for_each(|(residue, digit)| *residue = digit.rem_euclid(q) as u32);
+        }
+        Ok(out)
+    }
+
+    fn automorphism(&self, automorphism: Automorphism, x: &CpuTensor) -> Result<CpuTensor> {
+        assert_eq!(x.shape().lanes, automorphism.n(), "whole polynomials");
+        let mut coefficients = x.clone();
+        self.inverse_ntt(&mut coefficients)?;
+        let mut out = coefficients.clone();
+        let limbs = x.shape().limbs.clone();
+        for (place, row) in out.rows_mut() {
+            let q = self.prime(limbs[place.limb]) as u32;
+            for (j, &a) in coefficients.row(place).iter().enumerate() {
+                let (to, negative) = automorphism.coefficient(j);
+                row[to] = if negative && a > 0 { q - a } else { a };
+            }
+        }
+        self.forward_ntt(&mut out)?;
         Ok(out)
     }
 

@@ -1,9 +1,9 @@
 //! The public keys that a secret key gives.
 
 use cryptodl_core::ckks::sampling::SmallPolynomial;
-use cryptodl_core::ckks::{
-    EvalKey, EvalKeyLayout, EvalKeys, PublicKey, Randomness, RelinKey, RelinLayout, SecretStream,
-};
+use cryptodl_core::ckks::{EvalKey, EvalKeyLayout, EvalKeys, PublicKey, Randomness, SecretStream};
+use cryptodl_core::ring::{Automorphism, PrimeDigit};
+use zeroize::Zeroizing;
 
 use crate::{ClientError, SecretKey};
 
@@ -15,7 +15,9 @@ impl SecretKey {
     pub fn public_key(&self, rng: &mut Randomness) -> Result<PublicKey, ClientError> {
         let mut key = PublicKey { seed: rng.fresh_seed()?, b: Vec::new() };
         let limbs: Vec<usize> = (0..self.params().basis().len()).collect();
-        key.b = self.zero(&limbs, &key.expand_a(self.params()), &mut rng.streams().stream(0));
+        let mut secret = Zeroizing::new(Vec::with_capacity(limbs.len() * self.params().n()));
+        limbs.iter().for_each(|&limb| secret.extend_from_slice(self.row(limb)));
+        key.b = self.zero(&limbs, &key.expand_a(self.params()), &secret, &mut rng.streams().stream(0));
         Ok(key)
     }
 
@@ -25,29 +27,44 @@ impl SecretKey {
     /// If the parameters do not allow a layout, two are the same, there are too many
     /// ([`EvalKeys::new`]), or the system has no randomness.
     pub fn eval_keys(&self, layouts: &[EvalKeyLayout], rng: &mut Randomness) -> Result<EvalKeys, ClientError> {
-        let key = |layout: &EvalKeyLayout| match *layout {
-            EvalKeyLayout::Relinearisation(layout) => self.relin_key(layout, rng).map(EvalKey::Relinearisation),
-        };
-        let keys: Result<Vec<EvalKey>, ClientError> = layouts.iter().map(key).collect();
-        Ok(EvalKeys::new(keys?)?)
+        let keys = layouts.iter().map(|&layout| self.eval_key(layout, rng));
+        Ok(EvalKeys::new(keys.collect::<Result<_, _>>()?)?)
     }
 
-    /// A relinearisation key: for every digit `g`, `b_g = e_g - a_g s`, plus `P s^2` in the digit's own limbs.
+    /// One evaluation key; [`EvalKey`] says what it encrypts.
     ///
     /// # Errors
-    /// If the parameters do not allow the layout ([`RelinLayout::check`]), or the system has no randomness.
-    pub fn relin_key(&self, layout: RelinLayout, rng: &mut Randomness) -> Result<RelinKey, ClientError> {
+    /// If the parameters do not allow the layout ([`EvalKeyLayout::check`]), or the system has no randomness.
+    pub fn eval_key(&self, layout: EvalKeyLayout, rng: &mut Randomness) -> Result<EvalKey, ClientError> {
         let (params, n) = (self.params(), self.params().n());
         layout.check(params)?;
-        let mut key = RelinKey { layout, seed: rng.fresh_seed()?, b: Vec::new() };
-        let (limbs, a, streams) = (key.limbs(params), key.expand_a(params), rng.streams());
+        let digits = layout.digits();
+        // The secret that the automorphism takes to `s`, `[limb][N]` over the limbs of the key.
+        let limbs = layout.limbs(params);
+        let mut under = Zeroizing::new(Vec::with_capacity(limbs.len() * n));
+        let sources = Automorphism::new(n, layout.element()).map(|automorphism| automorphism.inverse().sources());
+        for &limb in &limbs {
+            let row = self.row(limb);
+            match &sources {
+                Some(sources) => under.extend(sources.iter().map(|&lane| row[lane as usize])),
+                None => under.extend_from_slice(row),
+            }
+        }
+        let mut key = EvalKey { layout, seed: rng.fresh_seed()?, b: Vec::new() };
+        let (a, streams) = (key.expand_a(params), rng.streams());
         for (g, a) in a.chunks_exact(limbs.len() * n).enumerate() {
-            let mut b = self.zero(&limbs, a, &mut streams.stream(g as u64));
-            for limb in layout.digit_limbs(g, layout.level) {
+            let mut b = self.zero(&limbs, a, &under, &mut streams.stream(g as u64));
+            for limb in digits.digit_limbs(g, digits.level) {
                 let modulus = params.basis().modulus(limb);
                 let p = params.basis().product_mod(&params.special(), limb);
+                let digit = PrimeDigit::new(modulus, digits.part(g), digits.prime_parts);
+                let weight = modulus.mul(p, modulus.reduce(1 << digit.shift()));
                 for (b, &s) in b[limb * n..][..n].iter_mut().zip(self.row(limb)) {
-                    *b = modulus.add(*b, modulus.mul(p, modulus.mul(s, s)));
+                    let from = match layout {
+                        EvalKeyLayout::Relinearisation(_) => modulus.mul(s, s),
+                        EvalKeyLayout::Automorphism(_) => s,
+                    };
+                    *b = modulus.add(*b, modulus.mul(weight, from));
                 }
             }
             key.b.extend(b);
@@ -55,15 +72,17 @@ impl SecretKey {
         Ok(key)
     }
 
-    /// `e - a s` with a fresh error: an encryption of zero under `a`. Evaluation domain, `[limb][N]` over `limbs`.
-    fn zero(&self, limbs: &[usize], a: &[u32], stream: &mut SecretStream) -> Vec<u32> {
-        let error = SmallPolynomial::error(self.params().n(), stream);
-        let rows = limbs.iter().zip(a.chunks_exact(self.params().n())).flat_map(|(&limb, a)| {
+    /// `e - a t` with a fresh error: an encryption of zero under the secret `t`. Evaluation domain, all `[limb][N]`
+    /// over `limbs`.
+    fn zero(&self, limbs: &[usize], a: &[u32], under: &[u32], stream: &mut SecretStream) -> Vec<u32> {
+        let n = self.params().n();
+        let error = SmallPolynomial::error(n, stream);
+        let rows = limbs.iter().zip(a.chunks_exact(n).zip(under.chunks_exact(n))).flat_map(|(&limb, (a, under))| {
             let table = self.params().basis().table(limb);
             let modulus = table.modulus();
             let mut row = error.transform(table);
-            for ((e, &a), &s) in row.iter_mut().zip(a).zip(self.row(limb)) {
-                *e = modulus.sub(*e, modulus.mul(a, s));
+            for ((e, &a), &t) in row.iter_mut().zip(a).zip(under) {
+                *e = modulus.sub(*e, modulus.mul(a, t));
             }
             std::mem::take(&mut *row)
         });

@@ -4,7 +4,8 @@ mod common;
 
 use common::*;
 use cryptodl_client::SecretKey;
-use cryptodl_core::ckks::{EncryptionKind, Params, RelinKey, RelinLayout, noise, rerandomise};
+use cryptodl_core::ckks::{EncryptionKind, EvalKey, EvalKeyLayout, Params, RelinLayout, noise, rerandomise};
+use cryptodl_core::ring::{Automorphism, PrimeDigit};
 
 const VALUES: usize = 4;
 
@@ -102,24 +103,37 @@ fn convert(params: &Params, from: &[usize], to: &[usize], x: &[Vec<u32>]) -> Pol
     to.iter().enumerate().map(target).collect()
 }
 
-/// Components 0 and 1 of three, times `P`, plus the key-switched component 2; over the key's limbs, not yet divided.
-fn key_switch(params: &Params, key: &RelinKey, components: &[Poly; 3]) -> [Poly; 2] {
-    let (n, basis, limbs) = (params.n(), params.basis(), key.limbs(params));
-    let level = key.layout.level;
+/// `P` times the components of `kept`, one or two, plus the key-switched component `top`; over the key's limbs, not yet divided.
+fn key_switch(params: &Params, key: &EvalKey, kept: &[Poly], top: &Poly) -> [Poly; 2] {
+    let (n, basis, limbs) = (params.n(), params.basis(), key.layout.limbs(params));
+    let layout = key.layout.digits();
     let a = key.expand_a(params);
-    let mut top = components[2].clone();
+    let mut top = top.clone();
     top.iter_mut().enumerate().for_each(|(limb, row)| basis.table(limb).inverse(row));
-    let digits: Vec<Poly> = (0..key.layout.digits(level))
-        .map(|g| {
-            let own: Vec<usize> = key.layout.digit_limbs(g, level).collect();
+    let digit = |g: usize| match layout.prime_parts {
+        1 => {
+            let own: Vec<usize> = layout.digit_limbs(g, layout.level).collect();
             convert(params, &own, &limbs, &top[own[0]..][..own.len()])
-        })
-        .collect();
-    [(&components[0], &key.b), (&components[1], &a)].map(|(component, key)| {
+        }
+        parts => {
+            let own = layout.digit_limbs(g, layout.level).start;
+            let digit = PrimeDigit::new(basis.modulus(own), layout.part(g), parts);
+            let target = |&limb: &usize| {
+                let modulus = basis.modulus(limb);
+                let mut row = top[own].iter().map(|&x| modulus.reduce_signed(digit.of(x).into())).collect::<Vec<_>>();
+                basis.table(limb).forward(&mut row);
+                row
+            };
+            limbs.iter().map(target).collect()
+        }
+    };
+    let digits: Vec<Poly> = (0..layout.digits(layout.level)).map(digit).collect();
+    [(kept.first(), &key.b), (kept.get(1), &a)].map(|(component, key)| {
         let row = |(position, &limb): (usize, &usize)| {
             let modulus = basis.modulus(limb);
             let p = basis.product_mod(&params.special(), limb);
-            let start = |j: usize| component.get(position).map_or(0, |row| modulus.mul(p, row[j]));
+            let kept = component.and_then(|component| component.get(position));
+            let start = |j: usize| kept.map_or(0, |row| modulus.mul(p, row[j]));
             let key_at = |g: usize, j: usize| key[(g * limbs.len() + position) * n + j];
             let sum = |j: usize| {
                 let products =
@@ -130,6 +144,11 @@ fn key_switch(params: &Params, key: &RelinKey, components: &[Poly; 3]) -> [Poly;
         };
         limbs.iter().enumerate().map(row).collect()
     })
+}
+
+/// The image of every row under an automorphism.
+fn image(x: &Poly, automorphism: Automorphism) -> Poly {
+    x.iter().map(|row| automorphism.sources().iter().map(|&lane| row[lane as usize]).collect()).collect()
 }
 
 /// Slots of `factor (sum_t x_t s^t) - sum_t y_t s^t`, centred modulo the first `level` limbs.
@@ -175,16 +194,49 @@ fn relinearisation() {
         [(1024, 3, 1, 1), (8192, 3, 1, 1), (4096, 4, 2, 2), (4096, 3, 2, 2), (4096, 3, 3, 1)]
     {
         let (params, secret) = ring(n, chain, special);
-        let layout = RelinLayout { level: chain, digit_primes };
-        let key = secret.relin_key(layout, &mut rng(7, "relin key")).unwrap();
+        let layout = RelinLayout::of_primes(chain, digit_primes);
+        let key = secret.eval_key(EvalKeyLayout::Relinearisation(layout), &mut rng(7, "relin key")).unwrap();
         let components = [0, 1, 2].map(|t| uniform(&params, &params.chain(chain), t));
-        let limbs = key.limbs(&params);
-        let switched = key_switch(&params, &key, &components).map(|x| mod_down(&params, &limbs, special, x));
+        let limbs = key.layout.limbs(&params);
+        let switched =
+            key_switch(&params, &key, &components[..2], &components[2]).map(|x| mod_down(&params, &limbs, special, x));
         let measured = rms(difference(&secret, chain, |_| 1, &switched, &components));
         // A shorter last digit adds nothing that counts.
         let whole_digits = chain / digit_primes;
         let (log_digit, log_p) = (30.0 * digit_primes as f64, 30.0 * special as f64);
         let predicted = noise::relinearise(n, whole_digits, log_digit, log_p).plus(noise::divide(n, 2));
         assert_noise(&format!("{layout:?}, {special} special, N = {n}"), measured, predicted.rms);
+    }
+}
+
+/// An automorphism takes what was switched to an encryption of the image, with the noise of a relinearisation.
+#[test]
+fn automorphisms() {
+    // Chain, special primes, and how the digits are cut.
+    for (n, chain, special, digit_primes, prime_parts) in
+        [(1024, 3, 1, 1, 1), (8192, 3, 2, 2, 1), (4096, 3, 1, 1, 2), (4096, 2, 1, 1, 3)]
+    {
+        let (params, secret) = ring(n, chain, special);
+        let digits = RelinLayout { level: chain, digit_primes, prime_parts };
+        let layout = EvalKeyLayout::automorphism(Automorphism::power(n, 5, 11).element(), digits);
+        let key = secret.eval_key(layout, &mut rng(8, "automorphism key")).unwrap();
+        let automorphism = Automorphism::new(n, layout.element()).unwrap();
+        let x = [0, 1].map(|t| uniform(&params, &params.chain(chain), t));
+        let limbs = layout.limbs(&params);
+        let switched = key_switch(&params, &key, &x[..1], &x[1]).map(|x| mod_down(&params, &limbs, special, x));
+        let switched = switched.map(|x| image(&x, automorphism));
+        // What `x` decrypts to, as component 0 of a ciphertext of the image.
+        let decrypted = (0..chain).map(|limb| {
+            let (modulus, table) = (params.basis().modulus(limb), params.basis().table(limb));
+            let mut s: Vec<u32> = secret.coefficients().iter().map(|&c| modulus.reduce_signed(c.into())).collect();
+            table.forward(&mut s);
+            (0..n).map(|j| modulus.add(x[0][limb][j], modulus.mul(x[1][limb][j], s[j]))).collect()
+        });
+        let expected = [image(&decrypted.collect(), automorphism)];
+        let measured = rms(difference(&secret, chain, |_| 1, &switched, &expected));
+        let log_digit = 30.0 * digit_primes as f64 / prime_parts as f64;
+        let whole_digits = chain / digit_primes * prime_parts;
+        let predicted = noise::relinearise(n, whole_digits, log_digit, 30.0 * special as f64).plus(noise::divide(n, 2));
+        assert_noise(&format!("{layout}, {special} special, N = {n}"), measured, predicted.rms);
     }
 }

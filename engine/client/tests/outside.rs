@@ -7,10 +7,10 @@ use std::process::{Command, Output};
 use cryptodl_client::wire::{read_secret_key, write_secret_key};
 use cryptodl_client::{ScoreUnit, SecretKey, decrypt, decrypt_slots_raw_do_not_return_to_server};
 use cryptodl_core::ckks::{
-    Ciphertexts, ClientSpec, Digest, Encoder, EncryptionKind, EvalKey, EvalKeyLayout, InputLayout, OutputLayout,
-    Packing, Params, ParamsSpec, Randomness, RelinLayout, Scale, SecurityLevel, UniformPurpose, noise,
+    Ciphertexts, ClientSpec, Digest, Encoder, EncryptionKind, EvalKeyLayout, InputLayout, OutputLayout, Packing,
+    Params, ParamsSpec, Randomness, RelinLayout, Scale, SecurityLevel, UniformPurpose, noise,
 };
-use cryptodl_core::ring::{NttTable, ntt_primes, pack_row, packed_row_len};
+use cryptodl_core::ring::{Automorphism, NttTable, ntt_primes, pack_row, packed_row_len};
 use cryptodl_core::wire::{
     Binding, CiphertextLayout, read_ciphertexts, read_eval_keys, read_public_key, write_ciphertexts, write_client_spec,
     write_public_key,
@@ -112,8 +112,12 @@ fn a_program_written_from_the_format_description_makes_keys() {
     let primes = [ntt_primes(N, 30, 3), ntt_primes(N, 20, 1)].map(|found| found.expect("such primes exist")).concat();
     (spec.params.n, spec.params.primes) = (N, primes[1..].to_vec());
     spec.params.special_primes = primes[..1].to_vec();
-    let layout = RelinLayout { level: 2, digit_primes: 1 };
-    spec.evaluation_keys = vec![EvalKeyLayout::Relinearisation(layout)];
+    let parts = RelinLayout { prime_parts: 3, ..RelinLayout::of_primes(2, 1) };
+    spec.evaluation_keys = vec![
+        EvalKeyLayout::Relinearisation(RelinLayout::of_primes(2, 1)),
+        EvalKeyLayout::automorphism(25, RelinLayout::of_primes(2, 1)),
+        EvalKeyLayout::automorphism(13, parts),
+    ];
     let params = spec.check_insecure_for_tests().expect("a valid spec");
     let folder = tempfile::tempdir().expect("a temporary folder");
     let files = ["client.spec", "secret.key", "public.key", "eval.key"].map(|name| folder.path().join(name));
@@ -124,15 +128,19 @@ fn a_program_written_from_the_format_description_makes_keys() {
     let secret = read_secret_key(open(1), &params).expect("a secret key");
     assert!([-1, 0, 1].iter().all(|c| secret.coefficients().contains(c)));
     let secret: Vec<f64> = secret.coefficients().iter().map(|&c| f64::from(c)).collect();
-    // The integers that are left in a limb, and how many times P s^2 is taken away there.
-    let left = |limb: usize, b: &[u32], a: &[u32], squares: u32| -> Vec<i64> {
+    // The integers that are left in a limb of a row, and how many times P s^2 or P s is taken away there.
+    let left = |limb: usize, b: &[u32], a: &[u32], element: u32, times: u32| -> Vec<i64> {
         let table = params.basis().table(limb);
         let (m, s) = (table.modulus(), transform(table, secret.iter().copied()));
         let p = params.basis().product_mod(&params.special(), limb);
+        let mut under = s.clone();
+        if let Some(automorphism) = Automorphism::new(N, element) {
+            (0..N).for_each(|lane| under[automorphism.source(lane)] = s[lane]);
+        }
         let mut row: Vec<u32> = (0..N)
             .map(|j| {
-                let square = m.mul(squares, m.mul(p, m.mul(s[j], s[j])));
-                m.sub(m.add(b[j], m.mul(a[j], s[j])), square)
+                let from = if element == 0 { m.mul(s[j], s[j]) } else { s[j] };
+                m.sub(m.add(b[j], m.mul(a[j], under[j])), m.mul(times, m.mul(p, from)))
             })
             .collect();
         table.inverse(&mut row);
@@ -147,18 +155,23 @@ fn a_program_written_from_the_format_description_makes_keys() {
     let public = read_public_key(open(2), &params).expect("a public key");
     let a = public.expand_a(&params);
     let rows = |limb: usize| limb * N..(limb + 1) * N;
-    check((0..4).map(|limb| left(limb, &public.b[rows(limb)], &a[rows(limb)], 0)).collect());
+    check((0..4).map(|limb| left(limb, &public.b[rows(limb)], &a[rows(limb)], 0, 0)).collect());
 
     let keys = read_eval_keys(open(3), &params).expect("evaluation keys");
     assert_eq!(keys.layouts(), spec.evaluation_keys);
-    let EvalKey::Relinearisation(key) = keys.iter().next().expect("one key");
-    let (a, limbs) = (key.expand_a(&params), key.limbs(&params));
-    for digit in 0..2 {
-        let part = |(i, &limb): (usize, &usize)| {
-            let rows = rows(digit * limbs.len() + i);
-            left(limb, &key.b[rows.clone()], &a[rows], u32::from(limb == digit))
-        };
-        check(limbs.iter().enumerate().map(part).collect());
+    for key in keys.iter() {
+        let (layout, limbs) = (key.layout.digits(), key.layout.limbs(&params));
+        let a = key.expand_a(&params);
+        for digit in 0..layout.digits(2) {
+            // Digits of ten bits, where a prime has several.
+            let times = 1 << (10 * layout.part(digit));
+            let part = |(i, &limb): (usize, &usize)| {
+                let rows = rows(digit * limbs.len() + i);
+                let own = layout.digit_limbs(digit, 2).contains(&limb);
+                left(limb, &key.b[rows.clone()], &a[rows], key.layout.element(), if own { times } else { 0 })
+            };
+            check(limbs.iter().enumerate().map(part).collect());
+        }
     }
 }
 

@@ -73,9 +73,12 @@ fn keys() {
     (coefficients[3], coefficients[1000]) = (2, i8::MIN);
     assert_message(from(coefficients).unwrap_err(), "2 are something else");
 
-    let layout = RelinLayout { level: 2, digit_primes: 2 };
-    assert_message(secret.relin_key(layout, &mut rng(1, "relin key")).unwrap_err(), "less than a digit");
-    let twins = [EvalKeyLayout::Relinearisation(RelinLayout { level: 2, digit_primes: 1 }); 2];
+    let layout = RelinLayout::of_primes(2, 2);
+    assert_message(
+        secret.eval_key(EvalKeyLayout::Relinearisation(layout), &mut rng(1, "relin key")).unwrap_err(),
+        "less than a digit",
+    );
+    let twins = [EvalKeyLayout::Relinearisation(RelinLayout::of_primes(2, 1)); 2];
     let eval_keys = |layouts| secret.eval_keys(layouts, &mut rng(1, "evaluation keys"));
     assert_message(eval_keys(&twins).unwrap_err(), "one key of every layout");
     assert_eq!(eval_keys(&twins[..1]).unwrap().layouts(), twins[..1]);

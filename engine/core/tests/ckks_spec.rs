@@ -8,8 +8,10 @@ use cryptodl_core::ring::ntt_primes;
 
 /// The layout of the only evaluation key.
 fn relin(spec: &mut ClientSpec) -> &mut RelinLayout {
-    let EvalKeyLayout::Relinearisation(layout) = &mut spec.evaluation_keys[0];
-    layout
+    match &mut spec.evaluation_keys[0] {
+        EvalKeyLayout::Relinearisation(layout) => layout,
+        other => panic!("{other}"),
+    }
 }
 
 /// A spec as the planner would write it: N = 8192, three chain primes and a special one.
@@ -24,7 +26,7 @@ fn honest() -> ClientSpec {
             special_primes: primes[..1].to_vec(),
             security: SecurityLevel::Bits128,
         },
-        evaluation_keys: vec![EvalKeyLayout::Relinearisation(RelinLayout { level: 3, digit_primes: 1 })],
+        evaluation_keys: vec![EvalKeyLayout::Relinearisation(RelinLayout::of_primes(3, 1))],
         encryption: EncryptionKind::Public,
         input: InputLayout {
             packing: Packing::Spread,
@@ -118,11 +120,26 @@ fn hostile_specs_are_refused_by_name() {
         (|s| relin(s).digit_primes = 0, "evaluation_keys.digit_primes = 0 is not allowed: 1 to 4"),
         (|s| relin(s).digit_primes = 5, "evaluation_keys.digit_primes = 5"),
         (|s| relin(s).digit_primes = 2, "less than a digit"),
+        (|s| relin(s).prime_parts = 0, "evaluation_keys.prime_parts = 0"),
+        (|s| relin(s).prime_parts = 5, "evaluation_keys.prime_parts = 5"),
+        (|s| (relin(s).digit_primes, relin(s).prime_parts) = (2, 2), "evaluation_keys.prime_parts = 2"),
         (
-            |s| s.evaluation_keys.push(EvalKeyLayout::Relinearisation(RelinLayout { level: 2, digit_primes: 1 })),
+            |s| s.evaluation_keys.push(EvalKeyLayout::automorphism(1, RelinLayout::of_primes(2, 1))),
+            "evaluation_keys.element = 1 is not allowed: 5, 9, 13",
+        ),
+        (
+            |s| s.evaluation_keys.push(EvalKeyLayout::automorphism(7, RelinLayout::of_primes(2, 1))),
+            "evaluation_keys.element = 7",
+        ),
+        (
+            |s| s.evaluation_keys.extend([1, 2].map(|l| EvalKeyLayout::automorphism(5, RelinLayout::of_primes(l, 1)))),
+            "evaluation_keys = a key for X -> X^5 for level 2 with digits of 1 primes is not allowed: at most one key",
+        ),
+        (
+            |s| s.evaluation_keys.push(EvalKeyLayout::Relinearisation(RelinLayout::of_primes(2, 1))),
             "evaluation_keys = a relinearisation key for level 2 with digits of 1 primes is not allowed: at most one key",
         ),
-        (|s| s.params.special_primes.clear(), "relinearisation needs params.special_primes"),
+        (|s| s.params.special_primes.clear(), "key switching needs params.special_primes"),
         (
             |s| (s.evaluation_keys, s.params.special_primes) = (vec![], vec![]),
             "encryption = public is not allowed: public-key encryption needs params.special_primes",

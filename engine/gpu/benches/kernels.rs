@@ -175,7 +175,7 @@ fn ciphertexts<B: Backend>(criterion: &mut Criterion, name: &str, backend: &B) -
         residues(backend, shape, 30)
     };
     let (x, product, rows) = (tensor(4, 10, 2)?, tensor(4, 10, 3)?, tensor(6, 2, 2)?);
-    let key = KeySwitch { rows: &rows, layout: RelinLayout { level: 4, digit_primes: 2 }, special: &special };
+    let key = KeySwitch { rows: &rows, layout: RelinLayout::of_primes(4, 2), special: &special };
     let cubic = Horner::new(backend.basis(), true, &[1e9, 2e9, 3e9]);
     let constants: Vec<f64> = (0..30).map(|i| 1e8 * f64::from(i)).collect();
     let cubic_per_channel = Horner::per_channel(backend.basis(), true, 10, &constants);

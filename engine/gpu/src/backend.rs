@@ -7,7 +7,7 @@ use cryptodl_core::backend::{
     Backend, BackendError, BackendRemedy, Channels, KeySwitch, LinearMap, ProductPlan, Result, Shape, SlotwiseOp,
     Transfers, Window, slotwise_shape,
 };
-use cryptodl_core::ring::{RnsBasis, UniformSource};
+use cryptodl_core::ring::{Automorphism, PrimeDigit, RnsBasis, UniformSource};
 use cryptodl_shaders as shaders;
 
 use super::device::Device;
@@ -420,6 +420,21 @@ impl Backend for Gpu {
         Ok(out)
     }
 
+    fn prime_digit(&self, x: &GpuTensor, part: usize, parts: usize, limbs: &[usize]) -> Result<GpuTensor> {
+        let &[own] = &x.shape.limbs[..] else { panic!("digits of one prime") };
+        let digit = PrimeDigit::new(self.basis.modulus(own), part, parts);
+        let out = self.room(Shape { limbs: limbs.to_vec(), ..x.shape.clone() })?;
+        self.prime_digit_into(x, digit, &out)?;
+        Ok(out)
+    }
+
+    fn automorphism(&self, automorphism: Automorphism, x: &GpuTensor) -> Result<GpuTensor> {
+        assert_eq!(x.shape.lanes, automorphism.n(), "whole polynomials");
+        let out = self.room(x.shape.clone())?;
+        self.automorphism_into(automorphism, x, &out)?;
+        Ok(out)
+    }
+
     fn relinearise(&self, x: &GpuTensor, key: &KeySwitch<'_, GpuTensor>, drop: usize) -> Result<GpuTensor> {
         let level = x.shape.limbs.len();
         assert_eq!(x.shape.components, 3, "relinearisation takes three components");
@@ -439,7 +454,14 @@ impl Backend for Gpu {
         let mut top = self.cut(x, &x.shape.window().with_components(2..3))?;
         self.inverse_ntt(&mut top)?;
         for g in 0..key.layout.digits(level) {
-            let mut digit = self.convert(&top, key.layout.digit_limbs(g, level), &limbs)?;
+            let own = key.layout.digit_limbs(g, level);
+            let mut digit = match key.layout.prime_parts {
+                1 => self.convert(&top, own, &limbs)?,
+                parts => {
+                    let residues = self.cut(&top, &top.shape.window().with_limbs(own))?;
+                    self.prime_digit(&residues, key.layout.part(g), parts, &limbs)?
+                }
+            };
             self.forward_ntt(&mut digit)?;
             self.accumulate_key(&mut acc, &digit, key.rows, g)?;
         }

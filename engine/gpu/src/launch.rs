@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use cryptodl_core::backend::{Channels, Horner, LinearMap, Result, Window};
+use cryptodl_core::ring::{Automorphism, PrimeDigit};
 use cryptodl_shaders::params::{self, Limb, View};
 use cryptodl_shaders::{self as shaders, Conversion, groups};
 
@@ -315,6 +316,44 @@ impl Gpu {
                 let operands = [page.clone(), Slice::whole(&twiddles.buffer)].map(Argument::Buffer);
                 self.launch((kernel, log_n), &params, &limbs, operands, groups)?;
             }
+        }
+        Ok(())
+    }
+
+    /// A digit of `x`, of one limb, modulo the primes of `out`.
+    pub(super) fn prime_digit_into(&self, x: &GpuTensor, digit: PrimeDigit, out: &GpuTensor) -> Result<()> {
+        for run in runs(out.shape.limbs.len(), &[(out, 0)]) {
+            let params = params::PrimeDigit {
+                x: x.view(0, [0; 3]),
+                out: out.view(run.start, [0; 3]),
+                values: x.shape.values as u32,
+                components: x.shape.components as u32,
+                lanes: x.shape.lanes as u32,
+                ..params::PrimeDigit::new(digit)
+            };
+            let limbs: Vec<Limb> = run.clone().map(|limb| self.limb(out, limb)).collect();
+            let operands = [x.page(0), out.page(run.start)].map(Argument::Buffer);
+            let groups = groups::prime_digit(&params, limbs.len() as u32);
+            self.launch((&shaders::PRIME_DIGIT, 0), &params, &limbs, operands, groups)?;
+        }
+        Ok(())
+    }
+
+    /// Images of whole polynomials.
+    pub(super) fn automorphism_into(&self, automorphism: Automorphism, x: &GpuTensor, out: &GpuTensor) -> Result<()> {
+        for run in runs(x.shape.limbs.len(), &[(x, 0), (out, 0)]) {
+            let params = params::Automorphism {
+                x: x.view(run.start, [0; 3]),
+                out: out.view(run.start, [0; 3]),
+                values: x.shape.values as u32,
+                components: x.shape.components as u32,
+                log_n: x.shape.lanes.trailing_zeros(),
+                element: automorphism.element(),
+            };
+            let limbs: Vec<Limb> = run.clone().map(|limb| self.limb(x, limb)).collect();
+            let operands = [x.page(run.start), out.page(run.start)].map(Argument::Buffer);
+            let groups = groups::automorphism(&params, limbs.len() as u32);
+            self.launch((&shaders::AUTOMORPHISM, 0), &params, &limbs, operands, groups)?;
         }
         Ok(())
     }

@@ -287,8 +287,9 @@ impl Service {
     /// # Errors
     /// A key that the Program needs is missing; no room for it.
     pub fn accept_evaluation_keys(&self, evaluation: &EvalKeys) -> Result<AcceptedEvaluationKeys, Error> {
-        for key in self.spec.evaluation_keys.iter().filter_map(|layout| evaluation.relin(layout.as_relin()?)) {
-            let rows = key.limbs(&self.params).len() * key.layout.digits(key.layout.level);
+        for key in self.spec.evaluation_keys.iter().filter_map(|&layout| evaluation.get(layout)) {
+            let digits = key.layout.digits();
+            let rows = key.layout.limbs(&self.params).len() * digits.digits(digits.level);
             self.require_own(key.b.len() == rows * self.params.n())?;
         }
         let expanded = self.on_threads(|| self.engine.expand_keys(evaluation))?;

@@ -152,7 +152,7 @@ impl Ring {
 
     /// The relinearisation key's layout for a structure: digits as large as `P`.
     pub fn relin_layout(&self, level: usize) -> RelinLayout {
-        RelinLayout { level, digit_primes: self.special.len() }
+        RelinLayout::of_primes(level, self.special.len())
     }
 }
 

@@ -7,8 +7,7 @@ use std::io::{self, Read, Write};
 
 use cryptodl_core::backend::ProductPlan;
 use cryptodl_core::ckks::{
-    Digest, EncryptionKind, EvalKeyLayout, InputLayout, OutputLayout, Packing, ParamsSpec, RelinLayout, Scale,
-    SecurityLevel,
+    Digest, EncryptionKind, EvalKeyLayout, InputLayout, OutputLayout, Packing, ParamsSpec, Scale, SecurityLevel,
 };
 use cryptodl_core::wire::{Header, Kind, Reader, WireError, Writer};
 
@@ -154,8 +153,8 @@ impl Bytes {
         self.primes(&params.primes);
         self.primes(&params.special_primes);
         self.count(evaluation_keys.len());
-        for EvalKeyLayout::Relinearisation(RelinLayout { level, digit_primes }) in evaluation_keys {
-            self.counts(&[RELINEARISATION, 0, *level, *digit_primes]);
+        for layout in evaluation_keys {
+            self.counts(&layout.fields().map(|field| field as usize));
         }
         self.count(match encryption {
             EncryptionKind::Secret => 0,
@@ -248,7 +247,6 @@ impl Bytes {
 }
 
 // Codes.
-const RELINEARISATION: usize = 1;
 const SPREAD: usize = 0;
 const LINEAR: usize = 1;
 const ACTIVATION: usize = 2;
@@ -381,14 +379,8 @@ impl<'a> Parser<'a> {
     }
 
     fn evaluation_key(&mut self) -> Parsed<EvalKeyLayout> {
-        match self.counts()? {
-            [RELINEARISATION, 0, level, digit_primes] => {
-                Ok(EvalKeyLayout::Relinearisation(RelinLayout { level, digit_primes }))
-            }
-            [kind, element, ..] => {
-                Err(malformed(format!("evaluation keys of kind {kind} with element {element} are not known")))
-            }
-        }
+        let fields: [usize; 4] = self.counts()?;
+        EvalKeyLayout::from_fields(fields.map(|field| field as u32)).map_err(|error| malformed(error.to_string()))
     }
 
     fn step(&mut self) -> Parsed<Step> {

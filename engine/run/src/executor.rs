@@ -255,7 +255,7 @@ impl<B: Backend> Executor<B> {
         let Some(layout) = self.relin else {
             return Ok(ExpandedKeys { rows: None });
         };
-        let key = keys.relin(layout).ok_or_else(|| RunError::EvalKey {
+        let key = keys.get(EvalKeyLayout::Relinearisation(layout)).ok_or_else(|| RunError::EvalKey {
             expected: EvalKeyLayout::Relinearisation(layout).to_string(),
             actual: match &keys.layouts()[..] {
                 [] => "there are no evaluation keys".into(),
@@ -265,7 +265,7 @@ impl<B: Backend> Executor<B> {
                 }
             },
         })?;
-        let (n, limbs) = (self.params.n(), key.limbs(&self.params));
+        let (n, limbs) = (self.params.n(), key.layout.limbs(&self.params));
         let digits = layout.digits(layout.level);
         let parts = [&key.b, &key.expand_a(&self.params)];
         // Host rows are [digit][limb][N] for b and a apart; tensors are [limb][digit][component][N].

@@ -4,7 +4,8 @@ use cryptodl_core::backend::{Horner as Polynomial, LinearMap, MAX_TAPS, MAX_WEIG
 use cryptodl_core::ckks::{ParamsSpec, SecurityLevel, UniformPurpose};
 use cryptodl_core::ring::{RnsBasis, ntt_primes, pack_row, packed_row_len};
 use cryptodl_shaders::params::{
-    AccumulateKey, Ceiling, Convert, Elementwise, Expand, Horner, Limb, Multiply, Ntt, Packing, View,
+    AccumulateKey, Automorphism, Ceiling, Convert, Elementwise, Expand, Horner, Limb, Multiply, Ntt, Packing,
+    PrimeDigit, View,
 };
 use cryptodl_shaders::{self as shaders, Conversion, Kernel, LinearTables, Variant, groups};
 
@@ -14,7 +15,7 @@ use crate::device::{Device, Launch};
 pub type Test = fn(&Device, Variant);
 
 /// The comparison of every kernel; the two passes of a transform are compared together.
-pub const TESTS: [(&str, &Kernel, Test); 19] = [
+pub const TESTS: [(&str, &Kernel, Test); 21] = [
     ("add_constant", &shaders::ADD_CONSTANT, add_constant),
     ("scale", &shaders::SCALE, scale),
     ("add", &shaders::ADD, add),
@@ -26,6 +27,8 @@ pub const TESTS: [(&str, &Kernel, Test); 19] = [
     ("accumulate_key", &shaders::ACCUMULATE_KEY, accumulate_key),
     ("linear", &shaders::LINEAR, linear),
     ("convert_centred", &shaders::CONVERT_CENTRED, convert_centred),
+    ("prime_digit", &shaders::PRIME_DIGIT, prime_digit),
+    ("automorphism", &shaders::AUTOMORPHISM, automorphism),
     ("ntt_forward", &shaders::NTT_FORWARD_ROWS, ntt_forward),
     ("ntt_inverse", &shaders::NTT_INVERSE_ROWS, ntt_inverse),
     ("unpack", &shaders::UNPACK, unpack),
@@ -538,6 +541,78 @@ fn convert_centred(device: &Device, variant: Variant) {
             };
             let operands = [&x.residues[..], &out.residues, bytemuck::cast_slice(&tables.weights)];
             assert_same("convert_centred", &device.run(&launch, &operands)[1], &expected);
+        }
+    }
+}
+
+fn prime_digit(device: &Device, variant: Variant) {
+    let all = limbs(&basis(1024));
+    // 30, 30, 25 and 18 bits in parts that are below all targets.
+    for (from, parts, to) in [(0, 2, &[1, 3][..]), (1, 3, &[7, 0]), (4, 4, &[2, 7, 6]), (7, 1, &[7, 0])] {
+        let source = [all[from]];
+        let targets: Vec<Limb> = to.iter().map(|&limb| all[limb]).collect();
+        let mut lane = 0;
+        let half = Tensor::new(&source, 2, 2, 100, |limb| {
+            lane += 1;
+            limb.q / 2 - 2 + lane % 5
+        });
+        for x in Tensor::pair(&source, 2, 2, 100).into_iter().chain([half]) {
+            for part in 0..parts {
+                let out = Tensor::zeros(&targets, 2, 2, 100);
+                let digit = cryptodl_core::ring::PrimeDigit::new(source[0].modulus(), part, parts);
+                let expected =
+                    out.map(|l, v, c, i| targets[l].modulus().reduce_signed(digit.of(x.at(0, v, c, i)).into()));
+                let (x_view, out_view) = (x.view(), out.view());
+                let shape = PrimeDigit {
+                    x: x_view,
+                    out: out_view,
+                    values: 2,
+                    components: 2,
+                    lanes: 100,
+                    ..PrimeDigit::new(digit)
+                };
+                let launch = Launch {
+                    kernel: &shaders::PRIME_DIGIT,
+                    variant,
+                    overrides: &[],
+                    params: shape,
+                    limbs: &targets,
+                    groups: groups::prime_digit(&shape, targets.len() as u32),
+                };
+                let operands = [&x.residues[..], &out.residues];
+                assert_same("prime_digit", &device.run(&launch, &operands)[1], &expected);
+            }
+        }
+    }
+}
+
+fn automorphism(device: &Device, variant: Variant) {
+    for n in [1024u32, 4096] {
+        let limbs = limbs(&basis(n as usize));
+        for element in [1, 5, 4 * n - 3, 2 * n + 1, n + 5] {
+            let automorphism = cryptodl_core::ring::Automorphism::new(n as usize, element).expect("1 modulo 4");
+            for x in Tensor::pair(&limbs, 3, 2, n) {
+                let out = Tensor::zeros(&limbs, 3, 2, n);
+                let expected = out.map(|l, v, c, i| x.at(l, v, c, automorphism.source(i as usize) as u32));
+                let params = Automorphism {
+                    x: x.view(),
+                    out: out.view(),
+                    values: 3,
+                    components: 2,
+                    log_n: n.trailing_zeros(),
+                    element,
+                };
+                let launch = Launch {
+                    kernel: &shaders::AUTOMORPHISM,
+                    variant,
+                    overrides: &[],
+                    params,
+                    limbs: &limbs,
+                    groups: groups::automorphism(&params, limbs.len() as u32),
+                };
+                let operands = [&x.residues[..], &out.residues];
+                assert_same("automorphism", &device.run(&launch, &operands)[1], &expected);
+            }
         }
     }
 }

@@ -46,7 +46,7 @@ impl Backend for Faulty {
 
     forward! {
         name device basis is_host shape zeros uninitialised upload download copy pack expand scale add subtract_scale
-        accumulate_key inverse_ntt convert_basis synchronise
+        accumulate_key inverse_ntt convert_basis prime_digit automorphism synchronise
     }
 
     fn kernels(&self) -> &'static str {

@@ -61,6 +61,15 @@ macro_rules! forward {
     (@ forward_ntt) => { forward!(# forward_ntt(x: &mut Self::Tensor) -> Result<()>); };
     (@ inverse_ntt) => { forward!(# inverse_ntt(x: &mut Self::Tensor) -> Result<()>); };
     (@ convert_basis) => { forward!(# convert_basis(x: &Self::Tensor, limbs: &[usize]) -> Result<Self::Tensor>); };
+    (@ prime_digit) => {
+        forward!(# prime_digit(x: &Self::Tensor, part: usize, parts: usize, limbs: &[usize]) -> Result<Self::Tensor>);
+    };
+    (@ automorphism) => {
+        forward!(# automorphism(
+            automorphism: cryptodl_core::ring::Automorphism,
+            x: &Self::Tensor
+        ) -> Result<Self::Tensor>);
+    };
     (@ synchronise) => { forward!(# synchronise() -> Result<()>); };
     (# $method:ident($($argument:ident: $kind:ty),*) -> $result:ty) => {
         fn $method(&self, $($argument: $kind),*) -> $result {

@@ -38,7 +38,7 @@ impl<B: Backend> Backend for Metered<B> {
 
     forward! {
         name kernels device basis is_host transfers shape zeros uninitialised upload download copy unpack pack expand
-        multiply add_constant scale add accumulate subtract_scale accumulate_key convert_basis synchronise
+        multiply add_constant scale add accumulate subtract_scale accumulate_key convert_basis prime_digit automorphism synchronise
     }
 
     fn linear(&self, map: &LinearMap, x: &Self::Tensor) -> Result<Self::Tensor> {

@@ -223,7 +223,7 @@ fn what_a_spec_asks_for_is_refused_before_it_is_paid() {
     let limbs = (large_key.params.security.max_log_qp(65536) / 30) as usize;
     large_key.params.primes = ntt_primes(65536, 30, limbs).expect("such primes exist");
     large_key.params.special_primes = vec![large_key.params.primes.remove(0)];
-    let layout = RelinLayout { level: limbs - 1, digit_primes: 1 };
+    let layout = RelinLayout::of_primes(limbs - 1, 1);
     large_key.evaluation_keys = vec![EvalKeyLayout::Relinearisation(layout)];
     write("large-key.spec", &large_key);
     let error = fail(folder, "keygen --spec large-key.spec --out other", 1);

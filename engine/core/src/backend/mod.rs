@@ -18,14 +18,16 @@ pub use polynomial::{Horner, PatersonStockmeyer};
 pub use positions::Positions;
 pub use remedy::BackendRemedy;
 pub use steps::{
-    KeySwitch, ProductPlan, RelinLayout, SlotwiseOp, paterson_stockmeyer, relinearise_rescale, slotwise_shape,
+    KeySwitch, ProductPlan, RelinLayout, Rotation, SlotwiseOp, paterson_stockmeyer, relinearise_rescale, slotwise_shape,
 };
 pub use tensor::{Channels, Shape, Window};
 
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::ring::{RnsBasis, UniformSource};
+#[cfg(doc)]
+use crate::ring::PrimeDigit;
+use crate::ring::{Automorphism, RnsBasis, UniformSource};
 
 /// Why a backend could not do what it was asked. The process stays usable.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -228,6 +230,15 @@ pub trait Backend: Send + Sync {
     /// of `limbs`. Coefficient domain in and out.
     fn convert_basis(&self, x: &Self::Tensor, limbs: &[usize]) -> Result<Self::Tensor>;
 
+    /// Digit `part` of `parts` of every coefficient of `x`, which has one limb, reduced modulo each prime of `limbs` (see
+    /// [`PrimeDigit`]). Coefficient domain in and out. The primes of `limbs` are larger than
+    /// `2^(w-1) + 1`, the bound of a digit.
+    fn prime_digit(&self, x: &Self::Tensor, part: usize, parts: usize, limbs: &[usize]) -> Result<Self::Tensor>;
+
+    /// The image of every polynomial under an automorphism. Evaluation domain: lane `t` of the image is lane
+    /// [`automorphism.source(t)`](Automorphism::source).
+    fn automorphism(&self, automorphism: Automorphism, x: &Self::Tensor) -> Result<Self::Tensor>;
+
     /// Waits until everything asked for so far is done.
     fn synchronise(&self) -> Result<()>;
 
@@ -254,6 +265,13 @@ pub trait Backend: Send + Sync {
     /// Three components to two with a relinearisation key, then division by `P` and the last `drop` chain primes, merged.
     fn relinearise(&self, x: &Self::Tensor, key: &KeySwitch<'_, Self::Tensor>, drop: usize) -> Result<Self::Tensor> {
         steps::relinearise(self, x, key, drop)
+    }
+
+    /// Automorphisms of whole evaluation-domain ciphertexts of two components, each followed by a key switch back to the
+    /// secret: rotations of slots. Every rotation replaces its values `to` by the images of the first
+    /// `to.len()` values of `from`; all take their keys over the same digits, which are cut once for all.
+    fn rotate(&self, x: &mut Self::Tensor, from: Range<usize>, rotations: &[Rotation<'_, Self::Tensor>]) -> Result<()> {
+        steps::rotate(self, x, from, rotations)
     }
 
     /// An activation on whole evaluation-domain ciphertexts, with relinearisation and rescaling after each product as planned.

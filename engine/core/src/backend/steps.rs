@@ -6,6 +6,7 @@ use std::ops::Range;
 use serde::{Deserialize, Serialize};
 
 use super::{Backend, Channels, Horner, LinearMap, PatersonStockmeyer, Result, Shape};
+use crate::ring::Automorphism;
 
 /// One operation that acts on each lane by itself.
 #[derive(Clone, Copy, Debug)]
@@ -65,7 +66,7 @@ impl ProductPlan {
     }
 }
 
-/// How the ciphertext component under `s^2` is cut into digits for key switching.
+/// How the ciphertext component under another secret is cut into digits for key switching.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RelinLayout {
@@ -73,21 +74,45 @@ pub struct RelinLayout {
     pub level: usize,
     /// Chain primes per digit, 1 to 4; the special product must be at least as large as a digit.
     pub digit_primes: usize,
+    /// Digits in which each prime is cut, 1 to 4; 1 where a digit has several primes.
+    #[serde(default = "RelinLayout::whole", skip_serializing_if = "RelinLayout::is_whole")]
+    pub prime_parts: usize,
 }
 
 impl RelinLayout {
+    /// `prime_parts` where digits have whole primes.
+    pub(crate) fn whole() -> usize {
+        1
+    }
+
+    /// Whether digits have whole primes.
+    pub(crate) fn is_whole(prime_parts: &usize) -> bool {
+        *prime_parts == Self::whole()
+    }
+
+    /// Digits of whole primes.
+    pub const fn of_primes(level: usize, digit_primes: usize) -> Self {
+        RelinLayout { level, digit_primes, prime_parts: 1 }
+    }
+
     /// Number of digits at `level`.
     pub fn digits(&self, level: usize) -> usize {
-        level.div_ceil(self.digit_primes)
+        level.div_ceil(self.digit_primes) * self.prime_parts
     }
 
     /// Chain limbs of digit `digit` at `level`.
     pub fn digit_limbs(&self, digit: usize, level: usize) -> std::ops::Range<usize> {
-        digit * self.digit_primes..((digit + 1) * self.digit_primes).min(level)
+        let first = digit / self.prime_parts * self.digit_primes;
+        first..(first + self.digit_primes).min(level)
+    }
+
+    /// Which part of its prime digit `digit` is.
+    pub fn part(&self, digit: usize) -> usize {
+        digit % self.prime_parts
     }
 }
 
-/// A relinearisation key in a backend's memory.
+/// A key-switching key in a backend's memory.
 #[derive(Clone, Copy, Debug)]
 pub struct KeySwitch<'a, T> {
     /// Rows `g` of two components `(b_g, a_g)`, evaluation domain, limbs: chain `0 .. layout.level`, then special.
@@ -96,6 +121,45 @@ pub struct KeySwitch<'a, T> {
     pub layout: RelinLayout,
     /// Indices of the special limbs in the basis.
     pub special: &'a [usize],
+}
+
+/// One automorphism of a number of ciphertexts.
+#[derive(Clone, Debug)]
+pub struct Rotation<'a, T> {
+    /// The automorphism.
+    pub automorphism: Automorphism,
+    /// The key for it.
+    pub key: KeySwitch<'a, T>,
+    /// The values that receive the images.
+    pub to: Range<usize>,
+}
+
+impl<T> Rotation<'_, T> {
+    /// What every implementation of [`Backend::rotate`] relies on, for an operand of shape `x` over the first
+    /// limbs of a chain.
+    ///
+    /// # Panics
+    /// If there are more values to receive images than there are images, if they overlap with those that are read or
+    /// with each other, if a value leaves the operand, or if the keys have different digits.
+    pub fn check(rotations: &[Self], x: &Shape, from: &Range<usize>) {
+        assert_eq!(x.components, 2, "rotations take two components");
+        let level = x.limbs.len();
+        assert!(x.limbs.iter().copied().eq(0..level), "a ciphertext of the chain");
+        let mut taken = vec![false; x.values];
+        let mut take = |values: &Range<usize>| {
+            assert!(values.end <= x.values, "values {values:?} of {}", x.values);
+            let clashes = taken[values.clone()].iter_mut().any(|taken| std::mem::replace(taken, true));
+            assert!(!clashes, "values {values:?} are read or written twice");
+        };
+        take(from);
+        for Rotation { key, to, automorphism } in rotations {
+            take(to);
+            assert!(to.len() <= from.len(), "{} images of {} values", to.len(), from.len());
+            assert_eq!(automorphism.n(), x.lanes, "an automorphism of the ring");
+            assert!(level <= key.layout.level, "level {level}, key for {}", key.layout.level);
+            assert_eq!((key.layout, key.special), (rotations[0].key.layout, rotations[0].key.special), "digits");
+        }
+    }
 }
 
 pub(super) fn slotwise<B: Backend + ?Sized>(
@@ -295,25 +359,90 @@ pub(super) fn relinearise<B: Backend + ?Sized>(
     assert_eq!(shape.components, 3, "relinearisation takes three components");
     assert!(level <= key.layout.level && drop < level, "level {level}, key for {}, drop {drop}", key.layout.level);
     assert!(shape.limbs.iter().copied().eq(0..level), "a ciphertext of the chain");
-    let basis = backend.basis();
-    let limbs: Vec<usize> = (0..level).chain(key.special.iter().copied()).collect();
-
-    // P times components 0 and 1, on the chain's limbs; zero on the special limbs.
-    let mut kept = part(backend, x, 0..level, 0..2)?;
-    let p: Vec<u32> = (0..level).map(|limb| basis.product_mod(key.special, limb)).collect();
-    backend.scale(&mut kept, &p)?;
-    let mut acc = backend.zeros(Shape { limbs: limbs.clone(), components: 2, ..shape.clone() })?;
-    let to = backend.shape(&acc).window().with_limbs(0..level);
-    backend.copy(&kept, &backend.shape(&kept).window(), &mut acc, &to)?;
-    std::mem::drop(kept);
-
-    let mut top = part(backend, x, 0..level, 2..3)?;
-    backend.inverse_ntt(&mut top)?;
+    let mut acc = lifted(backend, &part(backend, x, 0..level, 0..2)?, key)?;
+    let top = coefficients(backend, part(backend, x, 0..level, 2..3)?)?;
     for g in 0..key.layout.digits(level) {
-        let residues = part(backend, &top, key.layout.digit_limbs(g, level), 0..1)?;
-        let mut digit = backend.convert_basis(&residues, &limbs)?;
-        backend.forward_ntt(&mut digit)?;
+        let digit = digit(backend, &top, key, g)?;
         backend.accumulate_key(&mut acc, &digit, key.rows, g)?;
     }
+    let limbs = &backend.shape(&acc).limbs;
     backend.mod_down(&acc, &limbs[level - drop..])
+}
+
+pub(super) fn rotate<B: Backend + ?Sized>(
+    backend: &B,
+    x: &mut B::Tensor,
+    from: Range<usize>,
+    rotations: &[Rotation<'_, B::Tensor>],
+) -> Result<()> {
+    let shape = backend.shape(x).clone();
+    Rotation::check(rotations, &shape, &from);
+    let Some(Rotation { key: first, .. }) = rotations.first() else { return Ok(()) };
+    let level = shape.limbs.len();
+    let values = |backend: &B, x: &B::Tensor, values: Range<usize>, components: Range<usize>| -> Result<B::Tensor> {
+        let from = backend.shape(x).window().with_values(values.clone()).with_components(components.clone());
+        let shape = backend.shape(x).clone();
+        let mut out = backend.uninitialised(Shape { values: values.len(), components: components.len(), ..shape })?;
+        let to = backend.shape(&out).window();
+        backend.copy(x, &from, &mut out, &to)?;
+        Ok(out)
+    };
+    let top = coefficients(backend, values(backend, x, from.clone(), 1..2)?)?;
+    let digits: Vec<B::Tensor> =
+        (0..first.layout.digits(level)).map(|g| digit(backend, &top, first, g)).collect::<Result<_>>()?;
+    drop(top);
+    for Rotation { automorphism, key, to } in rotations.iter().filter(|rotation| !rotation.to.is_empty()) {
+        let source = from.start..from.start + to.len();
+        let mut acc = lifted(backend, &values(backend, x, source, 0..1)?, key)?;
+        for (g, digit) in digits.iter().enumerate() {
+            if to.len() == from.len() {
+                backend.accumulate_key(&mut acc, digit, key.rows, g)?;
+            } else {
+                let digit = values(backend, digit, 0..to.len(), 0..1)?;
+                backend.accumulate_key(&mut acc, &digit, key.rows, g)?;
+            }
+        }
+        let limbs = backend.shape(&acc).limbs.clone();
+        let image = backend.automorphism(*automorphism, &backend.mod_down(&acc, &limbs[level..])?)?;
+        backend.copy(&image, &backend.shape(&image).window(), x, &shape.window().with_values(to.clone()))?;
+    }
+    Ok(())
+}
+
+/// `P` times the components of `x`, one or two, on the chain's limbs, and zero on the special limbs: a ciphertext of two
+/// components to which a key switch adds.
+fn lifted<B: Backend + ?Sized>(backend: &B, x: &B::Tensor, key: &KeySwitch<'_, B::Tensor>) -> Result<B::Tensor> {
+    let shape = backend.shape(x).clone();
+    let level = shape.limbs.len();
+    let limbs: Vec<usize> = (0..level).chain(key.special.iter().copied()).collect();
+    let mut lifted = copy_of(backend, x)?;
+    let p: Vec<u32> = (0..level).map(|limb| backend.basis().product_mod(key.special, limb)).collect();
+    backend.scale(&mut lifted, &p)?;
+    let mut acc = backend.zeros(Shape { limbs, components: 2, ..shape.clone() })?;
+    let to = backend.shape(&acc).window().with_limbs(0..level).with_components(0..shape.components);
+    backend.copy(&lifted, &shape.window(), &mut acc, &to)?;
+    Ok(acc)
+}
+
+fn coefficients<B: Backend + ?Sized>(backend: &B, mut x: B::Tensor) -> Result<B::Tensor> {
+    backend.inverse_ntt(&mut x)?;
+    Ok(x)
+}
+
+/// Digit `g` of `x`, of one component in coefficient domain, on its own limbs and the special ones: evaluation domain.
+fn digit<B: Backend + ?Sized>(
+    backend: &B,
+    x: &B::Tensor,
+    key: &KeySwitch<'_, B::Tensor>,
+    g: usize,
+) -> Result<B::Tensor> {
+    let level = backend.shape(x).limbs.len();
+    let limbs: Vec<usize> = (0..level).chain(key.special.iter().copied()).collect();
+    let residues = part(backend, x, key.layout.digit_limbs(g, level), 0..1)?;
+    let mut digit = match key.layout.prime_parts {
+        1 => backend.convert_basis(&residues, &limbs)?,
+        parts => backend.prime_digit(&residues, key.layout.part(g), parts, &limbs)?,
+    };
+    backend.forward_ntt(&mut digit)?;
+    Ok(digit)
 }

@@ -1,6 +1,8 @@
 //! The checks of a [`ClientSpec`], which may come from a stranger.
 
-use super::{ClientSpec, EncryptionKind, EvalKeyLayout, Params, ParamsError, RelinLayout, Scale};
+use crate::ring::{MAX_PARTS, PrimeDigit};
+
+use super::{ClientSpec, EncryptionKind, Params, ParamsError, RelinLayout, Scale};
 
 /// Largest height and width of an image.
 pub const MAX_SIDE: usize = 4096;
@@ -74,11 +76,8 @@ impl ClientSpec {
             layout.check(&params)?;
             // A Program needs no two keys that switch the same: it would not know which one to
             // take.
-            let same = |other: &EvalKeyLayout| match (layout, other) {
-                (EvalKeyLayout::Relinearisation(_), EvalKeyLayout::Relinearisation(_)) => true,
-            };
-            let twin = self.evaluation_keys[..i].iter().any(same);
-            require(!twin, "evaluation_keys", layout, || "at most one key of every kind".into())?;
+            let twin = self.evaluation_keys[..i].iter().any(|other| other.element() == layout.element());
+            require(!twin, "evaluation_keys", layout, || "at most one key that switches the same".into())?;
         }
         let divisible = self.encryption == EncryptionKind::Secret || !params.special().is_empty();
         require(divisible, "encryption", "public", || "public-key encryption needs params.special_primes".into())?;
@@ -130,8 +129,13 @@ impl RelinLayout {
         require((1..=MAX_DIGIT_PRIMES).contains(&digit_primes), "evaluation_keys.digit_primes", digit_primes, || {
             format!("1 to {MAX_DIGIT_PRIMES}")
         })?;
+        let parts = self.prime_parts;
+        let fits = parts == 1 || (digit_primes == 1 && (2..=MAX_PARTS).contains(&parts));
+        require(fits, "evaluation_keys.prime_parts", parts, || {
+            format!("1, or with digit_primes = 1 up to {MAX_PARTS}")
+        })?;
         require(!params.special().is_empty(), "evaluation_keys", "a key", || {
-            "relinearisation needs params.special_primes".into()
+            "key switching needs params.special_primes".into()
         })?;
         // At most four primes of 30 bits each.
         let product = |limbs: &mut dyn Iterator<Item = usize>| -> u128 {
@@ -139,7 +143,15 @@ impl RelinLayout {
         };
         let special = product(&mut params.special().into_iter());
         let digits = 0..self.digits(self.level);
-        let largest = digits.map(|g| product(&mut self.digit_limbs(g, self.level))).max().unwrap_or(0);
+        let digit = |g| match parts {
+            1 => product(&mut self.digit_limbs(g, self.level)),
+            parts => 1 << PrimeDigit::new(params.basis().modulus(g / parts), 0, parts).width(),
+        };
+        let largest = digits.map(digit).max().unwrap_or(0);
+        let least = params.basis().primes().into_iter().min().unwrap_or(0);
+        require(parts == 1 || largest <= u128::from(least), "evaluation_keys.prime_parts", parts, || {
+            format!("more parts: a digit of up to {largest} must be below every prime, and the least is {least}")
+        })?;
         require(largest <= special, "evaluation_keys.digit_primes", digit_primes, || {
             format!(
                 "the special primes multiply to {special}, less than a digit ({largest}): fewer primes per digit or more special primes"

@@ -3,7 +3,7 @@
 use super::check::require;
 use super::{Params, SpecError, UniformPurpose};
 use crate::backend::RelinLayout;
-use crate::ring::UniformSource;
+use crate::ring::{Automorphism, UniformSource};
 
 /// A public encryption key `(b, a)` with `b = e - a s` over the whole chain and the special primes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,35 +22,11 @@ impl PublicKey {
     }
 }
 
-/// A relinearisation key: for digit `g`, `(b_g, a_g)` with `b_g = e_g - a_g s + P s^2` in the digit's own limbs and without
-/// the last term in the others, over the first `level` chain limbs and all special limbs.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RelinKey {
-    /// Digits and level.
-    pub layout: RelinLayout,
-    /// Seed of all `a_g`.
-    pub seed: [u8; 32],
-    /// All `b_g`, evaluation domain, `[digit][limb][N]`; limbs: chain `0 .. level`, then special. Canonical.
-    pub b: Vec<u32>,
-}
-
-impl RelinKey {
-    /// The limbs that the key covers: chain `0 .. level`, then all special limbs.
-    pub fn limbs(&self, params: &Params) -> Vec<usize> {
-        params.chain(self.layout.level).into_iter().chain(params.special()).collect()
-    }
-
-    /// All `a_g`, evaluation domain, `[digit][limb][N]`, limbs as in [`Self::limbs`].
-    pub fn expand_a(&self, params: &Params) -> Vec<u32> {
-        let source = UniformPurpose::RelinKey.source(params, &self.seed);
-        let digits = self.layout.digits(self.layout.level) as u32;
-        let limbs = self.limbs(params);
-        (0..digits).flat_map(|digit| expand_limbs(&source, params, digit, &limbs)).collect()
-    }
-}
-
 /// Most evaluation keys that a client gives away together.
 pub const MAX_EVAL_KEYS: usize = 64;
+
+const RELINEARISATION: u32 = 1;
+const AUTOMORPHISM: u32 = 2;
 
 /// What an evaluation key switches, and over which limbs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -58,14 +34,90 @@ pub const MAX_EVAL_KEYS: usize = 64;
 pub enum EvalKeyLayout {
     /// From `s^2` to `s`, after a product.
     Relinearisation(RelinLayout),
+    /// Before the automorphism `X -> X^element`: from the secret that this automorphism takes to `s`.
+    Automorphism(AutomorphismLayout),
+}
+
+/// An automorphism, and the digits of its key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AutomorphismLayout {
+    /// `g` of `X -> X^g`, below `4 N` and 1 modulo 4.
+    pub element: u32,
+    /// As in [`RelinLayout`].
+    pub level: usize,
+    /// As in [`RelinLayout`].
+    pub digit_primes: usize,
+    /// As in [`RelinLayout`].
+    #[serde(default = "RelinLayout::whole", skip_serializing_if = "RelinLayout::is_whole")]
+    pub prime_parts: usize,
 }
 
 impl EvalKeyLayout {
+    /// Of the key for `X -> X^element` over these digits.
+    pub fn automorphism(element: u32, digits: RelinLayout) -> Self {
+        let RelinLayout { level, digit_primes, prime_parts } = digits;
+        EvalKeyLayout::Automorphism(AutomorphismLayout { element, level, digit_primes, prime_parts })
+    }
+
     /// The layout, if it is one of relinearisation keys.
     pub fn as_relin(self) -> Option<RelinLayout> {
         match self {
             EvalKeyLayout::Relinearisation(layout) => Some(layout),
+            EvalKeyLayout::Automorphism(_) => None,
         }
+    }
+
+    /// How the component that is switched is cut into digits.
+    pub fn digits(self) -> RelinLayout {
+        match self {
+            EvalKeyLayout::Relinearisation(layout) => layout,
+            EvalKeyLayout::Automorphism(AutomorphismLayout { level, digit_primes, prime_parts, .. }) => {
+                RelinLayout { level, digit_primes, prime_parts }
+            }
+        }
+    }
+
+    /// `g` of `X -> X^g`; 0 of a relinearisation key.
+    pub fn element(self) -> u32 {
+        match self {
+            EvalKeyLayout::Relinearisation(_) => 0,
+            EvalKeyLayout::Automorphism(layout) => layout.element,
+        }
+    }
+
+    /// The layout in files: kind (1 relinearisation, 2 automorphism), element, level, and the digits: primes per
+    /// digit, plus 65536 for every part of a prime beyond the first.
+    pub fn fields(self) -> [u32; 4] {
+        let kind = match self {
+            EvalKeyLayout::Relinearisation(_) => RELINEARISATION,
+            EvalKeyLayout::Automorphism(_) => AUTOMORPHISM,
+        };
+        let RelinLayout { level, digit_primes, prime_parts } = self.digits();
+        [kind, self.element(), level as u32, digit_primes as u32 | (prime_parts as u32 - 1) << 16]
+    }
+
+    /// The inverse of [`Self::fields`]. Parameters may still refuse the layout ([`Self::check`]).
+    ///
+    /// # Errors
+    /// A kind that is not known, or a relinearisation key with an element.
+    pub fn from_fields([kind, element, level, digits]: [u32; 4]) -> Result<Self, SpecError> {
+        let (level, digit_primes, prime_parts) =
+            (level as usize, (digits & 0xffff) as usize, (digits >> 16) as usize + 1);
+        let digits = RelinLayout { level, digit_primes, prime_parts };
+        require([RELINEARISATION, AUTOMORPHISM].contains(&kind), "kind of an evaluation key", kind, || {
+            "1 (relinearisation) or 2 (automorphism)".into()
+        })?;
+        if kind == AUTOMORPHISM {
+            return Ok(EvalKeyLayout::automorphism(element, digits));
+        }
+        require(element == 0, "element of a relinearisation key", element, || "0".into())?;
+        Ok(EvalKeyLayout::Relinearisation(digits))
+    }
+
+    /// The limbs that a key covers: chain `0 .. level`, then all special limbs.
+    pub fn limbs(self, params: &Params) -> Vec<usize> {
+        params.chain(self.digits().level).into_iter().chain(params.special()).collect()
     }
 
     /// Checks that a key of this layout exists over `params`, as [`RelinLayout::check`] does.
@@ -73,35 +125,58 @@ impl EvalKeyLayout {
     /// # Errors
     /// The field that is refused.
     pub fn check(&self, params: &Params) -> Result<(), SpecError> {
-        match self {
-            EvalKeyLayout::Relinearisation(layout) => layout.check(params),
+        if let EvalKeyLayout::Automorphism(AutomorphismLayout { element, .. }) = *self {
+            let n = params.n();
+            let exists = element != 1 && Automorphism::new(n, element).is_some();
+            require(exists, "evaluation_keys.element", element, || {
+                format!("5, 9, 13, and so on: numbers that are 1 modulo 4, below {}", 4 * n)
+            })?;
         }
+        self.digits().check(params)
     }
 }
 
 impl std::fmt::Display for EvalKeyLayout {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let RelinLayout { level, digit_primes, prime_parts } = self.digits();
         match self {
-            EvalKeyLayout::Relinearisation(RelinLayout { level, digit_primes }) => {
-                write!(f, "a relinearisation key for level {level} with digits of {digit_primes} primes")
-            }
+            EvalKeyLayout::Relinearisation(_) => write!(f, "a relinearisation key")?,
+            EvalKeyLayout::Automorphism(layout) => write!(f, "a key for X -> X^{}", layout.element)?,
+        }
+        match prime_parts {
+            1 => write!(f, " for level {level} with digits of {digit_primes} primes"),
+            parts => write!(f, " for level {level} with {parts} digits for every prime"),
         }
     }
 }
 
-/// One evaluation key.
+/// One evaluation key: for digit `g` the pair `(b_g, a_g)` with `b_g = e_g - a_g t + P w_g f`, over the limbs of its layout.
+///
+/// It switches from a secret `f` to a secret `t`. For relinearisation `f = s^2` and `t = s`. Before an
+/// automorphism `f = s`, and the automorphism takes `t` to `s`: what is switched first is an encryption under
+/// `s` again after it. `w_g` is 0 but in the digit's own limbs; there it is 1, or for part `h` of a prime that
+/// is cut into digits of `w` bits `2^(w h)`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum EvalKey {
-    /// Switches from `s^2` to `s`.
-    Relinearisation(RelinKey),
+pub struct EvalKey {
+    /// What it switches, over which digits.
+    pub layout: EvalKeyLayout,
+    /// Seed of all `a_g`.
+    pub seed: [u8; 32],
+    /// All `b_g`, evaluation domain, `[digit][limb][N]`, limbs as in [`EvalKeyLayout::limbs`]. Canonical.
+    pub b: Vec<u32>,
 }
 
 impl EvalKey {
-    /// What it switches.
-    pub fn layout(&self) -> EvalKeyLayout {
-        match self {
-            EvalKey::Relinearisation(key) => EvalKeyLayout::Relinearisation(key.layout),
-        }
+    /// All `a_g`, evaluation domain, `[digit][limb][N]`, limbs as in [`EvalKeyLayout::limbs`].
+    pub fn expand_a(&self, params: &Params) -> Vec<u32> {
+        let purpose = match self.layout {
+            EvalKeyLayout::Relinearisation(_) => UniformPurpose::RelinKey,
+            EvalKeyLayout::Automorphism(_) => UniformPurpose::AutomorphismKey,
+        };
+        let source = purpose.source(params, &self.seed);
+        let digits = self.layout.digits();
+        let (digits, limbs) = (digits.digits(digits.level) as u32, self.layout.limbs(params));
+        (0..digits).flat_map(|digit| expand_limbs(&source, params, digit, &limbs)).collect()
     }
 }
 
@@ -119,8 +194,8 @@ impl EvalKeys {
     pub fn new(keys: Vec<EvalKey>) -> Result<Self, SpecError> {
         require(keys.len() <= MAX_EVAL_KEYS, "evaluation_keys", keys.len(), || format!("at most {MAX_EVAL_KEYS}"))?;
         for (i, key) in keys.iter().enumerate() {
-            let twin = keys[..i].iter().any(|other| other.layout() == key.layout());
-            require(!twin, "evaluation_keys", key.layout(), || "one key of every layout".into())?;
+            let twin = keys[..i].iter().any(|other| other.layout == key.layout);
+            require(!twin, "evaluation_keys", key.layout, || "one key of every layout".into())?;
         }
         Ok(EvalKeys(keys))
     }
@@ -132,14 +207,12 @@ impl EvalKeys {
 
     /// Their layouts.
     pub fn layouts(&self) -> Vec<EvalKeyLayout> {
-        self.iter().map(EvalKey::layout).collect()
+        self.iter().map(|key| key.layout).collect()
     }
 
-    /// The relinearisation key of exactly this layout.
-    pub fn relin(&self, layout: RelinLayout) -> Option<&RelinKey> {
-        self.iter().find_map(|key| match key {
-            EvalKey::Relinearisation(key) => (key.layout == layout).then_some(key),
-        })
+    /// The key of exactly this layout.
+    pub fn get(&self, layout: EvalKeyLayout) -> Option<&EvalKey> {
+        self.iter().find(|key| key.layout == layout)
     }
 }
 

@@ -21,7 +21,7 @@ pub use check::{
 };
 pub use ciphertext::{Ciphertexts, CiphertextsInfo};
 pub use encoder::Encoder;
-pub use keys::{EvalKey, EvalKeyLayout, EvalKeys, MAX_EVAL_KEYS, PublicKey, RelinKey};
+pub use keys::{AutomorphismLayout, EvalKey, EvalKeyLayout, EvalKeys, MAX_EVAL_KEYS, PublicKey};
 pub use params::{MAX_SPECIAL_PRIMES, Params, ParamsError, ParamsSpec, params_for_tests};
 pub use random::{RandomError, Randomness, SecretStream, SecretStreams};
 pub use rerandomise::rerandomise;

@@ -13,6 +13,8 @@ pub enum UniformPurpose {
     PublicKey,
     /// Component 1 of the relinearisation key; object = digit.
     RelinKey,
+    /// Component 1 of a key for an automorphism; object = digit.
+    AutomorphismKey,
 }
 
 impl UniformPurpose {
@@ -29,6 +31,7 @@ impl UniformPurpose {
             UniformPurpose::Ciphertext => b"cryptodl uniform v1 ciphertext",
             UniformPurpose::PublicKey => b"cryptodl uniform v1 public key",
             UniformPurpose::RelinKey => b"cryptodl uniform v1 relinearisation key",
+            UniformPurpose::AutomorphismKey => b"cryptodl uniform v1 automorphism key",
         }
     }
 }

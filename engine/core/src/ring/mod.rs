@@ -1,13 +1,17 @@
 //! Ring arithmetic: NTT primes, residues, the transform, and the residue number system.
 
+mod automorphism;
 mod basis;
+mod digit;
 mod modulus;
 mod ntt;
 mod packing;
 mod primes;
 mod uniform;
 
+pub use automorphism::Automorphism;
 pub use basis::{CentredConverter, RnsBasis};
+pub use digit::{MAX_PARTS, PrimeDigit};
 pub use modulus::{MAX_MODULUS_BITS, Modulus};
 pub use ntt::{NttTable, Twiddle};
 pub use packing::{pack_row, packed_row_len, unpack_row};

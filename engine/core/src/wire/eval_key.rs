@@ -3,21 +3,15 @@
 use std::io::{self, Read, Write};
 
 use super::container::Fields;
-use super::error::expect_field;
 use super::rows::{read_rows, rows_len, write_rows};
 use super::{Header, Kind, Reader, WireError, Writer, file_len};
-use crate::ckks::{EvalKey, EvalKeyLayout, EvalKeys, MAX_EVAL_KEYS, Params, RelinKey, RelinLayout, SpecError};
+use crate::ckks::{EvalKey, EvalKeyLayout, EvalKeys, MAX_EVAL_KEYS, Params, SpecError};
 
 const COUNT_LEN: u64 = 4;
 const LAYOUT_LEN: usize = 16;
 const SEED_LEN: usize = 32;
 /// Bytes of a key before its rows.
 const ENTRY_HEADER_LEN: u64 = (LAYOUT_LEN + SEED_LEN) as u64;
-
-/// The code of a relinearisation key.
-const RELINEARISATION: u32 = 1;
-/// The code that is reserved for keys of automorphisms.
-const AUTOMORPHISM: u32 = 2;
 
 /// Bytes of an evaluation key file with one key of each of `layouts`.
 pub fn eval_keys_len(params: &Params, layouts: &[EvalKeyLayout]) -> u64 {
@@ -30,9 +24,9 @@ fn payload_len(params: &Params, layouts: &[EvalKeyLayout]) -> u64 {
 }
 
 /// Bytes of the rows of a key.
-fn key_rows_len(params: &Params, EvalKeyLayout::Relinearisation(layout): EvalKeyLayout) -> u64 {
-    let limbs = params.chain(layout.level).into_iter().chain(params.special());
-    layout.digits(layout.level) as u64 * rows_len(params, limbs)
+fn key_rows_len(params: &Params, layout: EvalKeyLayout) -> u64 {
+    let digits = layout.digits();
+    digits.digits(digits.level) as u64 * rows_len(params, layout.limbs(params))
 }
 
 /// Writes evaluation keys over `params`, possibly none.
@@ -43,10 +37,10 @@ pub fn write_eval_keys(sink: impl Write, params: &Params, keys: &EvalKeys) -> io
     let payload = payload_len(params, &keys.layouts());
     let mut writer = Writer::new(sink, &Header::of_key(Kind::EvalKey, params, payload))?;
     writer.put(&(keys.iter().len() as u32).to_le_bytes())?;
-    for EvalKey::Relinearisation(key) in keys.iter() {
-        writer.put(layout_fields(key.layout).map(u32::to_le_bytes).as_flattened())?;
+    for key in keys.iter() {
+        writer.put(key.layout.fields().map(u32::to_le_bytes).as_flattened())?;
         writer.put(&key.seed)?;
-        let limbs = key.limbs(params);
+        let limbs = key.layout.limbs(params);
         for digit in key.b.chunks_exact(limbs.len() * params.n()) {
             write_rows(&mut writer, params, &limbs, digit)?;
         }
@@ -97,26 +91,26 @@ fn read_kept(source: impl Read, params: &Params, keeps: impl Fn(EvalKeyLayout) -
             reader.expect_remaining(len)?
         }
         let keeps = keeps(layout);
-        let key = read_relin(&mut reader, params, layout, keeps)?;
+        let key = read_key(&mut reader, params, layout, keeps)?;
         if keeps {
-            keys.push(EvalKey::Relinearisation(key));
+            keys.push(key);
         }
     }
     reader.finish()?;
     EvalKeys::new(keys).map_err(refused)
 }
 
-fn read_relin<R: Read>(
+fn read_key<R: Read>(
     reader: &mut Reader<R>,
     params: &Params,
-    EvalKeyLayout::Relinearisation(layout): EvalKeyLayout,
+    layout: EvalKeyLayout,
     keeps: bool,
-) -> Result<RelinKey, WireError> {
+) -> Result<EvalKey, WireError> {
     let mut seed = [0; SEED_LEN];
     reader.fill(&mut seed)?;
-    let mut key = RelinKey { layout, seed, b: Vec::new() };
-    let limbs = key.limbs(params);
-    for _ in 0..layout.digits(layout.level) {
+    let mut key = EvalKey { layout, seed, b: Vec::new() };
+    let (limbs, digits) = (layout.limbs(params), layout.digits());
+    for _ in 0..digits.digits(digits.level) {
         let rows = read_rows(reader, params, &limbs)?;
         if keeps {
             key.b.extend(rows);
@@ -147,24 +141,10 @@ pub(super) fn headers_len(count: usize) -> u64 {
     COUNT_LEN + count as u64 * ENTRY_HEADER_LEN
 }
 
-fn layout_fields(layout: RelinLayout) -> [u32; 4] {
-    [RELINEARISATION, 0, layout.level as u32, layout.digit_primes as u32]
-}
-
 /// Reads the layout of the next key, which parameters may still refuse.
 pub(super) fn read_layout<R: Read>(reader: &mut Reader<R>) -> Result<EvalKeyLayout, WireError> {
     let mut bytes = [0; LAYOUT_LEN];
     reader.fill(&mut bytes)?;
     let mut fields = Fields(&bytes);
-    let [kind, element, level, digit_primes] = std::array::from_fn(|_| fields.u32());
-    match kind {
-        RELINEARISATION => (),
-        AUTOMORPHISM => {
-            let allowed = "1 (relinearisation), the only kind that this version reads,";
-            return Err(WireError::field("kind of an evaluation key", "2 (automorphism)", allowed));
-        }
-        other => return Err(WireError::field("kind of an evaluation key", other, "1 (relinearisation)")),
-    }
-    expect_field("element of a relinearisation key", element, 0)?;
-    Ok(EvalKeyLayout::Relinearisation(RelinLayout { level: level as usize, digit_primes: digit_primes as usize }))
+    EvalKeyLayout::from_fields(std::array::from_fn(|_| fields.u32())).map_err(refused)
 }

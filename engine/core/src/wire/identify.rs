@@ -8,6 +8,7 @@ use super::ciphertexts::CIPHERTEXTS_HEADER_LEN;
 use super::error::expect_field;
 use super::{CiphertextsHeader, Header, Kind, Reader, WireError, client_spec, eval_key, public_key};
 use crate::ckks::{ClientSpec, EvalKeyLayout, MAX_DIGIT_PRIMES, MIN_SECURE_DIMENSION};
+use crate::ring::MAX_PARTS;
 use crate::ring::{MAX_DIMENSION, MAX_MODULI};
 
 /// A file that is whole and undamaged, as it describes itself.
@@ -97,11 +98,13 @@ fn check_length(contents: &Contents, payload: u64) -> Result<(), WireError> {
             return Err(WireError::field("payload length", payload, allowed));
         }
         Contents::PublicKey => (public_key::SEED_LEN, 1),
-        &Contents::EvalKeys { count, first: Some(EvalKeyLayout::Relinearisation(layout)) } => {
-            let [level, digit] = ["evaluation_keys.level", "evaluation_keys.digit_primes"];
-            for (name, actual, most) in
-                [(level, layout.level, MAX_MODULI), (digit, layout.digit_primes, MAX_DIGIT_PRIMES)]
-            {
+        &Contents::EvalKeys { count, first: Some(layout) } => {
+            let layout = layout.digits();
+            for (name, actual, most) in [
+                ("evaluation_keys.level", layout.level, MAX_MODULI),
+                ("evaluation_keys.digit_primes", layout.digit_primes, MAX_DIGIT_PRIMES),
+                ("evaluation_keys.prime_parts", layout.prime_parts, MAX_PARTS),
+            ] {
                 if !(1..=most).contains(&actual) {
                     return Err(WireError::field(name, actual, format!("1 to {most}")));
                 }

@@ -1,6 +1,8 @@
 //! One valid file of every kind that core reads, each with its reader.
 
-use cryptodl_core::ckks::{Ciphertexts, EvalKey, EvalKeys, Params, PublicKey, RelinKey, RelinLayout};
+use cryptodl_core::ckks::{
+    AutomorphismLayout, Ciphertexts, EvalKey, EvalKeyLayout, EvalKeys, Params, PublicKey, RelinLayout,
+};
 use cryptodl_core::wire::{self, CiphertextLayout, Kind, WireError};
 
 use crate::fuzz_bodies::{SPEC, binding, written};
@@ -22,22 +24,23 @@ pub fn public_key(params: &Params, seed: u32) -> PublicKey {
     PublicKey { seed: [seed as u8; 32], b: residues(params, &limbs, seed) }
 }
 
-pub fn relin_key(params: &Params, layout: RelinLayout, seed: u32) -> RelinKey {
-    let mut key = RelinKey { layout, seed: [seed as u8; 32], b: Vec::new() };
-    let limbs = key.limbs(params);
-    key.b = (0..layout.digits(layout.level) as u32).flat_map(|g| residues(params, &limbs, seed + g)).collect();
-    key
+pub fn eval_key(params: &Params, layout: EvalKeyLayout, seed: u32) -> EvalKey {
+    let (limbs, digits) = (layout.limbs(params), layout.digits());
+    let b = (0..digits.digits(digits.level) as u32).flat_map(|g| residues(params, &limbs, seed + g)).collect();
+    EvalKey { layout, seed: [seed as u8; 32], b }
 }
 
 /// One key of each of `layouts`, with seeds from 2.
-pub fn eval_keys(params: &Params, layouts: &[RelinLayout]) -> EvalKeys {
-    let key = |(layout, seed): (&RelinLayout, u32)| EvalKey::Relinearisation(relin_key(params, *layout, seed));
+pub fn eval_keys(params: &Params, layouts: &[EvalKeyLayout]) -> EvalKeys {
+    let key = |(&layout, seed): (&EvalKeyLayout, u32)| eval_key(params, layout, seed);
     EvalKeys::new(layouts.iter().zip(2..).map(key).collect()).expect("different layouts")
 }
 
-/// The layout that the spec asks for, and others that its parameters allow.
-pub const LAYOUTS: [RelinLayout; 2] =
-    [RelinLayout { level: 2, digit_primes: 1 }, RelinLayout { level: 1, digit_primes: 1 }];
+/// The layout that the spec asks for, and another that its parameters allow.
+pub const LAYOUTS: [EvalKeyLayout; 2] = [
+    EvalKeyLayout::Relinearisation(RelinLayout::of_primes(2, 1)),
+    EvalKeyLayout::Automorphism(AutomorphismLayout { element: 5, level: 1, digit_primes: 1, prime_parts: 3 }),
+];
 
 /// Sets of zeros, which are valid residues: a part of a whole, from its sixth set on.
 pub fn ciphertexts(params: &Params, layout: &CiphertextLayout, images: usize) -> Ciphertexts {

@@ -2,14 +2,14 @@
 
 use cryptodl_core::ckks::{
     Ciphertexts, ClientSpec, Digest, EvalKey, EvalKeyLayout, EvalKeys, MAX_EVAL_KEYS, Packing, Params, ParamsSpec,
-    PublicKey, RelinKey, RelinLayout,
+    PublicKey, RelinLayout,
 };
 use cryptodl_core::ring::ntt_primes;
 use cryptodl_core::wire::{self, Binding, CiphertextLayout, Contents, Kind};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use crate::examples::{self, LAYOUTS, eval_keys, relin_key};
+use crate::examples::{self, LAYOUTS, eval_key, eval_keys};
 use crate::fuzz_bodies::{SPEC, binding, written};
 
 /// Small rings: primes of any size, with and without special primes.
@@ -41,20 +41,33 @@ fn public_key() -> impl Strategy<Value = (Params, PublicKey)> {
     })
 }
 
-fn key(params: &Params, layout: RelinLayout) -> impl Strategy<Value = EvalKey> + use<> {
-    let limbs = RelinKey { layout, seed: [0; 32], b: Vec::new() }.limbs(params);
-    let b = residues(params, &limbs, layout.digits(layout.level));
-    (any::<[u8; 32]>(), b).prop_map(move |(seed, b)| EvalKey::Relinearisation(RelinKey { layout, seed, b }))
+fn key(params: &Params, layout: EvalKeyLayout) -> impl Strategy<Value = EvalKey> + use<> {
+    let digits = layout.digits();
+    let b = residues(params, &layout.limbs(params), digits.digits(digits.level));
+    (any::<[u8; 32]>(), b).prop_map(move |(seed, b)| EvalKey { layout, seed, b })
+}
+
+/// All layouts of a level of digits, and parts of primes, with and without an automorphism.
+fn layouts(level: usize) -> impl Iterator<Item = EvalKeyLayout> {
+    let digits = (1..=4).map(move |primes| RelinLayout::of_primes(level, primes));
+    let parts = (2..=4).map(move |prime_parts| RelinLayout { prime_parts, ..RelinLayout::of_primes(level, 1) });
+    let kinds = |digits| {
+        [EvalKeyLayout::Relinearisation(digits)]
+            .into_iter()
+            .chain([5, 9].map(|g| EvalKeyLayout::automorphism(g, digits)))
+    };
+    digits.chain(parts).flat_map(kinds)
 }
 
 /// Some of the keys that the parameters allow.
 fn some_eval_keys() -> impl Strategy<Value = (Params, EvalKeys)> {
-    (params(), any::<u16>()).prop_flat_map(|(params, chosen)| {
-        let layouts = (1..=params.chain_len())
-            .flat_map(|level| (1..=4).map(move |digit_primes| RelinLayout { level, digit_primes }))
-            .filter(|layout| layout.check(&params).is_ok());
-        let keys: Vec<_> =
-            layouts.enumerate().filter(|(i, _)| chosen >> i & 1 == 1).map(|(_, layout)| key(&params, layout)).collect();
+    (params(), any::<u64>()).prop_flat_map(|(params, chosen)| {
+        let layouts = (1..=params.chain_len()).flat_map(layouts).filter(|layout| layout.check(&params).is_ok());
+        let keys: Vec<_> = layouts
+            .enumerate()
+            .filter(|(i, _)| chosen >> (i % 64) & 3 == 3)
+            .map(|(_, layout)| key(&params, layout))
+            .collect();
         (Just(params), keys.prop_map(|keys| EvalKeys::new(keys).expect("different layouts")))
     })
 }
@@ -128,7 +141,7 @@ fn the_smallest_ring_is_identified() {
         assert_eq!(public.ok(), known.then_some(Contents::PublicKey));
         let eval = written(|file| wire::write_eval_keys(file, params, &eval_keys(params, &LAYOUTS[1..])));
         let eval = wire::identify(&eval[..]).map(|identity| identity.contents);
-        let first = Some(EvalKeyLayout::Relinearisation(LAYOUTS[1]));
+        let first = Some(LAYOUTS[1]);
         assert_eq!(eval.ok(), known.then_some(Contents::EvalKeys { count: 1, first }));
         for layout in [CiphertextLayout { level: 1, ..CiphertextLayout::input(&SPEC) }, CiphertextLayout::result(&SPEC)]
         {
@@ -159,12 +172,12 @@ fn lists_of_evaluation_keys() {
     let params = binding().params;
     let keys = eval_keys(params, &LAYOUTS);
     for (layout, seed) in LAYOUTS.into_iter().zip(2..) {
-        assert_eq!(keys.relin(layout), Some(&relin_key(params, layout, seed)));
+        assert_eq!(keys.get(layout), Some(&eval_key(params, layout, seed)));
     }
-    assert_eq!(keys.relin(RelinLayout { level: 2, digit_primes: 2 }), None);
+    assert_eq!(keys.get(EvalKeyLayout::Relinearisation(RelinLayout::of_primes(2, 2))), None);
     let key = |level, digit_primes, seed| {
-        let b = Vec::new();
-        EvalKey::Relinearisation(RelinKey { layout: RelinLayout { level, digit_primes }, seed: [seed; 32], b })
+        let layout = EvalKeyLayout::Relinearisation(RelinLayout::of_primes(level, digit_primes));
+        EvalKey { layout, seed: [seed; 32], b: Vec::new() }
     };
     let twins = EvalKeys::new(vec![key(2, 1, 1), key(1, 1, 1), key(2, 1, 2)]).unwrap_err().to_string();
     assert!(twins.contains("level 2 with digits of 1 primes") && twins.contains("one key of every layout"), "{twins}");
@@ -200,6 +213,6 @@ fn sizes_by_hand() {
     assert_eq!(wire::ciphertexts_len(&params, &layout, 8193), 120 + 68 + 2 * 784 * 3 * row);
     assert_eq!(wire::public_key_len(&params), 120 + 32 + 3 * row);
     assert_eq!(wire::eval_keys_len(&params, &[]), 120 + 4);
-    let layout = EvalKeyLayout::Relinearisation(RelinLayout { level: 2, digit_primes: 1 });
+    let layout = EvalKeyLayout::Relinearisation(RelinLayout::of_primes(2, 1));
     assert_eq!(wire::eval_keys_len(&params, &[layout; 3]), 120 + 4 + 3 * (48 + 2 * 2 * row));
 }

@@ -4,10 +4,10 @@ use std::ops::Range;
 
 use super::{Cause, Place};
 use crate::backend::{
-    Backend, Horner, KeySwitch, LinearMap, PatersonStockmeyer, ProductPlan, RelinLayout, Result, Shape, SlotwiseOp,
-    Window, paterson_stockmeyer,
+    Backend, Horner, KeySwitch, LinearMap, PatersonStockmeyer, ProductPlan, RelinLayout, Result, Rotation, Shape,
+    SlotwiseOp, Window, paterson_stockmeyer,
 };
-use crate::ring::UniformSource;
+use crate::ring::{Automorphism, UniformSource};
 
 /// A tensor on the host.
 #[derive(Clone)]
@@ -42,14 +42,17 @@ pub(super) enum Call<'a> {
     ForwardNtt(Host),
     InverseNtt(Host),
     ConvertBasis { x: Host, limbs: Vec<usize> },
+    PrimeDigit { x: Host, part: usize, parts: usize, limbs: Vec<usize> },
+    Automorphism { automorphism: Automorphism, x: Host },
     Slotwise { ops: &'a [SlotwiseOp<'a>], x: Host, lanes: Range<usize>, out: Host },
     ModDown { x: Host, dropped: Vec<usize> },
     Relinearise { x: Host, key: Key<'a>, drop: usize },
+    Rotate { x: Host, from: Range<usize>, rotations: Vec<(Automorphism, Key<'a>, Range<usize>)> },
     Activation { polynomial: &'a Horner, products: Vec<ProductPlan>, key: Option<Key<'a>>, z: Host },
     PatersonStockmeyer { polynomial: &'a PatersonStockmeyer, products: Vec<ProductPlan>, key: Option<Key<'a>>, z: Host },
 }
 
-/// A relinearisation key on the host.
+/// A key-switching key on the host.
 #[derive(Clone)]
 pub(super) struct Key<'a> {
     pub(super) rows: Host,
@@ -91,9 +94,12 @@ impl Call<'_> {
             Call::ForwardNtt(x) => ("forward_ntt", &x.shape),
             Call::InverseNtt(x) => ("inverse_ntt", &x.shape),
             Call::ConvertBasis { x, .. } => ("convert_centred", &x.shape),
+            Call::PrimeDigit { x, .. } => ("prime_digit", &x.shape),
+            Call::Automorphism { x, .. } => ("automorphism", &x.shape),
             Call::Slotwise { x, .. } => ("slotwise", &x.shape),
             Call::ModDown { x, .. } => ("mod_down", &x.shape),
             Call::Relinearise { x, .. } => ("relinearize", &x.shape),
+            Call::Rotate { x, .. } => ("rotate", &x.shape),
             Call::Activation { z, .. } => ("activation", &z.shape),
             Call::PatersonStockmeyer { z, .. } => ("paterson_stockmeyer", &z.shape),
         }
@@ -169,6 +175,10 @@ impl Call<'_> {
                 x
             }
             Call::ConvertBasis { x, limbs } => backend.convert_basis(&x.upload(backend)?, limbs)?,
+            Call::PrimeDigit { x, part, parts, limbs } => {
+                backend.prime_digit(&x.upload(backend)?, *part, *parts, limbs)?
+            }
+            Call::Automorphism { automorphism, x } => backend.automorphism(*automorphism, &x.upload(backend)?)?,
             Call::Slotwise { ops, x, lanes, out } => {
                 let mut out = out.upload(backend)?;
                 backend.slotwise(ops, &x.upload(backend)?, lanes.clone(), &mut out)?;
@@ -178,6 +188,16 @@ impl Call<'_> {
             Call::Relinearise { x, key, drop } => {
                 let rows = key.rows.upload(backend)?;
                 backend.relinearise(&x.upload(backend)?, &key.switch(&rows), *drop)?
+            }
+            Call::Rotate { x, from, rotations } => {
+                let mut x = x.upload(backend)?;
+                let rows = rotations.iter().map(|(_, key, _)| key.rows.upload(backend)).collect::<Result<Vec<_>>>()?;
+                let mut switches = Vec::new();
+                for ((automorphism, key, to), rows) in rotations.iter().zip(&rows) {
+                    switches.push(Rotation { automorphism: *automorphism, key: key.switch(rows), to: to.clone() });
+                }
+                backend.rotate(&mut x, from.clone(), &switches)?;
+                x
             }
             Call::Activation { polynomial, products, key, z } => {
                 let rows = upload_rows(backend, key.as_ref())?;

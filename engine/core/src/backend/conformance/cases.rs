@@ -6,9 +6,9 @@ use super::call::{Call, Host};
 use super::suite::Suite;
 use super::{CHAIN, Failure};
 use crate::backend::{
-    Backend, LinearMap, MAX_TAPS, MAX_WEIGHT, ProductPlan, SlotwiseOp, Window, packed_len, slotwise_shape,
+    Backend, LinearMap, MAX_TAPS, MAX_WEIGHT, ProductPlan, RelinLayout, SlotwiseOp, Window, packed_len, slotwise_shape,
 };
-use crate::ring::{RnsBasis, UniformSource, pack_row, packed_row_len};
+use crate::ring::{Automorphism, RnsBasis, UniformSource, pack_row, packed_row_len};
 
 impl<R: Backend, C: Backend> Suite<'_, R, C> {
     pub(super) fn memory(&mut self) -> Result<(), Failure> {
@@ -251,6 +251,16 @@ impl<R: Backend, C: Backend> Suite<'_, R, C> {
                 Call::ConvertBasis { x, limbs: to.to_vec() },
             )?;
         }
+        // Digits of 15, 10 and 8 bits, and of the small prime; each is below all the primes that it goes to.
+        for (from, parts, to) in [(0, 2, &[2, 5][..]), (4, 3, &[0, 1, 3]), (2, 4, &[1, 2]), (1, 2, &[0, 1, 2])] {
+            for part in 0..parts {
+                let around = ("around half the prime", self.around_half(&[from]));
+                for (case, x) in self.operands(&[from], 3, 1, n).into_iter().chain([around]) {
+                    let case = format!("{case}, part {part} of {parts}, to limbs {to:?}");
+                    self.check(case, Call::PrimeDigit { x, part, parts, limbs: to.to_vec() })?;
+                }
+            }
+        }
         for (limbs, dropped) in [(&[0, 1, 2][..], 1), (&[2, 0, 1], 1), (&[0, 1, 4, 5], 2), (&[0, 1, 2, 3, 4, 5], 4)] {
             for components in [1, 2, 4] {
                 for (case, x) in self.operands(limbs, 2, components, n) {
@@ -281,6 +291,42 @@ impl<R: Backend, C: Backend> Suite<'_, R, C> {
                         let case = format!("{case}, digits of {digit_primes}, drop {drop}");
                         self.check(case, Call::Relinearise { x, key: key.clone(), drop })?;
                     }
+                }
+            }
+        }
+        // Digits below the primes, for which one special prime is enough whatever its size.
+        let layout = RelinLayout { prime_parts: 3, ..RelinLayout::of_primes(2, 1) };
+        let key = self.key_of(layout, &special[..1]);
+        for (case, x) in self.operands(&[0, 1], 2, 3, n) {
+            self.check(
+                format!("{case}, three digits for every prime"),
+                Call::Relinearise { x, key: key.clone(), drop: 1 },
+            )?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn automorphisms(&mut self) -> Result<(), Failure> {
+        let n = self.n();
+        let power = |exponent| Automorphism::power(n, 5, exponent);
+        for exponent in [0, 1, 3, n / 4, n / 2, n - 1] {
+            for (case, x) in self.operands(&[0, 5, 1], 2, 2, n) {
+                let case = format!("{case}, X -> X^{}", power(exponent).element());
+                self.check(case, Call::Automorphism { automorphism: power(exponent), x })?;
+            }
+        }
+        let special = [CHAIN, CHAIN + 1];
+        let parts = RelinLayout { prime_parts: 3, ..RelinLayout::of_primes(3, 1) };
+        for (layout, special) in [(RelinLayout::of_primes(CHAIN, 2), &special[..]), (parts, &special[..1])] {
+            let rotations = [1, n / 2, 7].map(|exponent| (power(exponent), self.key_of(layout, special)));
+            let level = 3;
+            // From value 1 to others, from two values to as many or fewer, and to none.
+            for (from, to) in [(1..2, [2..3, 4..5, 0..1]), (2..4, [0..2, 5..6, 4..4])] {
+                for (case, x) in self.operands(&[0, 1, 2][..level], 6, 2, n) {
+                    let targets = rotations.iter().zip(to.clone());
+                    let rotations = targets.map(|((g, key), to)| (*g, key.clone(), to)).collect();
+                    let case = format!("{case}, values {from:?} to {to:?}, {layout:?}");
+                    self.check(case, Call::Rotate { x, from: from.clone(), rotations })?;
                 }
             }
         }

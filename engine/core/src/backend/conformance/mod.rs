@@ -156,6 +156,7 @@ pub fn compare<R: Backend, C: Backend>(
     suite.transforms()?;
     suite.conversions()?;
     suite.key_switches()?;
+    suite.automorphisms()?;
     suite.activations()?;
     Ok(suite.passed)
 }

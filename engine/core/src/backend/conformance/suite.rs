@@ -128,11 +128,15 @@ impl<R: Backend, C: Backend> Suite<'_, R, C> {
         Host { shape, residues }
     }
 
-    /// A key of random rows: to a backend it is only numbers.
+    /// A relinearisation key with digits of whole primes.
     pub(super) fn relin_key<'k>(&mut self, level: usize, digit_primes: usize, special: &'k [usize]) -> Key<'k> {
-        let layout = RelinLayout { level, digit_primes };
-        let limbs: Vec<usize> = (0..level).chain(special.iter().copied()).collect();
+        self.key_of(RelinLayout::of_primes(level, digit_primes), special)
+    }
+
+    /// A key of random rows: to a backend it is only numbers.
+    pub(super) fn key_of<'k>(&mut self, layout: RelinLayout, special: &'k [usize]) -> Key<'k> {
+        let limbs: Vec<usize> = (0..layout.level).chain(special.iter().copied()).collect();
         let n = self.n();
-        Key { rows: self.random(&limbs, layout.digits(level), 2, n), layout, special }
+        Key { rows: self.random(&limbs, layout.digits(layout.level), 2, n), layout, special }
     }
 }
