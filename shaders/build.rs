@@ -34,7 +34,7 @@ const KERNELS: [Recipe; 18] = [
     ("horner", &["tensor", "multiply", "residues", "reduction"], "Horner"),
     ("accumulate_key", &["tensor", "multiply", "residues", "reduction"], "AccumulateKey"),
     ("linear", &["tensor", "multiply", "residues", "reduction", "dot"], "Linear"),
-    ("convert_centred", &["tensor", "multiply", "residues", "reduction"], "Convert"),
+    ("convert_basis", &["tensor", "multiply", "residues", "reduction"], "Convert"),
     ("ntt_forward_columns", &["tensor", "multiply", "residues", "reduction", "ntt", "ntt_columns"], "Ntt"),
     ("ntt_forward_rows", &["tensor", "multiply", "residues", "reduction", "ntt", "ntt_rows"], "Ntt"),
     ("ntt_inverse_rows", &["tensor", "multiply", "residues", "reduction", "ntt", "ntt_rows"], "Ntt"),

@@ -58,10 +58,10 @@ fn every_operation_is_compared() {
         "accumulate_key",
         "forward_ntt",
         "inverse_ntt",
-        "convert_centred",
+        "convert_basis",
         "slotwise",
         "mod_down",
-        "relinearize",
+        "relinearise",
         "activation",
         "paterson_stockmeyer",
     ];

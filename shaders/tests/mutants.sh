@@ -18,8 +18,8 @@ kernels/accumulate :: accumulate :: x[at] = canonical(x[at] + term, limb.q) :: x
 kernels/accumulate :: accumulate :: let component = row % params.components :: let component = row / params.components
 kernels/add :: add :: add_mod(x[at], y[ :: add_mod(y[at], y[
 kernels/add_constant :: add_constant :: table_index(id.z, value, :: table_index(id.z, row + 1u,
-kernels/convert_centred :: convert_centred :: digit > limb.q / 2u :: digit >= limb.q / 2u
-kernels/convert_centred :: convert_centred :: const OFFSET = 1u << 30u :: const OFFSET = 1u << 29u
+kernels/convert_basis :: convert_basis :: digit > limb.q / 2u :: digit >= limb.q / 2u
+kernels/convert_basis :: convert_basis :: const OFFSET = 1u << 30u :: const OFFSET = 1u << 29u
 kernels/copy :: copy :: let component = row % params.components :: let component = row / params.components
 kernels/expand :: expand :: let mask = (1u << limb.bits) - 1u :: let mask = (1u << limb.bits) - 2u
 kernels/expand :: expand :: limb.index, t) :: limb.index, t + 1u)

@@ -22,7 +22,7 @@ use super::variants::{self, Dot, Multiply, Trial, Variants};
 use super::{Adapter, AdapterInfo, GpuError};
 
 /// Most limbs that one conversion reads.
-const MAX_SOURCES: usize = shaders::constants::convert_centred::MAX_SOURCES as usize;
+const MAX_SOURCES: usize = shaders::constants::convert_basis::MAX_SOURCES as usize;
 
 /// Smallest ring: seeds expand in pieces of this many residues.
 const MIN_DIMENSION: usize = shaders::constants::expand::LANES as usize;

@@ -200,11 +200,11 @@ fn relinearise<B: Measured>(
     let expected = reference.relinearise(&reference.upload(small.clone(), &sample)?, &reference_key, dropped)?;
     let x = operand(values)?;
     let out = backend.relinearise(&x, &key, dropped)?;
-    check(backend, "relinearize", &out, reference.shape(&expected), expected.residues())?;
+    check(backend, "relinearise", &out, reference.shape(&expected), expected.residues())?;
     let (operands, key_bytes) = (backend.shape(&x).bytes() + backend.shape(&out).bytes(), key_shape.bytes());
     let digits = layout.digits(level);
     let work = Work {
-        kernel: "relinearize",
+        kernel: "relinearise",
         shape: format!("N = {n}, {level} limbs to {}, {digits} digits, {values} at once", level - dropped),
         items: (values as u64, "ciphertext"),
         bytes: operands + key_bytes,

@@ -90,10 +90,10 @@ impl Call<'_> {
             Call::AccumulateKey { acc, .. } => ("accumulate_key", &acc.shape),
             Call::ForwardNtt(x) => ("forward_ntt", &x.shape),
             Call::InverseNtt(x) => ("inverse_ntt", &x.shape),
-            Call::ConvertBasis { x, .. } => ("convert_centred", &x.shape),
+            Call::ConvertBasis { x, .. } => ("convert_basis", &x.shape),
             Call::Slotwise { x, .. } => ("slotwise", &x.shape),
             Call::ModDown { x, .. } => ("mod_down", &x.shape),
-            Call::Relinearise { x, .. } => ("relinearize", &x.shape),
+            Call::Relinearise { x, .. } => ("relinearise", &x.shape),
             Call::Activation { z, .. } => ("activation", &z.shape),
             Call::PatersonStockmeyer { z, .. } => ("paterson_stockmeyer", &z.shape),
         }
