@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use cryptodl_core::backend::{
-    Backend, Channels, Horner, KeySwitch, LinearMap, ProductPlan, Result, Shape, SlotwiseOp, Window, packed_len,
+    Backend, Channels, Horner, KeySwitch, LinearMap, Maintenance, Result, Shape, SlotwiseOp, Window, packed_len,
     packed_row, slotwise_shape,
 };
 use cryptodl_core::ring::{Modulus, RnsBasis, Twiddle, UniformSource, pack_row, unpack_row};
@@ -29,7 +29,7 @@ pub struct Cpu {
     tables: Arc<[Tables]>,
     kernels: Kernels,
     pool: Arc<Pool>,
-    /// Of steps on ciphertexts, and of slot-wise runs.
+    /// Of steps on ciphertexts, and of slot-wise operations.
     scratch: Arc<(Kept<Scratch>, Kept<slotwise::Scratch>)>,
 }
 
@@ -332,7 +332,7 @@ impl Backend for Cpu {
     fn activation(
         &self,
         polynomial: &Horner,
-        products: &[ProductPlan],
+        products: &[Maintenance],
         key: Option<&KeySwitch<'_, CpuTensor>>,
         z: &CpuTensor,
     ) -> Result<CpuTensor> {

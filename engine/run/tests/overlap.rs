@@ -13,7 +13,7 @@ use cryptodl_core::watch::Watch;
 use cryptodl_cpu::{Cpu, CpuTensor};
 use cryptodl_plan::{PlanOptions, plan};
 use cryptodl_program::Program;
-use cryptodl_run::{Executor, Masks, RunError};
+use cryptodl_run::{Executor, Rerandomisation, RunError};
 use cryptodl_zoo as zoo;
 
 /// What a [`Device`] saw and holds.
@@ -205,7 +205,8 @@ impl Request {
         // The smallest ring has no room for key switching.
         let options = PlanOptions { n: Some(2048), ..PlanOptions::default() };
         let program = plan(&zoo::load("mnist-1-square").unwrap(), &options).unwrap().program;
-        let params = program.client_spec().check().unwrap();
+        let spec = program.client_spec().check().unwrap();
+        let params = spec.params().clone();
         let mut rng = Randomness::insecure_from_seed_for_tests(5, "overlap");
         let secret = SecretKey::generate(&params, &mut rng);
         let public = secret.public_key(&mut rng).unwrap();
@@ -214,11 +215,11 @@ impl Request {
         let pixel = |i: usize| low + (high - low) * ((i * 31) % 97) as f32 / 96.0;
         let images: Vec<f32> = (0..count * program.inputs()).map(pixel).collect();
         let key = EncryptionKey::Secret(&secret);
-        let input = encrypt(&program.client_spec(), &params, key, &images, count, &mut rng, Watch::default()).unwrap();
+        let input = encrypt(&spec, key, &images, count, &mut rng, Watch::default()).unwrap();
         Request { program, params, public, input }
     }
 
-    /// The result with masks of one seed, or why there is none.
+    /// The result, re-randomised from one seed, or why there is none.
     fn compute<B: Backend>(
         &self,
         backend: B,
@@ -227,8 +228,12 @@ impl Request {
     ) -> std::result::Result<Ciphertexts, RunError> {
         let executor = Executor::new(&self.program, &self.params, backend, budget)?;
         let mut rng = Randomness::insecure_from_seed_for_tests(6, "masks");
-        let (result, report) =
-            executor.compute(input, &EvalKeys::default(), Masks::Fresh(&self.public, &mut rng), Watch::default())?;
+        let (result, report) = executor.compute(
+            input,
+            &EvalKeys::default(),
+            Rerandomisation::Fresh { key: &self.public, rng: &mut rng },
+            Watch::default(),
+        )?;
         let transfers = report.parts.transfers;
         assert_eq!(transfers.is_some(), executor.backend().transfers().is_some());
         if let Some(transfers) = transfers {

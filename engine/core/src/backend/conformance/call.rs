@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::{Cause, Place};
 use crate::backend::{
-    Backend, Horner, KeySwitch, LinearMap, PatersonStockmeyer, ProductPlan, RelinLayout, Result, Shape, SlotwiseOp,
+    Backend, Horner, KeySwitch, LinearMap, Maintenance, PatersonStockmeyer, RelinLayout, Result, Shape, SlotwiseOp,
     Window, paterson_stockmeyer,
 };
 use crate::ring::UniformSource;
@@ -45,8 +45,8 @@ pub(super) enum Call<'a> {
     Slotwise { ops: &'a [SlotwiseOp<'a>], x: Host, lanes: Range<usize>, out: Host },
     ModDown { x: Host, dropped: Vec<usize> },
     Relinearise { x: Host, key: Key<'a>, drop: usize },
-    Activation { polynomial: &'a Horner, products: Vec<ProductPlan>, key: Option<Key<'a>>, z: Host },
-    PatersonStockmeyer { polynomial: &'a PatersonStockmeyer, products: Vec<ProductPlan>, key: Option<Key<'a>>, z: Host },
+    Activation { polynomial: &'a Horner, products: Vec<Maintenance>, key: Option<Key<'a>>, z: Host },
+    PatersonStockmeyer { polynomial: &'a PatersonStockmeyer, products: Vec<Maintenance>, key: Option<Key<'a>>, z: Host },
 }
 
 /// A relinearisation key on the host.
