@@ -8,8 +8,8 @@ use cryptodl_core::ring::{RnsBasis, ntt_primes};
 use cryptodl_cpu::{Cpu, Kernels, Reference};
 use rayon::prelude::*;
 
-/// Polynomials with the largest sums first: all residues `q - 1`, one of them alone, signs that alternate, and
-/// all sizes mixed.
+/// Polynomials with the largest sums first: all residues `q - 1`, one of them alone, signs that
+/// alternate, and all sizes mixed.
 fn operands(q: u32, n: usize) -> Vec<u32> {
     let mixed = |i: usize| (i as u32).wrapping_mul(0x9e37_79b9).rotate_left(9) % q;
     let kinds: [&dyn Fn(usize) -> u32; 4] =

@@ -31,8 +31,8 @@ pub struct Keys {
 }
 
 impl Keys {
-    /// Fresh keys for `spec`. The order in which randomness is drawn is fixed, so that one seed gives the same keys
-    /// everywhere.
+    /// Fresh keys for `spec`. The order in which randomness is drawn is fixed, so that one seed
+    /// gives the same keys everywhere.
     ///
     /// # Errors
     /// The system has no randomness.

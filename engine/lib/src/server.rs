@@ -309,8 +309,8 @@ impl Service {
         self.accept_keys(&evaluation, &public)
     }
 
-    /// Classifies the encrypted images of a request. One set is in memory at a time. The result is re-randomised, so that it gives no exact
-    /// equations in the weights (SECURITY.md).
+    /// Classifies the encrypted images of a request. One set is in memory at a time. The result is
+    /// re-randomised, so that it gives no exact equations in the weights (SECURITY.md).
     ///
     /// Requests take turns: another one waits until this one is done, also of other Programs of the same server. For circuit privacy,
     /// the sets of all requests of one client count together, whatever the Program (SECURITY.md).

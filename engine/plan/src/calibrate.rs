@@ -250,7 +250,8 @@ fn backward(elements: &Elements<'_>, input: &ImageBatch) -> Vec<ImageGains> {
         })
         .collect();
 
-    // Column 0 of an image is its margin, the others are scores, or mixtures of them with random signs.
+    // Column 0 of an image is its margin, the others are scores, or mixtures of them with random
+    // signs.
     let exact = classes <= EXACT_CLASSES;
     let mixtures = if exact { classes } else { EXACT_CLASSES };
     let per_image = 1 + mixtures;

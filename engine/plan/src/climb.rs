@@ -157,8 +157,9 @@ fn out_of_modulus(lacking: f64) -> Attempt {
     Attempt::Fails { shortage: LACKS + lacking, reason }
 }
 
-/// `log2` of the input scales worth a try. Where noise is to be hidden, those at which a flood that hides the noise of the fresh
-/// ciphertexts alone leaves the labels as they are, and what the rest may need on top.
+/// `log2` of the input scales worth a try. Where noise is to be hidden, those at which a flood that
+/// hides the noise of the fresh ciphertexts alone leaves the labels as they are, and what the rest
+/// may need on top.
 fn input_log_scales(network: &Lowered, options: &PlanOptions, ring: &Ring) -> RangeInclusive<f64> {
     const ON_TOP: f64 = 12.0;
     let Some(goal) = options.circuit_privacy else {
@@ -171,7 +172,8 @@ fn input_log_scales(network: &Lowered, options: &PlanOptions, ring: &Ring) -> Ra
     let hidden = fresh.worst * network.worst_gains().from(0) * MARGIN;
     let log_scale = goal.rho(ring.n, network.scores()) + libm::log2(hidden / network.limits.encryption);
     let (least, most) = (*PRIVATE_INPUT_LOG_SCALES.start(), *PRIVATE_INPUT_LOG_SCALES.end());
-    let start = (libm::floor(2.0 * log_scale) / 2.0).clamp(least, most);
+    // Unlike `clamp`, `max` takes the least where the scale is not a number.
+    let start = (libm::floor(2.0 * log_scale) / 2.0).max(least).min(most);
     start..=(start + ON_TOP).min(most)
 }
 

@@ -31,7 +31,8 @@ pub(super) fn not_chosen(lowered: &Lowered, outcome: &Outcome) -> Vec<RunnerUpRe
     misses.chain(fitting).collect()
 }
 
-/// A plan whose steps are unchecked yet, and what a per-image calibration predicts of it, where there is one.
+/// A plan whose steps are unchecked yet, and what a per-image calibration predicts of it, where
+/// there is one.
 pub(super) struct Judged {
     pub plan: Plan,
     pub prediction: Option<Prediction>,
@@ -230,7 +231,8 @@ fn report_step(
     }
 }
 
-/// The most bytes of tensors that are alive at a time, where each is kept until its last reader is done.
+/// The most bytes of tensors that are alive at a time, where each is kept until its last reader is
+/// done.
 fn peak(program: &Program, input_bytes: u64, steps: &[SegmentReport]) -> u64 {
     let mut left: Vec<usize> = program.readers().iter().map(Vec::len).collect();
     let mut bytes = vec![input_bytes];

@@ -1,8 +1,10 @@
-//! Pass 1: a network becomes stages, each a sum of branches of real linear maps and then an activation.
+//! Pass 1: a network becomes stages, each a sum of branches of real linear maps and then an
+//! activation.
 //!
-//! Batch-norm goes into the linear map before it, pooling into the convolution before it; flatten, dropout and identity vanish.
-//! A join is the sum of a stage's branches. Concatenation needs no step: what is linear in the whole is a sum over the parts, and
-//! an activation takes each part by itself.
+//! Batch-norm goes into the linear map before it, pooling into the convolution before it; flatten,
+//! dropout and identity vanish. A join is the sum of a stage's branches. Concatenation needs no
+//! step: what is linear in the whole is a sum over the parts, and an activation takes each part by
+//! itself.
 
 use cryptodl_network::{Histogram, Layer, LayerOp, Network, Shape, Source};
 
@@ -34,7 +36,8 @@ pub struct Branch {
     pub maps: Vec<RealMap>,
 }
 
-/// A sum of branches, then an activation (none after the last stage, and none where several later stages take the sum itself).
+/// A sum of branches, then an activation (none after the last stage, and none where several later
+/// stages take the sum itself).
 #[derive(Clone, Debug)]
 pub struct FoldedStage {
     /// Name of the layer whose output the sum is.

@@ -59,7 +59,8 @@ impl Places {
         &self.names
     }
 
-    /// Place after the first `maps` base maps of a branch, at least one. The sum of all branches is another place.
+    /// Place after the first `maps` base maps of a branch, at least one. The sum of all branches is
+    /// another place.
     pub fn after_map(&self, branch: BranchId, maps: usize) -> usize {
         self.branches[branch.stage][branch.index] + maps - 1
     }

@@ -15,7 +15,8 @@ use super::worst::WorstGains;
 use super::{PlanError, RealMap};
 use cryptodl_program::Tolerance;
 
-/// Most ways to cut a branch into factors of which all are tried; of more, the search goes from one to those beside it.
+/// Most ways to cut a branch into factors of which all are tried; of more, the search goes from one
+/// to those beside it.
 const MAX_FACTORISATIONS: usize = 128;
 /// A merged map may cost at most this many times the multiply-adds of its parts to be considered.
 const MERGE_LIMIT: u64 = 8;
@@ -41,7 +42,8 @@ pub struct Lowered {
     pub inputs: usize,
     /// All branches, in order.
     pub branches: Vec<BranchId>,
-    /// Per branch, `[first][count - 1]`: the base maps `first .. first + count` merged, as far as that is possible and sensible.
+    /// Per branch, `[first][count - 1]`: the base maps `first .. first + count` merged, as far as
+    /// that is possible and sensible.
     merged: Vec<Vec<Vec<Factor>>>,
     /// Of every variable, how many branches take it.
     pub readers: Vec<usize>,
@@ -203,8 +205,8 @@ impl Lowered {
         counts
     }
 
-    /// Cuts of a branch that a search may try after `counts`: all where there are few, else those that merge two
-    /// neighbouring factors or split one.
+    /// Cuts of a branch that a search may try after `counts`: all where there are few, else those
+    /// that merge two neighbouring factors or split one.
     pub fn factorisations_near(&self, branch: usize, counts: &[usize]) -> Vec<Vec<usize>> {
         if self.count_factorisations(branch) <= MAX_FACTORISATIONS {
             return self.factorisations(branch);

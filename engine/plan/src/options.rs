@@ -56,7 +56,8 @@ pub const PRIME_BITS: RangeInclusive<u32> = 20..=MAX_MODULUS_BITS;
 /// Chain lengths that the search considers.
 pub const LIMBS: RangeInclusive<usize> = 1..=40;
 
-/// `log2` of the input scales that the search considers where no noise is hidden, in steps of half a bit.
+/// `log2` of the input scales that the search considers where no noise is hidden, in steps of half
+/// a bit.
 pub const INPUT_LOG_SCALES: RangeInclusive<f64> = 8.0..=30.0;
 /// The same where noise is hidden, from the scale at which that of the input alone can be.
 pub const PRIVATE_INPUT_LOG_SCALES: RangeInclusive<f64> = 8.0..=200.0;

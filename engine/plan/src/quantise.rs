@@ -4,8 +4,8 @@ use cryptodl_program::{DiagonalMap, QuantisedMap};
 
 use super::RealMap;
 
-/// Weight sizes that the planner considers, in bits with sign, in steps of half a bit. Below four bits, rounding is no longer
-/// like independent noise, and predictions fail.
+/// Weight sizes that the planner considers, in bits with sign, in steps of half a bit. Below four
+/// bits, rounding is no longer like independent noise, and predictions fail.
 pub const WEIGHT_BITS: std::ops::RangeInclusive<f64> = 4.0..=8.0;
 
 /// Largest integer of so many bits with sign: `2^(bits - 1) - 1`, rounded.

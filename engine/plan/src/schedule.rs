@@ -26,8 +26,9 @@ pub struct Structure {
     pub factors: Vec<Vec<usize>>,
     /// Per activation, what follows each product; their number tells the [`Arrangement`].
     pub maintenance: Vec<Vec<Maintenance>>,
-    /// Per activation, whether that of its last product is deferred until after the next stage's maps: these act on any number of
-    /// components, and where they leave fewer values, fewer are relinearised.
+    /// Per activation, whether that of its last product is deferred until after the next stage's
+    /// maps: these act on any number of components, and where they leave fewer values, fewer are
+    /// relinearised.
     pub deferred: Vec<bool>,
 }
 
@@ -111,7 +112,8 @@ impl Structure {
     }
 }
 
-/// What decides the ring and the modulus chain of a schedule: their primes are the largest that there are.
+/// What decides the ring and the modulus chain of a schedule: their primes are the largest that
+/// there are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct RingShape {
     /// Dimension.

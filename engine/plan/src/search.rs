@@ -1,8 +1,9 @@
 //! Pass 4: the search for the cheapest schedule that keeps the labels.
 //!
-//! What a schedule costs depends only on its discrete shape: the factorisation of each branch, what follows each product, ring and
-//! chain. So candidates are priced first and tried in the order of their price; trying means looking for an input
-//! scale and weight sizes that keep headroom and noise within bounds. The first that succeeds is the cheapest.
+//! What a schedule costs depends only on its discrete shape: the factorisation of each branch, what
+//! follows each product, ring and chain. So candidates are priced first and tried in the order of
+//! their price; trying means looking for an input scale and weight sizes that keep headroom and
+//! noise within bounds. The first that succeeds is the cheapest.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -98,7 +99,8 @@ struct Candidate {
     price: f64,
 }
 
-/// What candidates have in common that differ in the size of their primes and in the dimension alone.
+/// What candidates have in common that differ in the size of their primes and in the dimension
+/// alone.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Group {
     structure: usize,

@@ -8,7 +8,8 @@ use super::normalise::BranchId;
 use super::schedule::Structure;
 use cryptodl_program::{Arrangement, Product, ProductTrace};
 
-/// Steps in an order in which each comes after what it takes. Tensor 0 is the input, and tensor `i + 1` is the result of step `i`.
+/// Steps in an order in which each comes after what it takes. Tensor 0 is the input, and tensor
+/// `i + 1` is the result of step `i`.
 #[derive(Clone, Debug)]
 pub struct Steps(pub Vec<Step>);
 
@@ -122,8 +123,8 @@ impl Steps {
         Steps(steps)
     }
 
-    /// Limbs and components of every tensor's ciphertexts, from the input's limbs; the products of activations on the way are shown to
-    /// `products`, with what follows each.
+    /// Limbs and components of every tensor's ciphertexts, from the input's limbs; the products of
+    /// activations on the way are shown to `products`, with what follows each.
     pub fn ciphertext_shapes(
         &self,
         network: &Lowered,

@@ -1,4 +1,5 @@
-//! Which discrete shapes a schedule may have: the factorisation of each branch, and the maintenance of each product.
+//! Which discrete shapes a schedule may have: the factorisation of each branch, and the maintenance
+//! of each product.
 
 use std::collections::HashSet;
 
@@ -115,7 +116,8 @@ fn also_deferred<M: Clone>(all: impl Iterator<Item = M>, acts: impl Fn(&M) -> bo
     })
 }
 
-/// Whether relinearisations take three components, no step carries too many, and only what has one reader is deferred.
+/// Whether relinearisations take three components, no step carries too many, and only what has one
+/// reader is deferred.
 fn consistent(network: &Lowered, structure: &Structure) -> bool {
     let activations = network.stages.iter().enumerate().filter(|(_, stage)| stage.activation.is_some());
     let shared = activations.zip(&structure.deferred).any(|((i, _), &deferred)| deferred && network.readers[i + 1] > 1);

@@ -1,9 +1,10 @@
 //! How much a noise at one place can become in the scores, for the image where it becomes most.
 //!
-//! [`super::gains`] says what noise becomes on average, which is what labels depend on. What a flood must hide is the noise at an
-//! image of the client's choice. So here every derivative of an activation is taken at the worst point of its calibrated
-//! range, and nothing is taken to cancel: with the linear parts `A_0, A_1, ...` of a way from a place to the scores and the
-//! derivatives `D_1, D_2, ...` between them,
+//! [`super::gains`] says what noise becomes on average, which is what labels depend on. What a
+//! flood must hide is the noise at an image of the client's choice. So here every derivative of an
+//! activation is taken at the worst point of its calibrated range, and nothing is taken to cancel:
+//! with the linear parts `A_0, A_1, ...` of a way from a place to the scores and the derivatives
+//! `D_1, D_2, ...` between them,
 //!
 //! `|A_m D_m ... D_1 A_0|_F <= max|D_1| ... max|D_m| min_i |A_i|_F prod_(j != i) |A_j|`
 //!

@@ -47,8 +47,9 @@ pub enum PreparedPolynomial {
 }
 
 impl ActivationStep {
-    /// Rounds `sign (((z + c_(d-1)) z + c_(d-2)) z + ...) + c_0`, of which `channels` holds `c_(d-1), ..., c_0` for all
-    /// channels together or for each, to the scales of the operand and of the products, `maintenance.len() + 1` of them.
+    /// Rounds `sign (((z + c_(d-1)) z + c_(d-2)) z + ...) + c_0`, of which `channels` holds
+    /// `c_(d-1), ..., c_0` for all channels together or for each, to the scales of the operand and
+    /// of the products, `maintenance.len() + 1` of them.
     pub fn new(negate: bool, channels: &[&[f64]], scales: Vec<Scale>, maintenance: Vec<Maintenance>) -> Self {
         let degree = channels[0].len();
         let arrangement = Arrangement::with_products(degree, maintenance.len());

@@ -68,7 +68,8 @@ impl Arrangement {
         }
     }
 
-    /// All products on ciphertexts of the shape `z`, of which each is followed by its `maintenance`.
+    /// All products on ciphertexts of the shape `z`, of which each is followed by its
+    /// `maintenance`.
     pub fn trace(self, degree: usize, maintenance: &[Maintenance], z: CiphertextShape) -> ProductTrace {
         let mut products = Vec::with_capacity(maintenance.len());
         let result = self.follow(degree, z, |i, a: &CiphertextShape, b: &CiphertextShape| {

@@ -133,8 +133,9 @@ impl Geometry {
         indices
     }
 
-    /// Applies the transpose of real weights `[channel][tap]` to `y`, `[output value][batch]`: what derivatives by the outputs say of
-    /// derivatives by the inputs. The result is `[input value][batch]`.
+    /// Applies the transpose of real weights `[channel][tap]` to `y`, `[output value][batch]`: what
+    /// derivatives by the outputs say of derivatives by the inputs. The result is
+    /// `[input value][batch]`.
     pub fn apply_transposed(&self, weights: &[f64], y: &[f64], batch: usize) -> Vec<f64> {
         assert_eq!(y.len(), self.outputs() * batch, "output values");
         let (taps, positions) = (self.taps(), self.positions());
@@ -155,8 +156,9 @@ impl Geometry {
         x
     }
 
-    /// Applies real weights `[channel][tap]` and an optional constant per channel to `x`, `[value][batch]`. The result is
-    /// `[value][batch]`. Sums run in tap order, so every machine returns the same bits.
+    /// Applies real weights `[channel][tap]` and an optional constant per channel to `x`,
+    /// `[value][batch]`. The result is `[value][batch]`. Sums run in tap order, so every machine
+    /// returns the same bits.
     pub fn apply(&self, weights: &[f64], constants: Option<&[f64]>, x: &[f64], batch: usize) -> Vec<f64> {
         assert_eq!(x.len(), self.inputs() * batch, "input values");
         let (taps, positions) = (self.taps(), self.positions());

@@ -48,7 +48,8 @@ pub fn simulate(program: &Program, images: ArrayView2<'_, f32>, seed: u64) -> Ar
     scores
 }
 
-/// The last step's values `[value][batch]`; each tensor is kept until its last reader, of which `left` are left, has taken it.
+/// The last step's values `[value][batch]`; each tensor is kept until its last reader, of which
+/// `left` are left, has taken it.
 fn follow(steps: &[Step], maps: &[Vec<PlainMap>], mut left: Vec<usize>, input: Vec<f64>, batch: usize) -> Vec<f64> {
     let mut tensors = vec![input];
     for (step, maps) in steps.iter().zip(maps) {

@@ -72,7 +72,8 @@ impl Content {
     }
 }
 
-/// One step of a Program. Operands are tensors by their numbers: 0 is the input, `i + 1` the result of step `i`.
+/// One step of a Program. Operands are tensors by their numbers: 0 is the input, `i + 1` the result
+/// of step `i`.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Step {
     /// A sum of integer linear maps. Operands with more limbs than others drop the last ones, and missing components are zero.
@@ -91,7 +92,8 @@ pub enum Step {
         /// The polynomial and what follows its products.
         activation: ActivationStep,
     },
-    /// Maintenance of an activation's last product that was deferred until after the next linear maps.
+    /// Maintenance of an activation's last product that was deferred until after the next linear
+    /// maps.
     Maintenance {
         /// Tensor that it takes.
         operand: usize,
@@ -194,8 +196,8 @@ impl Program {
         }
     }
 
-    /// Chain limbs and components of every tensor's ciphertexts. Operands of a sum that have more limbs drop the last ones, and
-    /// missing components are zero.
+    /// Chain limbs and components of every tensor's ciphertexts. Operands of a sum that have more
+    /// limbs drop the last ones, and missing components are zero.
     pub fn ciphertext_shapes(&self) -> Vec<CiphertextShape> {
         let mut shapes = vec![CiphertextShape { level: self.content.input.level, components: 2 }];
         for step in &self.content.steps {
@@ -219,8 +221,8 @@ impl Program {
         readers
     }
 
-    /// Steps that are executed together: slot-wise steps of which each only takes the result of the one before are fused, any other
-    /// step stands alone.
+    /// Steps that are executed together: slot-wise steps of which each only takes the result of the
+    /// one before are fused, any other step stands alone.
     pub fn segments(&self) -> Vec<Range<usize>> {
         let (steps, readers) = (&self.content.steps, self.readers());
         let fuses = |i: usize| {

@@ -1,8 +1,10 @@
-//! In which order the parts of the units are computed, so that what is alive at a time fits a memory budget.
+//! In which order the parts of the units are computed, so that what is alive at a time fits a
+//! memory budget.
 //!
-//! A unit's result has channels times positions (pixels). A convolution needs only some rows of the result before it, so a network
-//! can be computed band by band: of each unit's result there is a window of positions that moves along as the next one asks for
-//! more. A window is a circular buffer, so that nothing is copied when it moves; and no unit's result is computed twice.
+//! A unit's result has channels times positions (pixels). A convolution needs only some rows of the
+//! result before it, so a network can be computed band by band: of each unit's result there is a
+//! window of positions that moves along as the next one asks for more. A window is a circular
+//! buffer, so that nothing is copied when it moves; and no unit's result is computed twice.
 
 use std::cmp::Reverse;
 use std::ops::Range;
@@ -12,7 +14,8 @@ use std::ops::Range;
 pub struct Operand {
     /// 0 is the input, `i + 1` the result of unit `i`.
     pub tensor: usize,
-    /// For every position of the unit's result, the range of the tensor's positions that it needs; never empty.
+    /// For every position of the unit's result, the range of the tensor's positions that it needs;
+    /// never empty.
     pub needs: Vec<Range<usize>>,
 }
 
@@ -74,14 +77,16 @@ impl UnitDemand {
 /// What the executor does next. Units count from 0; the input is wholly there at the start.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Forgets what is kept of `unit` and computes `positions`, which become its window, from the windows of its operands.
+    /// Forgets what is kept of `unit` and computes `positions`, which become its window, from the
+    /// windows of its operands.
     Replace {
         /// Unit.
         unit: usize,
         /// Positions.
         positions: Range<usize>,
     },
-    /// Computes `positions` of `unit` into its window, from the windows of its operands. What is kept for longest makes room.
+    /// Computes `positions` of `unit` into its window, from the windows of its operands. What is
+    /// kept for longest makes room.
     Compute {
         /// Unit.
         unit: usize,
@@ -100,7 +105,8 @@ pub enum Action {
 pub struct Schedule {
     /// What the executor does.
     pub actions: Vec<Action>,
-    /// For each unit, how many positions its window has room for from the first [`Action::Compute`] on.
+    /// For each unit, how many positions its window has room for from the first [`Action::Compute`]
+    /// on.
     pub rooms: Vec<usize>,
     /// The most bytes that are alive at a time.
     pub peak: u64,
@@ -144,7 +150,8 @@ struct Scheduler<'a> {
     windows: Vec<Range<usize>>,
     /// The longest of each unit's windows.
     rooms: Vec<usize>,
-    /// Whether each of a unit's windows was computed at once and shares nothing with the one before.
+    /// Whether each of a unit's windows was computed at once and shares nothing with the one
+    /// before.
     replaced: Vec<bool>,
     /// Whether nobody asks for a unit any more.
     done: Vec<bool>,
@@ -350,7 +357,8 @@ mod tests {
         computed
     }
 
-    /// Every unit of `units` but the last also goes to the sum of a later one of the same size, where there is one.
+    /// Every unit of `units` but the last also goes to the sum of a later one of the same size,
+    /// where there is one.
     fn with_skips(mut units: Vec<UnitDemand>, skips: &[usize]) -> Vec<UnitDemand> {
         for (i, &skip) in skips.iter().enumerate() {
             let later = i + 1 + skip;

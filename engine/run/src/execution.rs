@@ -440,7 +440,8 @@ fn values_per_call(shape: &Shape) -> usize {
     (SWITCHED / (shape.limbs.len() * shape.components * shape.lanes)).max(1)
 }
 
-/// Lanes per call of a fused segment that takes so many multiply-adds on all `lanes`, a power of two.
+/// Lanes per call of a fused segment that takes so many multiply-adds on all `lanes`, a power of
+/// two.
 fn lanes_per_call(residue_multiply_adds: u64, lanes: usize) -> usize {
     let calls = residue_multiply_adds.div_ceil(CALL).max(1).next_power_of_two() as usize;
     (lanes / calls).max(LEAST_LANES.min(lanes))

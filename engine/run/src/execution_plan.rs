@@ -1,4 +1,5 @@
-//! A Program prepared for execution: whole segments where they fit the memory budget, bands of units where not.
+//! A Program prepared for execution: whole segments where they fit the memory budget, bands of
+//! units where not.
 
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -14,7 +15,8 @@ use cryptodl_program::Program;
 /// Smallest slice of lanes that a slot-wise segment is cut into.
 const MIN_LANES: usize = 256;
 
-/// The steps of a Program, and in which order their parts are computed. Tensor 0 is the input, and tensor `i + 1` the result of op `i`.
+/// The steps of a Program, and in which order their parts are computed. Tensor 0 is the input, and
+/// tensor `i + 1` the result of op `i`.
 pub(super) struct ExecutionPlan {
     pub(super) ops: Vec<Op>,
     pub(super) segments: Vec<Segment>,
@@ -86,8 +88,8 @@ impl ExecutionPlan {
         Ok(plan)
     }
 
-    /// Whole segments if they fit and are not large, else bands: of fused segments while little is computed twice, else of every
-    /// map by itself.
+    /// Whole segments if they fit and are not large, else bands: of fused segments while little is
+    /// computed twice, else of every map by itself.
     fn arrange(&mut self, large: u64) -> Result<(), RunError> {
         let input_bytes = self.shapes[0].bytes();
         let whole: Vec<Unit> = self.segments.iter().map(|segment| self.unit(segment.ops.clone(), 1)).collect();

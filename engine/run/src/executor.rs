@@ -48,32 +48,36 @@ struct Loaded<T> {
     expand: f64,
 }
 
-/// How a result is re-randomised, so that it does not give away exact equations in the weights (see SECURITY.md for what remains).
+/// How a result is re-randomised, so that it does not give away exact equations in the weights (see
+/// SECURITY.md for what remains).
 pub enum Rerandomisation<'a> {
-    /// Fresh encryptions of zero under the client's public key are added, and the flood of a Program that has circuit privacy.
+    /// Fresh encryptions of zero under the client's public key are added, and the flood of a
+    /// Program that has circuit privacy.
     Fresh {
         /// Encrypts the zeros.
         key: &'a PublicKey,
         /// Draws their noise, and the flood.
         rng: &'a mut Randomness,
     },
-    /// Nothing is added, for tests that compare results bit for bit. The client then also learns exact equations in the weights.
+    /// Nothing is added, for tests that compare results bit for bit. The client then also learns
+    /// exact equations in the weights.
     Omitted,
 }
 
 /// What is added to a result: encryptions of zero, and a flood where there is one.
 struct Zeros {
-    /// In tensor order, none where re-randomisation is omitted. They are wiped on drop, but not the backend's tensor that they are
-    /// uploaded to.
+    /// In tensor order, none where re-randomisation is omitted. They are wiped on drop, but not the
+    /// backend's tensor that they are uploaded to.
     residues: Option<Zeroizing<Vec<u32>>>,
     /// Seconds that it took to draw them.
     seconds: f64,
 }
 
 impl<B: Backend> Executor<B> {
-    /// Prepares `program`. `backend` is bound to the basis of the Program's parameters. `memory_budget` bounds the
-    /// operands and results of a segment on the backend, in bytes, and sizes its slices and bands (at most half as much
-    /// again); keys, encryptions of zero and a few ciphertexts per thread come on top. It cannot change a bit of the result.
+    /// Prepares `program`. `backend` is bound to the basis of the Program's parameters.
+    /// `memory_budget` bounds the operands and results of a segment on the backend, in bytes, and
+    /// sizes its slices and bands (at most half as much again); keys, encryptions of zero and a few
+    /// ciphertexts per thread come on top. It cannot change a bit of the result.
     ///
     /// # Errors
     /// Parameters or maps refused, or a budget below what one set needs.
@@ -110,8 +114,8 @@ impl<B: Backend> Executor<B> {
 
     /// Begins to classify the images of sets that come one after the other, as `input` describes
     /// them. The result's bytes are the same on every backend, with every budget and number of
-    /// threads, up to the re-randomisation. Of `eval_keys` it takes those whose layouts are the Program's, and
-    /// leaves the others alone.
+    /// threads, up to the re-randomisation. Of `eval_keys` it takes those whose layouts are the
+    /// Program's, and leaves the others alone.
     ///
     /// # Errors
     /// Input of another layout.

@@ -2,8 +2,8 @@
 
 use cryptodl_core::backend::Transfers;
 
-/// Seconds of each part of the computation. On a device, encryptions of zero are drawn and the next set is loaded while a set's segments
-/// run, so the parts can exceed the whole.
+/// Seconds of each part of the computation. On a device, encryptions of zero are drawn and the next
+/// set is loaded while a set's segments run, so the parts can exceed the whole.
 #[derive(Clone, Copy, Debug, Default, serde::Serialize)]
 pub struct ComputeParts {
     /// Evaluation key to the backend.
@@ -15,7 +15,8 @@ pub struct ComputeParts {
     /// Segments.
     #[serde(rename = "layers")]
     pub segments: f64,
-    /// Drawing encryptions of zero and adding them to the result, with the flood and the division after it.
+    /// Drawing encryptions of zero and adding them to the result, with the flood and the division
+    /// after it.
     #[serde(rename = "masks")]
     pub rerandomisation: f64,
     /// Packing the result's residues; on a device, the transfer is inside.

@@ -234,8 +234,8 @@ pub trait Backend: Send + Sync {
 
     // Second tier.
 
-    /// Slot-wise operations, one after the other, on the lanes `lanes` of `x`, written to the same lanes of `out`. `out` has the shape that
-    /// [`slotwise_shape`] gives for the whole of `x`.
+    /// Slot-wise operations, one after the other, on the lanes `lanes` of `x`, written to the same
+    /// lanes of `out`. `out` has the shape that [`slotwise_shape`] gives for the whole of `x`.
     fn slotwise(
         &self,
         ops: &[SlotwiseOp<'_>],

@@ -49,14 +49,15 @@ pub struct CiphertextShape {
 }
 
 impl CiphertextShape {
-    /// What two ciphertexts have in common when they are added: the one with more limbs drops its last ones without division,
-    /// and missing components are zero.
+    /// What two ciphertexts have in common when they are added: the one with more limbs drops its
+    /// last ones without division, and missing components are zero.
     pub fn joined(self, other: Self) -> Self {
         CiphertextShape { level: self.level.min(other.level), components: self.components.max(other.components) }
     }
 }
 
-/// Ciphertext maintenance: what follows a product of two ciphertexts, at once or later. Without any, it is *lazy*.
+/// Ciphertext maintenance: what follows a product of two ciphertexts, at once or later. Without
+/// any, it is *lazy*.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Maintenance {
     /// Relinearise the product's three components to two.
@@ -226,7 +227,8 @@ fn product<B: Backend + ?Sized>(backend: &B, a: &B::Tensor, b: &B::Tensor) -> Re
     }
 }
 
-/// Maintenance after a product: relinearisation, division by the last primes of the chain, or both at once.
+/// Maintenance after a product: relinearisation, division by the last primes of the chain, or both
+/// at once.
 ///
 /// # Panics
 /// If there is nothing to do, or it relinearises without a key.

@@ -45,8 +45,8 @@ pub enum SpecError {
     Params(#[from] ParamsError),
 }
 
-/// A [`ClientSpec`] that has been checked, with its ring. There is no other way to one than [`ClientSpec::check`], and it cannot
-/// be changed, so whoever holds it need not check again.
+/// A [`ClientSpec`] that has been checked, with its ring. Outside tests [`ClientSpec::check`] is the
+/// only way to one, and it cannot be changed, so whoever holds it need not check again.
 #[derive(Clone, Debug)]
 pub struct CheckedSpec {
     spec: ClientSpec,

@@ -37,7 +37,8 @@ pub struct SlotNode {
     pub weight: f64,
 }
 
-/// The positive nodes of a Gauss and Hermite quadrature of 16 points: a mean over slots is `sum_j w_j f(S_j)`, exact for polynomials in `S` up to degree 15.
+/// The positive nodes of a Gauss and Hermite quadrature of 16 points: a mean over slots is
+/// `sum_j w_j f(S_j)`, exact for polynomials in `S` up to degree 15.
 ///
 /// Nodes and weights: Abramowitz and Stegun, Table 25.10, there for the weight `exp(-x^2)`; here `S = 2 x^2`, and the weights add up
 /// to one.

@@ -15,8 +15,9 @@ pub enum EncryptionKind {
     Public,
 }
 
-/// The public description of a Program for its clients. It may come from a stranger, so everything that
-/// computes takes the [`CheckedSpec`](super::CheckedSpec) that [`ClientSpec::check`] makes of it.
+/// The public description of a Program for its clients. It may come from a stranger, so everything
+/// that computes takes the [`CheckedSpec`](super::CheckedSpec) that [`ClientSpec::check`] makes of
+/// it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ClientSpec {
@@ -81,8 +82,8 @@ pub struct InputLayout {
 pub struct Encoding {
     /// Scale of the encoder.
     pub scale: Scale,
-    /// Bits by which the encoder's integers are then shifted to the left. There are some only at scales so large that a flood is to
-    /// hide the noise: pixels have fewer digits than that.
+    /// Bits by which the encoder's integers are then shifted to the left. There are some only at
+    /// scales so large that a flood is to hide the noise: pixels have fewer digits than that.
     pub shift: u32,
 }
 
