@@ -34,7 +34,7 @@ const KERNELS: [Recipe; 20] = [
     ("horner", &["tensor", "multiply", "residues", "reduction"], "Horner"),
     ("accumulate_key", &["tensor", "multiply", "residues", "reduction"], "AccumulateKey"),
     ("linear", &["tensor", "multiply", "residues", "reduction", "dot"], "Linear"),
-    ("convert_centred", &["tensor", "multiply", "residues", "reduction"], "Convert"),
+    ("convert_basis", &["tensor", "multiply", "residues", "reduction"], "Convert"),
     ("prime_digit", &["tensor"], "PrimeDigit"),
     ("automorphism", &["tensor"], "Automorphism"),
     ("ntt_forward_columns", &["tensor", "multiply", "residues", "reduction", "ntt", "ntt_columns"], "Ntt"),

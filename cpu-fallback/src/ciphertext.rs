@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-use cryptodl_core::backend::{Horner, KeySwitch, ProductPlan};
+use cryptodl_core::backend::{Horner, KeySwitch, Maintenance};
 use cryptodl_core::ring::{PrimeDigit, RnsBasis, Twiddle};
 
 use crate::kernels::convert::Converter;
@@ -291,25 +291,25 @@ impl<'a> Activation<'a> {
     pub(crate) fn new(
         ring: Ring<'a>,
         polynomial: &'a Horner,
-        products: &[ProductPlan],
+        products: &[Maintenance],
         key: Option<&KeySwitch<'a, CpuTensor>>,
         (limbs, components): (&[usize], usize),
     ) -> Self {
-        assert_eq!(products.len() + 1, polynomial.degree(), "one plan per product");
+        assert_eq!(products.len() + 1, polynomial.degree(), "one maintenance per product");
         let (mut level, mut held) = (limbs.len(), components);
-        let mut product = |plan: &ProductPlan| {
+        let mut product = |maintenance: &Maintenance| {
             let before = level;
-            level -= plan.drop;
+            level -= maintenance.drop;
             held += components - 1;
-            let then = match (plan.relinearise, key) {
+            let then = match (maintenance.relinearise, key) {
                 (true, Some(key)) => {
                     assert_eq!(held, 3, "relinearisation takes three components");
                     assert!(limbs[..before].iter().copied().eq(0..before), "a ciphertext of the chain");
                     held = 2;
-                    Then::Relinearise(KeySwitching::new(ring, key, before, plan.drop), key.rows)
+                    Then::Relinearise(KeySwitching::new(ring, key, before, maintenance.drop), key.rows)
                 }
-                (true, None) => panic!("a plan that relinearises comes with a key"),
-                (false, _) if plan.drop > 0 => Then::Divide(Division::new(ring, &limbs[..before], level)),
+                (true, None) => panic!("relinearisation comes with a key"),
+                (false, _) if maintenance.drop > 0 => Then::Divide(Division::new(ring, &limbs[..before], level)),
                 (false, _) => Then::Nothing,
             };
             Product { level: before, then }

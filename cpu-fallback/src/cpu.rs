@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use cryptodl_core::backend::{
-    Backend, Channels, Horner, KeySwitch, LinearMap, ProductPlan, Result, Rotation, Shape, SlotwiseOp, Window,
+    Backend, Channels, Horner, KeySwitch, LinearMap, Maintenance, Result, Rotation, Shape, SlotwiseOp, Window,
     packed_len, packed_row, slotwise_shape,
 };
 use cryptodl_core::ring::{Automorphism, Modulus, PrimeDigit, RnsBasis, Twiddle, UniformSource, pack_row, unpack_row};
@@ -31,7 +31,7 @@ pub struct Cpu {
     tables: Arc<[Tables]>,
     kernels: Kernels,
     pool: Arc<Pool>,
-    /// Of steps on ciphertexts, and of slot-wise runs.
+    /// Of steps on ciphertexts, and of slot-wise operations.
     scratch: Arc<(Kept<Scratch>, Kept<slotwise::Scratch>)>,
 }
 
@@ -396,7 +396,7 @@ impl Backend for Cpu {
     fn activation(
         &self,
         polynomial: &Horner,
-        products: &[ProductPlan],
+        products: &[Maintenance],
         key: Option<&KeySwitch<'_, CpuTensor>>,
         z: &CpuTensor,
     ) -> Result<CpuTensor> {

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use cryptodl_core::backend::{
-    Backend, Horner, PatersonStockmeyer, ProductPlan, Shape, SlotwiseOp, paterson_stockmeyer, slotwise_shape,
+    Backend, Horner, Maintenance, PatersonStockmeyer, Shape, SlotwiseOp, paterson_stockmeyer, slotwise_shape,
 };
 use cryptodl_core::ring::{RnsBasis, ntt_primes};
 use cryptodl_cpu::{Cpu, Kernels, Reference};
@@ -94,7 +94,7 @@ proptest! {
         let constants = &numbers[..degree * channels];
         let polynomial = Horner::per_channel(&basis, negate, channels, &floats(constants));
         let expected = evaluated(&|q, c, z| horner(q, negate, &of_channel(constants, channels, c), z));
-        let none = |products| vec![ProductPlan::default(); products];
+        let none = |products| vec![Maintenance::default(); products];
         on_every_backend!(basis, |backend, name| {
             let z = backend.upload(shape.clone(), &z).expect("memory");
             let whole = backend.activation(&polynomial, &none(degree - 1), None, &z).expect("memory");
@@ -138,7 +138,7 @@ proptest! {
         let shape = Shape { limbs: vec![0, 1, 3], values, components: 2, lanes: N };
         let (z, limbs) = (residues(&basis, &shape, &drawn), shape.limbs.len());
         let polynomial = Horner::per_channel(&basis, true, channels, &floats(&numbers[..degree * channels]));
-        let plans = vec![ProductPlan::default(); degree - 1];
+        let lazy = vec![Maintenance::default(); degree - 1];
         // The rows of a value in each limb.
         let some = |all: &[u32]| -> Vec<u32> {
             let blocks = all.chunks_exact(all.len() / limbs);
@@ -148,10 +148,10 @@ proptest! {
         };
         on_every_backend!(basis, |backend, name| {
             let whole = backend.upload(shape.clone(), &z).expect("memory");
-            let whole = backend.activation(&polynomial, &plans, None, &whole).expect("memory");
+            let whole = backend.activation(&polynomial, &lazy, None, &whole).expect("memory");
             let few = backend.upload(Shape { values: part.len(), ..shape.clone() }, &some(&z)).expect("memory");
             let of_values = polynomial.of_values(part.clone(), values);
-            let few = backend.activation(&of_values, &plans, None, &few).expect("memory");
+            let few = backend.activation(&of_values, &lazy, None, &few).expect("memory");
             prop_assert_eq!(few.residues(), &some(whole.residues())[..], "{}", name);
         });
     }

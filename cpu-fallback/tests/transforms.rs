@@ -8,11 +8,12 @@ use cryptodl_core::ring::{RnsBasis, ntt_primes};
 use cryptodl_cpu::{Cpu, Kernels, Reference};
 use rayon::prelude::*;
 
-/// Polynomials with the largest sums first: all residues `q - 1`, one of them alone, signs that alternate, and any.
+/// Polynomials with the largest sums first: all residues `q - 1`, one of them alone, signs that
+/// alternate, and all sizes mixed.
 fn operands(q: u32, n: usize) -> Vec<u32> {
-    let any = |i: usize| (i as u32).wrapping_mul(0x9e37_79b9).rotate_left(9) % q;
+    let mixed = |i: usize| (i as u32).wrapping_mul(0x9e37_79b9).rotate_left(9) % q;
     let kinds: [&dyn Fn(usize) -> u32; 4] =
-        [&|_| q - 1, &|i| if i == n - 1 { q - 1 } else { 0 }, &|i| if i % 2 == 0 { 1 } else { q - 1 }, &any];
+        [&|_| q - 1, &|i| if i == n - 1 { q - 1 } else { 0 }, &|i| if i % 2 == 0 { 1 } else { q - 1 }, &mixed];
     kinds.iter().flat_map(|kind| (0..n).map(kind)).collect()
 }
 

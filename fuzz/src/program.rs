@@ -11,7 +11,7 @@ pub fn read_program(payload: &[u8]) {
     let mut again = Vec::new();
     program.write(&mut again).expect("memory takes all");
     assert!(again == sealed(payload), "a Program has one encoding");
-    assert_eq!(program.extents().len(), program.content.steps.len() + 1);
+    assert_eq!(program.ciphertext_shapes().len(), program.content.steps.len() + 1);
     assert_eq!(program.segments().last().map(|segment| segment.end), Some(program.content.steps.len()));
     if program.inputs() < 1 << 12 {
         plain(&program, ndarray::Array2::zeros((1, program.inputs())).view());

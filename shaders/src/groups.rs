@@ -42,9 +42,9 @@ pub fn expand(p: &Expand, limbs: u32) -> [u32; 3] {
     [p.lanes / constants::expand::LANES, p.values.min(MAX_GROUPS), limbs]
 }
 
-/// Of `convert_centred`; the targets are no dimension of it.
-pub fn convert_centred(p: &Convert) -> [u32; 3] {
-    [p.lanes.div_ceil(constants::convert_centred::THREADS), (p.values * p.components).min(MAX_GROUPS), 1]
+/// Of `convert_basis`; the targets are no dimension of it.
+pub fn convert_basis(p: &Convert) -> [u32; 3] {
+    [p.lanes.div_ceil(constants::convert_basis::THREADS), (p.values * p.components).min(MAX_GROUPS), 1]
 }
 
 /// Of `prime_digit`, with so many targets.

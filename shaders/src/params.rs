@@ -50,7 +50,7 @@ pub struct Limb {
     pub source: u32,
     /// `ceil(bits / 8)`: planes of bytes.
     pub planes: u32,
-    /// `convert_centred`: see [`Conversion`](crate::Conversion). Canonical.
+    /// `convert_basis`: see [`Conversion`](crate::Conversion). Canonical.
     pub constant: u32,
     /// Unused.
     pub padding_0: u32,
@@ -227,7 +227,7 @@ pub struct Linear {
     pub group_stride: u32,
 }
 
-/// Of `convert_centred`. The `limbs` table holds the sources, then the targets.
+/// Of `convert_basis`. The `limbs` table holds the sources, then the targets.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 pub struct Convert {

@@ -2,7 +2,7 @@
 
 use cryptodl_core::ring::{RnsBasis, Twiddle};
 
-use crate::constants::convert_centred::{MAX_SOURCES, OFFSET};
+use crate::constants::convert_basis::{MAX_SOURCES, OFFSET};
 use crate::params::Limb;
 
 /// Twiddles of the forward transform for all limbs of a basis: the `twiddles` binding of `ntt_forward_*`.
@@ -39,7 +39,7 @@ fn arranged(nodes: &[Twiddle], folding: &[Twiddle]) -> Vec<[u32; 2]> {
     table
 }
 
-/// Tables of `convert_centred` for some sources and targets.
+/// Tables of `convert_basis` for some sources and targets.
 ///
 /// The kernel keeps digits as `d_i + 2^30`. What that adds to a weighted sum is taken off with
 /// [`Limb::constant`]: a source adds it to what is left, a target subtracts it.

@@ -23,8 +23,8 @@ kernels/automorphism :: automorphism :: 32u - params.log_n :: 31u - params.log_n
 kernels/prime_digit :: prime_digit :: residue > params.q / 2u :: residue >= params.q / 2u
 kernels/prime_digit :: prime_digit :: params.last == 0u :: params.last == 1u
 kernels/prime_digit :: prime_digit :: - base / 2u :: - base
-kernels/convert_centred :: convert_centred :: digit > limb.q / 2u :: digit >= limb.q / 2u
-kernels/convert_centred :: convert_centred :: const OFFSET = 1u << 30u :: const OFFSET = 1u << 29u
+kernels/convert_basis :: convert_basis :: digit > limb.q / 2u :: digit >= limb.q / 2u
+kernels/convert_basis :: convert_basis :: const OFFSET = 1u << 30u :: const OFFSET = 1u << 29u
 kernels/copy :: copy :: let component = row % params.components :: let component = row / params.components
 kernels/expand :: expand :: let mask = (1u << limb.bits) - 1u :: let mask = (1u << limb.bits) - 2u
 kernels/expand :: expand :: limb.index, t) :: limb.index, t + 1u)

@@ -2,20 +2,18 @@
 
 use cryptodl_client::{EncryptionKey, SecretKey, decrypt_slots_raw_do_not_return_to_server, encrypt};
 use cryptodl_core::backend::Backend;
-use cryptodl_core::ckks::{Ciphertexts, ClientSpec, EncryptionKind, EvalKeys, Params, PublicKey, Randomness};
+use cryptodl_core::ckks::{CheckedSpec, Ciphertexts, EncryptionKind, EvalKeys, Params, PublicKey, Randomness};
 use cryptodl_core::watch::Watch;
 use cryptodl_data::{DatasetId, FetchOptions, Split, load};
 use cryptodl_network::Network;
 use cryptodl_program::Program;
-use cryptodl_run::{ComputeReport, Executor, Masks};
+use cryptodl_run::{ComputeReport, Executor, Rerandomisation};
 use ndarray::{Array2, ArrayView2, Axis};
 
 /// A client's keys for one Program.
 pub struct Client {
     /// What the client knows.
-    pub spec: ClientSpec,
-    /// Checked parameters.
-    pub params: Params,
+    pub spec: CheckedSpec,
     /// Secret key.
     pub secret: SecretKey,
     /// Public key.
@@ -28,13 +26,17 @@ pub struct Client {
 impl Client {
     /// Keys from a test seed.
     pub fn new(program: &Program, seed: u64) -> Self {
-        let spec = program.client_spec();
-        let params = spec.check().expect("the planner's specs are valid");
+        let spec = program.client_spec().check().expect("the planner's specs are valid");
         let mut rng = Randomness::insecure_from_seed_for_tests(seed, "keygen");
-        let secret = SecretKey::generate(&params, &mut rng);
+        let secret = SecretKey::generate(spec.params(), &mut rng);
         let public = secret.public_key(&mut rng).expect("test randomness");
         let keys = secret.eval_keys(&spec.evaluation_keys, &mut rng).expect("valid layouts");
-        Client { spec, params, secret, public, keys, seed }
+        Client { spec, secret, public, keys, seed }
+    }
+
+    /// The parameters of the Program.
+    pub fn params(&self) -> &Params {
+        self.spec.params()
     }
 
     /// Encrypts images `[image][pixel]`.
@@ -46,20 +48,19 @@ impl Client {
         let pixels = images.as_standard_layout();
         let pixels = pixels.as_slice().expect("standard layout");
         let mut rng = Randomness::insecure_from_seed_for_tests(self.seed, "encrypt");
-        encrypt(&self.spec, &self.params, key, pixels, images.nrows(), &mut rng, Watch::default())
-            .expect("valid images")
+        encrypt(&self.spec, key, pixels, images.nrows(), &mut rng, Watch::default()).expect("valid images")
     }
 
-    /// The randomness that masks this client's results.
-    pub fn mask_randomness(&self) -> Randomness {
+    /// The randomness that re-randomises this client's results.
+    pub fn rerandomisation_randomness(&self) -> Randomness {
         Randomness::insecure_from_seed_for_tests(self.seed, "masks")
     }
 
     /// All slots of a result, padding included, `[slot over all sets][class]`.
     pub fn slots(&self, result: &Ciphertexts) -> Array2<f64> {
         let scale = self.spec.output.scale;
-        let sets = decrypt_slots_raw_do_not_return_to_server(&self.params, &self.secret, result, scale);
-        let (n, classes) = (self.params.n(), self.spec.output.classes);
+        let sets = decrypt_slots_raw_do_not_return_to_server(self.spec.params(), &self.secret, result, scale);
+        let (n, classes) = (self.spec.params().n(), self.spec.output.classes);
         let sets = sets.expect("a well-formed result");
         Array2::from_shape_fn((sets.len() * n, classes), |(slot, class)| sets[slot / n][class * n + slot % n])
     }
@@ -71,13 +72,17 @@ pub fn execute<B: Backend>(
     client: &Client,
     backend: B,
     input: &Ciphertexts,
-    masked: bool,
+    rerandomised: bool,
     memory_budget: u64,
 ) -> (Ciphertexts, ComputeReport) {
-    let executor = Executor::new(program, &client.params, backend, memory_budget).expect("a large budget");
-    let mut rng = client.mask_randomness();
-    let masks = if masked { Masks::Fresh(&client.public, &mut rng) } else { Masks::Deterministic };
-    executor.compute(input, &client.keys, masks, Watch::default()).expect("the computation")
+    let executor = Executor::new(program, client.params(), backend, memory_budget).expect("a large budget");
+    let mut rng = client.rerandomisation_randomness();
+    let rerandomisation = if rerandomised {
+        Rerandomisation::Fresh { key: &client.public, rng: &mut rng }
+    } else {
+        Rerandomisation::Omitted
+    };
+    executor.compute(input, &client.keys, rerandomisation, Watch::default()).expect("the computation")
 }
 
 /// The first `count` MNIST test images `[image][pixel]` and their labels, from the cache or the package registry.

@@ -13,7 +13,7 @@ use cryptodl_core::watch::Watch;
 use cryptodl_cpu::{Cpu, Reference};
 use cryptodl_gpu::{Adapter, AdapterKind, AdapterRequest, Dot, Gpu, GpuError, GpuOptions, Multiply, adapters, choose};
 use cryptodl_plan::{PlanOptions, plan};
-use cryptodl_run::{Executor, Masks, RunError};
+use cryptodl_run::{Executor, Rerandomisation, RunError};
 use cryptodl_tests::{Client, execute, mnist, random_graph, random_images};
 use cryptodl_zoo as zoo;
 use libtest_mimic::{Arguments, Failed, Trial};
@@ -144,7 +144,7 @@ fn end_to_end(adapter: &Adapter) {
     let (images, _) = mnist(&network, 100);
     let client = Client::new(&program, 21);
     let input = client.encrypt(images.view());
-    let basis = client.params.basis();
+    let basis = client.params().basis();
     let (expected, _) = execute(&program, &client, Cpu::new(basis.clone()), &input, false, BUDGET);
     let (actual, _) = execute(&program, &client, gpu(adapter, basis, options()), &input, false, BUDGET / 2);
     assert!(expected == actual, "the results differ");
@@ -158,9 +158,9 @@ fn graphs_end_to_end(adapter: &Adapter) {
     let rows = images.view().into_shape_with_order((16, images.len() / 16)).unwrap();
     let client = Client::new(&program, 22);
     let input = client.encrypt(rows);
-    let basis = client.params.basis();
+    let basis = client.params().basis();
     let (expected, _) = execute(&program, &client, Cpu::new(basis.clone()), &input, false, BUDGET);
-    let Err(RunError::Budget { needed, .. }) = Executor::new(&program, &client.params, Cpu::new(basis.clone()), 1)
+    let Err(RunError::Budget { needed, .. }) = Executor::new(&program, client.params(), Cpu::new(basis.clone()), 1)
     else {
         panic!("a budget of one byte");
     };
@@ -377,11 +377,11 @@ fn interrupted(adapter: &Adapter, budget: u64, after: impl Fn(&Gpu) + Sync) -> R
     let client = Client::new(&program, 23);
     let (images, _) = mnist(&network, 100);
     let input = client.encrypt(images.view());
-    let gpu = gpu(adapter, client.params.basis(), GpuOptions { memory_budget: budget, ..options() });
+    let gpu = gpu(adapter, client.params().basis(), GpuOptions { memory_budget: budget, ..options() });
     let held = gpu.memory().held;
-    let executor = Executor::new(&program, &client.params, gpu, BUDGET).unwrap();
+    let executor = Executor::new(&program, client.params(), gpu, BUDGET).unwrap();
     let watch = |_| after(executor.backend());
-    let result = executor.compute(&input, &EvalKeys::default(), Masks::Deterministic, Watch::new(&watch));
+    let result = executor.compute(&input, &EvalKeys::default(), Rerandomisation::Omitted, Watch::new(&watch));
     // Linear maps stay for the next computation.
     assert!(executor.backend().memory().held <= held + (4 << 20), "{:?}", executor.backend().memory());
     result.map(|_| ())

@@ -9,7 +9,7 @@ use cryptodl_cpu::Cpu;
 use cryptodl_network::plain;
 use cryptodl_plan::{PlanOptions, ScheduleKind, plan};
 use cryptodl_program::Step;
-use cryptodl_run::{Executor, Masks, RunError};
+use cryptodl_run::{Executor, Rerandomisation, RunError};
 use cryptodl_test_backends::{Counts, Metered};
 use cryptodl_tests::{Client, execute, random_graph, random_images, scores, typical_bits};
 
@@ -28,7 +28,7 @@ fn check(seed: u64) -> usize {
     let client = Client::new(program, 3);
     let input = client.encrypt(rows);
     let counts = Arc::new(Counts::default());
-    let cpu = || Cpu::new(client.params.basis().clone());
+    let cpu = || Cpu::new(client.params().basis().clone());
     let (result, _) = execute(program, &client, Metered::new(cpu(), counts.clone()), &input, true, BUDGET);
 
     let slots = client.slots(&result);
@@ -43,13 +43,15 @@ fn check(seed: u64) -> usize {
         (rounding - predicted).abs() < 1.5,
         "seed {seed}: rounding 2^{rounding:.2}, not 2^{predicted:.2}\n{report}"
     );
-    let work = |of: fn(&cryptodl_plan::LayerReport) -> u64| report.layers.iter().map(of).sum::<u64>();
+    let work = |of: fn(&cryptodl_plan::SegmentReport) -> u64| report.segments.iter().map(of).sum::<u64>();
     assert_eq!(counts.multiply_adds.load(Ordering::Relaxed), work(|layer| layer.residue_multiply_adds), "seed {seed}");
     assert_eq!(counts.ntts.load(Ordering::Relaxed), work(|layer| layer.ntts), "seed {seed}");
 
     let run = |budget: u64| {
-        let executor = Executor::new(program, &client.params, cpu(), budget)?;
-        executor.compute(&input, &client.keys, Masks::Deterministic, Watch::default()).map(|(result, _)| result.sets)
+        let executor = Executor::new(program, client.params(), cpu(), budget)?;
+        executor
+            .compute(&input, &client.keys, Rerandomisation::Omitted, Watch::default())
+            .map(|(result, _)| result.sets)
     };
     let Err(RunError::Budget { needed: least, .. }) = run(1) else { panic!("a budget of one byte") };
     let whole = run(BUDGET).unwrap();

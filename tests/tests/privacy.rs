@@ -7,7 +7,7 @@ use cryptodl_core::watch::Watch;
 use cryptodl_cpu::Cpu;
 use cryptodl_plan::{Plan, PlanOptions, plan};
 use cryptodl_program::{PrivacyGoal, Program, Step};
-use cryptodl_run::{Executor, Masks};
+use cryptodl_run::{Executor, Rerandomisation};
 use cryptodl_tests::attack::{correlation, gradients, least_squares, norm, relative_error};
 use cryptodl_tests::{Client, execute, mnist, rms_bits, scores};
 use cryptodl_zoo as zoo;
@@ -37,7 +37,8 @@ impl Query {
     /// Encrypts `images`, as many as there are slots.
     fn new(client: Client, image: &Array1<f32>, images: ArrayView2<'_, f32>) -> Self {
         let input = client.encrypt(images);
-        let Client { spec, params, secret, .. } = &client;
+        let Client { spec, secret, .. } = &client;
+        let params = spec.params();
         let slots = decrypt_slots_raw_do_not_return_to_server(params, secret, &input, spec.input.scale).unwrap();
         let n = params.n();
         let deviation = |(slot, pixel)| slots[0][pixel * n + slot] - f64::from(image[pixel]);
@@ -48,13 +49,13 @@ impl Query {
     /// A whole set of copies of one image.
     fn copies(program: &Program, image: &Array1<f32>) -> Self {
         let client = Client::new(program, 21);
-        let copies = image.broadcast((client.params.n(), image.len())).unwrap();
+        let copies = image.broadcast((client.params().n(), image.len())).unwrap();
         Query::new(client, image, copies)
     }
 
     /// All slots of the masked result, `[slot][class]`.
     fn ask(&self, program: &Program) -> Array2<f64> {
-        let backend = Cpu::new(self.client.params.basis().clone());
+        let backend = Cpu::new(self.client.params().basis().clone());
         self.client.slots(&execute(program, &self.client, backend, &self.input, true, BUDGET).0)
     }
 
@@ -129,10 +130,10 @@ fn every_set_has_its_own_flood() {
     let (model, image) = ("mnist-1-square", image("mnist-1-square"));
     let program = planned(model, Some((2, 4))).program;
     let client = Client::new(&program, 51);
-    let n = client.params.n();
+    let n = client.params().n();
     let input = client.encrypt(image.broadcast((2 * n, image.len())).unwrap());
     assert_eq!(input.sets.len(), 2);
-    let backend = Cpu::new(client.params.basis().clone());
+    let backend = Cpu::new(client.params().basis().clone());
     let slots = client.slots(&execute(&program, &client, backend, &input, true, BUDGET).0);
     let ideal = scores(&program, image.view().insert_axis(Axis(0)), 1);
     let noise = slots - &ideal;
@@ -156,7 +157,7 @@ fn scores_of_many_images_still_show_gradients() {
     let program = planned(model, Some((1, 8))).program;
     let client = Client::new(&program, 21);
     let mut state = 1u32;
-    let moved = Array2::from_shape_fn((client.params.n(), image.len()), |(_, pixel)| {
+    let moved = Array2::from_shape_fn((client.params().n(), image.len()), |(_, pixel)| {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
         let step = (f64::from(state >> 8) / f64::from(1 << 24) * 2.0 - 1.0) as f32 * 0.1;
         (image[pixel] + step).clamp(0.0, 1.0)
@@ -180,7 +181,7 @@ fn what_the_flood_hides_is_within_its_bound() {
 
         // As it is: the predicted noise, and a result of few limbs.
         let client = Client::new(&program, 31);
-        let backend = || Cpu::new(client.params.basis().clone());
+        let backend = || Cpu::new(client.params().basis().clone());
         let result = execute(&program, &client, backend(), &client.encrypt(images.view()), true, BUDGET).0;
         assert_eq!(result.level, privacy.limbs);
         let slots = client.slots(&result);
@@ -191,10 +192,10 @@ fn what_the_flood_hides_is_within_its_bound() {
         undivided(&mut program);
         for copies in [false, true] {
             let client = Client::new(&program, 32);
-            let n = client.params.n();
+            let n = client.params().n();
             let copied = images.slice_axis(Axis(0), (..1).into());
             let images = if copies { copied.broadcast((n, copied.ncols())).unwrap() } else { images.view() };
-            let backend = Cpu::new(client.params.basis().clone());
+            let backend = Cpu::new(client.params().basis().clone());
             let result = execute(&program, &client, backend, &client.encrypt(images), true, BUDGET).0;
             let slots = client.slots(&result);
             let flood = known_flood(&program, &client);
@@ -217,7 +218,7 @@ fn what_the_flood_hides_is_within_its_bound() {
 fn more_sets_than_planned_are_refused() {
     let program = planned("mnist-1-square", Some((2, 4))).program;
     let client = Client::new(&program, 41);
-    let n = client.params.n();
+    let n = client.params().n();
     let sets = |count: usize| Ciphertexts {
         level: program.content.input.level,
         values: program.inputs(),
@@ -227,10 +228,11 @@ fn more_sets_than_planned_are_refused() {
         images: count * n,
         sets: vec![Vec::new(); count],
     };
-    let executor = Executor::new(&program, &client.params, Cpu::new(client.params.basis().clone()), BUDGET).unwrap();
+    let executor = Executor::new(&program, client.params(), Cpu::new(client.params().basis().clone()), BUDGET).unwrap();
     let refusal = |count| {
-        let masks = Masks::Fresh(&client.public, &mut client.mask_randomness());
-        executor.compute(&sets(count), &client.keys, masks, Watch::default()).unwrap_err().to_string()
+        let rerandomisation =
+            Rerandomisation::Fresh { key: &client.public, rng: &mut client.rerandomisation_randomness() };
+        executor.compute(&sets(count), &client.keys, rerandomisation, Watch::default()).unwrap_err().to_string()
     };
     let message = refusal(3);
     assert!(
@@ -243,7 +245,7 @@ fn more_sets_than_planned_are_refused() {
 /// Scale after the last step, before the division that follows the flood.
 fn last_scale(program: &Program) -> Scale {
     match program.content.steps.last().unwrap() {
-        Step::Linear { scale, .. } | Step::Reduction { scale, .. } => *scale,
+        Step::Linear { scale, .. } | Step::Maintenance { scale, .. } => *scale,
         Step::Activation { .. } => unreachable!("a network ends with a linear layer"),
     }
 }
@@ -264,9 +266,9 @@ fn undivided(program: &mut Program) {
 
 /// The flood that the client's seed for masks gives, in units of a score, `[slot][class]`.
 fn known_flood(program: &Program, client: &Client) -> Array2<f64> {
-    let (params, output) = (&client.params, &program.content.output);
+    let (params, output) = (client.params(), &program.content.output);
     let (n, classes) = (params.n(), output.classes);
-    let mut rng = client.mask_randomness();
+    let mut rng = client.rerandomisation_randomness();
     // The encryptions of zero come first.
     rng.streams();
     let mut residues = vec![0; output.level * classes * n];

@@ -18,7 +18,7 @@ fn planned(model: &str, schedule: ScheduleKind, encryption: EncryptionKind) -> P
     plan(&zoo::load(model).unwrap(), &options).unwrap()
 }
 
-/// Runs encrypted with masks; checks noise, labels, work and sizes against the plan.
+/// Runs encrypted and re-randomised; checks noise, labels, work and sizes against the plan.
 fn check(model: &str, schedule: ScheduleKind, encryption: EncryptionKind) {
     let plan = planned(model, schedule, encryption);
     let (program, report) = (&plan.program, &plan.report);
@@ -26,7 +26,7 @@ fn check(model: &str, schedule: ScheduleKind, encryption: EncryptionKind) {
     let client = Client::new(program, 11);
     let input = client.encrypt(images.view());
     let counts = Arc::new(Counts::default());
-    let backend = Metered::new(Cpu::new(client.params.basis().clone()), counts.clone());
+    let backend = Metered::new(Cpu::new(client.params().basis().clone()), counts.clone());
     let (result, _) = execute(program, &client, backend, &input, true, BUDGET);
 
     let slots = client.slots(&result);
@@ -47,10 +47,10 @@ fn check(model: &str, schedule: ScheduleKind, encryption: EncryptionKind) {
     assert!(agree * 1000 >= IMAGES * 995, "{model} {schedule:?}: {agree} of {IMAGES} labels agree");
 
     let sets = input.sets.len() as u64;
-    let layers = report.layers.iter();
-    let multiply_adds: u64 = layers.clone().map(|layer| layer.residue_multiply_adds).sum();
+    let segments = report.segments.iter();
+    let multiply_adds: u64 = segments.clone().map(|segment| segment.residue_multiply_adds).sum();
     assert_eq!(counts.multiply_adds.load(Ordering::Relaxed), sets * multiply_adds);
-    assert_eq!(counts.ntts.load(Ordering::Relaxed), sets * layers.map(|layer| layer.ntts).sum::<u64>());
+    assert_eq!(counts.ntts.load(Ordering::Relaxed), sets * segments.map(|segment| segment.ntts).sum::<u64>());
 }
 
 #[test]
@@ -98,7 +98,7 @@ fn budget_threads_and_fusion_cannot_change_a_bit() {
     let (images, _) = mnist(&zoo::load("mnist-1-square").unwrap(), 40);
     let client = Client::new(program, 12);
     let input = client.encrypt(images.view());
-    let portable = || Cpu::new(client.params.basis().clone());
+    let portable = || Cpu::new(client.params().basis().clone());
     let (expected, _) = execute(program, &client, portable(), &input, false, BUDGET);
     let (again, _) = execute(program, &client, portable(), &input, false, BUDGET);
     assert_eq!(expected, again, "idempotent");

@@ -180,7 +180,7 @@ impl<S: Simd> Kernel<S> for InnerProduct<'_, '_> {
                     let product = s.mul_wide(load(s, &digit[first..]), load(s, &key[first..]));
                     products = s.add_wide(products, product);
                 }
-                sum = prime.add(sum, prime.residue_of_any(products, word));
+                sum = prime.add(sum, prime.residue_full_range(products, word));
             }
             s.store(sum, out);
         }

@@ -108,9 +108,9 @@ impl<S: Simd> Prime<S> {
         self.canonical(self.halve(s.sub(s.low(x), s.mul_low(estimate, self.q))))
     }
 
-    /// The canonical residue of any `x`; `word` is `2^32 mod q`.
+    /// The canonical residue of any `x` of 64 bits; `word` is `2^32 mod q`.
     #[inline(always)]
-    pub(crate) fn residue_of_any(self, x: S::Wide, word: Factor<S>) -> S::V {
+    pub(crate) fn residue_full_range(self, x: S::Wide, word: Factor<S>) -> S::V {
         let s = self.s;
         let sum = s.add(self.mul_lazy(s.narrow(x, 32), word), self.reduce_lazy(s.low(x)));
         self.canonical(self.halve(sum))

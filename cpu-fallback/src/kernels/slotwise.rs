@@ -58,7 +58,7 @@ pub(crate) fn run<D: Dot>(
     lanes: Range<usize>,
     out: &mut CpuTensor,
 ) {
-    assert_eq!(out.shape(), &slotwise_shape(ops, x.shape()), "result of a slot-wise run");
+    assert_eq!(out.shape(), &slotwise_shape(ops, x.shape()), "result of slot-wise operations");
     let limbs = &x.shape().limbs;
     let sizes = || limbs.iter().map(|&limb| basis.modulus(limb).bits());
     let steps: Vec<Step<'_, D>> = ops

@@ -103,7 +103,7 @@ fn reductions<S: Simd>(s: S, x: &[u32], y: &[u32]) {
     for m in moduli() {
         let (prime, q) = (Prime::new(s, m), m.value());
         let reduced = |x: &[u32], below: u64| x.iter().map(|&x| (u64::from(x) % below) as u32).collect::<Vec<_>>();
-        let (x, y, any) = (reduced(x, q.into()), reduced(y, q.into()), x);
+        let (x, y, words) = (reduced(x, q.into()), reduced(y, q.into()), x);
         let (a, b) = (vector(s, &x), vector(s, &y));
         assert_eq!(lanes(s, prime.add(a, b)), expected(s, |i| m.add(x[i], y[i])));
         assert_eq!(lanes(s, prime.negate(a)), expected(s, |i| m.neg(x[i])));
@@ -111,14 +111,14 @@ fn reductions<S: Simd>(s: S, x: &[u32], y: &[u32]) {
         let two = s.add_wide(s.mul_wide(a, b), s.mul_wide(b, b));
         assert_eq!(lanes(s, prime.residue(two)), expected(s, |i| m.add(m.mul(x[i], y[i]), m.mul(y[i], y[i]))));
         let word = Factor::new(s, Twiddle::new(m, m.reduce(1 << 32)));
-        let all = s.mul_wide(vector(s, any), vector(s, any));
-        assert_eq!(lanes(s, prime.residue_of_any(all, word)), expected(s, |i| m.mul(any[i], any[i])));
+        let all = s.mul_wide(vector(s, words), vector(s, words));
+        assert_eq!(lanes(s, prime.residue_full_range(all, word)), expected(s, |i| m.mul(words[i], words[i])));
         let factor = Twiddle::new(m, y[0]);
-        let product = prime.mul_lazy(vector(s, any), Factor::new(s, factor));
-        assert_eq!(lanes(s, product), expected(s, |i| factor.mul_lazy(m, any[i])));
-        let lazy = lanes(s, prime.reduce_lazy(vector(s, any)));
-        assert!((0..S::LANES).all(|i| lazy[i] < 2 * q && lazy[i] % q == any[i] % q));
-        let four = reduced(any, 4 * u64::from(q));
+        let product = prime.mul_lazy(vector(s, words), Factor::new(s, factor));
+        assert_eq!(lanes(s, product), expected(s, |i| factor.mul_lazy(m, words[i])));
+        let lazy = lanes(s, prime.reduce_lazy(vector(s, words)));
+        assert!((0..S::LANES).all(|i| lazy[i] < 2 * q && lazy[i] % q == words[i] % q));
+        let four = reduced(words, 4 * u64::from(q));
         let canonical = prime.canonical(prime.halve(vector(s, &four)));
         assert_eq!(lanes(s, canonical), expected(s, |i| four[i] % q));
     }

@@ -201,7 +201,7 @@ fn of_wire(error: &WireError) -> Option<String> {
 fn of_program(error: &ProgramError) -> Option<String> {
     match error {
         ProgramError::Wire(error) => of_wire(error),
-        ProgramError::Malformed(_) | ProgramError::Step { .. } | ProgramError::Spec(_) => {
+        ProgramError::Malformed(_) | ProgramError::Step { .. } | ProgramError::Map { .. } | ProgramError::Spec(_) => {
             Some("`cryptodl plan --out` writes a Program".into())
         }
     }

@@ -13,7 +13,7 @@ use cryptodl_core::wire::{CiphertextLayout, write_ciphertexts, write_eval_keys, 
 use cryptodl_network::plain::logits;
 use cryptodl_plan::BytesReport;
 use cryptodl_program::plain;
-use cryptodl_run::{ComputeReport, Masks};
+use cryptodl_run::{ComputeReport, Rerandomisation};
 use ndarray::{Array2, Axis};
 
 use crate::flags::TestSeed;
@@ -63,14 +63,14 @@ pub struct Session<'a> {
 impl<'a> Session<'a> {
     /// Makes keys and encrypts.
     pub fn start(prepared: &'a Prepared, samples: &'a Samples, seed: &TestSeed) -> Result<Self> {
-        let (spec, params) = (prepared.spec(), prepared.params());
+        let spec = prepared.spec();
         let mut stages = Stages { prepare: prepared.seconds, ..Stages::default() };
-        let keys = timed(&mut stages.keygen, || Ok(Keys::generate(spec, params, &mut seed.randomness("keygen")?)?))?;
+        let keys = timed(&mut stages.keygen, || Ok(Keys::generate(spec, &mut seed.randomness("keygen")?)?))?;
         let uploaded = timed(&mut stages.encrypt, || {
             let (bar, mut rng) = (Bar::new("encrypt"), seed.randomness("encrypt")?);
             let show = |progress: Progress| bar.show(progress.done as u64, progress.total as u64);
             let (pixels, count) = (samples.pixels(), samples.count());
-            Ok(encrypt(spec, params, keys.encryption(spec.encryption), pixels, count, &mut rng, Watch::new(&show))?)
+            Ok(encrypt(spec, keys.encryption(spec.encryption), pixels, count, &mut rng, Watch::new(&show))?)
         })?;
         let masks = seed.masks(prepared.circuit_privacy().is_some())?;
         Ok(Session { prepared, samples, stages, keys, uploaded, masks, result: None, reports: Vec::new() })
@@ -81,7 +81,7 @@ impl<'a> Session<'a> {
         let Session { prepared, keys, uploaded, masks, .. } = self;
         let bar = Bar::new("compute");
         let show = |progress: Progress| bar.show(progress.done as u64, progress.total as u64);
-        let masks = Masks::Fresh(&keys.public, masks);
+        let masks = Rerandomisation::Fresh { key: &keys.public, rng: masks };
         let start = Instant::now();
         let accepted = prepared.service.accept_evaluation_keys(&keys.evaluation)?;
         let seconds = start.elapsed().as_secs_f64();
@@ -99,14 +99,14 @@ impl<'a> Session<'a> {
     /// If nothing was computed.
     pub fn finish(self) -> Result<Outcome> {
         let Session { prepared, samples, mut stages, keys, uploaded, result, mut reports, .. } = self;
-        let (spec, params) = (prepared.spec(), prepared.params());
+        let spec = prepared.spec();
         let result = result.expect("a computation");
         let repetitions: Vec<f64> = reports.iter().map(|report| report.seconds).collect();
         reports.sort_by(|a, b| a.seconds.total_cmp(&b.seconds));
         let compute = reports.swap_remove((reports.len() - 1) / 2);
         stages.compute = compute.seconds;
 
-        let decrypted = timed(&mut stages.decrypt, || Ok(decrypt(spec, params, &keys.secret, &result)?))?;
+        let decrypted = timed(&mut stages.decrypt, || Ok(decrypt(spec, &keys.secret, &result)?))?;
 
         let scores = plain(&prepared.plan.program, samples.rows());
         let plaintext = logits(prepared.network(), samples.values.view()).mapv(f64::from);

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use cryptodl_core::ckks::{CiphertextsInfo, ClientSpec, Params};
+use cryptodl_core::ckks::{CheckedSpec, CiphertextsInfo};
 use cryptodl_core::wire::{Binding, CiphertextLayout, CiphertextsReader, read_client_spec};
 use tempfile::{NamedTempFile, TempPath};
 use zeroize::Zeroizing;
@@ -59,10 +59,8 @@ impl<'a> Sets<'a> {
 }
 
 /// Reads a client spec and checks everything in it: it may be hostile.
-pub fn read_spec(path: &Path) -> Result<(ClientSpec, Params)> {
-    let spec = read(path, read_client_spec)?;
-    let params = spec.check().with_context(|| path.display().to_string())?;
-    Ok((spec, params))
+pub fn read_spec(path: &Path) -> Result<CheckedSpec> {
+    read(path, read_client_spec)?.check().with_context(|| path.display().to_string())
 }
 
 /// Refuses an output that is also an input or another output: it would be destroyed.

@@ -46,10 +46,10 @@ pub struct Planning {
     prime_bits: Option<u32>,
     /// Pin the size of the integer weights, in steps of half a bit
     #[arg(long = "weight-bits", value_name = "BITS", value_parser = half_bits)]
-    weight_half_bits: Option<u32>,
+    weight_bits: Option<f64>,
     /// Pin the scale of the input, in steps of half a bit
     #[arg(long = "input-scale-bits", value_name = "BITS", value_parser = half_bits)]
-    input_half_bits: Option<u32>,
+    input_log_scale: Option<f64>,
     /// Hide from the client what the computation's noise says of the model: up to K sets (of N images) for one client stay within
     /// 2^-T of what the scores alone show. Take a T of 40 or more. Costs a much larger modulus [default: off]
     #[arg(long, value_name = "K,T", value_parser = privacy_goal)]
@@ -74,8 +74,8 @@ impl Planning {
             n: self.n,
             limbs: self.limbs,
             prime_bits: self.prime_bits,
-            weight_half_bits: self.weight_half_bits,
-            input_half_bits: self.input_half_bits,
+            weight_bits: self.weight_bits,
+            input_log_scale: self.input_log_scale,
             circuit_privacy: self.circuit_privacy,
         }
     }
@@ -270,8 +270,7 @@ fn percentage(text: &str) -> Result<Tolerance, String> {
     Tolerance::new(share).map_err(|error| error.to_string())
 }
 
-fn half_bits(text: &str) -> Result<u32, String> {
-    let halves = text.parse::<f64>().map_or(f64::NAN, |bits| 2.0 * bits);
-    let whole = halves.fract() == 0.0 && (0.0..=f64::from(u32::MAX)).contains(&halves);
-    if whole { Ok(halves as u32) } else { Err("a multiple of 0.5 is needed, such as 13.5".into()) }
+fn half_bits(text: &str) -> Result<f64, String> {
+    let bits = text.parse::<f64>().ok().filter(|&bits| bits >= 0.0 && (2.0 * bits).fract() == 0.0);
+    bits.ok_or_else(|| "a multiple of 0.5 is needed, such as 13.5".into())
 }

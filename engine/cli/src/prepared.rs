@@ -7,7 +7,7 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 use clap::Args;
 use cryptodl::{Model, Placement, Plan, PlanOptions, PrivacyGoal, Program, Server, Service, Watch};
-use cryptodl_core::ckks::{ClientSpec, Params};
+use cryptodl_core::ckks::{CheckedSpec, Params};
 use cryptodl_core::wire::Binding;
 use cryptodl_network::Network;
 
@@ -43,7 +43,7 @@ impl Prepared {
         self.model.network()
     }
 
-    pub fn spec(&self) -> &ClientSpec {
+    pub fn spec(&self) -> &CheckedSpec {
         self.service.spec()
     }
 

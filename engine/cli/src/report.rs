@@ -3,7 +3,7 @@
 use std::fmt::{self, Display, Formatter};
 
 use cryptodl_core::backend::Transfers;
-use cryptodl_plan::{BytesReport, LayerReport, ParamsReport, PlanReport};
+use cryptodl_plan::{BytesReport, ParamsReport, PlanReport, SegmentReport};
 use cryptodl_program::Tolerance;
 use cryptodl_run::{ComputeParts, ComputeReport};
 use serde::Serialize;
@@ -85,17 +85,17 @@ pub struct Seconds {
 pub struct Layer {
     pub seconds: f64,
     #[serde(flatten)]
-    pub report: LayerReport,
+    pub report: SegmentReport,
 }
 
 impl Layer {
     /// The segments of a computation over `sets` ciphertext sets.
     pub fn all(plan: &PlanReport, compute: &ComputeReport, sets: usize) -> Vec<Layer> {
-        let layers = plan.layers.iter().zip(&compute.layers);
+        let layers = plan.segments.iter().zip(&compute.segments);
         layers
             .map(|(planned, measured)| Layer {
                 seconds: measured.seconds,
-                report: LayerReport {
+                report: SegmentReport {
                     limbs: measured.limbs,
                     components: measured.components,
                     multiply_adds: measured.multiply_adds,
@@ -237,15 +237,10 @@ impl Display for RunReport {
             writeln!(
                 f,
                 "{:<10} {seconds:>8.3}  {:>5}  {:>10}  {:>8} ({})  {}",
-                "layer",
-                report.limbs,
-                report.components,
-                report.multiply_adds,
-                report.multiply_adds_published,
-                report.name
+                "layer", report.limbs, report.components, report.multiply_adds, report.layer_multiply_adds, report.name
             )?;
         }
-        for (name, seconds) in [("masks", parts.masks), ("pack", parts.pack)] {
+        for (name, seconds) in [("masks", parts.rerandomisation), ("pack", parts.pack)] {
             writeln!(f, "{name:<10} {seconds:>8.3}")?;
         }
         if let Some(Transfers { uploaded_bytes, upload_seconds, downloaded_bytes, download_seconds }) = parts.transfers

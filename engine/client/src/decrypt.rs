@@ -2,7 +2,7 @@
 
 use cryptodl_core::backend::packed_row;
 use cryptodl_core::ckks::{
-    Ciphertexts, CiphertextsInfo, ClientSpec, Encoder, HEADROOM, MAX_COMPONENTS, Params, Scale, UniformPurpose,
+    CheckedSpec, Ciphertexts, CiphertextsInfo, Encoder, HEADROOM, MAX_COMPONENTS, Params, Scale, UniformPurpose,
 };
 use cryptodl_core::parallel;
 use cryptodl_core::ring::{CentredConverter, UniformSource, unpack_row};
@@ -30,31 +30,23 @@ pub struct Decrypted {
 
 /// Decryption of the result of a Program, set by set.
 pub struct Decryption<'a> {
-    spec: &'a ClientSpec,
+    spec: &'a CheckedSpec,
     decryptor: Decryptor<'a>,
     /// Sets that are done.
     sets: usize,
 }
 
 impl<'a> Decryption<'a> {
-    /// Begins to decrypt what `info` describes; `params` is what [`ClientSpec::check`] returned.
+    /// Begins to decrypt what `info` describes.
     ///
     /// # Errors
     /// A key of other parameters; ciphertexts that are not of the spec's output shape.
-    pub fn new(
-        spec: &'a ClientSpec,
-        params: &'a Params,
-        key: &'a SecretKey,
-        info: &CiphertextsInfo,
-    ) -> Result<Self, ClientError> {
-        if params.spec() != &spec.params {
-            return Err(ClientError::OtherParams { what: "the ring" });
-        }
+    pub fn new(spec: &'a CheckedSpec, key: &'a SecretKey, info: &CiphertextsInfo) -> Result<Self, ClientError> {
         let output = &spec.output;
         require("values", info.values, info.values == output.classes, || output.classes.to_string())?;
         require("components", info.components, info.components == output.components, || output.components.to_string())?;
         require("level", info.level, info.level == output.level, || output.level.to_string())?;
-        Ok(Decryption { spec, decryptor: Decryptor::new(params, key, info, output.scale)?, sets: 0 })
+        Ok(Decryption { spec, decryptor: Decryptor::new(spec.params(), key, info, output.scale)?, sets: 0 })
     }
 
     /// Nothing of any image yet.
@@ -98,14 +90,9 @@ impl<'a> Decryption<'a> {
 ///
 /// # Errors
 /// As [`Decryption`], or sets of another number.
-pub fn decrypt(
-    spec: &ClientSpec,
-    params: &Params,
-    key: &SecretKey,
-    result: &Ciphertexts,
-) -> Result<Decrypted, ClientError> {
-    check_sets(params, result)?;
-    let mut decryption = Decryption::new(spec, params, key, &result.info())?;
+pub fn decrypt(spec: &CheckedSpec, key: &SecretKey, result: &Ciphertexts) -> Result<Decrypted, ClientError> {
+    check_sets(spec.params(), result)?;
+    let mut decryption = Decryption::new(spec, key, &result.info())?;
     let mut decrypted = decryption.nothing();
     for set in &result.sets {
         let Decrypted { scores, labels, out_of_range, .. } = decryption.next(set)?;

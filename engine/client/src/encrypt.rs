@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use cryptodl_core::backend::packed_row;
 use cryptodl_core::ckks::{
-    Ciphertexts, CiphertextsInfo, ClientSpec, Encoder, Params, PublicKey, Randomness, SecretStreams,
+    CheckedSpec, Ciphertexts, CiphertextsInfo, ClientSpec, Encoder, Params, PublicKey, Randomness, SecretStreams,
 };
 use cryptodl_core::parallel;
 use cryptodl_core::watch::Watch;
@@ -28,8 +28,7 @@ pub enum EncryptionKey<'a> {
 /// seed. What encryption gives depends on the state of the randomness and not on the number of
 /// threads.
 pub struct Encryption<'a> {
-    spec: &'a ClientSpec,
-    params: &'a Params,
+    spec: &'a CheckedSpec,
     encryptor: Encryptor<'a>,
     encoder: Encoder,
     streams: SecretStreams,
@@ -39,23 +38,17 @@ pub struct Encryption<'a> {
 }
 
 impl<'a> Encryption<'a> {
-    /// Begins to encrypt `count` images; `params` is what [`ClientSpec::check`] returned. It takes fresh randomness.
+    /// Begins to encrypt `count` images. It takes fresh randomness.
     ///
     /// # Errors
     /// A key of another kind or of other parameters; no images, or more than one seed allows; no randomness.
-    ///
-    /// # Panics
-    /// If the spec would not pass [`ClientSpec::check`].
     pub fn new(
-        spec: &'a ClientSpec,
-        params: &'a Params,
+        spec: &'a CheckedSpec,
         key: EncryptionKey<'a>,
         count: usize,
         rng: &mut Randomness,
     ) -> Result<Self, ClientError> {
-        if params.spec() != &spec.params {
-            return Err(ClientError::OtherParams { what: "the ring" });
-        }
+        let params = spec.params();
         let values: usize = spec.input.shape.iter().product();
         if count == 0 {
             return Err(ClientError::NoImages);
@@ -65,11 +58,11 @@ impl<'a> Encryption<'a> {
         if count > allowed {
             return Err(ClientError::TooManyImages { count, allowed });
         }
-        let encryptor = Encryptor::new(spec, params, key, rng)?;
+        let encryptor = Encryptor::new(spec, key, rng)?;
         let (level, seed) = (spec.input.level, encryptor.seed());
         let info = CiphertextsInfo { level, values, components: 2, first_set: 0, seed, images: count };
         let (encoder, streams) = (Encoder::new(params.n()), rng.streams());
-        Ok(Encryption { spec, params, encryptor, encoder, streams, info, sets: 0 })
+        Ok(Encryption { spec, encryptor, encoder, streams, info, sets: 0 })
     }
 
     /// What the sets are.
@@ -79,7 +72,8 @@ impl<'a> Encryption<'a> {
 
     /// Images of the next set: N, fewer in the last set, 0 after it.
     pub fn next_images(&self) -> usize {
-        (self.info.images - self.info.images.min(self.sets * self.params.n())).min(self.params.n())
+        let n = self.spec.params().n();
+        (self.info.images - self.info.images.min(self.sets * n)).min(n)
     }
 
     /// Replaces `set` by the encryption of the next [`Self::next_images`] images, image-major, each in channel, row, column
@@ -91,7 +85,8 @@ impl<'a> Encryption<'a> {
     /// Another number of values; a pixel that is out of range (by more than the rounding of an `f32`), infinite or not a
     /// number; no memory; cancelled.
     pub fn next(&mut self, images: &[f32], set: &mut Vec<u8>, watch: Watch<'_>) -> Result<(), ClientError> {
-        let Encryption { spec, params, encryptor, encoder, streams, info, sets } = &*self;
+        let Encryption { spec, encryptor, encoder, streams, info, sets } = &*self;
+        let params = spec.params();
         let (values, n) = (info.values, params.n());
         check_images(spec, images, sets * n, self.next_images())?;
         // A hostile spec can ask for more than there is.
@@ -101,7 +96,7 @@ impl<'a> Encryption<'a> {
         set.resize(len, 0);
         let [low, high] = spec.input.range;
         let padding = 0f64.clamp(low, high);
-        let (scale, _) = spec.input.encoding();
+        let scale = spec.input.encoding().scale;
         let first = sets * values;
         let (done, total) = (AtomicUsize::new(first), info.sets(params) * values);
         parallel::try_for_each(rows_by_value(set, params, info), |value, rows| {
@@ -125,23 +120,19 @@ impl<'a> Encryption<'a> {
 ///
 /// # Errors
 /// As [`Encryption`], or not `count` images of the spec's size.
-///
-/// # Panics
-/// If the spec would not pass [`ClientSpec::check`].
 pub fn encrypt(
-    spec: &ClientSpec,
-    params: &Params,
+    spec: &CheckedSpec,
     key: EncryptionKey<'_>,
     images: &[f32],
     count: usize,
     rng: &mut Randomness,
     watch: Watch<'_>,
 ) -> Result<Ciphertexts, ClientError> {
-    let mut encryption = Encryption::new(spec, params, key, count, rng)?;
+    let mut encryption = Encryption::new(spec, key, count, rng)?;
     let values = encryption.info.values;
     check_size(images, count, values)?;
     let mut sets = Vec::new();
-    for images in images.chunks(params.n() * values) {
+    for images in images.chunks(spec.params().n() * values) {
         let mut set = Vec::new();
         encryption.next(images, &mut set, watch)?;
         sets.push(set);

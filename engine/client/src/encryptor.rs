@@ -1,7 +1,7 @@
 //! Encryption of one encoded message, with either key.
 
 use cryptodl_core::ckks::sampling::SmallPolynomial;
-use cryptodl_core::ckks::{ClientSpec, EncryptionKind, Params, PublicKey, Randomness, SecretStream, UniformPurpose};
+use cryptodl_core::ckks::{CheckedSpec, EncryptionKind, Params, PublicKey, Randomness, SecretStream, UniformPurpose};
 use cryptodl_core::ring::{CentredConverter, UniformSource, pack_row};
 use zeroize::Zeroizing;
 
@@ -16,12 +16,11 @@ pub(crate) enum Encryptor<'a> {
 impl<'a> Encryptor<'a> {
     /// Takes a fresh seed for the secret key's uniform components.
     pub(crate) fn new(
-        spec: &ClientSpec,
-        params: &'a Params,
+        spec: &'a CheckedSpec,
         key: EncryptionKey<'a>,
         rng: &mut Randomness,
     ) -> Result<Self, ClientError> {
-        let (_, shift) = spec.input.encoding();
+        let (params, shift) = (spec.params(), spec.input.encoding().shift);
         match (key, spec.encryption) {
             (EncryptionKey::Secret(key), EncryptionKind::Secret) => {
                 key.require(params)?;

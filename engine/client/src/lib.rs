@@ -1,7 +1,7 @@
-//! The client's side of CryptoDL: the secret key, encryption of images, decryption of scores. Needs a [`ClientSpec`] and
-//! never the model; builds for wasm32 (with getrandom's browser backend).
+//! The client's side of CryptoDL: the secret key, encryption of images, decryption of scores. Needs
+//! a [`CheckedSpec`] and never the model; builds for wasm32 (with getrandom's browser backend).
 //!
-//! [`ClientSpec`]: cryptodl_core::ckks::ClientSpec
+//! [`CheckedSpec`]: cryptodl_core::ckks::CheckedSpec
 #![forbid(unsafe_code)]
 
 mod decrypt;

@@ -18,8 +18,9 @@ pub struct ScoreUnit {
 }
 
 impl ScoreUnit {
-    /// The unit for the scores of a Program: the least of at least eight standard deviations of their noise. The spec states a
-    /// noise, but it may come from a stranger, so that the client's own bound (from masks and the division) counts where it is larger.
+    /// The unit for the scores of a Program: the least of at least eight standard deviations of
+    /// their noise. The spec states a noise, but it may come from a stranger, so that the client's
+    /// own bound (from re-randomisation and division) counts where it is larger.
     pub fn of(spec: &ClientSpec) -> Self {
         Self::at_least(DEVIATIONS * spec.output.noise.max(least_noise(spec)))
     }
@@ -53,12 +54,12 @@ impl ScoreUnit {
     }
 }
 
-/// Noise that a score has whatever its spec says, root mean square: a server that follows the protocol adds masks to a result
-/// of this ring and so many components, and most divide it before.
+/// Noise that a score has whatever its spec says, root mean square: a server that follows the
+/// protocol re-randomises a result of this ring and so many components, and most divide it before.
 fn least_noise(spec: &ClientSpec) -> f64 {
     let (n, output) = (spec.params.n, &spec.output);
-    let [masks, division] = [noise::rerandomise, noise::divide].map(|noise| noise(n, output.components));
-    masks.plus(division).rms / output.scale.value()
+    let [rerandomisation, division] = [noise::rerandomise, noise::divide].map(|noise| noise(n, output.components));
+    rerandomisation.plus(division).rms / output.scale.value()
 }
 
 #[cfg(test)]

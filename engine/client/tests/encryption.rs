@@ -6,14 +6,14 @@ use std::sync::Mutex;
 
 use common::*;
 use cryptodl_client::{ClientError, EncryptionKey, ScoreUnit, SecretKey, decrypt, encrypt};
-use cryptodl_core::ckks::{ClientSpec, EncryptionKind, Params, Randomness, Scale, noise, rerandomise};
+use cryptodl_core::ckks::{ClientSpec, Encoding, EncryptionKind, Params, Randomness, Scale, noise, rerandomise};
 use cryptodl_core::ring::Modulus;
 use cryptodl_core::watch::{Progress, Watch};
 
 const KINDS: [EncryptionKind; 2] = [EncryptionKind::Secret, EncryptionKind::Public];
 
 fn secret(spec: &ClientSpec, seed: u64) -> SecretKey {
-    SecretKey::generate(&spec.check_insecure_for_tests().unwrap(), &mut rng(seed, "keygen"))
+    SecretKey::generate(checked(spec).params(), &mut rng(seed, "keygen"))
 }
 
 #[test]
@@ -21,9 +21,10 @@ fn secure_parameters_with_both_keys_and_the_systems_randomness() {
     for (n, chain, special) in [(4096, 2, 1), (8192, 3, 1)] {
         for kind in KINDS {
             let spec = spec(n, chain, special, 3, kind);
-            let params = spec.check().unwrap();
+            let spec = spec.check().unwrap();
+            let params = spec.params();
             let mut os = Randomness::from_os().unwrap();
-            let secret = SecretKey::generate(&params, &mut os);
+            let secret = SecretKey::generate(params, &mut os);
             let public = secret.public_key(&mut os).unwrap();
             let key = match kind {
                 EncryptionKind::Secret => EncryptionKey::Secret(&secret),
@@ -31,12 +32,12 @@ fn secure_parameters_with_both_keys_and_the_systems_randomness() {
             };
             // One full set and one that is nearly empty.
             let (count, images) = (n + 5, numbers((n + 5) * 3, 1));
-            let ciphertexts = encrypt(&spec, &params, key, &images, count, &mut os, Watch::default()).unwrap();
+            let ciphertexts = encrypt(&spec, key, &images, count, &mut os, Watch::default()).unwrap();
             assert_eq!((ciphertexts.sets.len(), ciphertexts.components), (2, 2));
             assert_eq!(ciphertexts.seed.is_some(), kind == EncryptionKind::Secret);
-            assert!(ciphertexts.sets.iter().all(|set| set.len() == ciphertexts.set_bytes(&params)));
+            assert!(ciphertexts.sets.iter().all(|set| set.len() == ciphertexts.set_bytes(params)));
 
-            let decrypted = decrypt(&spec, &params, &secret, &ciphertexts).unwrap();
+            let decrypted = decrypt(&spec, &secret, &ciphertexts).unwrap();
             assert_eq!((decrypted.scores.len(), decrypted.labels.len()), (images.len(), count));
             assert!(decrypted.out_of_range.iter().all(|&out| !out));
             let unit = decrypted.unit.value();
@@ -66,7 +67,7 @@ fn progress_counts_every_ciphertext_and_padding_is_zero() {
     let images = numbers(10 * 5, 1);
     let key = EncryptionKey::Secret(&secret);
     let ciphertexts =
-        encrypt(&spec, secret.params(), key, &images, 10, &mut rng(1, "encrypt"), Watch::new(&progress)).unwrap();
+        encrypt(&checked(&spec), key, &images, 10, &mut rng(1, "encrypt"), Watch::new(&progress)).unwrap();
     let mut seen = seen.into_inner().unwrap();
     seen.sort();
     assert_eq!(seen, [(1, 5), (2, 5), (3, 5), (4, 5), (5, 5)]);
@@ -77,26 +78,30 @@ fn progress_counts_every_ciphertext_and_padding_is_zero() {
 /// Scales of which a double holds the first digits only, as circuit privacy needs them: the message has 51 bits and is shifted.
 #[test]
 fn scales_beyond_a_double_carry_the_message() {
-    for (kind, half_bits) in KINDS.into_iter().flat_map(|kind| [(kind, 101), (kind, 104), (kind, 181), (kind, 220)]) {
+    for (kind, log2) in KINDS.into_iter().flat_map(|kind| [(kind, 50.5), (kind, 52.0), (kind, 90.5), (kind, 110.0)]) {
         let mut spec = spec(1024, 5, 1, 3, kind);
-        spec.input.scale = Scale::from_half_bits(half_bits);
-        let (encoded, shift) = spec.input.encoding();
+        spec.input.scale = Scale::from_log2(log2);
+        let Encoding { scale: encoded, shift } = spec.input.encoding();
         assert_eq!(encoded.value() * 2f64.powi(shift as i32), spec.input.scale.value());
         assert!((50.0..51.0).contains(&encoded.log2()), "the encoder's integers are exact and use what there is");
         let secret = secret(&spec, 3);
         let images = numbers(1024 * 3, 4);
-        let ciphertexts = encrypt_with(&spec, &secret, &images, 5).unwrap();
+        let ciphertexts = encrypt_with(&checked(&spec), &secret, &images, 5).unwrap();
         let slots = slots(&secret, &ciphertexts, spec.input.scale.value());
         // What is left is the noise, 2^12 at most over the scale, and what is lost in transforms of doubles.
         let allowed = 2f64.powi(16) / spec.input.scale.value() + 2f64.powi(-42);
         for (i, image) in images.chunks_exact(3).enumerate() {
             for (value, pixel) in image.iter().enumerate() {
                 let error = (slots[value * 1024 + i] - f64::from(*pixel)).abs();
-                assert!(error < allowed, "{kind:?} at 2^{}: {error:e}", f64::from(half_bits) / 2.0);
+                assert!(error < allowed, "{kind:?} at 2^{log2}: {error:e}");
             }
         }
     }
-    assert_eq!(spec(1024, 5, 1, 3, EncryptionKind::Secret).input.encoding().1, 0, "ordinary scales are not shifted");
+    assert_eq!(
+        spec(1024, 5, 1, 3, EncryptionKind::Secret).input.encoding().shift,
+        0,
+        "ordinary scales are not shifted"
+    );
 }
 
 fn with_threads<T: Send>(threads: usize, work: impl FnOnce() -> T + Send) -> T {
@@ -109,7 +114,8 @@ fn a_test_seed_repeats_whatever_the_threads() {
         let spec = spec(1024, 2, 1, 7, kind);
         let secret = secret(&spec, 1);
         let images = numbers(7 * 1100, 1);
-        let run = |threads, seed| with_threads(threads, || encrypt_with(&spec, &secret, &images, seed).unwrap());
+        let run =
+            |threads, seed| with_threads(threads, || encrypt_with(&checked(&spec), &secret, &images, seed).unwrap());
         assert_eq!(run(1, 2), run(4, 2));
         assert_ne!(run(1, 2), run(1, 3));
     }
@@ -121,7 +127,7 @@ fn rerandomised_ciphertexts_decrypt_to_the_same_slots() {
     let secret = secret(&spec, 1);
     let (params, images) = (secret.params(), numbers(3 * 1024, 1));
     let public = secret.public_key(&mut rng(1, "public key")).unwrap();
-    let before = unpack(params, &encrypt_with(&spec, &secret, &images, 2).unwrap());
+    let before = unpack(params, &encrypt_with(&checked(&spec), &secret, &images, 2).unwrap());
     let run = |threads, seed| {
         let mut residues = before.clone();
         let mut rng = rng(seed, "rerandomise");
@@ -165,8 +171,8 @@ fn equal_images_give_unrelated_uniform_ciphertexts() {
         let secret = secret(&spec, 1);
         let params = secret.params();
         let images = vec![0.25; 4 * 4096];
-        let ciphertexts = encrypt_with(&spec, &secret, &images, 2).unwrap();
-        let again = encrypt_with(&spec, &secret, &images, 3).unwrap();
+        let ciphertexts = encrypt_with(&checked(&spec), &secret, &images, 2).unwrap();
+        let again = encrypt_with(&checked(&spec), &secret, &images, 3).unwrap();
         assert_ne!(ciphertexts.sets, again.sets);
         let residues = unpack(params, &ciphertexts);
         let polynomials: Vec<&[u32]> = residues.chunks_exact(4096).collect();
@@ -187,13 +193,13 @@ fn another_key_is_noticed() {
         let spec = spec(1024, 2, 1, 3, kind);
         let (right, wrong) = (secret(&spec, 1), secret(&spec, 2));
         for count in [1, 10, 1024, 1030] {
-            let ciphertexts = encrypt_with(&spec, &right, &numbers(3 * count, 1), 2).unwrap();
-            let error = decrypt(&spec, right.params(), &wrong, &ciphertexts).unwrap_err();
+            let ciphertexts = encrypt_with(&checked(&spec), &right, &numbers(3 * count, 1), 2).unwrap();
+            let error = decrypt(&checked(&spec), &wrong, &ciphertexts).unwrap_err();
             assert!(matches!(error, ClientError::Spoilt { set: 0, first: 0, .. }), "{error}");
             assert!(error.to_string().contains("Was it encrypted with another key"), "{error}");
         }
         // Noise of the size of the modulus: uniform over 2^60, whose slots deviate by 2^60 sqrt(2N / 12).
-        let ciphertexts = encrypt_with(&spec, &right, &numbers(3 * 1024, 1), 2).unwrap();
+        let ciphertexts = encrypt_with(&checked(&spec), &right, &numbers(3 * 1024, 1), 2).unwrap();
         assert_noise("another key", rms(slots(&wrong, &ciphertexts, 1.0)), 2f64.powi(60) * (2048.0 / 12f64).sqrt());
     }
 }
@@ -202,10 +208,10 @@ fn another_key_is_noticed() {
 fn another_key_is_noticed_where_noise_overflows() {
     let spec = spec(1024, 36, 0, 3, EncryptionKind::Secret);
     let (right, wrong) = (secret(&spec, 1), secret(&spec, 2));
-    let ciphertexts = encrypt_with(&spec, &right, &numbers(3, 1), 2).unwrap();
+    let ciphertexts = encrypt_with(&checked(&spec), &right, &numbers(3, 1), 2).unwrap();
     let noise = slots(&wrong, &ciphertexts, 1.0);
     assert!(noise.iter().any(|slot| !slot.is_finite()), "36 primes of 30 bits exceed an f64");
-    let error = decrypt(&spec, right.params(), &wrong, &ciphertexts).unwrap_err();
+    let error = decrypt(&checked(&spec), &wrong, &ciphertexts).unwrap_err();
     assert!(matches!(error, ClientError::Spoilt { .. }), "{error}");
 }
 
@@ -217,7 +223,7 @@ fn outliers_are_marked_and_spoilt_sets_refused() {
     let run = |outliers: usize, count: usize| {
         let mut images = vec![0.5; 2 * count];
         images[..2 * outliers].iter_mut().step_by(2).for_each(|pixel| *pixel = -4.5);
-        decrypt(&spec, secret.params(), &secret, &encrypt_with(&spec, &secret, &images, 1).unwrap())
+        decrypt(&checked(&spec), &secret, &encrypt_with(&checked(&spec), &secret, &images, 1).unwrap())
     };
     let decrypted = run(100, 1000).unwrap();
     assert_eq!(decrypted.out_of_range.iter().filter(|&&out| out).count(), 100);
@@ -252,8 +258,8 @@ fn a_spec_that_denies_its_noise_gets_no_noise_to_see() {
     let key = EncryptionKey::Secret(&secret);
     let results = (0..20).map(|seed| {
         let mut rng = rng(seed, "encrypt");
-        let ciphertexts = encrypt(&spec, secret.params(), key, &images, 1, &mut rng, Watch::default()).unwrap();
-        decrypt(&spec, secret.params(), &secret, &ciphertexts).unwrap().scores
+        let ciphertexts = encrypt(&checked(&spec), key, &images, 1, &mut rng, Watch::default()).unwrap();
+        decrypt(&checked(&spec), &secret, &ciphertexts).unwrap().scores
     });
     let results: Vec<_> = results.collect();
     assert!(results.iter().all(|scores| scores == &results[0]), "{results:?}");
@@ -278,7 +284,7 @@ fn sums_and_products_of_ciphertexts_decrypt_to_those_of_the_slots() {
         let secret = secret(&spec, 1);
         let params = secret.params();
         let images = numbers(2 * 4096, 1);
-        let residues = unpack(params, &encrypt_with(&spec, &secret, &images, 2).unwrap());
+        let residues = unpack(params, &encrypt_with(&checked(&spec), &secret, &images, 2).unwrap());
         let scale = spec.input.scale.value();
         let check = |residues: Vec<Vec<u32>>, scale: f64, f: fn(f64, f64) -> f64| {
             let components = residues.len() / 3;

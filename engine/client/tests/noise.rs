@@ -11,9 +11,8 @@ const VALUES: usize = 4;
 
 /// Noise of a fresh ciphertext, in units of the integer message.
 fn fresh_noise(n: usize, special: usize, kind: EncryptionKind) -> f64 {
-    let spec = spec(n, 2, special, VALUES, kind);
-    let params = spec.check_insecure_for_tests().unwrap();
-    let secret = SecretKey::generate(&params, &mut rng(1, "keygen"));
+    let spec = checked(&spec(n, 2, special, VALUES, kind));
+    let secret = SecretKey::generate(spec.params(), &mut rng(1, "keygen"));
     let images = numbers(n * VALUES, 2);
     let ciphertexts = encrypt_with(&spec, &secret, &images, 3).unwrap();
     let scale = spec.input.scale.value();
@@ -38,13 +37,13 @@ fn fresh_ciphertexts() {
 fn rerandomised_results() {
     for n in [1024, 8192] {
         for components in 2..=4 {
-            let spec = spec(n, 3, 1, VALUES, EncryptionKind::Public);
-            let params = spec.check_insecure_for_tests().unwrap();
-            let secret = SecretKey::generate(&params, &mut rng(4, "keygen"));
+            let spec = checked(&spec(n, 3, 1, VALUES, EncryptionKind::Public));
+            let params = spec.params();
+            let secret = SecretKey::generate(params, &mut rng(4, "keygen"));
             let public = secret.public_key(&mut rng(4, "public key")).unwrap();
             let mut residues = vec![0; 3 * VALUES * components * n];
-            rerandomise(&params, &public, &mut residues, VALUES, components, 3, &mut rng(5, "rerandomise"));
-            let result = pack(&params, &residues, 3, VALUES, components);
+            rerandomise(params, &public, &mut residues, VALUES, components, 3, &mut rng(5, "rerandomise"));
+            let result = pack(params, &residues, 3, VALUES, components);
             let predicted = noise::rerandomise(n, components);
             assert_noise(
                 &format!("{components} components, N = {n}"),
@@ -166,10 +165,9 @@ fn difference(secret: &SecretKey, level: usize, factor: impl Fn(usize) -> u32, x
 }
 
 fn ring(n: usize, chain: usize, special: usize) -> (Params, SecretKey) {
-    let spec = spec(n, chain, special, 1, EncryptionKind::Secret);
-    let params = spec.check_insecure_for_tests().unwrap();
-    let secret = SecretKey::generate(&params, &mut rng(6, "keygen"));
-    (params, secret)
+    let spec = checked(&spec(n, chain, special, 1, EncryptionKind::Secret));
+    let secret = SecretKey::generate(spec.params(), &mut rng(6, "keygen"));
+    (spec.params().clone(), secret)
 }
 
 #[test]

@@ -7,8 +7,8 @@ use std::process::{Command, Output};
 use cryptodl_client::wire::{read_secret_key, write_secret_key};
 use cryptodl_client::{ScoreUnit, SecretKey, decrypt, decrypt_slots_raw_do_not_return_to_server};
 use cryptodl_core::ckks::{
-    Ciphertexts, ClientSpec, Digest, Encoder, EncryptionKind, EvalKeyLayout, InputLayout, OutputLayout, Packing,
-    Params, ParamsSpec, Randomness, RelinLayout, Scale, SecurityLevel, UniformPurpose, noise,
+    CheckedSpec, Ciphertexts, ClientSpec, Digest, Encoder, EncryptionKind, EvalKeyLayout, InputLayout, OutputLayout,
+    Packing, ParamsSpec, Randomness, RelinLayout, Scale, SecurityLevel, UniformPurpose, noise,
 };
 use cryptodl_core::ring::{Automorphism, NttTable, ntt_primes, pack_row, packed_row_len};
 use cryptodl_core::wire::{
@@ -40,7 +40,8 @@ fn score(image: usize, value: usize) -> f64 {
 
 /// A result with four components, as products without relinearisation leave it: `c_1, c_2, c_3` uniform and
 /// `c_0 = m - c_1 s - c_2 s^2 - c_3 s^3`.
-fn result(spec: &ClientSpec, params: &Params, key: &SecretKey, images: usize) -> Ciphertexts {
+fn result(spec: &CheckedSpec, key: &SecretKey, images: usize) -> Ciphertexts {
+    let params = spec.params();
     let OutputLayout { classes: values, components, level, scale, .. } = spec.output;
     let (encoder, source) = (Encoder::new(N), UniformPurpose::Ciphertext.source(params, &[1; 32]));
     let set = |set: usize| {
@@ -118,14 +119,15 @@ fn a_program_written_from_the_format_description_makes_keys() {
         EvalKeyLayout::automorphism(25, RelinLayout::of_primes(2, 1)),
         EvalKeyLayout::automorphism(13, parts),
     ];
-    let params = spec.check_insecure_for_tests().expect("a valid spec");
+    let spec = spec.check_insecure_for_tests().expect("a valid spec");
+    let params = spec.params();
     let folder = tempfile::tempdir().expect("a temporary folder");
     let files = ["client.spec", "secret.key", "public.key", "eval.key"].map(|name| folder.path().join(name));
     write_client_spec(std::fs::File::create(&files[0]).expect("a writable folder"), &spec).expect("written");
     outside("keygen.py", &files);
 
     let open = |i: usize| std::fs::File::open(&files[i]).expect("written");
-    let secret = read_secret_key(open(1), &params).expect("a secret key");
+    let secret = read_secret_key(open(1), params).expect("a secret key");
     assert!([-1, 0, 1].iter().all(|c| secret.coefficients().contains(c)));
     let secret: Vec<f64> = secret.coefficients().iter().map(|&c| f64::from(c)).collect();
     // The integers that are left in a limb of a row, and how many times P s^2 or P s is taken away there.
@@ -152,16 +154,16 @@ fn a_program_written_from_the_format_description_makes_keys() {
         let largest = errors[0].iter().map(|e| e.abs()).max();
         assert!((4..=21).contains(&largest.expect("N of them")), "an error: {errors:?}");
     };
-    let public = read_public_key(open(2), &params).expect("a public key");
-    let a = public.expand_a(&params);
+    let public = read_public_key(open(2), params).expect("a public key");
+    let a = public.expand_a(params);
     let rows = |limb: usize| limb * N..(limb + 1) * N;
     check((0..4).map(|limb| left(limb, &public.b[rows(limb)], &a[rows(limb)], 0, 0)).collect());
 
-    let keys = read_eval_keys(open(3), &params).expect("evaluation keys");
+    let keys = read_eval_keys(open(3), params).expect("evaluation keys");
     assert_eq!(keys.layouts(), spec.evaluation_keys);
     for key in keys.iter() {
-        let (layout, limbs) = (key.layout.digits(), key.layout.limbs(&params));
-        let a = key.expand_a(&params);
+        let (layout, limbs) = (key.layout.digits(), key.layout.limbs(params));
+        let a = key.expand_a(params);
         for digit in 0..layout.digits(2) {
             // Digits of ten bits, where a prime has several.
             let times = 1 << (10 * layout.part(digit));
@@ -189,18 +191,19 @@ fn a_program_written_from_the_format_description_encrypts() {
         (spec.params.primes, spec.params.special_primes) = (primes[1..].to_vec(), primes[..1].to_vec());
         (spec.encryption, spec.output.level) = (encryption, 2);
         (spec.input.level, spec.input.shape, spec.input.range) = (level, [1, 1, 2], [0.25, 1.0]);
-        let params = spec.check().expect("a valid spec");
+        let spec = spec.check().expect("a valid spec");
+        let params = spec.params();
         let mut rng = Randomness::insecure_from_seed_for_tests(2, "outside");
-        let key = SecretKey::generate(&params, &mut rng);
+        let key = SecretKey::generate(params, &mut rng);
         let public = key.public_key(&mut rng).expect("a key");
 
         let folder = tempfile::tempdir().expect("a temporary folder");
         let files = ["key", "client.spec", "images.json", "images.enc"].map(|name| folder.path().join(name));
         let create = |i: usize| std::fs::File::create(&files[i]).expect("a writable folder");
-        let binding = Binding { program: spec.program, params: &params };
+        let binding = Binding { program: spec.program, params };
         match encryption {
             EncryptionKind::Secret => write_secret_key(create(0), &key).expect("written"),
-            EncryptionKind::Public => write_public_key(create(0), &params, &public).expect("written"),
+            EncryptionKind::Public => write_public_key(create(0), params, &public).expect("written"),
         }
         write_client_spec(create(1), &spec).expect("written");
         let images = N + 3;
@@ -211,7 +214,7 @@ fn a_program_written_from_the_format_description_encrypts() {
 
         let file = std::fs::File::open(&files[3]).expect("written");
         let ciphertexts = read_ciphertexts(file, &binding, &CiphertextLayout::input(&spec)).expect("a valid file");
-        let sets = decrypt_slots_raw_do_not_return_to_server(&params, &key, &ciphertexts, spec.input.scale).unwrap();
+        let sets = decrypt_slots_raw_do_not_return_to_server(params, &key, &ciphertexts, spec.input.scale).unwrap();
         let mut squares = 0.0;
         for (set, slots) in sets.iter().enumerate() {
             for (i, slot) in slots.iter().enumerate() {
@@ -247,15 +250,16 @@ fn a_program_written_from_the_format_description_decrypts() {
         return;
     }
     let spec = spec();
-    let params = spec.check().expect("a valid spec");
-    let key = SecretKey::generate(&params, &mut Randomness::insecure_from_seed_for_tests(1, "outside"));
-    let result = result(&spec, &params, &key, N + 5);
-    let ours = decrypt(&spec, &params, &key, &result).expect("a valid result");
+    let spec = spec.check().expect("a valid spec");
+    let params = spec.params();
+    let key = SecretKey::generate(params, &mut Randomness::insecure_from_seed_for_tests(1, "outside"));
+    let result = result(&spec, &key, N + 5);
+    let ours = decrypt(&spec, &key, &result).expect("a valid result");
 
     let folder = tempfile::tempdir().expect("a temporary folder");
     let files = ["secret.key", "client.spec", "result"].map(|name| folder.path().join(name));
     let create = |i: usize| std::fs::File::create(&files[i]).expect("a writable folder");
-    let binding = Binding { program: spec.program, params: &params };
+    let binding = Binding { program: spec.program, params };
     write_secret_key(create(0), &key).expect("written");
     write_client_spec(create(1), &spec).expect("written");
     write_ciphertexts(create(2), &binding, &CiphertextLayout::result(&spec), &result).expect("written");

@@ -6,13 +6,13 @@ use common::*;
 use cryptodl_client::{
     ClientError, EncryptionKey, SecretKey, decrypt, decrypt_slots_raw_do_not_return_to_server, encrypt,
 };
-use cryptodl_core::ckks::{Ciphertexts, ClientSpec, EncryptionKind, EvalKeyLayout, RelinLayout};
+use cryptodl_core::ckks::{CheckedSpec, Ciphertexts, ClientSpec, EncryptionKind, EvalKeyLayout, RelinLayout};
 use cryptodl_core::watch::Watch;
 
-fn setup() -> (ClientSpec, SecretKey) {
-    let spec = spec(1024, 2, 1, 3, EncryptionKind::Secret);
-    let params = spec.check_insecure_for_tests().unwrap();
-    (spec, SecretKey::generate(&params, &mut rng(1, "keygen")))
+fn setup() -> (CheckedSpec, SecretKey) {
+    let spec = checked(&spec(1024, 2, 1, 3, EncryptionKind::Secret));
+    let secret = SecretKey::generate(spec.params(), &mut rng(1, "keygen"));
+    (spec, secret)
 }
 
 fn assert_message(error: ClientError, fragment: &str) {
@@ -24,7 +24,7 @@ fn images() {
     let (spec, secret) = setup();
     let run = |images: &[f32], count| {
         let key = EncryptionKey::Secret(&secret);
-        encrypt(&spec, secret.params(), key, images, count, &mut rng(1, "encrypt"), Watch::default()).unwrap_err()
+        encrypt(&spec, key, images, count, &mut rng(1, "encrypt"), Watch::default()).unwrap_err()
     };
     assert_eq!(run(&[], 0), ClientError::NoImages);
     assert_message(run(&[0.0; 5], 2), "2 images of 3 pixel values each are expected, but there are 5 values");
@@ -38,29 +38,32 @@ fn images() {
 
 #[test]
 fn pixels_at_the_border_of_the_range_pass() {
-    let (mut spec, secret) = setup();
+    let (spec, secret) = setup();
+    let mut spec = ClientSpec::clone(&spec);
     // Not an f32: its rounding is outside the range.
     spec.input.range = [-0.424_212_96, 0.3];
     for border in spec.input.range {
-        encrypt_with(&spec, &secret, &[border as f32; 3], 1).unwrap();
+        encrypt_with(&checked(&spec), &secret, &[border as f32; 3], 1).unwrap();
     }
 }
 
 #[test]
 fn keys() {
-    let (mut spec, secret) = setup();
+    let (spec, secret) = setup();
     let params = secret.params();
     let public = secret.public_key(&mut rng(1, "public key")).unwrap();
-    let run = |spec: &ClientSpec, key| {
-        encrypt(spec, params, key, &[0.0; 3], 1, &mut rng(1, "encrypt"), Watch::default()).unwrap_err()
+    let run = |spec: &CheckedSpec, key| {
+        encrypt(spec, key, &[0.0; 3], 1, &mut rng(1, "encrypt"), Watch::default()).unwrap_err()
     };
     assert_message(run(&spec, EncryptionKey::Public(&public)), "asks for encryption with the secret key");
-    let foreign = common::spec(1024, 3, 0, 3, EncryptionKind::Secret);
-    let other = SecretKey::generate(&foreign.check_insecure_for_tests().unwrap(), &mut rng(1, "keygen"));
+    let foreign = checked(&common::spec(1024, 3, 0, 3, EncryptionKind::Secret));
+    let other = SecretKey::generate(foreign.params(), &mut rng(1, "keygen"));
     assert_message(run(&spec, EncryptionKey::Secret(&other)), "the secret key belongs to other parameters");
-    assert_message(run(&foreign, EncryptionKey::Secret(&secret)), "the ring belongs to other parameters");
+    assert_message(run(&foreign, EncryptionKey::Secret(&secret)), "the secret key belongs to other parameters");
 
+    let mut spec = ClientSpec::clone(&spec);
     spec.encryption = EncryptionKind::Public;
+    let spec = checked(&spec);
     assert_message(run(&spec, EncryptionKey::Secret(&secret)), "asks for encryption with the public key");
     let mut short = public.clone();
     short.b.pop();
@@ -89,7 +92,7 @@ fn keys() {
 fn ciphertexts() {
     let (spec, secret) = setup();
     let good = encrypt_with(&spec, &secret, &numbers(3 * 1025, 1), 1).unwrap();
-    decrypt(&spec, secret.params(), &secret, &good).unwrap();
+    decrypt(&spec, &secret, &good).unwrap();
 
     type Change = fn(&mut Ciphertexts);
     let cases: &[(Change, &str)] = &[
@@ -116,7 +119,7 @@ fn ciphertexts() {
     for (i, (change, fragment)) in cases.iter().enumerate() {
         let mut bad = good.clone();
         change(&mut bad);
-        let error = decrypt(&spec, secret.params(), &secret, &bad).unwrap_err().to_string();
+        let error = decrypt(&spec, &secret, &bad).unwrap_err().to_string();
         assert!(error.contains(fragment), "case {i}: {error} lacks {fragment}");
     }
 }

@@ -35,8 +35,8 @@ fn decode_is_the_cosine_series() {
 #[test]
 fn encode_then_decode_leaves_only_the_rounding() {
     for n in [16, 1024, 8192] {
-        for half_bits in [28, 60] {
-            let (scale, values) = (Scale::from_half_bits(half_bits), slots(n));
+        for log2 in [14.0, 30.0] {
+            let (scale, values) = (Scale::from_log2(log2), slots(n));
             let mut encoded = values.clone();
             let encoder = Encoder::new(n);
             encoder.encode(&mut encoded, scale);
@@ -45,7 +45,7 @@ fn encode_then_decode_leaves_only_the_rounding() {
             // A rounding of variance 1/12 per coefficient is one of N/6 per slot; six deviations.
             let bound = 6.0 * (n as f64 / 6.0).sqrt() / scale.value() + 1e-12;
             let error = largest_difference(&encoded, &values);
-            assert!(error < bound, "N = {n}, scale 2^{}: {error} > {bound}", half_bits / 2);
+            assert!(error < bound, "N = {n}, scale 2^{log2}: {error} > {bound}");
         }
     }
 }

@@ -48,7 +48,8 @@ fn honest() -> ClientSpec {
 
 #[test]
 fn an_honest_spec_passes() {
-    let params = honest().check().unwrap();
+    let spec = honest().check().unwrap();
+    let params = spec.params();
     assert_eq!((params.n(), params.chain_len(), params.special()), (8192, 3, vec![3]));
     let keyless = ClientSpec { evaluation_keys: Vec::new(), encryption: EncryptionKind::Secret, ..honest() };
     keyless.check().unwrap();
@@ -64,7 +65,7 @@ fn small_rings_are_for_tests_only() {
         special_primes: primes[..1].to_vec(),
         security: SecurityLevel::Bits128,
     };
-    spec.check_insecure_for_tests().unwrap();
+    spec.clone().check_insecure_for_tests().unwrap();
     let error = spec.check().unwrap_err().to_string();
     assert!(error.contains("params: log2(QP) = 120.0 bits at N = 1024 is not 128-bit secure"), "{error}");
 }

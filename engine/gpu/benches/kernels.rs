@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use criterion::{Bencher, Criterion, Throughput};
 use cryptodl_core::backend::{
-    self, Backend, Effort, Horner, KeySwitch, LinearMap, Measured, ProductPlan, Shape, SlotwiseOp, slotwise_shape,
+    self, Backend, Effort, Horner, KeySwitch, LinearMap, Maintenance, Measured, Shape, SlotwiseOp, slotwise_shape,
 };
 use cryptodl_core::ckks::{ParamsSpec, RelinLayout, SecurityLevel, UniformPurpose};
 use cryptodl_core::ring::{RnsBasis, ntt_primes};
@@ -179,7 +179,7 @@ fn ciphertexts<B: Backend>(criterion: &mut Criterion, name: &str, backend: &B) -
     let cubic = Horner::new(backend.basis(), true, &[1e9, 2e9, 3e9]);
     let constants: Vec<f64> = (0..30).map(|i| 1e8 * f64::from(i)).collect();
     let cubic_per_channel = Horner::per_channel(backend.basis(), true, 10, &constants);
-    let plans = [ProductPlan { relinearise: true, drop: 1 }; 2];
+    let maintenance = [Maintenance { relinearise: true, drop: 1 }; 2];
     // A branch with all limbs and two components joins one with four limbs and three components.
     let (mut sum, branch, factors) = (tensor(4, 10, 3)?, tensor(6, 10, 2)?, vec![123_456_789; 4 * 10]);
     let mut group = criterion.benchmark_group(format!("{name} ten ciphertexts"));
@@ -192,10 +192,10 @@ fn ciphertexts<B: Backend>(criterion: &mut Criterion, name: &str, backend: &B) -
         waited(b, backend, || backend.accumulate(black_box(&mut sum), &branch, &factors));
     });
     group.bench_function("cubic activation, constants per channel", |b| {
-        waited(b, backend, || backend.activation(&cubic_per_channel, &plans, Some(&key), black_box(&x)));
+        waited(b, backend, || backend.activation(&cubic_per_channel, &maintenance, Some(&key), black_box(&x)));
     });
     group.bench_function("cubic activation", |b| {
-        waited(b, backend, || backend.activation(&cubic, &plans, Some(&key), black_box(&x)));
+        waited(b, backend, || backend.activation(&cubic, &maintenance, Some(&key), black_box(&x)));
     });
     Ok(())
 }

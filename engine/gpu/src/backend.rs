@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use cryptodl_core::backend::{
-    Backend, BackendError, BackendRemedy, Channels, KeySwitch, LinearMap, ProductPlan, Result, Shape, SlotwiseOp,
+    Backend, BackendError, BackendRemedy, Channels, KeySwitch, LinearMap, Maintenance, Result, Shape, SlotwiseOp,
     Transfers, Window, slotwise_shape,
 };
 use cryptodl_core::ring::{Automorphism, PrimeDigit, RnsBasis, UniformSource};
@@ -22,7 +22,7 @@ use super::variants::{self, Dot, Multiply, Trial, Variants};
 use super::{Adapter, AdapterInfo, GpuError};
 
 /// Most limbs that one conversion reads.
-const MAX_SOURCES: usize = shaders::constants::convert_centred::MAX_SOURCES as usize;
+const MAX_SOURCES: usize = shaders::constants::convert_basis::MAX_SOURCES as usize;
 
 /// Smallest ring: seeds expand in pieces of this many residues.
 const MIN_DIMENSION: usize = shaders::constants::expand::LANES as usize;
@@ -167,15 +167,15 @@ impl Gpu {
 
     /// Lanes for which a limb of every intermediate result fits a page.
     fn lanes_per_page(&self, ops: &[SlotwiseOp<'_>], x: &GpuTensor) -> usize {
-        let rows = ops.iter().scan((x.shape.values, x.shape.components), |(values, components), op| {
-            (*values, *components) = op.result(*values, *components);
-            Some(*values * *components)
+        let rows = ops.iter().scan(x.shape.clone(), |shape, op| {
+            *shape = op.result(shape);
+            Some(shape.values * shape.components)
         });
         let widest = rows.max().unwrap_or(0).max(1);
         ((self.page_bytes / 4) as usize / widest).max(1)
     }
 
-    /// A run of slot-wise operations on `lanes` of `x`, from operation to operation without copies.
+    /// Slot-wise operations on `lanes` of `x`, from operation to operation without copies.
     fn slotwise_lanes(
         &self,
         ops: &[SlotwiseOp<'_>],
@@ -186,13 +186,9 @@ impl Gpu {
         let mut part: Option<GpuTensor> = None;
         for (i, op) in ops.iter().enumerate() {
             let from = part.as_ref().map_or(Lanes { tensor: x, first: lanes.start }, Lanes::of);
-            let (values, components) = op.result(from.tensor.shape.values, from.tensor.shape.components);
+            let shape = op.result(&from.tensor.shape);
             let last = i + 1 == ops.len();
-            let next = if last {
-                None
-            } else {
-                Some(self.room(Shape { values, components, lanes: lanes.len(), ..x.shape.clone() })?)
-            };
+            let next = if last { None } else { Some(self.room(Shape { lanes: lanes.len(), ..shape })?) };
             let to = next.as_ref().map_or(Lanes { tensor: out, first: lanes.start }, Lanes::of);
             match op {
                 SlotwiseOp::Linear(map) => self.linear_lanes(map, from, to, lanes.len())?,
@@ -205,8 +201,8 @@ impl Gpu {
                     let window =
                         |lanes: Lanes<'_>, len| lanes.tensor.shape.window().with_lanes(lanes.first..lanes.first + len);
                     let z = self.cut(from.tensor, &window(from, lanes.len()))?;
-                    let plans = vec![ProductPlan::default(); polynomial.degree() - 1];
-                    let result = self.activation(polynomial, &plans, None, &z)?;
+                    let lazy = vec![Maintenance::default(); polynomial.degree() - 1];
+                    let result = self.activation(polynomial, &lazy, None, &z)?;
                     self.copy_window(&result, &result.shape.window(), to.tensor, &window(to, lanes.len()))?;
                 }
             }
@@ -386,7 +382,7 @@ impl Backend for Gpu {
     }
 
     fn slotwise(&self, ops: &[SlotwiseOp<'_>], x: &GpuTensor, lanes: Range<usize>, out: &mut GpuTensor) -> Result<()> {
-        assert_eq!(out.shape, slotwise_shape(ops, &x.shape), "result of a slot-wise run");
+        assert_eq!(out.shape, slotwise_shape(ops, &x.shape), "result of slot-wise operations");
         if ops.is_empty() {
             let window = x.shape.window().with_lanes(lanes);
             return self.copy_window(x, &window, out, &window);

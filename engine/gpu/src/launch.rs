@@ -382,8 +382,8 @@ impl Gpu {
             let operands = [Argument::Buffer(x.page(sources.start)), Argument::Buffer(out.page(run.start))];
             let weights = Argument::Bytes(bytemuck::must_cast_slice(&conversion.weights));
             let operands = operands.into_iter().chain([weights]);
-            let groups = groups::convert_centred(&params);
-            self.launch((&shaders::CONVERT_CENTRED, 0), &params, &conversion.limbs, operands, groups)?;
+            let groups = groups::convert_basis(&params);
+            self.launch((&shaders::CONVERT_BASIS, 0), &params, &conversion.limbs, operands, groups)?;
         }
         Ok(())
     }

@@ -15,7 +15,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     let program = model.plan(&PlanOptions::default(), Watch::default())?.program;
     let service = Server::new(Placement::default())?.prepare(&program)?;
-    let client = Client::new(service.spec().clone())?;
+    let client = Client::from(service.spec().clone());
     let keys = client.generate_keys()?;
 
     let (mut request, mut response) = (Vec::new(), Vec::new());

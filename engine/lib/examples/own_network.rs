@@ -48,7 +48,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("{}", plan.report);
 
     let service = Server::new(Placement::default())?.prepare(&plan.program)?;
-    let client = Client::new(service.spec().clone())?;
+    let client = Client::from(service.spec().clone());
     let keys = client.generate_keys()?;
     let (mut request, mut response) = (Vec::new(), Vec::new());
     client.encrypt(&keys, images.as_slice().ok_or("images in order")?, &mut request, Watch::default())?;

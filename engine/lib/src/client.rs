@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 
 use cryptodl_client::wire::{read_secret_key, write_secret_key};
 use cryptodl_client::{Decrypted, Decryption, Encryption, EncryptionKey, SecretKey};
-use cryptodl_core::ckks::{ClientSpec, EncryptionKind, EvalKeys, Params, PublicKey, Randomness};
+use cryptodl_core::ckks::{CheckedSpec, ClientSpec, EncryptionKind, EvalKeys, PublicKey, Randomness};
 use cryptodl_core::watch::Watch;
 use cryptodl_core::wire::{
     Binding, CiphertextLayout, CiphertextsReader, CiphertextsWriter, read_client_spec, read_public_key,
@@ -16,8 +16,7 @@ use crate::Error;
 /// A client of one Program: it knows the public description of the Program, and never the network.
 #[derive(Clone, Debug)]
 pub struct Client {
-    spec: ClientSpec,
-    params: Params,
+    spec: CheckedSpec,
 }
 
 /// All keys of a client. They belong to parameters, not to a Program: every Program of the same parameters that needs no other
@@ -32,13 +31,13 @@ pub struct Keys {
 }
 
 impl Keys {
-    /// Fresh keys for a checked `spec`. The order in which randomness is drawn is fixed, so that one seed gives the same keys
-    /// everywhere.
+    /// Fresh keys for `spec`. The order in which randomness is drawn is fixed, so that one seed
+    /// gives the same keys everywhere.
     ///
     /// # Errors
     /// The system has no randomness.
-    pub fn generate(spec: &ClientSpec, params: &Params, rng: &mut Randomness) -> Result<Self, Error> {
-        let secret = SecretKey::generate(params, rng);
+    pub fn generate(spec: &CheckedSpec, rng: &mut Randomness) -> Result<Self, Error> {
+        let secret = SecretKey::generate(spec.params(), rng);
         let public = secret.public_key(rng)?;
         let evaluation = secret.eval_keys(&spec.evaluation_keys, rng)?;
         Ok(Keys { secret, public, evaluation })
@@ -53,14 +52,20 @@ impl Keys {
     }
 }
 
+/// Of a Program whose description has been checked.
+impl From<CheckedSpec> for Client {
+    fn from(spec: CheckedSpec) -> Self {
+        Client { spec }
+    }
+}
+
 impl Client {
     /// Of a Program that `spec` describes. It may come from a stranger: everything in it is checked.
     ///
     /// # Errors
     /// The first field that is refused.
     pub fn new(spec: ClientSpec) -> Result<Self, Error> {
-        let params = spec.check()?;
-        Ok(Client { spec, params })
+        Ok(Client { spec: spec.check()? })
     }
 
     /// The same from the file of a client spec.
@@ -80,13 +85,13 @@ impl Client {
     }
 
     /// What the client knows of the Program.
-    pub fn spec(&self) -> &ClientSpec {
+    pub fn spec(&self) -> &CheckedSpec {
         &self.spec
     }
 
     /// Images in a set: as many as a ciphertext has slots. A set costs the same however many of them it holds.
     pub fn images_per_set(&self) -> usize {
-        self.params.n()
+        self.spec.params().n()
     }
 
     /// Pixel values of an image.
@@ -99,7 +104,7 @@ impl Client {
     /// # Errors
     /// The system has no randomness.
     pub fn generate_keys(&self) -> Result<Keys, Error> {
-        Keys::generate(&self.spec, &self.params, &mut self.randomness()?)
+        Keys::generate(&self.spec, &mut self.randomness()?)
     }
 
     /// Writes the secret key. The file is to be read by its owner only.
@@ -115,7 +120,7 @@ impl Client {
     /// # Errors
     /// The stream cannot be written.
     pub fn write_public_key(&self, key: &PublicKey, sink: impl Write) -> Result<(), Error> {
-        Ok(write_public_key(sink, &self.params, key)?)
+        Ok(write_public_key(sink, self.spec.params(), key)?)
     }
 
     /// Writes the evaluation keys.
@@ -123,7 +128,7 @@ impl Client {
     /// # Errors
     /// The stream cannot be written.
     pub fn write_evaluation_keys(&self, keys: &EvalKeys, sink: impl Write) -> Result<(), Error> {
-        Ok(write_eval_keys(sink, &self.params, keys)?)
+        Ok(write_eval_keys(sink, self.spec.params(), keys)?)
     }
 
     /// Reads a secret key.
@@ -131,7 +136,7 @@ impl Client {
     /// # Errors
     /// A file of another kind, of other parameters, or damaged.
     pub fn read_secret_key(&self, source: impl Read) -> Result<SecretKey, Error> {
-        Ok(read_secret_key(source, &self.params)?)
+        Ok(read_secret_key(source, self.spec.params())?)
     }
 
     /// Reads a public key.
@@ -139,7 +144,7 @@ impl Client {
     /// # Errors
     /// A file of another kind, of other parameters, or damaged.
     pub fn read_public_key(&self, source: impl Read) -> Result<PublicKey, Error> {
-        Ok(read_public_key(source, &self.params)?)
+        Ok(read_public_key(source, self.spec.params())?)
     }
 
     /// Encrypts images that are all in memory, one after the other, each in channel, row, column order, with values in the spec's
@@ -173,7 +178,7 @@ impl Client {
         watch: Watch<'_>,
     ) -> Result<(), Error> {
         let mut rng = self.randomness()?;
-        let mut encryption = Encryption::new(&self.spec, &self.params, key, count, &mut rng)?;
+        let mut encryption = Encryption::new(&self.spec, key, count, &mut rng)?;
         let layout = CiphertextLayout::input(&self.spec);
         let mut writer = CiphertextsWriter::new(request, &self.binding(), &layout, encryption.info())?;
         let (mut values, mut set) = (Vec::new(), Vec::new());
@@ -224,7 +229,7 @@ impl Client {
         let layout = CiphertextLayout::result(&self.spec);
         let mut reader = CiphertextsReader::open(response, &self.binding(), &layout)?;
         let info = reader.info().clone();
-        let mut decryption = Decryption::new(&self.spec, &self.params, key, &info)?;
+        let mut decryption = Decryption::new(&self.spec, key, &info)?;
         let (mut set, mut done) = (Vec::new(), 0);
         while reader.next(&mut set)? {
             watch.check()?;
@@ -237,7 +242,7 @@ impl Client {
     }
 
     fn binding(&self) -> Binding<'_> {
-        Binding { program: self.spec.program, params: &self.params }
+        Binding { program: self.spec.program, params: self.spec.params() }
     }
 
     fn randomness(&self) -> Result<Randomness, Error> {

@@ -14,7 +14,7 @@
 //! let service = server.prepare(&program)?;
 //!
 //! // The client: needs the public description of the Program only.
-//! let client = Client::new(service.spec().clone())?;
+//! let client = Client::from(service.spec().clone());
 //! let keys = client.generate_keys()?;
 //! let image = vec![0.0; 28 * 28];
 //! let mut request = Vec::new();
@@ -62,8 +62,8 @@ mod server;
 pub use client::{Client, Keys};
 pub use cryptodl_client::{ClientError, Decrypted, EncryptionKey, ScoreUnit, SecretKey};
 pub use cryptodl_core::ckks::{
-    Ciphertexts, CiphertextsInfo, ClientSpec, Digest, EncryptionKind, EvalKeys, Params, PublicKey, Randomness,
-    SecurityLevel, SpecError,
+    CheckedSpec, Ciphertexts, CiphertextsInfo, ClientSpec, Digest, EncryptionKind, EvalKeys, Params, PublicKey,
+    Randomness, SecurityLevel, SpecError,
 };
 pub use cryptodl_core::watch::{Cancelled, Progress, Watch};
 pub use cryptodl_core::wire::{Binding, WireError};
@@ -76,7 +76,7 @@ pub use cryptodl_plan::{Plan, PlanChoice, PlanError, PlanNote, PlanOptions, Plan
 #[cfg(feature = "server")]
 pub use cryptodl_program::{CircuitPrivacy, PrivacyGoal, Program, ProgramError, Salt, Tolerance};
 #[cfg(feature = "server")]
-pub use cryptodl_run::{ComputeParts, ComputeReport, LayerTime, Masks, RunError};
+pub use cryptodl_run::{ComputeParts, ComputeReport, Rerandomisation, RunError, SegmentTime};
 #[cfg(feature = "server")]
 pub use memory::default_budget;
 #[cfg(feature = "server")]

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use cryptodl_core::backend::Backend;
 use cryptodl_core::ckks::{
-    Ciphertexts, CiphertextsInfo, ClientSpec, EncryptionKind, EvalKeys, Params, PublicKey, Randomness,
+    CheckedSpec, Ciphertexts, CiphertextsInfo, EncryptionKind, EvalKeys, Params, PublicKey, Randomness,
 };
 use cryptodl_core::watch::Watch;
 use cryptodl_core::wire::{
@@ -16,7 +16,7 @@ use cryptodl_core::wire::{
 };
 use cryptodl_cpu::{Cpu, Reference};
 use cryptodl_program::{CircuitPrivacy, Program};
-use cryptodl_run::{ComputeReport, Executor, ExpandedKeys, Masks, RunError};
+use cryptodl_run::{ComputeReport, Executor, ExpandedKeys, Rerandomisation, RunError};
 
 use crate::placement::cpu_kernels;
 use crate::{BackendChoice, CpuKernels, Error, Placement, PlacementError, default_budget};
@@ -75,8 +75,7 @@ impl Drop for Turn<'_> {
 /// A Program on a [`Server`], prepared once for any number of requests.
 pub struct Service {
     engine: Box<dyn Engine>,
-    spec: ClientSpec,
-    params: Params,
+    spec: CheckedSpec,
     circuit_privacy: Option<CircuitPrivacy>,
     fallback: Option<PlacementError>,
     threads: Option<Arc<rayon::ThreadPool>>,
@@ -122,6 +121,13 @@ impl Machine {
     }
 }
 
+/// An executor on a backend.
+struct Opened {
+    engine: Box<dyn Engine>,
+    /// Why it is not on the GPU, where there is one that cannot be used.
+    fallback: Option<PlacementError>,
+}
+
 impl Server {
     /// At this place. A GPU is opened when a Program is prepared.
     ///
@@ -146,10 +152,9 @@ impl Server {
     /// What was asked for cannot be had here; a memory budget below what one set needs.
     pub fn prepare(&self, program: &Program) -> Result<Service, Error> {
         // Its fields are public, and a saved one may come from anywhere.
-        let params = program.check()?;
-        let spec = program.client_spec();
-        let work = || self.engine(program, &params);
-        let (engine, fallback) = match &self.threads {
+        let spec = program.check()?;
+        let work = || self.engine(program, spec.params());
+        let Opened { engine, fallback } = match &self.threads {
             Some(threads) => threads.install(work)?,
             None => work()?,
         };
@@ -157,7 +162,6 @@ impl Server {
             engine,
             spec,
             circuit_privacy: program.content.circuit_privacy,
-            params,
             fallback,
             threads: self.threads.clone(),
             turn: self.turn.clone(),
@@ -165,23 +169,23 @@ impl Server {
         })
     }
 
-    /// An executor, and why it is not on the GPU where there is one that cannot be used.
-    fn engine(&self, program: &Program, params: &Params) -> Result<(Box<dyn Engine>, Option<PlacementError>), Error> {
+    /// Opens what was asked for.
+    fn engine(&self, program: &Program, params: &Params) -> Result<Opened, Error> {
         let cpu = || self.cpu(program, params);
         match (&self.placement.backend, self.placement.kernels) {
             (BackendChoice::Gpu(adapter), CpuKernels::Auto) => {
-                Ok((self.gpu(adapter.as_deref(), program, params)?, None))
+                Ok(Opened { engine: self.gpu(adapter.as_deref(), program, params)?, fallback: None })
             }
             (BackendChoice::Gpu(_), CpuKernels::Reference) => Err(PlacementError::CpuKernels("reference").into()),
             (BackendChoice::Gpu(_), CpuKernels::Named(name)) => Err(PlacementError::CpuKernels(name).into()),
             // Kernels of the CPU were named.
             (BackendChoice::Cpu, _) | (BackendChoice::Auto, CpuKernels::Reference | CpuKernels::Named(_)) => {
-                Ok((cpu()?, None))
+                Ok(Opened { engine: cpu()?, fallback: None })
             }
             (BackendChoice::Auto, CpuKernels::Auto) => match self.gpu(None, program, params) {
-                Ok(engine) => Ok((engine, None)),
-                Err(Error::Placement(error)) if error.is_absence() => Ok((cpu()?, None)),
-                Err(Error::Placement(error)) => Ok((cpu()?, Some(error))),
+                Ok(engine) => Ok(Opened { engine, fallback: None }),
+                Err(Error::Placement(error)) if error.is_absence() => Ok(Opened { engine: cpu()?, fallback: None }),
+                Err(Error::Placement(error)) => Ok(Opened { engine: cpu()?, fallback: Some(error) }),
                 Err(error) => Err(error),
             },
         }
@@ -249,13 +253,13 @@ impl PlacementError {
 
 impl Service {
     /// What clients must know of the Program.
-    pub fn spec(&self) -> &ClientSpec {
+    pub fn spec(&self) -> &CheckedSpec {
         &self.spec
     }
 
     /// The checked parameters.
     pub fn params(&self) -> &Params {
-        &self.params
+        self.spec.params()
     }
 
     /// What computes.
@@ -278,7 +282,7 @@ impl Service {
     /// # Errors
     /// A key that the Program needs is missing; no room for it.
     pub fn accept_keys(&self, evaluation: &EvalKeys, public: &PublicKey) -> Result<AcceptedKeys, Error> {
-        self.require_own(public.b.len() == self.params.basis().len() * self.params.n())?;
+        self.require_own(public.b.len() == self.params().basis().len() * self.params().n())?;
         Ok(AcceptedKeys { public: public.clone(), evaluation: self.accept_evaluation_keys(evaluation)? })
     }
 
@@ -289,8 +293,8 @@ impl Service {
     pub fn accept_evaluation_keys(&self, evaluation: &EvalKeys) -> Result<AcceptedEvaluationKeys, Error> {
         for key in self.spec.evaluation_keys.iter().filter_map(|&layout| evaluation.get(layout)) {
             let digits = key.layout.digits();
-            let rows = key.layout.limbs(&self.params).len() * digits.digits(digits.level);
-            self.require_own(key.b.len() == rows * self.params.n())?;
+            let rows = key.layout.limbs(self.params()).len() * digits.digits(digits.level);
+            self.require_own(key.b.len() == rows * self.params().n())?;
         }
         let expanded = self.on_threads(|| self.engine.expand_keys(evaluation))?;
         Ok(AcceptedEvaluationKeys { expanded, service: self.identity.clone() })
@@ -301,13 +305,13 @@ impl Service {
     /// # Errors
     /// As [`Self::accept_keys`]; a file of another kind, of other parameters, or damaged.
     pub fn read_keys(&self, evaluation: impl Read, public: impl Read) -> Result<AcceptedKeys, Error> {
-        let evaluation = read_needed_eval_keys(evaluation, &self.params, &self.spec.evaluation_keys)?;
-        let public = read_public_key(public, &self.params)?;
+        let evaluation = read_needed_eval_keys(evaluation, self.spec.params(), &self.spec.evaluation_keys)?;
+        let public = read_public_key(public, self.spec.params())?;
         self.accept_keys(&evaluation, &public)
     }
 
-    /// Classifies the encrypted images of a request. One set is in memory at a time. The result is masked, so that it gives no exact
-    /// equations in the weights (SECURITY.md).
+    /// Classifies the encrypted images of a request. One set is in memory at a time. The result is
+    /// re-randomised, so that it gives no exact equations in the weights (SECURITY.md).
     ///
     /// Requests take turns: another one waits until this one is done, also of other Programs of the same server. For circuit privacy,
     /// the sets of all requests of one client count together, whatever the Program (SECURITY.md).
@@ -324,8 +328,8 @@ impl Service {
     ) -> Result<ComputeReport, Error> {
         let mut reader = CiphertextsReader::open(request, &self.binding(), &CiphertextLayout::input(&self.spec))?;
         let mut rng = Randomness::from_os().map_err(|error| RunError::Randomness(error.to_string()))?;
-        let masks = Masks::Fresh(&keys.public, &mut rng);
-        let mut computation = self.begin(reader.info(), &keys.evaluation, masks, watch)?;
+        let rerandomisation = Rerandomisation::Fresh { key: &keys.public, rng: &mut rng };
+        let mut computation = self.begin(reader.info(), &keys.evaluation, rerandomisation, watch)?;
         let layout = CiphertextLayout::result(&self.spec);
         let result = self.engine.result(reader.info());
         let mut writer = CiphertextsWriter::new(response, &self.binding(), &layout, &result)?;
@@ -354,7 +358,7 @@ impl Service {
         &'a self,
         input: &CiphertextsInfo,
         keys: &'a AcceptedEvaluationKeys,
-        masks: Masks<'a>,
+        rerandomisation: Rerandomisation<'a>,
         watch: Watch<'a>,
     ) -> Result<Computation<'a>, Error> {
         if !Arc::ptr_eq(&self.identity, &keys.service) {
@@ -362,12 +366,12 @@ impl Service {
             return Err(RunError::EvalKey { expected, actual }.into());
         }
         // Nothing but a flood hides the noise of such a Program's results.
-        if self.circuit_privacy.is_some() && matches!(masks, Masks::Deterministic) {
-            let (expected, actual) = ("masks with a flood".into(), "none".to_string());
-            return Err(RunError::Input { field: "masks", actual, expected }.into());
+        if self.circuit_privacy.is_some() && matches!(rerandomisation, Rerandomisation::Omitted) {
+            let (expected, actual) = ("one with a flood".into(), "none".to_string());
+            return Err(RunError::Input { field: "re-randomisation", actual, expected }.into());
         }
         let turn = self.turn.take(watch)?;
-        let steps = self.engine.begin(input, &*keys.expanded, masks, watch)?;
+        let steps = self.engine.begin(input, &*keys.expanded, rerandomisation, watch)?;
         Ok(Computation { steps, service: self, _turn: turn })
     }
 
@@ -384,11 +388,11 @@ impl Service {
         &self,
         input: &Ciphertexts,
         keys: &AcceptedEvaluationKeys,
-        masks: Masks<'_>,
+        rerandomisation: Rerandomisation<'_>,
         watch: Watch<'_>,
     ) -> Result<(Ciphertexts, ComputeReport), Error> {
         let info = input.info();
-        let mut computation = self.begin(&info, keys, masks, watch)?;
+        let mut computation = self.begin(&info, keys, rerandomisation, watch)?;
         let mut sets = Vec::with_capacity(input.sets.len());
         for set in &input.sets {
             sets.extend(computation.push(set)?);
@@ -400,7 +404,7 @@ impl Service {
 
     /// What files of this Program belong to.
     pub fn binding(&self) -> Binding<'_> {
-        Binding { program: self.spec.program, params: &self.params }
+        Binding { program: self.spec.program, params: self.spec.params() }
     }
 
     /// Who encrypts.
@@ -475,7 +479,7 @@ trait Engine: Send + Sync {
         &'a self,
         input: &CiphertextsInfo,
         keys: &'a (dyn Any + Send + Sync),
-        masks: Masks<'a>,
+        rerandomisation: Rerandomisation<'a>,
         watch: Watch<'a>,
     ) -> Result<Box<dyn Steps + 'a>, RunError>;
 
@@ -493,12 +497,12 @@ impl<B: Backend<Tensor: 'static>> Engine for Executor<B> {
         &'a self,
         input: &CiphertextsInfo,
         keys: &'a (dyn Any + Send + Sync),
-        masks: Masks<'a>,
+        rerandomisation: Rerandomisation<'a>,
         watch: Watch<'a>,
     ) -> Result<Box<dyn Steps + 'a>, RunError> {
         let keys: Option<&ExpandedKeys<B::Tensor>> = keys.downcast_ref();
         let keys = keys.expect("keys of this service");
-        Ok(Box::new(Executor::begin(self, input, keys, masks, watch)?))
+        Ok(Box::new(Executor::begin(self, input, keys, rerandomisation, watch)?))
     }
 
     fn result(&self, input: &CiphertextsInfo) -> CiphertextsInfo {

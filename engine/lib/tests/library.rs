@@ -4,8 +4,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use cryptodl::network::{LayerOp, Network};
 use cryptodl::{
-    BackendChoice, CiphertextsInfo, Client, Error, Keys, Masks, Model, Placement, PlanOptions, Program, RunError,
-    Server, Service, Watch,
+    BackendChoice, CiphertextsInfo, Client, Error, Keys, Model, Placement, PlanOptions, Program, Rerandomisation,
+    RunError, Server, Service, Watch,
 };
 use cryptodl_program::SplitMix;
 use cryptodl_test_networks::{conv, dense, images, network, polynomial};
@@ -29,7 +29,7 @@ fn server() -> Server {
 
 /// A client with its keys, and a request of `count` images.
 fn client(service: &Service, count: usize) -> (Client, Keys, Vec<u8>) {
-    let client = Client::new(service.spec().clone()).expect("a spec of the planner");
+    let client = Client::from(service.spec().clone());
     let keys = client.generate_keys().expect("randomness");
     let mut request = Vec::new();
     let images = images(count, [1, 6, 6], 11);
@@ -131,7 +131,8 @@ fn computations_take_turns() {
         values: 36,
         components: 2,
     };
-    let first = service.begin(&input, &evaluation, Masks::Deterministic, Watch::default()).expect("nothing goes on");
+    let first =
+        service.begin(&input, &evaluation, Rerandomisation::Omitted, Watch::default()).expect("nothing goes on");
     let error = service.infer(&accepted, &request[..], Vec::new(), Watch::default()).unwrap_err();
     assert!(matches!(error, Error::Busy), "{error}");
     // Another thread waits, and can give up.

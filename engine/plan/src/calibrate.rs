@@ -45,12 +45,12 @@ pub fn calibrate(network: &Network, images: ArrayView2<'_, f32>) -> Result<Calib
     let byte = |v: f32| ((f64::from(v) - low) / (high - low) * 255.0).round().clamp(0.0, 255.0) as u8;
     let chosen = spread(images, stored);
     let pixels = Array2::from_shape_fn((chosen.nrows(), chosen.ncols()), |at| byte(chosen[at]));
-    let (means, scores) = follow(&elements, &values(&pixels, network.input.range));
+    let Followed { means, scores } = follow(&elements, &values(&pixels, network.input.range));
 
     let measured = spread(images, MEASURED);
     let chunks: Vec<ArrayView2<'_, f32>> = measured.axis_chunks_iter(Axis(0), CHUNK).collect();
     let mut found: Vec<ImageGains> =
-        chunks.into_par_iter().flat_map_iter(|chunk| backward(&elements, &lanes(chunk))).collect();
+        chunks.into_par_iter().flat_map_iter(|chunk| backward(&elements, &batch_of(chunk))).collect();
     found.sort_by(|a, b| a.margin.total_cmp(&b.margin));
     let sources: Vec<&String> = found[0].gains.iter().map(|(name, _)| name).collect();
     let gains = sources.iter().enumerate().map(|(i, &name)| {
@@ -59,7 +59,7 @@ pub fn calibrate(network: &Network, images: ArrayView2<'_, f32>) -> Result<Calib
     });
     let gains = gains.collect();
 
-    let probed = lanes(spread(images, PROBED).view());
+    let probed = batch_of(spread(images, PROBED).view());
     let growth: Vec<Vec<f64>> = (0..places.len()).into_par_iter().map(|from| probe(&elements, &probed, from)).collect();
     let growth = Array2::from_shape_fn((places.len(), places.len()), |(from, to)| growth[from][to] as f32);
     Ok(Calibration {
@@ -90,19 +90,21 @@ fn spread(images: ArrayView2<'_, f32>, count: usize) -> Array2<f32> {
     images.select(Axis(0), &rows)
 }
 
-/// Values that follow each other by image: `[value][image]`.
-pub struct Lanes {
+/// The values of some images at a place.
+pub struct ImageBatch {
+    /// `[value][image]`.
     pub values: Vec<f64>,
+    /// How many images.
     pub images: usize,
 }
 
-fn lanes(images: ArrayView2<'_, f32>) -> Lanes {
-    Lanes { values: images.t().iter().map(|&v| v.into()).collect(), images: images.nrows() }
+fn batch_of(images: ArrayView2<'_, f32>) -> ImageBatch {
+    ImageBatch { values: images.t().iter().map(|&v| v.into()).collect(), images: images.nrows() }
 }
 
 /// What stored pixels stand for, in tasks of some images each.
-pub fn values(pixels: &Array2<u8>, [low, high]: [f64; 2]) -> Vec<Lanes> {
-    let task = |chunk: ArrayView2<'_, u8>| Lanes {
+pub fn values(pixels: &Array2<u8>, [low, high]: [f64; 2]) -> Vec<ImageBatch> {
+    let task = |chunk: ArrayView2<'_, u8>| ImageBatch {
         values: chunk.t().iter().map(|&p| low + f64::from(p) / 255.0 * (high - low)).collect(),
         images: chunk.nrows(),
     };
@@ -110,7 +112,7 @@ pub fn values(pixels: &Array2<u8>, [low, high]: [f64; 2]) -> Vec<Lanes> {
 }
 
 /// Means of each channel of `[value][image]` values that lie in tasks.
-pub fn channel_means(tasks: &[Lanes], channels: usize) -> Vec<f64> {
+pub fn channel_means(tasks: &[ImageBatch], channels: usize) -> Vec<f64> {
     let images: usize = tasks.iter().map(|task| task.images).sum();
     let per_channel = tasks[0].values.len() / tasks[0].images / channels;
     let mean = |channel: usize| {
@@ -124,7 +126,7 @@ pub fn channel_means(tasks: &[Lanes], channels: usize) -> Vec<f64> {
 }
 
 /// Scores `[image][class]` from the values of the last place.
-pub fn scores_of(tasks: &[Lanes]) -> Array2<f64> {
+pub fn scores_of(tasks: &[ImageBatch]) -> Array2<f64> {
     let classes = tasks[0].values.len() / tasks[0].images;
     let rows: Vec<f64> = tasks
         .iter()
@@ -134,17 +136,24 @@ pub fn scores_of(tasks: &[Lanes]) -> Array2<f64> {
     Array2::from_shape_vec((rows.len() / classes, classes), rows).expect("a row for every image")
 }
 
-/// Channel means at every place, and the scores.
-fn follow(elements: &Elements<'_>, input: &[Lanes]) -> (Vec<Vec<f64>>, Array2<f64>) {
+/// What stored images come to.
+struct Followed {
+    /// By place, the mean of every channel.
+    means: Vec<Vec<f64>>,
+    /// `[image][class]`.
+    scores: Array2<f64>,
+}
+
+fn follow(elements: &Elements<'_>, input: &[ImageBatch]) -> Followed {
     let last = elements.last_readers();
-    let copy = |tasks: &[Lanes]| -> Vec<Lanes> {
-        tasks.iter().map(|task| Lanes { values: task.values.clone(), images: task.images }).collect()
+    let copy = |tasks: &[ImageBatch]| -> Vec<ImageBatch> {
+        tasks.iter().map(|task| ImageBatch { values: task.values.clone(), images: task.images }).collect()
     };
-    let mut values: Vec<Option<Vec<Lanes>>> = vec![Some(copy(input))];
+    let mut values: Vec<Option<Vec<ImageBatch>>> = vec![Some(copy(input))];
     let mut channels = vec![elements.input_channels()];
     let mut means = vec![channel_means(input, channels[0])];
     for (i, element) in elements.all().iter().enumerate() {
-        let tasks: Vec<Lanes> = (0..input.len())
+        let tasks: Vec<ImageBatch> = (0..input.len())
             .into_par_iter()
             .map(|task| {
                 let images = input[task].images;
@@ -153,7 +162,7 @@ fn follow(elements: &Elements<'_>, input: &[Lanes]) -> (Vec<Vec<f64>>, Array2<f6
                     .iter()
                     .map(|&place| &values[place].as_ref().expect("kept for its last reader")[task].values)
                     .collect();
-                Lanes { values: element.apply(&operands, images, true), images }
+                ImageBatch { values: element.apply(&operands, images, true), images }
             })
             .collect();
         channels.push(match element.kind {
@@ -165,7 +174,7 @@ fn follow(elements: &Elements<'_>, input: &[Lanes]) -> (Vec<Vec<f64>>, Array2<f6
         element.inputs.iter().filter(|&&place| last[place] == Some(i)).for_each(|&place| values[place] = None);
     }
     let scores = values.pop().flatten().expect("a network has elements");
-    (means, scores_of(&scores))
+    Followed { means, scores: scores_of(&scores) }
 }
 
 impl Elements<'_> {
@@ -178,7 +187,7 @@ impl Elements<'_> {
     }
 
     /// The values at every place.
-    fn forward(&self, input: &Lanes) -> Vec<Vec<f64>> {
+    fn forward(&self, input: &ImageBatch) -> Vec<Vec<f64>> {
         let mut values = vec![input.values.clone()];
         for element in self.all() {
             let operands: Vec<&Vec<f64>> = element.inputs.iter().map(|&place| &values[place]).collect();
@@ -197,16 +206,16 @@ impl Element<'_> {
         }
     }
 
-    /// Of values `[value][lane]`.
-    fn apply(&self, operands: &[&Vec<f64>], lanes: usize, with_bias: bool) -> Vec<f64> {
+    /// Of values `[value][image]`.
+    fn apply(&self, operands: &[&Vec<f64>], images: usize, with_bias: bool) -> Vec<f64> {
         match self.kind {
             ElementKind::Map(RealMap { geometry, weights, bias, .. }) => {
-                geometry.apply(weights, with_bias.then_some(bias), operands[0], lanes)
+                geometry.apply(weights, with_bias.then_some(bias), operands[0], images)
             }
             ElementKind::Join => sum(operands.iter().copied()),
             ElementKind::Activation(activation) => {
-                let count = operands[0].len() / lanes;
-                let rows = operands[0].chunks_exact(lanes).enumerate();
+                let count = operands[0].len() / images;
+                let rows = operands[0].chunks_exact(images).enumerate();
                 rows.flat_map(|(value, row)| {
                     let channel = activation.of(value, count);
                     row.iter().map(|&z| channel.value(z))
@@ -224,7 +233,7 @@ struct ImageGains {
 }
 
 /// Follows images forward, and the derivatives of their margins and scores back.
-fn backward(elements: &Elements<'_>, input: &Lanes) -> Vec<ImageGains> {
+fn backward(elements: &Elements<'_>, input: &ImageBatch) -> Vec<ImageGains> {
     let images = input.images;
     let values = elements.forward(input);
     let scores = values.last().expect("the scores");
@@ -241,7 +250,8 @@ fn backward(elements: &Elements<'_>, input: &Lanes) -> Vec<ImageGains> {
         })
         .collect();
 
-    // Lane 0 of an image is its margin, the others are scores, or mixtures of them with random signs.
+    // Column 0 of an image is its margin, the others are scores, or mixtures of them with random
+    // signs.
     let exact = classes <= EXACT_CLASSES;
     let mixtures = if exact { classes } else { EXACT_CLASSES };
     let per_image = 1 + mixtures;
@@ -326,10 +336,10 @@ fn backward(elements: &Elements<'_>, input: &Lanes) -> Vec<ImageGains> {
 }
 
 /// Root mean square at every place of random signs that start at place `from` and follow the linearised network.
-fn probe(elements: &Elements<'_>, images: &Lanes, from: usize) -> Vec<f64> {
+fn probe(elements: &Elements<'_>, input: &ImageBatch, from: usize) -> Vec<f64> {
     let last = elements.last_readers();
-    let lanes = images.images;
-    let mut values: Vec<Option<Vec<f64>>> = vec![Some(images.values.clone())];
+    let images = input.images;
+    let mut values: Vec<Option<Vec<f64>>> = vec![Some(input.values.clone())];
     let mut noise: Vec<Option<Vec<f64>>> = vec![None];
     let mut random = SplitMix(from as u64);
     let mut growth = vec![0.0; elements.all().len() + 1];
@@ -340,14 +350,14 @@ fn probe(elements: &Elements<'_>, images: &Lanes, from: usize) -> Vec<f64> {
             let operands: Vec<&Vec<f64>> = element.inputs.iter().map(|&at| of(at)).collect();
             let arriving: Vec<&Vec<f64>> = element.inputs.iter().filter_map(|&at| noise[at].as_ref()).collect();
             let arrives = (!arriving.is_empty()).then(|| match element.kind {
-                ElementKind::Map(_) | ElementKind::Join => element.apply(&arriving, lanes, false),
+                ElementKind::Map(_) | ElementKind::Join => element.apply(&arriving, images, false),
                 ElementKind::Activation(activation) => {
-                    let count = operands[0].len() / lanes;
+                    let count = operands[0].len() / images;
                     let each = arriving[0].iter().zip(operands[0]).enumerate();
-                    each.map(|(at, (noise, &z))| noise * activation.of(at / lanes, count).derivative(z)).collect()
+                    each.map(|(at, (noise, &z))| noise * activation.of(at / images, count).derivative(z)).collect()
                 }
             });
-            let result = element.apply(&operands, lanes, true);
+            let result = element.apply(&operands, images, true);
             noise.push(arrives);
             values.push(Some(result));
             for &at in element.inputs.iter().filter(|&&at| last[at] == Some(place - 1)) {

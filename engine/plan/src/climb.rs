@@ -7,8 +7,8 @@ use rayon::prelude::*;
 
 use super::PlanError;
 use super::lowered::Lowered;
-use super::options::{INPUT_HALF_BITS, PRIVATE_INPUT_HALF_BITS, PlanOptions};
-use super::quantise::WEIGHT_HALF_BITS;
+use super::options::{INPUT_LOG_SCALES, PRIVATE_INPUT_LOG_SCALES, PlanOptions, half_bit_steps};
+use super::quantise::WEIGHT_BITS;
 use super::schedule::{Ring, Settings, Structure, Walk, walk};
 use super::search::walking_work;
 use super::steps::Steps;
@@ -21,6 +21,9 @@ const LARGEST_LACK: f64 = 1000.0;
 /// Work that one climb of an attempt may do, in the same units.
 const MAX_CLIMB_WORK: u64 = 1 << 25;
 
+/// The smallest step between sizes of weights, in bits.
+const HALF_BIT: f64 = 0.5;
+
 /// Added to the shortage of a candidate that lacks modulus, so that any that only has too much noise is nearer.
 pub(super) const LACKS: f64 = 100.0;
 
@@ -32,49 +35,54 @@ pub(super) enum Attempt {
     Fails { shortage: f64, reason: String },
 }
 
+/// An attempt, and the work that it took.
+pub(super) struct Tried {
+    pub(super) attempt: Attempt,
+    pub(super) work: u64,
+}
+
 /// For every input scale that can work, climbs from the coarsest weights, each time refining the factor that lowers the noise
-/// most, while the headroom lasts; keeps the best of all. Also returns the work that it took.
+/// most, while the headroom lasts; keeps the best of all.
 pub(super) fn try_settings(
     network: &Lowered,
     options: &PlanOptions,
     structure: &Structure,
     ring: &Ring,
     limits: Limits,
-) -> Result<(Attempt, u64), PlanError> {
+) -> Result<Tried, PlanError> {
     let factors: usize = structure.factors.iter().map(Vec::len).sum();
     let steps = Steps::new(network, structure);
-    let uniform = |input_half_bits: u32, half_bits: u32| {
-        let mut weight_half_bits = vec![options.weight_half_bits.unwrap_or(half_bits); factors];
+    let uniform = |input_log_scale: f64, bits: f64| {
+        let mut weight_bits = vec![options.weight_bits.unwrap_or(bits); factors];
         // The last factor gives up to one bit away, so that the output scale becomes a power of two.
-        if let (None, Some(last)) = (options.weight_half_bits, weight_half_bits.last_mut()) {
-            *last = (half_bits + 2).min(*WEIGHT_HALF_BITS.end());
+        if let (None, Some(last)) = (options.weight_bits, weight_bits.last_mut()) {
+            *last = (bits + 1.0).min(*WEIGHT_BITS.end());
         }
-        Settings { input_half_bits, weight_half_bits }
+        Settings { input_log_scale, weight_bits }
     };
     let follow =
         |settings: &Settings| walk(network, &steps, ring, settings, options.encryption, options.circuit_privacy);
     let strain = |walk: &Walk| walk.strain(&limits);
     let per_walk = walking_work(structure.size(), options.circuit_privacy);
-    // What became of a climb, and what it took.
-    let climb = |(input_half_bits, mut stride): (u32, u32)| {
+    let climb = |Way { input_log_scale, mut stride }: Way| {
         // The finest weights bound the noise from below, the coarsest bound the headroom from above.
-        let mut settings = uniform(input_half_bits, *WEIGHT_HALF_BITS.start());
+        let mut settings = uniform(input_log_scale, *WEIGHT_BITS.start());
         let mut current = follow(&settings)?;
         if current.headroom < 0.0 {
-            return Ok((Climb::Lacks(-current.headroom), per_walk));
+            return Ok(Climbed { climb: Climb::Lacks(-current.headroom), work: per_walk });
         }
-        let least = strain(&follow(&uniform(input_half_bits, *WEIGHT_HALF_BITS.end()))?);
+        let least = strain(&follow(&uniform(input_log_scale, *WEIGHT_BITS.end()))?);
         let mut work = 2 * per_walk;
         if least > 1.0 {
-            return Ok((Climb::Strained(least), work));
+            return Ok(Climbed { climb: Climb::Strained(least), work });
         }
         let mut best = (strain(&current), current.clone());
         loop {
             let mut step: Option<(f64, Settings, Walk)> = None;
-            for i in (0..factors).filter(|_| options.weight_half_bits.is_none()) {
+            for i in (0..factors).filter(|_| options.weight_bits.is_none()) {
                 let mut finer = settings.clone();
-                finer.weight_half_bits[i] += stride;
-                if finer.weight_half_bits[i] > *WEIGHT_HALF_BITS.end() {
+                finer.weight_bits[i] += stride;
+                if finer.weight_bits[i] > *WEIGHT_BITS.end() {
                     continue;
                 }
                 let walk = follow(&finer)?;
@@ -84,11 +92,11 @@ pub(super) fn try_settings(
                 }
             }
             let Some((strain, finer, walk)) = step.filter(|_| work <= MAX_CLIMB_WORK) else {
-                if stride > 1 && work <= MAX_CLIMB_WORK {
-                    stride -= 1;
+                if stride > HALF_BIT && work <= MAX_CLIMB_WORK {
+                    stride = HALF_BIT;
                     continue;
                 }
-                return Ok((Climb::Reached(best.0, Box::new(best.1)), work));
+                return Ok(Climbed { climb: Climb::Reached(best.0, Box::new(best.1)), work });
             };
             (settings, current) = (finer, walk);
             if strain < best.0 {
@@ -96,23 +104,26 @@ pub(super) fn try_settings(
             }
         }
     };
-    let scales = options.input_half_bits.map_or_else(|| input_scales(network, options, ring), |pinned| pinned..=pinned);
+    let pinned = options.input_log_scale.map(|pinned| pinned..=pinned);
+    let scales = pinned.unwrap_or_else(|| input_log_scales(network, options, ring));
     // Larger scales lack more, so one look spares all of them.
-    let lacks = -follow(&uniform(*scales.start(), *WEIGHT_HALF_BITS.start()))?.headroom;
+    let lacks = -follow(&uniform(*scales.start(), *WEIGHT_BITS.start()))?.headroom;
     if lacks > 0.0 {
-        return Ok((out_of_modulus(lacks), per_walk));
+        return Ok(Tried { attempt: out_of_modulus(lacks), work: per_walk });
     }
     // By half bits only, and by whole bits as long as the headroom bears it: neither is always the better way up. Pinned weights
     // have no way up.
-    let strides = if options.weight_half_bits.is_some() { 1..=1 } else { 1..=2 };
-    let ways: Vec<(u32, u32)> = scales.flat_map(|scale| strides.clone().map(move |stride| (scale, stride))).collect();
-    let climbs: Vec<(Climb, u64)> = ways.into_par_iter().map(climb).collect::<Result<_, PlanError>>()?;
-    let work = climbs.iter().map(|(_, work)| work).sum();
+    let strides: &[f64] = if options.weight_bits.is_some() { &[HALF_BIT] } else { &[HALF_BIT, 1.0] };
+    let ways: Vec<Way> = half_bit_steps(&scales)
+        .flat_map(|input_log_scale| strides.iter().map(move |&stride| Way { input_log_scale, stride }))
+        .collect();
+    let climbs: Vec<Climbed> = ways.into_par_iter().map(climb).collect::<Result<_, PlanError>>()?;
+    let work = climbs.iter().map(|climbed| climbed.work).sum();
     let mut lacking = 0.0;
     let mut least_strain = f64::INFINITY;
     let mut best: Option<(f64, Box<Walk>)> = None;
-    for (climb, _) in climbs {
-        match climb {
+    for climbed in climbs {
+        match climbed.climb {
             // Larger scales lack more.
             Climb::Lacks(bits) => {
                 lacking = bits;
@@ -135,7 +146,7 @@ pub(super) fn try_settings(
             Attempt::Fails { shortage, reason }
         }
     };
-    Ok((attempt, work))
+    Ok(Tried { attempt, work })
 }
 
 fn out_of_modulus(lacking: f64) -> Attempt {
@@ -146,12 +157,13 @@ fn out_of_modulus(lacking: f64) -> Attempt {
     Attempt::Fails { shortage: LACKS + lacking, reason }
 }
 
-/// Input scales worth a try, as `2 log2`. Where noise is to be hidden, those at which a flood that hides the noise of the fresh
-/// ciphertexts alone leaves the labels as they are, and what the rest may need on top.
-fn input_scales(network: &Lowered, options: &PlanOptions, ring: &Ring) -> RangeInclusive<u32> {
-    const ON_TOP: u32 = 24;
+/// `log2` of the input scales worth a try. Where noise is to be hidden, those at which a flood that
+/// hides the noise of the fresh ciphertexts alone leaves the labels as they are, and what the rest
+/// may need on top.
+fn input_log_scales(network: &Lowered, options: &PlanOptions, ring: &Ring) -> RangeInclusive<f64> {
+    const ON_TOP: f64 = 12.0;
     let Some(goal) = options.circuit_privacy else {
-        return INPUT_HALF_BITS;
+        return INPUT_LOG_SCALES;
     };
     let fresh = match options.encryption {
         EncryptionKind::Secret => noise::fresh_secret(ring.n),
@@ -159,9 +171,23 @@ fn input_scales(network: &Lowered, options: &PlanOptions, ring: &Ring) -> RangeI
     };
     let hidden = fresh.worst * network.worst_gains().from(0) * MARGIN;
     let log_scale = goal.rho(ring.n, network.scores()) + libm::log2(hidden / network.limits.encryption);
-    let (least, most) = (*PRIVATE_INPUT_HALF_BITS.start(), *PRIVATE_INPUT_HALF_BITS.end());
-    let start = libm::floor(2.0 * log_scale).clamp(f64::from(least), f64::from(most)) as u32;
+    let (least, most) = (*PRIVATE_INPUT_LOG_SCALES.start(), *PRIVATE_INPUT_LOG_SCALES.end());
+    // Unlike `clamp`, `max` takes the least where the scale is not a number.
+    let start = (libm::floor(2.0 * log_scale) / 2.0).max(least).min(most);
     start..=(start + ON_TOP).min(most)
+}
+
+/// One way up: from which input scale, and by how many bits of a weight at a time.
+#[derive(Clone, Copy)]
+struct Way {
+    input_log_scale: f64,
+    stride: f64,
+}
+
+/// What became of a climb, and the work that it took.
+struct Climbed {
+    climb: Climb,
+    work: u64,
 }
 
 /// What became of one input scale.

@@ -16,7 +16,8 @@ pub struct CostTable {
     /// Drawing one uniform residue once. It is drawn again while one of those drawn with it is not below the prime.
     pub expand: f64,
     /// One residue of a fresh encryption of zero, of which a result takes one less than it has components.
-    pub mask: f64,
+    #[serde(rename = "mask")]
+    pub zero_encryption: f64,
     /// One product of residues, modular.
     pub multiply: f64,
     /// One coefficient in one layer of a transform.
@@ -41,7 +42,7 @@ impl CostTable {
         map_write: 0.49,
         pack: 1.2,
         expand: 0.76,
-        mask: 28.5,
+        zero_encryption: 28.5,
         multiply: 0.095,
         ntt_layer: 0.040,
         convert: 0.19,

@@ -2,16 +2,16 @@
 
 use std::fmt::{self, Display, Formatter, Write as _};
 
-use cryptodl_core::backend::ProductPlan;
+use cryptodl_core::backend::Maintenance;
 
 use super::PlanReport;
 use super::lowered::Lowered;
-use super::schedule::{Ring, Structure};
+use super::schedule::{RingShape, Structure};
 use super::search::Found;
 
 /// What follows a product, in a word.
-pub(super) fn plan_name(plan: &ProductPlan) -> &'static str {
-    match (plan.relinearise, plan.drop) {
+pub(super) fn maintenance_name(maintenance: &Maintenance) -> &'static str {
+    match (maintenance.relinearise, maintenance.drop) {
         (false, 0) => "lazy",
         (false, _) => "rescale",
         (true, 0) => "relinearise",
@@ -22,27 +22,27 @@ pub(super) fn plan_name(plan: &ProductPlan) -> &'static str {
 impl Found {
     /// The schedule in one line.
     pub(super) fn describe(&self, lowered: &Lowered) -> String {
-        let Ring { n, prime_bits, primes, special, .. } = &self.ring;
-        describe(lowered, &self.structure, [*n, *prime_bits as usize, primes.len(), special.len()])
+        describe(lowered, &self.structure, self.ring.shape())
     }
 }
 
-/// A schedule in one line: ring, how every run of maps is cut, what follows the products.
-pub(super) fn describe(lowered: &Lowered, structure: &Structure, [n, bits, limbs, special]: [usize; 4]) -> String {
-    let mut schedule = format!("N = {n}, {limbs} x {bits} bits");
+/// A schedule in one line: ring, how every branch is factored, what follows the products.
+pub(super) fn describe(lowered: &Lowered, structure: &Structure, ring: RingShape) -> String {
+    let RingShape { n, prime_bits, limbs, special } = ring;
+    let mut schedule = format!("N = {n}, {limbs} x {prime_bits} bits");
     if special > 0 {
         let _ = write!(schedule, " + {special} special");
     }
-    let mut products = structure.products.iter();
+    let mut activations = structure.maintenance.iter();
     let mut deferred = structure.deferred.iter();
     let mut factors = structure.factors.iter();
     for stage in &lowered.stages {
-        let runs: Vec<String> =
-            factors.by_ref().take(stage.operands.len()).map(|counts| format!("{counts:?}")).collect();
-        let _ = write!(schedule, "; {}", runs.join(" + "));
+        let branches: Vec<String> =
+            factors.by_ref().take(stage.branches.len()).map(|counts| format!("{counts:?}")).collect();
+        let _ = write!(schedule, "; {}", branches.join(" + "));
         if stage.activation.is_some() {
-            let plans = products.next().map_or(&[][..], Vec::as_slice);
-            let names = plans.iter().map(plan_name);
+            let maintenance = activations.next().map_or(&[][..], Vec::as_slice);
+            let names = maintenance.iter().map(maintenance_name);
             let _ = write!(schedule, " {}", names.collect::<Vec<_>>().join(", "));
             if deferred.next() == Some(&true) {
                 schedule.push_str(" after");
@@ -85,7 +85,7 @@ impl Display for PlanReport {
             "NTTs",
             "MiB"
         )?;
-        for segment in &self.layers {
+        for segment in &self.segments {
             if segment.steps.len() > 1 {
                 writeln!(f, "one fused segment of {} steps:", segment.steps.len())?;
             }
@@ -103,7 +103,7 @@ impl Display for PlanReport {
                     format!("2^{:.1}", row.noise_bits),
                     format!("2^{:.1}", row.noise_bits_worst),
                     row.multiply_adds,
-                    row.multiply_adds_published,
+                    row.layer_multiply_adds,
                     row.ntts,
                     row.bytes as f64 / f64::from(1 << 20)
                 )?;

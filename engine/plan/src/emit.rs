@@ -4,12 +4,13 @@ use cryptodl_core::ckks::{EvalKeyLayout, InputLayout, OutputLayout, Packing, Par
 use cryptodl_network::Network;
 use cryptodl_program::{ActivationStep, Content, PrivacyGoal, Program, Salt, Step, Term, TermMap};
 
-use super::describe::{describe, plan_name};
+use super::describe::{describe, maintenance_name};
 use super::lowered::Lowered;
+use super::normalise::DroppedTerms;
 use super::prediction::{self, Prediction};
 use super::privacy::CRYPTOGRAPHIC_BITS;
 use super::quantise::{quantised, quantised_diagonal};
-use super::report::{BytesReport, LayerReport, NoiseReport, ParamsReport, PlanNote, PrivacyReport, RunnerUpReport};
+use super::report::{BytesReport, NoiseReport, ParamsReport, PlanNote, PrivacyReport, RunnerUpReport, SegmentReport};
 use super::schedule::{Precision, WalkStep};
 use super::search::{Found, Outcome};
 use super::steps::{self, StepKind, Steps};
@@ -30,6 +31,13 @@ pub(super) fn not_chosen(lowered: &Lowered, outcome: &Outcome) -> Vec<RunnerUpRe
     misses.chain(fitting).collect()
 }
 
+/// A plan whose steps are unchecked yet, and what a per-image calibration predicts of it, where
+/// there is one.
+pub(super) struct Judged {
+    pub plan: Plan,
+    pub prediction: Option<Prediction>,
+}
+
 /// Quantises along a schedule and reports it, with what a per-image calibration predicts.
 pub(super) fn finish(
     network: &Network,
@@ -37,7 +45,7 @@ pub(super) fn finish(
     options: &PlanOptions,
     found: &Found,
     runners_up: Vec<RunnerUpReport>,
-) -> Result<(Plan, Option<Prediction>), PlanError> {
+) -> Result<Judged, PlanError> {
     let (walk, ring) = (&found.walk, &found.ring);
     let mut program = build(network, lowered, options, found);
     let prediction = match &network.calibration {
@@ -50,26 +58,21 @@ pub(super) fn finish(
     if let Some(prediction) = &prediction {
         program.content.output.noise = prediction.rms;
     }
-    let params = program.client_spec().check()?;
-    for (step, name) in program.content.steps.iter().zip(&program.names) {
-        let Step::Linear { terms, .. } = step else { continue };
-        for term in terms {
-            if let TermMap::Dense(map) = &term.map {
-                map.prepare(params.basis(), &[]).map_err(|source| PlanError::Map { layer: name.clone(), source })?;
-            }
-        }
-    }
+    let spec = program.client_spec().check()?;
+    let params = spec.params();
     let plan = Steps::new(lowered, &found.structure);
     let works = work::steps(lowered, &plan, ring);
-    let steps: Vec<LayerReport> = plan
+    let steps: Vec<SegmentReport> = plan
         .0
         .iter()
         .zip(&walk.steps)
         .zip(&works)
         .zip(program.names.iter().zip(&program.content.steps))
-        .map(|(((step, walked), work), (name, planned))| layer(lowered, step, walked, work, name, planned, ring.n))
+        .map(|(((step, walked), work), (name, planned))| {
+            report_step(lowered, step, walked, work, name, planned, ring.n)
+        })
         .collect();
-    let layers = program.segments().into_iter().map(|segment| fuse(&steps[segment])).collect();
+    let segments = program.segments().into_iter().map(|segment| fuse(&steps[segment])).collect();
     let noise = NoiseReport::new(lowered, walk, prediction.as_ref());
     let circuit_privacy = walk.flood.map(|flood| {
         let goal = flood.privacy.goal;
@@ -90,22 +93,22 @@ pub(super) fn finish(
         model: network.name.clone(),
         program: program.digest().to_string(),
         schedule: found.describe(lowered),
-        params: ParamsReport::of(&params),
+        params: ParamsReport::of(params),
         batch: options.batch,
         slots: ring.n,
         encryption: format!("{:?}", options.encryption).to_lowercase(),
         input_log_scale: walk.input.scale.log2(),
-        layers,
+        segments,
         tolerance: lowered.tolerance.total(),
         noise,
         circuit_privacy,
-        bytes: BytesReport::of(&program, &params, options.batch),
+        bytes: BytesReport::of(&spec, options.batch),
         predicted_seconds: found.price * 1e-9,
         peak_bytes,
         runners_up,
         notes: notes(lowered, options.circuit_privacy),
     };
-    Ok((Plan { program, report }, prediction))
+    Ok(Judged { plan: Plan { program, report }, prediction })
 }
 
 fn build(network: &Network, lowered: &Lowered, options: &PlanOptions, found: &Found) -> Program {
@@ -136,18 +139,18 @@ fn build(network: &Network, lowered: &Lowered, options: &PlanOptions, found: &Fo
                 let parts: Vec<&str> = terms.iter().map(|term| term.of(lowered).map.name.as_str()).collect();
                 names.push(parts.join(" + "));
             }
-            StepKind::Activation(products) => {
+            StepKind::Activation(maintenance) => {
                 let activation = stage.activation.as_ref().expect("a stage with an activation");
-                let before = walk.value(step.operands[0]).scale;
+                let before = walk.tensor(step.operands[0]).scale;
                 let scales = std::iter::once(before).chain(walked.product_scales.iter().copied()).collect();
                 names.push(activation.name.clone());
                 let channels: Vec<&[f64]> = activation.channels.iter().map(|channel| &channel.constants[..]).collect();
-                let activation = ActivationStep::new(activation.negate, &channels, scales, products.clone());
+                let activation = ActivationStep::new(activation.negate, &channels, scales, maintenance.clone());
                 steps.push(Step::Activation { operand: step.operands[0], activation });
             }
-            StepKind::Reduction(plan) => {
-                names.push(plan_name(plan).into());
-                steps.push(Step::Reduction { operand: step.operands[0], plan: *plan, scale });
+            StepKind::Maintenance(maintenance) => {
+                names.push(maintenance_name(maintenance).into());
+                steps.push(Step::Maintenance { operand: step.operands[0], maintenance: *maintenance, scale });
             }
         }
     }
@@ -195,7 +198,7 @@ fn weight_bits(step: &Step) -> Option<f64> {
     largest.max().map(|largest| 1.0 + libm::log2(1.0 + f64::from(largest)))
 }
 
-fn layer(
+fn report_step(
     lowered: &Lowered,
     step: &steps::Step,
     walked: &WalkStep,
@@ -203,13 +206,13 @@ fn layer(
     name: &str,
     planned: &Step,
     n: usize,
-) -> LayerReport {
+) -> SegmentReport {
     let state = &walked.after;
     let values = match &step.kind {
         StepKind::Linear(terms) => terms[0].of(lowered).map.geometry.outputs(),
-        StepKind::Activation(_) | StepKind::Reduction(_) => lowered.stages[step.stage].values(),
+        StepKind::Activation(_) | StepKind::Maintenance(_) => lowered.stages[step.stage].values(),
     };
-    LayerReport {
+    SegmentReport {
         name: name.into(),
         limbs: state.level,
         components: state.components,
@@ -219,7 +222,7 @@ fn layer(
         noise_bits: libm::log2(state.noise.rms),
         noise_bits_worst: libm::log2(state.noise.worst),
         multiply_adds: work.multiply_adds,
-        multiply_adds_published: work.published,
+        layer_multiply_adds: work.layer_multiply_adds,
         residue_multiply_adds: work.residue_multiply_adds,
         ntts: work.ntts,
         bytes: 4 * (values * state.components * state.level * n) as u64,
@@ -228,8 +231,9 @@ fn layer(
     }
 }
 
-/// The most bytes of values that are alive at a time, where each is kept until its last reader is done.
-fn peak(program: &Program, input_bytes: u64, steps: &[LayerReport]) -> u64 {
+/// The most bytes of tensors that are alive at a time, where each is kept until its last reader is
+/// done.
+fn peak(program: &Program, input_bytes: u64, steps: &[SegmentReport]) -> u64 {
     let mut left: Vec<usize> = program.readers().iter().map(Vec::len).collect();
     let mut bytes = vec![input_bytes];
     let (mut alive, mut peak) = (input_bytes, input_bytes);
@@ -237,24 +241,24 @@ fn peak(program: &Program, input_bytes: u64, steps: &[LayerReport]) -> u64 {
         bytes.push(report.bytes);
         alive += report.bytes;
         peak = peak.max(alive);
-        for value in step.operands() {
-            left[value] -= 1;
-            if left[value] == 0 {
-                alive -= bytes[value];
+        for tensor in step.operands() {
+            left[tensor] -= 1;
+            if left[tensor] == 0 {
+                alive -= bytes[tensor];
             }
         }
     }
     peak
 }
 
-fn fuse(steps: &[LayerReport]) -> LayerReport {
+fn fuse(steps: &[SegmentReport]) -> SegmentReport {
     let last = steps.last().expect("a segment has steps");
-    let sum = |part: fn(&LayerReport) -> u64| steps.iter().map(part).sum();
-    LayerReport {
+    let sum = |part: fn(&SegmentReport) -> u64| steps.iter().map(part).sum();
+    SegmentReport {
         name: steps.iter().map(|step| step.name.as_str()).collect::<Vec<_>>().join(" > "),
         headroom_bits: steps.iter().map(|step| step.headroom_bits).fold(f64::INFINITY, f64::min),
         multiply_adds: sum(|step| step.multiply_adds),
-        multiply_adds_published: sum(|step| step.multiply_adds_published),
+        layer_multiply_adds: sum(|step| step.layer_multiply_adds),
         residue_multiply_adds: sum(|step| step.residue_multiply_adds),
         ntts: sum(|step| step.ntts),
         bits: if steps.len() > 1 { None } else { last.bits },
@@ -265,13 +269,11 @@ fn fuse(steps: &[LayerReport]) -> LayerReport {
 
 fn notes(lowered: &Lowered, privacy: Option<PrivacyGoal>) -> Vec<PlanNote> {
     let activations = lowered.stages.iter().filter_map(|stage| stage.activation.as_ref());
-    let lowered = activations.filter_map(|activation| activation.lowered.map(|lowered| (activation, lowered)));
-    let lowered = lowered.map(|(activation, (terms, error))| PlanNote::DroppedTerms {
-        activation: activation.name.clone(),
-        terms,
-        error,
+    let dropped = activations.filter_map(|activation| {
+        let DroppedTerms { count, error } = activation.dropped?;
+        Some(PlanNote::DroppedTerms { activation: activation.name.clone(), terms: count, error })
     });
     let weak = privacy.filter(|goal| goal.bits < CRYPTOGRAPHIC_BITS);
     let weak = weak.map(|goal| PlanNote::WeakPrivacy { bits: goal.bits });
-    lowered.chain(weak).collect()
+    dropped.chain(weak).collect()
 }

@@ -10,7 +10,7 @@ use cryptodl_program::{SplitMix, sum};
 use rayon::prelude::*;
 
 use super::RealMap;
-use super::normalise::{Activation, Monic, Stage};
+use super::normalise::{Activation, BranchId, Monic, Stage};
 
 /// Name of the place before everything; no layer can have it.
 pub const INPUT: &str = "/input";
@@ -35,7 +35,7 @@ pub struct Element<'a> {
 pub enum ElementKind<'a> {
     /// A linear map.
     Map(&'a RealMap),
-    /// The sum of a stage's operands.
+    /// The sum of a stage's branches.
     Join,
     /// An activation.
     Activation(&'a Activation),
@@ -45,8 +45,8 @@ pub enum ElementKind<'a> {
 #[derive(Clone, Debug, Default)]
 pub struct Places {
     names: Vec<String>,
-    /// By stage and operand, the place after its first map.
-    runs: Vec<Vec<usize>>,
+    /// By stage and branch, the place after its first map.
+    branches: Vec<Vec<usize>>,
     /// By stage, the place of the sum.
     sums: Vec<usize>,
     /// By variable.
@@ -59,12 +59,13 @@ impl Places {
         &self.names
     }
 
-    /// Place after the first `maps` base maps of a stage's operand, at least one. The sum of all operands is another place.
-    pub fn after_map(&self, stage: usize, operand: usize, maps: usize) -> usize {
-        self.runs[stage][operand] + maps - 1
+    /// Place after the first `maps` base maps of a branch, at least one. The sum of all branches is
+    /// another place.
+    pub fn after_map(&self, branch: BranchId, maps: usize) -> usize {
+        self.branches[branch.stage][branch.index] + maps - 1
     }
 
-    /// Place of the sum of a stage's operands.
+    /// Place of the sum of a stage's branches.
     pub fn sum(&self, stage: usize) -> usize {
         self.sums[stage]
     }
@@ -96,9 +97,9 @@ impl<'a> Elements<'a> {
         for stage in stages {
             let mut ends = Vec::new();
             let mut starts = Vec::new();
-            for operand in &stage.operands {
-                let mut at = places.variables[operand.variable];
-                for (i, map) in operand.run.iter().enumerate() {
+            for branch in &stage.branches {
+                let mut at = places.variables[branch.variable];
+                for (i, map) in branch.maps.iter().enumerate() {
                     at = push(ElementKind::Map(map), vec![at], map.name.clone(), &mut places.names);
                     if i == 0 {
                         starts.push(at);
@@ -110,7 +111,7 @@ impl<'a> Elements<'a> {
             if stage.joins() {
                 at = push(ElementKind::Join, ends, format!("/sum/{}", stage.name), &mut places.names);
             }
-            places.runs.push(starts);
+            places.branches.push(starts);
             places.sums.push(at);
             if let Some(activation) = &stage.activation {
                 at = push(ElementKind::Activation(activation), vec![at], activation.name.clone(), &mut places.names);

@@ -36,13 +36,13 @@ pub use error::PlanError;
 pub use map::RealMap;
 pub use options::{DEFAULT_BATCH, PlanOptions, ScheduleKind};
 pub use remedy::{PlanChoice, PlanRemedy};
-pub use report::{BytesReport, LayerReport, ParamsReport, PlanNote, PlanReport, PrivacyReport};
+pub use report::{BytesReport, ParamsReport, PlanNote, PlanReport, PrivacyReport, SegmentReport};
 pub use tolerance::changed_share;
 pub use work::Work;
 
 use cryptodl_core::watch::Watch;
 use cryptodl_network::Network;
-use cryptodl_program::{Program, Tolerance};
+use cryptodl_program::{Program, ProgramError, Tolerance};
 
 /// A Program with what was predicted of it.
 #[derive(Clone, Debug)]
@@ -66,10 +66,19 @@ pub fn plan(network: &Network, options: &PlanOptions) -> Result<Plan, PlanError>
 /// # Errors
 /// As [`plan`]; [`PlanError::Cancelled`].
 pub fn plan_watched(network: &Network, options: &PlanOptions, watch: Watch<'_>) -> Result<Plan, PlanError> {
-    let (_, Settled { plan, .. }) = settle(network, options, watch)?;
-    // Whoever saves it will read it again.
-    plan.program.check().map_err(|error| PlanError::Program(std::sync::Arc::new(error)))?;
-    Ok(plan)
+    let mut lowered = lower(network, options)?;
+    checked(settle(network, &mut lowered, options, watch)?.plan)
+}
+
+/// A plan whose Program can be executed, and read again where it is saved.
+fn checked(plan: Plan) -> Result<Plan, PlanError> {
+    match plan.program.check() {
+        Ok(_) => Ok(plan),
+        Err(ProgramError::Map { step, source }) => {
+            Err(PlanError::Map { layer: plan.program.names[step].clone(), source })
+        }
+        Err(error) => Err(PlanError::Program(std::sync::Arc::new(error))),
+    }
 }
 
 /// How far each search moves from the limits of the one before to those that would have been right for what it found. What is right for
@@ -82,25 +91,31 @@ const LADDER: f64 = 2.0;
 /// A hint that is nearer than this to what was tried last is no progress.
 const LEAST_STEP: f64 = 1.05;
 
-/// What the searches for a plan came to.
+/// What the searches for a plan came to. The plan is unchecked.
 struct Settled {
     outcome: search::Outcome,
     plan: Plan,
 }
 
-/// Finds a plan that keeps the promise. A refusal names a tolerance at which there is one, if one was found.
-fn settle(
-    network: &Network,
-    options: &PlanOptions,
-    watch: Watch<'_>,
-) -> Result<(lowered::Lowered, Settled), PlanError> {
-    let mut lowered = lowered::Lowered::new(network, options.tolerance_of(network)?)?;
+/// The network as the search sees it.
+fn lower(network: &Network, options: &PlanOptions) -> Result<lowered::Lowered, PlanError> {
+    let lowered = lowered::Lowered::new(network, options.tolerance_of(network)?)?;
     if options.circuit_privacy.is_some() {
         limits::check_worst(&lowered.stages)?;
     }
+    Ok(lowered)
+}
+
+/// Finds a plan that keeps the promise. A refusal names a tolerance at which there is one, if one was found.
+fn settle(
+    network: &Network,
+    lowered: &mut lowered::Lowered,
+    options: &PlanOptions,
+    watch: Watch<'_>,
+) -> Result<Settled, PlanError> {
     let mut budget = search::Budget::new(watch);
-    let (error, mut hint) = match settle_at(network, &mut lowered, options, &mut budget) {
-        Ok(settled) => return Ok((lowered, settled)),
+    let (error, mut hint) = match settle_at(network, lowered, options, &mut budget) {
+        Ok(settled) => return Ok(settled),
         Err(Unfit { error, fits_at }) if error.depends_on_tolerance() => (*error, fits_at),
         Err(Unfit { error, .. }) => return Err(*error),
     };
@@ -112,7 +127,7 @@ fn settle(
         let Some(next) = next else { break };
         tolerance = next;
         lowered.allow(tolerance);
-        match settle_at(network, &mut lowered, options, &mut budget) {
+        match settle_at(network, lowered, options, &mut budget) {
             Ok(_) => return Err(error.fitting_at(tolerance)),
             Err(Unfit { fits_at, .. }) => hint = fits_at,
         }
@@ -156,7 +171,7 @@ fn settle_at(
             },
         };
         let not_chosen = outcome.as_ref().map_or(Vec::new(), |outcome| emit::not_chosen(lowered, outcome));
-        let (plan, prediction) = emit::finish(network, lowered, options, &best, not_chosen)?;
+        let emit::Judged { plan, prediction } = emit::finish(network, lowered, options, &best, not_chosen)?;
         let noise = &plan.report.noise;
         let fits_at = Tolerance::at_least(noise.changed_by_encryption, noise.changed);
         let Some(prediction) = prediction else {
@@ -198,9 +213,11 @@ fn settle_at(
 /// # Errors
 /// As [`plan`].
 pub fn alternatives(network: &Network, options: &PlanOptions) -> Result<Vec<Plan>, PlanError> {
-    let (lowered, Settled { outcome, plan: best }) = settle(network, options, Watch::default())?;
-    let finish = |found| emit::finish(network, &lowered, options, found, Vec::new()).map(|(plan, _)| plan);
-    std::iter::once(Ok(best)).chain(outcome.runners_up.iter().map(finish)).collect()
+    let mut lowered = lower(network, options)?;
+    let settled = settle(network, &mut lowered, options, Watch::default())?;
+    let finish = |found| emit::finish(network, &lowered, options, found, Vec::new()).map(|judged| judged.plan);
+    let runners_up = settled.outcome.runners_up.iter().map(finish);
+    std::iter::once(Ok(settled.plan)).chain(runners_up).map(|plan| checked(plan?)).collect()
 }
 
 #[cfg(test)]

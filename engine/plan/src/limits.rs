@@ -102,7 +102,7 @@ pub fn check_depth(stages: &[Stage]) -> Result<(), PlanError> {
     // By variable.
     let mut depths = vec![0u64];
     for stage in stages {
-        let before = stage.operands.iter().map(|operand| depths[operand.variable]).max().unwrap_or(0);
+        let before = stage.branches.iter().map(|branch| depths[branch.variable]).max().unwrap_or(0);
         let own = stage.activation.as_ref().map_or(0, |activation| activation.degree().next_power_of_two().ilog2());
         depths.push(before + u64::from(own));
     }
@@ -128,13 +128,13 @@ pub fn check_calibration(calibration: &Calibration, stages: &[Stage]) -> Result<
 /// # Errors
 /// More multiply-adds than are allowed.
 pub fn check_worst(stages: &[Stage]) -> Result<(), PlanError> {
-    // From every place of a run, what is sent goes through the rest of it.
-    let of_run = |run: &[RealMap]| -> u64 {
-        let works = run.iter().zip(1u64..);
+    // From every place of a branch, what is sent goes through the rest of it.
+    let of_branch = |maps: &[RealMap]| -> u64 {
+        let works = maps.iter().zip(1u64..);
         works.map(|(map, starts)| map.geometry.multiply_adds().saturating_mul(starts)).fold(0, u64::saturating_add)
     };
-    let runs = stages.iter().flat_map(|stage| &stage.operands);
-    let work = runs.map(|operand| of_run(&operand.run)).fold(0, u64::saturating_add);
+    let branches = stages.iter().flat_map(|stage| &stage.branches);
+    let work = branches.map(|branch| of_branch(&branch.maps)).fold(0, u64::saturating_add);
     let what = || "the number of multiply-adds for bounding the worst image's noise".into();
     let help = &[FewerLayersBetweenActivations, FewerChannels, SmallerImages, NoPrivacy];
     at_most(what, work.saturating_mul(super::worst::VECTORS), MAX_WORST_WORK, help)
@@ -159,19 +159,19 @@ fn probe_work(stages: &[FoldedStage], probes: u64) -> u64 {
     // Finding a value in a histogram costs as much as some multiply-adds.
     const DRAW: u64 = 16;
     let (mut places, mut work) = (0u64, 0u64);
-    let mut add = |lanes: u64, once: u64| {
+    let mut add = |per_vector: u64, once: u64| {
         places += 1;
-        let element = lanes.saturating_mul(probes).saturating_add(once);
+        let element = per_vector.saturating_mul(probes).saturating_add(once);
         work = work.saturating_add(places.saturating_mul(element));
     };
-    for FoldedStage { operands, activation, .. } in stages {
-        let maps = operands.iter().flat_map(|operand| &operand.run);
+    for FoldedStage { branches, activation, .. } in stages {
+        let maps = branches.iter().flat_map(|branch| &branch.maps);
         for RealMap { geometry, .. } in maps {
             add(geometry.multiply_adds() + geometry.inputs() as u64, geometry.gathered() as u64);
         }
-        let values = operands[0].run.last().map_or(0, |map| map.geometry.outputs()) as u64;
-        if operands.len() > 1 {
-            add(values * operands.len() as u64, 0);
+        let values = branches[0].maps.last().map_or(0, |map| map.geometry.outputs()) as u64;
+        if branches.len() > 1 {
+            add(values * branches.len() as u64, 0);
         }
         if let Some(activation) = activation {
             let bins =

@@ -4,17 +4,19 @@ use std::sync::OnceLock;
 
 use cryptodl_network::{Network, OutputCalibration};
 
-use super::fold::{Operand, fold};
+use super::fold::{Branch, fold};
 use super::gains::Gains;
 use super::limits::{Merging, check_calibration, check_depth, probes};
-use super::normalise::{Stage, normalise};
-use super::quantise::{WEIGHT_HALF_BITS, rounding_gain, weight_scale};
+use super::normalise::{BranchId, Stage, normalise};
+use super::options::half_bit_steps;
+use super::quantise::{WEIGHT_BITS, rounding_gain, weight_scale};
 use super::tolerance::Limits;
 use super::worst::WorstGains;
 use super::{PlanError, RealMap};
 use cryptodl_program::Tolerance;
 
-/// Most ways to cut a run into factors of which all are tried; of more, the search goes from one to those beside it.
+/// Most ways to cut a branch into factors of which all are tried; of more, the search goes from one
+/// to those beside it.
 const MAX_FACTORISATIONS: usize = 128;
 /// A merged map may cost at most this many times the multiply-adds of its parts to be considered.
 const MERGE_LIMIT: u64 = 8;
@@ -22,7 +24,7 @@ const MERGE_LIMIT: u64 = 8;
 /// The network as the search sees it.
 #[derive(Clone, Debug)]
 pub struct Lowered {
-    /// Runs and activations.
+    /// Sums of branches, and activations.
     pub stages: Vec<Stage>,
     /// Noise gains between places.
     pub gains: Gains,
@@ -38,11 +40,12 @@ pub struct Lowered {
     pub output: OutputCalibration,
     /// Number of input values.
     pub inputs: usize,
-    /// Stage and operand of every linear run, in order.
-    pub runs: Vec<(usize, usize)>,
-    /// Per run, `[first][count - 1]`: the base maps `first .. first + count` merged, as far as that is possible and sensible.
+    /// All branches, in order.
+    pub branches: Vec<BranchId>,
+    /// Per branch, `[first][count - 1]`: the base maps `first .. first + count` merged, as far as
+    /// that is possible and sensible.
     merged: Vec<Vec<Vec<Factor>>>,
-    /// Of every variable, how many operands take it.
+    /// Of every variable, how many branches take it.
     pub readers: Vec<usize>,
 }
 
@@ -51,17 +54,26 @@ pub struct Lowered {
 pub struct Factor {
     /// The map.
     pub map: RealMap,
-    /// Per entry of [`WEIGHT_HALF_BITS`]: weight scale, and output variance per unit mean square of the input from rounding.
-    precisions: Vec<(f64, f64)>,
+    /// Per size in [`WEIGHT_BITS`], in steps of half a bit.
+    rounded: Vec<RoundedWeights>,
+}
+
+/// What a map's weights are at one size.
+#[derive(Clone, Copy, Debug)]
+pub struct RoundedWeights {
+    /// Integers per unit of a weight.
+    pub scale: f64,
+    /// Output variance per unit mean square of the input from rounding.
+    pub rounding_gain: f64,
 }
 
 impl Factor {
     fn new(map: RealMap) -> Self {
-        let precision = |half_bits| {
-            let scale = weight_scale(&map, half_bits);
-            (scale, rounding_gain(&map, scale))
+        let rounded = |bits| {
+            let scale = weight_scale(&map, bits);
+            RoundedWeights { scale, rounding_gain: rounding_gain(&map, scale) }
         };
-        Factor { precisions: WEIGHT_HALF_BITS.map(precision).collect(), map }
+        Factor { rounded: half_bit_steps(&WEIGHT_BITS).map(rounded).collect(), map }
     }
 
     /// Rounding gain at any weight scale, if rounding errors are uniform: `1 / 12` of a unit each.
@@ -70,9 +82,9 @@ impl Factor {
         taps / (12.0 * weight_scale * weight_scale)
     }
 
-    /// Weight scale and rounding gain at `half_bits / 2` bits.
-    pub fn precision(&self, half_bits: u32) -> (f64, f64) {
-        self.precisions[(half_bits - WEIGHT_HALF_BITS.start()) as usize]
+    /// Its weights at one of the sizes in [`WEIGHT_BITS`].
+    pub fn rounded(&self, bits: f64) -> RoundedWeights {
+        self.rounded[(2.0 * (bits - WEIGHT_BITS.start())) as usize]
     }
 }
 
@@ -95,22 +107,25 @@ impl Lowered {
         })?;
         if let Some(stage) = stages.last_mut() {
             stage.range = Some(output.range);
-            if let [Operand { run, .. }] = &mut stage.operands[..]
-                && let Some(map) = run.last_mut()
+            if let [Branch { maps, .. }] = &mut stage.branches[..]
+                && let Some(map) = maps.last_mut()
             {
                 map.output_range = Some(output.range);
             }
         }
         let [low, high] = network.input.range;
-        let from_input =
-            stages.iter_mut().flat_map(|stage| &mut stage.operands).filter(|operand| operand.variable == 0);
-        for first in from_input.filter_map(|operand| operand.run.first_mut()) {
+        let from_input = stages.iter_mut().flat_map(|stage| &mut stage.branches).filter(|branch| branch.variable == 0);
+        for first in from_input.filter_map(|branch| branch.maps.first_mut()) {
             first.input_rms.get_or_insert(low.abs().max(high.abs()));
         }
         let mut readers = vec![0; stages.len() + 1];
-        stages.iter().flat_map(|stage| &stage.operands).for_each(|operand| readers[operand.variable] += 1);
-        let operands = |(i, stage): (usize, &Stage)| (0..stage.operands.len()).map(move |operand| (i, operand));
-        let runs: Vec<(usize, usize)> = stages.iter().enumerate().flat_map(operands).collect();
+        stages.iter().flat_map(|stage| &stage.branches).for_each(|branch| readers[branch.variable] += 1);
+        let of_stage = |(stage, Stage { branches, .. }): (usize, &Stage)| {
+            (0..branches.len()).map(move |index| BranchId { stage, index })
+        };
+        let branches: Vec<BranchId> = stages.iter().enumerate().flat_map(of_stage).collect();
+        let merge =
+            |id: &BranchId, merging: &mut Merging| merge_all(&stages[id.stage].branches[id.index].maps, merging);
         let mut merging = Merging::default();
         Ok(Lowered {
             gains: Gains::measure(&stages, probes),
@@ -119,9 +134,9 @@ impl Lowered {
             tolerance,
             limits: Limits::new(&output.margins, tolerance),
             output: output.clone(),
-            merged: runs.iter().map(|&(i, k)| merge_all(&stages[i].operands[k].run, &mut merging)).collect(),
+            merged: branches.iter().map(|id| merge(id, &mut merging)).collect(),
             inputs: network.input.shape.iter().product(),
-            runs,
+            branches,
             readers,
             stages,
         })
@@ -143,39 +158,39 @@ impl Lowered {
         self.stages.last().map_or(0, Stage::values)
     }
 
-    /// The base maps of a run.
-    pub fn run(&self, run: usize) -> &[RealMap] {
-        let (stage, operand) = self.runs[run];
-        &self.stages[stage].operands[operand].run
+    /// The base maps of a branch.
+    pub fn maps(&self, branch: usize) -> &[RealMap] {
+        let BranchId { stage, index } = self.branches[branch];
+        &self.stages[stage].branches[index].maps
     }
 
-    /// The merged map of `count` base maps of a run from `first` on.
-    pub fn factor(&self, run: usize, first: usize, count: usize) -> Option<&Factor> {
-        self.merged[run][first].get(count - 1)
+    /// The merged map of `count` base maps of a branch from `first` on.
+    pub fn factor(&self, branch: usize, first: usize, count: usize) -> Option<&Factor> {
+        self.merged[branch][first].get(count - 1)
     }
 
-    /// In how many ways a run can be cut into factors that exist.
-    pub fn count_factorisations(&self, run: usize) -> usize {
-        let length = self.run(run).len();
+    /// In how many ways a branch can be cut into factors that exist.
+    pub fn count_factorisations(&self, branch: usize) -> usize {
+        let length = self.maps(branch).len();
         // Of the maps from each one on.
         let mut ways = vec![0usize; length + 1];
         ways[length] = 1;
         for first in (0..length).rev() {
-            let counts = (1..=length - first).filter(|&count| self.factor(run, first, count).is_some());
+            let counts = (1..=length - first).filter(|&count| self.factor(branch, first, count).is_some());
             ways[first] = counts.fold(0, |sum, count| sum.saturating_add(ways[first + count]));
         }
         ways[0]
     }
 
     /// The cut with the fewest multiply-adds; of equals the one that merges more maps first.
-    pub fn cheapest_factorisation(&self, run: usize) -> Vec<usize> {
-        let length = self.run(run).len();
+    pub fn cheapest_factorisation(&self, branch: usize) -> Vec<usize> {
+        let length = self.maps(branch).len();
         // For the maps from each one on, the least multiply-adds and the size of the first factor.
         let mut best = vec![(u64::MAX, 0); length + 1];
         best[length] = (0, 0);
         for first in (0..length).rev() {
             for count in (1..=length - first).rev() {
-                let Some(factor) = self.factor(run, first, count) else { continue };
+                let Some(factor) = self.factor(branch, first, count) else { continue };
                 let price = factor.map.geometry.multiply_adds().saturating_add(best[first + count].0);
                 if price < best[first].0 {
                     best[first] = (price, count);
@@ -190,11 +205,11 @@ impl Lowered {
         counts
     }
 
-    /// Cuts of a run that a search may try after `counts`: all where there are few, else those that merge two
-    /// neighbouring factors or split one.
-    pub fn factorisations_near(&self, run: usize, counts: &[usize]) -> Vec<Vec<usize>> {
-        if self.count_factorisations(run) <= MAX_FACTORISATIONS {
-            return self.factorisations(run);
+    /// Cuts of a branch that a search may try after `counts`: all where there are few, else those
+    /// that merge two neighbouring factors or split one.
+    pub fn factorisations_near(&self, branch: usize, counts: &[usize]) -> Vec<Vec<usize>> {
+        if self.count_factorisations(branch) <= MAX_FACTORISATIONS {
+            return self.factorisations(branch);
         }
         let mut near = Vec::new();
         let mut first = 0;
@@ -204,7 +219,7 @@ impl Lowered {
             for parts in splits.chain(merged.clone()) {
                 let mut at = first;
                 let exist = parts.iter().all(|&part| {
-                    let factor = self.factor(run, at, part);
+                    let factor = self.factor(branch, at, part);
                     at += part;
                     factor.is_some()
                 });
@@ -218,9 +233,9 @@ impl Lowered {
         near
     }
 
-    /// Every way to cut a run into factors that exist, as lists of counts.
-    pub fn factorisations(&self, run: usize) -> Vec<Vec<usize>> {
-        let length = self.run(run).len();
+    /// Every way to cut a branch into factors that exist, as lists of counts.
+    pub fn factorisations(&self, branch: usize) -> Vec<Vec<usize>> {
+        let length = self.maps(branch).len();
         let mut complete = Vec::new();
         let mut open = vec![Vec::new()];
         while let Some(counts) = open.pop() {
@@ -230,7 +245,7 @@ impl Lowered {
                 continue;
             }
             for count in 1..=length - first {
-                if self.factor(run, first, count).is_some() {
+                if self.factor(branch, first, count).is_some() {
                     open.push([&counts[..], &[count]].concat());
                 }
             }
@@ -239,11 +254,11 @@ impl Lowered {
     }
 }
 
-fn merge_all(run: &[RealMap], merging: &mut Merging) -> Vec<Vec<Factor>> {
+fn merge_all(maps: &[RealMap], merging: &mut Merging) -> Vec<Vec<Factor>> {
     let from = |first: usize| {
-        let mut factors = vec![Factor::new(run[first].clone())];
-        let mut parts = run[first].geometry.multiply_adds();
-        for next in &run[first + 1..] {
+        let mut factors = vec![Factor::new(maps[first].clone())];
+        let mut parts = maps[first].geometry.multiply_adds();
+        for next in &maps[first + 1..] {
             parts += next.geometry.multiply_adds();
             let merged = factors.last().map(|factor| &factor.map).filter(|map| {
                 let cheap = || map.merged_geometry(next).multiply_adds() <= MERGE_LIMIT * parts;
@@ -254,5 +269,5 @@ fn merge_all(run: &[RealMap], merging: &mut Merging) -> Vec<Vec<Factor>> {
         }
         factors
     };
-    (0..run.len()).map(from).collect()
+    (0..maps.len()).map(from).collect()
 }

@@ -17,8 +17,8 @@ pub struct RealMap {
     pub input_rms: Option<f64>,
     /// Smallest and largest output on the training images, where the model file states it.
     pub output_range: Option<[f64; 2]>,
-    /// Multiply-adds per image of the layers as published.
-    pub published: u64,
+    /// Multiply-adds per image of the layers themselves, before anything was merged.
+    pub layer_multiply_adds: u64,
 }
 
 impl RealMap {
@@ -36,7 +36,7 @@ impl RealMap {
             bias: shift,
             input_rms: None,
             output_range: None,
-            published: 0,
+            layer_multiply_adds: 0,
         }
     }
 
@@ -131,7 +131,7 @@ impl RealMap {
             bias,
             input_rms: self.input_rms,
             output_range: next.output_range,
-            published: self.published + next.published,
+            layer_multiply_adds: self.layer_multiply_adds + next.layer_multiply_adds,
         }
     }
 }

@@ -5,7 +5,7 @@ use cryptodl_network::Histogram;
 use cryptodl_program::MAX_DEGREE;
 
 use super::PlanError;
-use super::fold::{FoldedStage, Operand, RawActivation};
+use super::fold::{Branch, FoldedStage, RawActivation};
 use cryptodl_program::{Arrangement, SquareForm};
 
 /// A leading term that moves no output in the calibrated range by more than this share of the output range is dropped.
@@ -22,10 +22,19 @@ pub struct Activation {
     pub channels: Vec<Monic>,
     /// Calibrated range of `z` over all channels.
     pub range: [f64; 2],
-    /// Leading terms dropped as negligible, and the largest error over the range that this made.
-    pub lowered: Option<(usize, f64)>,
+    /// Leading terms that were dropped as negligible.
+    pub dropped: Option<DroppedTerms>,
     /// For every arrangement worth a thought, what the search asks again and again.
     estimates: Vec<(Arrangement, ProductEstimates)>,
+}
+
+/// Leading terms of a polynomial that are left out.
+#[derive(Clone, Copy, Debug)]
+pub struct DroppedTerms {
+    /// How many.
+    pub count: usize,
+    /// Largest error over the calibrated range.
+    pub error: f64,
 }
 
 /// The monic polynomial of a channel.
@@ -51,23 +60,32 @@ pub struct ProductEstimates {
     pub peaks: Vec<f64>,
 }
 
-/// A sum of operands and its normalised activation.
+/// A sum of branches and its normalised activation.
 #[derive(Clone, Debug)]
 pub struct Stage {
     /// Name of the layer whose output the sum is.
     pub name: String,
     /// At least one.
-    pub operands: Vec<Operand>,
+    pub branches: Vec<Branch>,
     /// Smallest and largest value of the sum, where it is known.
     pub range: Option<[f64; 2]>,
     /// What follows.
     pub activation: Option<Activation>,
 }
 
+/// Which branch of which stage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct BranchId {
+    /// The stage.
+    pub stage: usize,
+    /// Its number among the branches of the stage.
+    pub index: usize,
+}
+
 impl Stage {
     /// Channels, rows, columns of what it leaves.
     pub fn output(&self) -> [usize; 3] {
-        self.operands[0].run.last().expect("a run has at least one map").geometry.output()
+        self.branches[0].maps.last().expect("a branch has at least one map").geometry.output()
     }
 
     /// Number of values that it leaves.
@@ -75,9 +93,9 @@ impl Stage {
         self.output().iter().product()
     }
 
-    /// Whether it sums several operands.
+    /// Whether it sums several branches.
     pub fn joins(&self) -> bool {
-        self.operands.len() > 1
+        self.branches.len() > 1
     }
 }
 
@@ -212,12 +230,12 @@ pub fn normalise(stages: Vec<FoldedStage>) -> Result<Vec<Stage>, PlanError> {
     // By variable, what its channels are to be multiplied by.
     let mut signs: Vec<Option<Vec<f64>>> = vec![None];
     let mut normalised = Vec::with_capacity(stages.len());
-    for FoldedStage { name, mut operands, mut range, activation } in stages {
-        for Operand { variable, run } in &mut operands {
+    for FoldedStage { name, mut branches, mut range, activation } in stages {
+        for Branch { variable, maps } in &mut branches {
             if let Some(signs) = &signs[*variable] {
-                let signs = spread(signs, run[0].geometry.input[0]);
-                let first = run.remove(0);
-                run.insert(0, first.after_factors(&signs));
+                let signs = spread(signs, maps[0].geometry.input[0]);
+                let first = maps.remove(0);
+                maps.insert(0, first.after_factors(&signs));
             }
         }
         let mut own_signs = None;
@@ -225,15 +243,15 @@ pub fn normalise(stages: Vec<FoldedStage>) -> Result<Vec<Stage>, PlanError> {
             None => None,
             Some(raw) => {
                 let Normalised { activation, factors, shifts, signs } = monic(&raw)?;
-                let joins = operands.len() > 1;
-                for (i, Operand { run, .. }) in operands.iter_mut().enumerate() {
-                    let last = run.pop().expect("a run has at least one map");
+                let joins = branches.len() > 1;
+                for (i, Branch { maps, .. }) in branches.iter_mut().enumerate() {
+                    let last = maps.pop().expect("a branch has at least one map");
                     let channels = last.geometry.channels;
                     // A sum is shifted once.
                     let shifts = if i == 0 { spread(&shifts, channels) } else { vec![0.0; channels] };
                     let mut map = last.then_affine(&spread(&factors, channels), &shifts);
                     map.output_range = if joins { None } else { Some(activation.range) };
-                    run.push(map);
+                    maps.push(map);
                 }
                 range = Some(activation.range);
                 own_signs = signs;
@@ -241,7 +259,7 @@ pub fn normalise(stages: Vec<FoldedStage>) -> Result<Vec<Stage>, PlanError> {
             }
         };
         signs.push(own_signs);
-        normalised.push(Stage { name, operands, range, activation });
+        normalised.push(Stage { name, branches, range, activation });
     }
     Ok(normalised)
 }
@@ -263,10 +281,12 @@ struct Normalised {
 
 fn monic(raw: &RawActivation) -> Result<Normalised, PlanError> {
     if let [coefficients] = &raw.coefficients[..] {
-        let (coefficients, lowered) = lower_degree(coefficients, raw.range);
+        let dropped = negligible_terms(coefficients, raw.range);
+        let coefficients = &coefficients[..coefficients.len() - dropped.map_or(0, |dropped| dropped.count)];
         let negate = coefficients.last().is_some_and(|&leading| leading < 0.0);
-        let (channel, factor, shift) = monic_channel(&raw.name, &coefficients, raw.range, &raw.histogram, negate)?;
-        let activation = Activation::new(raw, negate, vec![channel], lowered);
+        let MonicChannel { monic, factor, shift } =
+            monic_channel(&raw.name, coefficients, raw.range, &raw.histogram, negate)?;
+        let activation = Activation::new(raw, negate, vec![monic], dropped);
         return Ok(Normalised { activation, factors: vec![factor], shifts: vec![shift], signs: None });
     }
     if raw.channels.len() != raw.coefficients.len() {
@@ -284,9 +304,9 @@ fn monic(raw: &RawActivation) -> Result<Normalised, PlanError> {
         // The sign goes to the columns of the next maps: kernels negate all channels or none.
         let sign = if coefficients.last().is_some_and(|&leading| leading < 0.0) { -1.0 } else { 1.0 };
         let positive: Vec<f64> = coefficients.iter().map(|c| c * sign).collect();
-        let (channel, factor, shift) =
+        let MonicChannel { monic, factor, shift } =
             monic_channel(&raw.name, &positive, [histogram.low, histogram.high], histogram, false)?;
-        channels.push(channel);
+        channels.push(monic);
         factors.push(factor);
         shifts.push(shift);
         signs.push(sign);
@@ -296,25 +316,31 @@ fn monic(raw: &RawActivation) -> Result<Normalised, PlanError> {
 }
 
 impl Activation {
-    fn new(raw: &RawActivation, negate: bool, channels: Vec<Monic>, lowered: Option<(usize, f64)>) -> Self {
+    fn new(raw: &RawActivation, negate: bool, channels: Vec<Monic>, dropped: Option<DroppedTerms>) -> Self {
         let hull = |a: [f64; 2], b: [f64; 2]| [a[0].min(b[0]), a[1].max(b[1])];
         let range = channels.iter().map(|channel| channel.range).reduce(hull).expect("a channel");
         let name = raw.name.clone();
-        let mut activation = Activation { name, negate, channels, range, lowered, estimates: Vec::new() };
+        let mut activation = Activation { name, negate, channels, range, dropped, estimates: Vec::new() };
         let arrangements = Arrangement::of_degree(activation.degree());
         activation.estimates = arrangements.iter().map(|&a| (a, activation.estimate(a))).collect();
         activation
     }
 }
 
-/// The polynomial in `z = factor x + shift`, and these two.
+/// The polynomial of a channel in `z = factor x + shift`.
+struct MonicChannel {
+    monic: Monic,
+    factor: f64,
+    shift: f64,
+}
+
 fn monic_channel(
     layer: &str,
     coefficients: &[f64],
     range: [f64; 2],
     histogram: &Histogram,
     negate: bool,
-) -> Result<(Monic, f64, f64), PlanError> {
+) -> Result<MonicChannel, PlanError> {
     let degree = coefficients.len() - 1;
     let leading = coefficients[degree];
     if !(2..=MAX_DEGREE).contains(&degree) {
@@ -341,11 +367,12 @@ fn monic_channel(
     constants.push(in_z[0]);
     let to_z = |x: f64| factor * x + shift;
     let histogram = histogram.shares().map(|(x, share)| (to_z(x), share)).collect();
-    Ok((Monic { negate, constants, range: range.map(to_z), histogram }, factor, shift))
+    let monic = Monic { negate, constants, range: range.map(to_z), histogram };
+    Ok(MonicChannel { monic, factor, shift })
 }
 
-/// Drops leading terms that do not matter over the calibrated range.
-fn lower_degree(coefficients: &[f64], range: [f64; 2]) -> (Vec<f64>, Option<(usize, f64)>) {
+/// Leading terms that do not matter over the calibrated range, if there are any.
+fn negligible_terms(coefficients: &[f64], range: [f64; 2]) -> Option<DroppedTerms> {
     let reach = range[0].abs().max(range[1].abs());
     let value = |x: f64| coefficients.iter().rev().fold(0.0, |sum, c| sum * x + c);
     let (low, high) = grid(range).map(value).fold((f64::MAX, f64::MIN), |(l, h), y| (l.min(y), h.max(y)));
@@ -359,8 +386,8 @@ fn lower_degree(coefficients: &[f64], range: [f64; 2]) -> (Vec<f64>, Option<(usi
         error += term;
         kept -= 1;
     }
-    let dropped = coefficients.len() - kept;
-    (coefficients[..kept].to_vec(), (dropped > 0).then_some((dropped, error)))
+    let count = coefficients.len() - kept;
+    (count > 0).then_some(DroppedTerms { count, error })
 }
 
 /// The positive `degree`-th root.

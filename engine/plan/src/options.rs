@@ -6,7 +6,7 @@ use cryptodl_core::ckks::{EncryptionKind, SecurityLevel};
 use cryptodl_core::ring::{MAX_DIMENSION, MAX_MODULUS_BITS};
 use cryptodl_network::Network;
 
-use super::quantise::WEIGHT_HALF_BITS;
+use super::quantise::WEIGHT_BITS;
 use super::{PlanChoice, PlanError};
 use cryptodl_program::{MAX_PRIVACY_BITS, MAX_PRIVACY_SETS, PrivacyGoal, Tolerance};
 
@@ -39,10 +39,10 @@ pub struct PlanOptions {
     pub limbs: Option<usize>,
     /// Pinned size of the primes in bits.
     pub prime_bits: Option<u32>,
-    /// Pinned size of all weights in half bits.
-    pub weight_half_bits: Option<u32>,
-    /// Pinned `2 log2` of the input scale.
-    pub input_half_bits: Option<u32>,
+    /// Pinned size of all weights in bits with sign, a multiple of half a bit.
+    pub weight_bits: Option<f64>,
+    /// Pinned `log2` of the input scale, a multiple of one half.
+    pub input_log_scale: Option<f64>,
     /// Whether and how the computation's noise is hidden from the client.
     pub circuit_privacy: Option<PrivacyGoal>,
 }
@@ -56,10 +56,17 @@ pub const PRIME_BITS: RangeInclusive<u32> = 20..=MAX_MODULUS_BITS;
 /// Chain lengths that the search considers.
 pub const LIMBS: RangeInclusive<usize> = 1..=40;
 
-/// Input scales that the search considers, as `2 log2`, where no noise is hidden.
-pub const INPUT_HALF_BITS: RangeInclusive<u32> = 16..=60;
+/// `log2` of the input scales that the search considers where no noise is hidden, in steps of half
+/// a bit.
+pub const INPUT_LOG_SCALES: RangeInclusive<f64> = 8.0..=30.0;
 /// The same where noise is hidden, from the scale at which that of the input alone can be.
-pub const PRIVATE_INPUT_HALF_BITS: RangeInclusive<u32> = 16..=400;
+pub const PRIVATE_INPUT_LOG_SCALES: RangeInclusive<f64> = 8.0..=200.0;
+
+/// The multiples of one half in `range`, which begins and ends with one, ascending.
+pub fn half_bit_steps(range: &RangeInclusive<f64>) -> impl Iterator<Item = f64> + use<> {
+    let halves = |bits: &f64| (2.0 * bits) as u32;
+    (halves(range.start())..=halves(range.end())).map(|halves| f64::from(halves) / 2.0)
+}
 
 impl Default for PlanOptions {
     fn default() -> Self {
@@ -72,8 +79,8 @@ impl Default for PlanOptions {
             n: None,
             limbs: None,
             prime_bits: None,
-            weight_half_bits: None,
-            input_half_bits: None,
+            weight_bits: None,
+            input_log_scale: None,
             circuit_privacy: None,
         }
     }
@@ -113,19 +120,18 @@ impl PlanOptions {
         }
         pin(PlanChoice::Limbs, self.limbs, LIMBS)?;
         pin(PlanChoice::PrimeBits, self.prime_bits.map(|b| b as usize), range(&PRIME_BITS))?;
-        let half_bits = |choice, pin: Option<u32>, range: RangeInclusive<u32>| {
-            let bits = |half_bits: u32| f64::from(half_bits) / 2.0;
-            match pin.filter(|half_bits| !range.contains(half_bits)) {
-                Some(half_bits) => {
-                    let allowed = format!("{} to {}", bits(*range.start()), bits(*range.end()));
-                    Err(PlanError::OutOfRange { choice, value: bits(half_bits).to_string(), allowed })
-                }
-                None => Ok(()),
+        let bits = |choice, pin: Option<f64>, range: RangeInclusive<f64>| match pin
+            .filter(|bits| !range.contains(bits) || (2.0 * bits).fract() != 0.0)
+        {
+            Some(bits) => {
+                let allowed = format!("{} to {} in steps of 0.5", range.start(), range.end());
+                Err(PlanError::OutOfRange { choice, value: bits.to_string(), allowed })
             }
+            None => Ok(()),
         };
-        half_bits(PlanChoice::WeightBits, self.weight_half_bits, WEIGHT_HALF_BITS)?;
-        let scales = if self.circuit_privacy.is_some() { PRIVATE_INPUT_HALF_BITS } else { INPUT_HALF_BITS };
-        half_bits(PlanChoice::InputScaleBits, self.input_half_bits, scales)?;
+        bits(PlanChoice::WeightBits, self.weight_bits, WEIGHT_BITS)?;
+        let scales = if self.circuit_privacy.is_some() { PRIVATE_INPUT_LOG_SCALES } else { INPUT_LOG_SCALES };
+        bits(PlanChoice::InputScaleBits, self.input_log_scale, scales)?;
         let goal = self.circuit_privacy;
         pin(PlanChoice::PrivacySets, goal.map(|goal| goal.sets as usize), 1..=MAX_PRIVACY_SETS as usize)?;
         pin(PlanChoice::PrivacyBits, goal.map(|goal| goal.bits as usize), 1..=MAX_PRIVACY_BITS as usize)
@@ -137,8 +143,8 @@ impl PlanOptions {
             (PlanChoice::RingDimension, self.n.is_some()),
             (PlanChoice::Limbs, self.limbs.is_some()),
             (PlanChoice::PrimeBits, self.prime_bits.is_some()),
-            (PlanChoice::WeightBits, self.weight_half_bits.is_some()),
-            (PlanChoice::InputScaleBits, self.input_half_bits.is_some()),
+            (PlanChoice::WeightBits, self.weight_bits.is_some()),
+            (PlanChoice::InputScaleBits, self.input_log_scale.is_some()),
         ];
         pins.into_iter().filter_map(|(choice, pinned)| pinned.then_some(choice)).collect()
     }

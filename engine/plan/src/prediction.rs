@@ -4,14 +4,14 @@
 //! image at the worst slot. That ranks schedules well, but on real images neurons answer together, and few slots are the worst. So the
 //! schedule that was found is judged here, and where it changes too many labels the search is told by how much it was wrong.
 
-use cryptodl_core::ckks::noise::SLOTS;
+use cryptodl_core::ckks::noise::{SLOTS, SlotNode};
 use cryptodl_network::{Calibration, Histogram};
 
 use super::PlanError;
-use super::calibrate::{Lanes, channel_means, scores_of, values};
+use super::calibrate::{ImageBatch, channel_means, scores_of, values};
 use super::lowered::Lowered;
 use super::schedule::{LINEAR_SHARE, Source, Walk};
-use super::tolerance::{Limits, largest_noise};
+use super::tolerance::{Corrections, Limits, largest_noise};
 use cryptodl_program::{PlainMap, Program, Step, Tolerance, sum};
 use rayon::prelude::*;
 
@@ -65,22 +65,23 @@ impl Prediction {
             let name = source.name(lowered);
             let gains =
                 calibration.gains.get(&name).ok_or_else(|| PlanError::StaleCalibration { place: name.clone() })?;
-            let variance = SLOTS.map(|(secret, _)| source.noise.variance_at(secret));
+            let variance = SLOTS.map(|node| source.noise.variance_at(node.secret));
             add(&mut margin, &gains.margin, variance);
             add(&mut score, &gains.score, variance);
             add(&mut spread, &gains.score, quantiles.map(|secret| source.noise.variance_at(secret)));
         }
-        let over_slots =
-            |row: &[f64; SLOTS.len()]| -> f64 { row.iter().zip(SLOTS).map(|(v, (_, weight))| v * weight).sum() };
+        let over_slots = |row: &[f64; SLOTS.len()]| -> f64 {
+            row.iter().zip(SLOTS).map(|(v, SlotNode { weight, .. })| v * weight).sum()
+        };
         let rms = (score.iter().map(over_slots).sum::<f64>() / images as f64).sqrt();
-        let [typical, median] = summary(spread.as_flattened());
+        let Summary { typical, median } = summary(spread.as_flattened());
         let chance = Chance::new(&calibration.margins, &margin, &lowered.output.margins, quantised.largest());
         let errors = &quantised.margins;
         let mean = |share: &dyn Fn(f64) -> f64| lowered.output.margins.shares().map(|(m, s)| s * share(m)).sum();
         let either = |margin: f64, error: f64| 0.5 * (chance.at(margin + error) + chance.at(margin - error));
         let with_rounding =
             |margin: f64| errors.iter().map(|&error| either(margin, error)).sum::<f64>() / errors.len() as f64;
-        let (crowding, crowding_searched) = crowding(lowered, calibration, walk)?;
+        let crowding = crowding(lowered, calibration, walk)?;
         Ok(Prediction {
             rms,
             typical,
@@ -88,8 +89,8 @@ impl Prediction {
             rounding: quantised.score,
             encryption: mean(&|margin| chance.at(margin)),
             total: mean(&with_rounding),
-            crowding,
-            crowding_searched,
+            crowding: crowding.measured,
+            crowding_searched: crowding.searched,
             margin_error: (errors.iter().map(|error| error * error).sum::<f64>() / errors.len() as f64).sqrt(),
         })
     }
@@ -111,15 +112,14 @@ impl Prediction {
         let together = libm::hypot(encryption * walk.noise.worst, rounding * walk.rounding);
         let crowding = ratio(self.crowding, self.crowding_searched);
         let toward = |had: f64, right: f64| had * libm::pow(right / had, share);
-        let [by_encryption, by_rounding, before_activations] = had.corrections;
         Limits {
             encryption: base.encryption,
             total: toward(had.total, base.total * ratio(together, largest_noise(margins, self.total))),
-            corrections: [
-                toward(by_encryption, encryption),
-                toward(by_rounding, rounding),
-                toward(before_activations, crowding),
-            ],
+            corrections: Corrections {
+                encryption: toward(had.corrections.encryption, encryption),
+                rounding: toward(had.corrections.rounding, rounding),
+                crowding: toward(had.corrections.crowding, crowding),
+            },
         }
     }
 }
@@ -158,19 +158,19 @@ pub fn correct(
     let mut left: Vec<usize> = program.readers().iter().map(Vec::len).collect();
     let input = values(&calibration.images, program.content.input.range);
     let sizes: Vec<usize> = input.iter().map(|task| task.images).collect();
-    let mut all: Vec<Option<Vec<Lanes>>> = vec![Some(input)];
+    let mut all: Vec<Option<Vec<ImageBatch>>> = vec![Some(input)];
     for (step, walked) in program.content.steps.iter_mut().zip(&walk.steps) {
         let operands = step.operands();
-        let of = |value: usize, task: usize| &all[value].as_ref().expect("kept for its last reader")[task].values;
+        let of = |tensor: usize, task: usize| &all[tensor].as_ref().expect("kept for its last reader")[task].values;
         let maps = PlainMap::of(step);
         let tasks = match step {
             Step::Linear { constants, scale, .. } => {
                 let each = |(task, &images): (usize, &usize)| {
                     let parts: Vec<Vec<f64>> =
-                        maps.iter().zip(&operands).map(|(map, &value)| map.apply(of(value, task), images)).collect();
-                    Lanes { values: sum(parts.iter()), images }
+                        maps.iter().zip(&operands).map(|(map, &tensor)| map.apply(of(tensor, task), images)).collect();
+                    ImageBatch { values: sum(parts.iter()), images }
                 };
-                let mut tasks: Vec<Lanes> = sizes.par_iter().enumerate().map(each).collect();
+                let mut tasks: Vec<ImageBatch> = sizes.par_iter().enumerate().map(each).collect();
                 let place = &lowered.gains.places().names()[walked.place];
                 let channels = constants.len();
                 let means = calibration.means.get(place).filter(|means| means.len() == channels);
@@ -194,20 +194,20 @@ pub fn correct(
                 let each = |(task, &images): (usize, &usize)| {
                     let mut values = of(*operand, task).clone();
                     activation.apply(&mut values, images);
-                    Lanes { values, images }
+                    ImageBatch { values, images }
                 };
                 sizes.par_iter().enumerate().map(each).collect()
             }
-            Step::Reduction { operand, .. } => {
-                let each = |(task, &images): (usize, &usize)| Lanes { values: of(*operand, task).clone(), images };
+            Step::Maintenance { operand, .. } => {
+                let each = |(task, &images): (usize, &usize)| ImageBatch { values: of(*operand, task).clone(), images };
                 sizes.iter().enumerate().map(each).collect()
             }
         };
         all.push(Some(tasks));
-        for value in operands {
-            left[value] -= 1;
-            if left[value] == 0 {
-                all[value] = None;
+        for tensor in operands {
+            left[tensor] -= 1;
+            if left[tensor] == 0 {
+                all[tensor] = None;
             }
         }
     }
@@ -255,11 +255,16 @@ fn slot_quantiles() -> [f64; QUANTILES] {
 
 /// Deviations over equally probable pairs of an image and a slot, from their variances: root mean square of all but the largest
 /// hundredth, and median.
-fn summary(variances: &[f64]) -> [f64; 2] {
+struct Summary {
+    typical: f64,
+    median: f64,
+}
+
+fn summary(variances: &[f64]) -> Summary {
     let mut sorted = variances.to_vec();
     sorted.sort_by(f64::total_cmp);
     let kept = &sorted[..sorted.len() - (LARGEST * sorted.len() as f64) as usize];
-    [kept.iter().sum::<f64>() / kept.len() as f64, sorted[sorted.len() / 2]].map(f64::sqrt)
+    Summary { typical: (kept.iter().sum::<f64>() / kept.len() as f64).sqrt(), median: sorted[sorted.len() / 2].sqrt() }
 }
 
 /// The probability that noise makes a margin negative, on a grid of margins.
@@ -289,7 +294,7 @@ impl Chance {
                 false => 0.5,
             };
             let over_slots = |row: &[f64; SLOTS.len()]| -> f64 {
-                row.iter().zip(SLOTS).map(|(&variance, (_, weight))| weight * tail(variance)).sum()
+                row.iter().zip(SLOTS).map(|(&variance, SlotNode { weight, .. })| weight * tail(variance)).sum()
             };
             rows.iter().map(over_slots).sum::<f64>() / count as f64
         };
@@ -310,13 +315,20 @@ impl Chance {
     }
 }
 
-/// Largest ratio of noise at the worst slot to what leaves predictions linear, with the measured growth and as the search takes it.
-fn crowding(lowered: &Lowered, calibration: &Calibration, walk: &Walk) -> Result<(f64, f64), PlanError> {
+/// Largest ratio of noise at the worst slot to what leaves predictions linear, in any place.
+struct Crowding {
+    /// With the measured growth of noise.
+    measured: f64,
+    /// As the search takes it.
+    searched: f64,
+}
+
+fn crowding(lowered: &Lowered, calibration: &Calibration, walk: &Walk) -> Result<Crowding, PlanError> {
     let places = lowered.gains.places().names();
     if calibration.places != places {
         return Err(PlanError::StaleCalibration { place: calibration.places.join(", ") });
     }
-    let mut worst = (0.0f64, 0.0f64);
+    let mut worst = Crowding { measured: 0.0, searched: 0.0 };
     let mut entered = 0;
     for (state, place) in walk.states() {
         while walk.sources.get(entered).is_some_and(|source| source.place <= place) {
@@ -326,7 +338,8 @@ fn crowding(lowered: &Lowered, calibration: &Calibration, walk: &Walk) -> Result
             |source: &Source| source.noise.worst * source.gain * f64::from(calibration.growth[(source.place, place)]);
         let power: f64 = walk.sources[..entered].iter().map(|source| noise(source) * noise(source)).sum();
         let limit = LINEAR_SHARE * state.bound;
-        worst = (worst.0.max(power.sqrt() / limit), worst.1.max(state.noise.worst / limit));
+        worst.measured = worst.measured.max(power.sqrt() / limit);
+        worst.searched = worst.searched.max(state.noise.worst / limit);
     }
     Ok(worst)
 }
@@ -344,7 +357,7 @@ mod tests {
         assert!((middle - 0.45494).abs() < 1e-3, "{middle}");
         let mean = quantiles.iter().sum::<f64>() / QUANTILES as f64;
         assert!((0.97..1.0).contains(&mean), "{mean}");
-        let [typical, median] = summary(&quantiles);
+        let Summary { typical, median } = summary(&quantiles);
         assert!((median - 0.45494f64.sqrt()).abs() < 0.02 && typical < 1.0, "{median} {typical}");
     }
 }

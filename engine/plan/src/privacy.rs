@@ -5,7 +5,7 @@ use cryptodl_core::ckks::flood::{flood_doublings, flood_slot_std};
 use cryptodl_core::ckks::noise::{self, Noise};
 use cryptodl_program::{CircuitPrivacy, PrivacyGoal};
 
-use super::schedule::{Operand, Ring, headroom};
+use super::schedule::{Ciphertext, Ring, headroom};
 use super::worst::MARGIN;
 
 /// Below so many bits a flood slows an attacker down and hides nothing in the sense of cryptography.
@@ -26,7 +26,7 @@ pub struct Flood {
     /// Flood and division, in units of a score.
     pub noise: Noise,
     /// The result after the division.
-    pub result: Operand,
+    pub result: Ciphertext,
     /// Bits to spare in the result.
     pub headroom: f64,
 }
@@ -38,7 +38,7 @@ impl Flood {
     pub fn plan(
         goal: PrivacyGoal,
         ring: &Ring,
-        output: Operand,
+        output: Ciphertext,
         scores: usize,
         bound: f64,
         noise: f64,
@@ -52,7 +52,7 @@ impl Flood {
         let mut added = Noise::even(0.0);
         while result.level > 1 {
             let level = result.level - 1;
-            let smaller = Operand { level, scale: result.scale.over(ring.primes[level]), ..result };
+            let smaller = Ciphertext { level, scale: result.scale.over(ring.primes[level]), ..result };
             let rounding = division.times(1.0 / smaller.scale.value());
             if rounding.worst > DIVISION_SHARE * width || headroom(ring, level, smaller.scale, bound) < 0.0 {
                 break;
@@ -96,7 +96,7 @@ mod tests {
             assert!((0.0..1.01).contains(&excess), "{model}: the flood is {excess} bits too wide");
             // The whole noise is the flood and little else, and the bound is above what was predicted on average.
             assert!((report.noise.bits - privacy.flood_bits).abs() < 0.05, "{model}");
-            let last = report.layers.last().unwrap();
+            let last = report.segments.last().unwrap();
             assert!(privacy.noise_bits > last.noise_bits_worst, "{model}");
             assert!(report.noise.changed <= 0.0015, "{model}");
             let warned = report.notes.contains(&PlanNote::WeakPrivacy { bits });

@@ -4,19 +4,19 @@ use cryptodl_program::{DiagonalMap, QuantisedMap};
 
 use super::RealMap;
 
-/// Weight sizes that the planner considers, in half bits with sign. Below four bits, rounding is no longer like independent
-/// noise, and predictions fail.
-pub const WEIGHT_HALF_BITS: std::ops::RangeInclusive<u32> = 8..=16;
+/// Weight sizes that the planner considers, in bits with sign, in steps of half a bit. Below four
+/// bits, rounding is no longer like independent noise, and predictions fail.
+pub const WEIGHT_BITS: std::ops::RangeInclusive<f64> = 4.0..=8.0;
 
-/// Largest integer of `half_bits / 2` bits with sign: `2^(half_bits / 2 - 1) - 1`, rounded.
-pub fn max_integer(half_bits: u32) -> f64 {
-    libm::rint(libm::exp2(f64::from(half_bits) / 2.0 - 1.0)) - 1.0
+/// Largest integer of so many bits with sign: `2^(bits - 1) - 1`, rounded.
+pub fn max_integer(bits: f64) -> f64 {
+    libm::rint(libm::exp2(bits - 1.0)) - 1.0
 }
 
-/// The scale at which the largest weight becomes the largest integer of `half_bits / 2` bits.
-pub fn weight_scale(map: &RealMap, half_bits: u32) -> f64 {
+/// The scale at which the largest weight becomes the largest integer of so many bits.
+pub fn weight_scale(map: &RealMap, bits: f64) -> f64 {
     let max = map.max_weight();
-    if max > 0.0 { max_integer(half_bits) / max } else { 1.0 }
+    if max > 0.0 { max_integer(bits) / max } else { 1.0 }
 }
 
 /// Mean over output channels of the squared rounding errors of a channel's weights: the output variance per unit mean square of

@@ -15,9 +15,9 @@ pub enum PlanChoice {
     Limbs,
     /// [`PlanOptions::prime_bits`](super::PlanOptions::prime_bits).
     PrimeBits,
-    /// [`PlanOptions::weight_half_bits`](super::PlanOptions::weight_half_bits).
+    /// [`PlanOptions::weight_bits`](super::PlanOptions::weight_bits).
     WeightBits,
-    /// [`PlanOptions::input_half_bits`](super::PlanOptions::input_half_bits).
+    /// [`PlanOptions::input_log_scale`](super::PlanOptions::input_log_scale).
     InputScaleBits,
     /// The sets of [`PlanOptions::circuit_privacy`](super::PlanOptions::circuit_privacy).
     PrivacySets,

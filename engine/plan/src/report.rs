@@ -2,9 +2,8 @@
 
 use std::fmt::{self, Display, Formatter};
 
-use cryptodl_core::ckks::{Params, SecurityLevel};
+use cryptodl_core::ckks::{CheckedSpec, Params, SecurityLevel};
 use cryptodl_core::wire::{CiphertextLayout, ciphertexts_len, eval_keys_len, public_key_len};
-use cryptodl_program::Program;
 use serde::Serialize;
 
 use super::changed_share;
@@ -20,7 +19,7 @@ pub struct PlanReport {
     pub model: String,
     /// Digest of the Program.
     pub program: String,
-    /// The schedule: ring, how each linear run is factored, and what follows each product.
+    /// The schedule: ring, how each branch is factored, and what follows each product.
     pub schedule: String,
     /// Ring and chain.
     pub params: ParamsReport,
@@ -33,7 +32,8 @@ pub struct PlanReport {
     /// `log2` of the input scale.
     pub input_log_scale: f64,
     /// Segments in order; a fused segment is one entry.
-    pub layers: Vec<LayerReport>,
+    #[serde(rename = "layers")]
+    pub segments: Vec<SegmentReport>,
     /// The share of labels that may change.
     pub tolerance: f64,
     /// Predicted noise of a logit: root mean square over slots, and at the worst slot; re-randomisation included.
@@ -118,9 +118,9 @@ pub struct ParamsReport {
     pub special_primes: Vec<u32>,
 }
 
-/// A segment: the state after it and the work in it.
+/// A segment, or a step of one: the state after it and the work in it.
 #[derive(Clone, Debug, Serialize)]
-pub struct LayerReport {
+pub struct SegmentReport {
     /// Names of its steps, joined by ` > `.
     pub name: String,
     /// Chain limbs after it.
@@ -139,8 +139,9 @@ pub struct LayerReport {
     pub noise_bits_worst: f64,
     /// Multiply-adds per image, as executed.
     pub multiply_adds: u64,
-    /// Multiply-adds per image of the layers as published.
-    pub multiply_adds_published: u64,
+    /// Multiply-adds per image of the network's layers in it, before anything was merged.
+    #[serde(rename = "multiply_adds_published")]
+    pub layer_multiply_adds: u64,
     /// Multiply-adds of a weight with a residue, per ciphertext set.
     pub residue_multiply_adds: u64,
     /// Transforms per ciphertext set.
@@ -153,7 +154,7 @@ pub struct LayerReport {
     pub bits: Option<f64>,
     /// The steps of a fused segment.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub steps: Vec<LayerReport>,
+    pub steps: Vec<SegmentReport>,
 }
 
 /// Predicted noise on a logit.
@@ -216,14 +217,14 @@ pub struct BytesReport {
 
 impl BytesReport {
     /// Exact sizes for `images` images.
-    pub fn of(program: &Program, params: &Params, images: usize) -> Self {
-        let spec = program.client_spec();
-        let upload = ciphertexts_len(params, &CiphertextLayout::input(&spec), images as u64);
+    pub fn of(spec: &CheckedSpec, images: usize) -> Self {
+        let params = spec.params();
+        let upload = ciphertexts_len(params, &CiphertextLayout::input(spec), images as u64);
         BytesReport {
             eval_key: eval_keys_len(params, &spec.evaluation_keys),
             public_key: public_key_len(params),
             upload,
-            download: ciphertexts_len(params, &CiphertextLayout::result(&spec), images as u64),
+            download: ciphertexts_len(params, &CiphertextLayout::result(spec), images as u64),
             upload_per_image: upload as f64 / images as f64,
         }
     }

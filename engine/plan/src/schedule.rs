@@ -1,15 +1,15 @@
 //! A schedule, and what it does to levels, scales, values and noise.
 
-use cryptodl_core::backend::ProductPlan;
+use cryptodl_core::backend::{CiphertextShape, Maintenance};
 use cryptodl_core::ckks::noise::{self, Noise};
 use cryptodl_core::ckks::{EncryptionKind, HEADROOM, RelinLayout, Scale};
 
 use super::PlanError;
 use super::cost::draws;
-use super::lowered::{Factor, Lowered};
+use super::lowered::{Factor, Lowered, RoundedWeights};
 use super::normalise::ProductEstimates;
 use super::privacy::Flood;
-use super::quantise::{WEIGHT_HALF_BITS, rounding_gain};
+use super::quantise::{WEIGHT_BITS, rounding_gain};
 use super::steps::{Step, StepKind, Steps};
 use super::tolerance::Limits;
 use super::worst::WorstGains;
@@ -19,21 +19,31 @@ use cryptodl_program::{Arrangement, PrivacyGoal};
 /// by derivatives fails.
 pub const LINEAR_SHARE: f64 = 0.125;
 
-/// The discrete shape of a schedule: how runs are factored, and what follows each product.
+/// The discrete shape of a schedule: how branches are factored, and what follows each product.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Structure {
-    /// Per run, how many base maps each factor merges.
+    /// Per branch, how many base maps each factor merges.
     pub factors: Vec<Vec<usize>>,
     /// Per activation, what follows each product; their number tells the [`Arrangement`].
-    pub products: Vec<Vec<ProductPlan>>,
-    /// Per activation, whether what follows its last product waits until after the next stage's maps: these act on any number of
-    /// components, and where they leave fewer values, fewer are relinearised.
+    pub maintenance: Vec<Vec<Maintenance>>,
+    /// Per activation, whether that of its last product is deferred until after the next stage's
+    /// maps: these act on any number of components, and where they leave fewer values, fewer are
+    /// relinearised.
     pub deferred: Vec<bool>,
 }
 
-/// A ciphertext within an activation.
+/// What is maintained of an activation's products.
+#[derive(Clone, Debug)]
+pub struct ActivationMaintenance {
+    /// What follows each product at once.
+    pub at_once: Vec<Maintenance>,
+    /// What follows the last product after the next stage's maps, if that is deferred.
+    pub deferred: Option<Maintenance>,
+}
+
+/// What is known of a ciphertext.
 #[derive(Clone, Copy, Debug)]
-pub struct Operand {
+pub struct Ciphertext {
     /// Chain limbs.
     pub level: usize,
     /// Components.
@@ -42,32 +52,34 @@ pub struct Operand {
     pub scale: Scale,
 }
 
-impl Operand {
+impl Ciphertext {
     /// The product of two: the one with more limbs drops its last ones without division, so that its scale stays.
-    pub fn times(&self, other: &Operand) -> Operand {
-        Operand {
+    pub fn times(&self, other: &Ciphertext) -> Ciphertext {
+        Ciphertext {
             level: self.level.min(other.level),
             components: self.components + other.components - 1,
             scale: self.scale.times(other.scale.value()),
         }
     }
 
-    /// Does what is planned after a product and returns the noise that it adds, in units of the integers after it.
-    fn reduce(&mut self, plan: ProductPlan, ring: &Ring) -> Noise {
+    /// Does the maintenance and returns the noise that it adds, in units of the integers after it.
+    fn maintain(&mut self, maintenance: Maintenance, ring: &Ring) -> Noise {
         let mut entered = Noise::even(0.0);
         let mut divisor = 1.0;
-        for &q in ring.primes[self.level - plan.drop..self.level].iter().rev() {
+        for &q in ring.primes[self.level - maintenance.drop..self.level].iter().rev() {
             self.scale = self.scale.over(q);
             divisor *= f64::from(q);
         }
-        if plan.relinearise {
+        if maintenance.relinearise {
             let layout = ring.relin_layout(ring.primes.len());
             let log_digit = layout.digit_primes as f64 * f64::from(ring.prime_bits);
             let key = noise::relinearise(ring.n, layout.digits(self.level), log_digit, ring.log_p());
             entered = entered.plus(key.times(1.0 / divisor));
         }
-        (self.level, self.components) = plan.result(self.level, self.components);
-        if plan.acts() {
+        let CiphertextShape { level, components } =
+            maintenance.result(CiphertextShape { level: self.level, components: self.components });
+        (self.level, self.components) = (level, components);
+        if maintenance.acts() {
             entered = entered.plus(noise::divide(ring.n, self.components));
         }
         entered
@@ -77,27 +89,41 @@ impl Operand {
 impl Structure {
     /// Whether any product is relinearised.
     pub fn relinearises(&self) -> bool {
-        self.products.iter().flatten().any(|plan| plan.relinearise)
+        self.maintenance.iter().flatten().any(|maintenance| maintenance.relinearise)
     }
 
-    /// What follows the products of an activation at once, and what waits.
-    pub fn plans(&self, activation: usize) -> (Vec<ProductPlan>, Option<ProductPlan>) {
-        let mut plans = self.products[activation].clone();
-        let last = plans.last_mut().filter(|_| self.deferred[activation]);
-        let waiting = last.map(std::mem::take);
-        (plans, waiting)
+    /// What follows the products of an activation.
+    pub fn activation(&self, activation: usize) -> ActivationMaintenance {
+        let mut at_once = self.maintenance[activation].clone();
+        let last = at_once.last_mut().filter(|_| self.deferred[activation]);
+        let deferred = last.map(std::mem::take);
+        ActivationMaintenance { at_once, deferred }
     }
 
-    /// Maps, products and what waits: what a walk has states for.
+    /// Maps, products and deferred maintenance: what a walk has states for.
     pub fn size(&self) -> usize {
-        let (factors, products) = (self.factors.iter().map(Vec::len), self.products.iter().map(Vec::len));
-        factors.chain(products).sum::<usize>() + self.deferred.iter().filter(|&&waits| waits).count()
+        let (factors, products) = (self.factors.iter().map(Vec::len), self.maintenance.iter().map(Vec::len));
+        factors.chain(products).sum::<usize>() + self.deferred.iter().filter(|&&deferred| deferred).count()
     }
 
     /// Primes dropped in all.
     pub fn drops(&self) -> usize {
-        self.products.iter().flatten().map(|plan| plan.drop).sum()
+        self.maintenance.iter().flatten().map(|maintenance| maintenance.drop).sum()
     }
+}
+
+/// What decides the ring and the modulus chain of a schedule: their primes are the largest that
+/// there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct RingShape {
+    /// Dimension.
+    pub n: usize,
+    /// Size of the primes in bits.
+    pub prime_bits: u32,
+    /// Primes of the chain.
+    pub limbs: usize,
+    /// Special primes.
+    pub special: usize,
 }
 
 /// Ring and modulus chain of a schedule.
@@ -120,8 +146,9 @@ pub struct Ring {
 }
 
 impl Ring {
-    /// A ring over `primes` of `prime_bits` bits, descending: `special` special primes first, then the chain.
-    pub fn new(n: usize, prime_bits: u32, primes: &[u32], special: usize) -> Self {
+    /// A ring over `primes`, descending: the special primes first, then the chain.
+    pub fn new(shape: RingShape, primes: &[u32]) -> Self {
+        let RingShape { n, prime_bits, special, .. } = shape;
         let (special_primes, primes) = primes.split_at(special);
         let sums = |primes: &[u32]| {
             let sum = primes.iter().scan(0.0, |sum, &q| {
@@ -133,6 +160,12 @@ impl Ring {
         let (log_q, log_p) = (sums(primes), sums(special_primes)[special]);
         let draws = primes.iter().map(|&q| draws(q)).sum();
         Ring { n, prime_bits, primes: primes.to_vec(), special: special_primes.to_vec(), log_q, log_p, draws }
+    }
+
+    /// What decides it.
+    pub fn shape(&self) -> RingShape {
+        let (limbs, special) = (self.primes.len(), self.special.len());
+        RingShape { n: self.n, prime_bits: self.prime_bits, limbs, special }
     }
 
     /// `log2 Q` of the first `level` primes.
@@ -157,12 +190,12 @@ impl Ring {
 }
 
 /// The numbers that remain to be chosen.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
-    /// `2 log2` of the input scale.
-    pub input_half_bits: u32,
-    /// Half bits of each factor's weights, in order.
-    pub weight_half_bits: Vec<u32>,
+    /// `log2` of the input scale, a multiple of one half.
+    pub input_log_scale: f64,
+    /// Size of each factor's weights in bits with sign, in order; multiples of half a bit.
+    pub weight_bits: Vec<f64>,
 }
 
 /// Predicted noise of values.
@@ -174,13 +207,21 @@ pub struct Deviation {
     pub worst: f64,
 }
 
+/// A product of an activation before the last one.
+#[derive(Clone, Copy, Debug)]
+struct InnerProduct {
+    stage: usize,
+    arrangement: Arrangement,
+    index: usize,
+}
+
 /// A noise that enters somewhere.
 #[derive(Clone, Debug)]
 pub struct Source {
     /// Place whose values it reaches first.
     pub place: usize,
-    /// Where it enters inside the activation before `place`: the stage, and a product before the last.
-    product: Option<(usize, Arrangement, usize)>,
+    /// Where it enters inside the activation before `place`, if it does so before the last product.
+    product: Option<InnerProduct>,
     /// In units of the values where it enters.
     pub noise: Noise,
     /// What unit noise there is at `place`.
@@ -192,9 +233,9 @@ impl Source {
     pub fn name(&self, network: &Lowered) -> String {
         match self.product {
             None => network.gains.places().names()[self.place].clone(),
-            Some((stage, arrangement, product)) => {
+            Some(InnerProduct { stage, arrangement, index }) => {
                 let activation = network.stages[stage].activation.as_ref().expect("noise entered its products");
-                activation.product_name(arrangement, product)
+                activation.product_name(arrangement, index)
             }
         }
     }
@@ -219,12 +260,12 @@ pub struct State {
 
 impl State {
     /// The ciphertexts in this state.
-    fn operand(&self) -> Operand {
-        Operand { level: self.level, components: self.components, scale: self.scale }
+    fn ciphertext(&self) -> Ciphertext {
+        Ciphertext { level: self.level, components: self.components, scale: self.scale }
     }
 
     /// The state with other ciphertexts.
-    fn with_operand(&self, u: Operand) -> State {
+    fn with_ciphertext(&self, u: Ciphertext) -> State {
         State { level: u.level, components: u.components, scale: u.scale, ..self.clone() }
     }
 }
@@ -279,8 +320,8 @@ impl Walk {
     }
 
     /// The ciphertexts that the client gets.
-    pub fn result(&self) -> Operand {
-        self.flood.map_or_else(|| self.output().operand(), |flood| flood.result)
+    pub fn result(&self) -> Ciphertext {
+        self.flood.map_or_else(|| self.output().ciphertext(), |flood| flood.result)
     }
 
     /// The states with their places.
@@ -288,20 +329,20 @@ impl Walk {
         std::iter::once((&self.input, 0)).chain(self.steps.iter().map(|step| (&step.after, step.place)))
     }
 
-    /// The state of a value: 0 is the input, `i + 1` the result of step `i`.
-    pub fn value(&self, value: usize) -> &State {
-        value.checked_sub(1).map_or(&self.input, |step| &self.steps[step].after)
+    /// The state of a tensor: 0 is the input, `i + 1` the result of step `i`.
+    pub fn tensor(&self, tensor: usize) -> &State {
+        tensor.checked_sub(1).map_or(&self.input, |step| &self.steps[step].after)
     }
 
     /// How far the noise is above what the labels bear, or above what leaves the linearised prediction true, as a ratio of
     /// variances: feasible at most 1.
     pub fn strain(&self, limits: &Limits) -> f64 {
         let square = |x: f64| x * x;
-        let [by_encryption, by_rounding, before_activations] = limits.corrections;
-        let encryption = square(by_encryption * self.noise.worst);
-        let total = encryption + square(by_rounding * self.rounding);
+        let corrections = limits.corrections;
+        let encryption = square(corrections.encryption * self.noise.worst);
+        let total = encryption + square(corrections.rounding * self.rounding);
         let labels = (encryption / (limits.encryption * limits.encryption)).max(total / (limits.total * limits.total));
-        let crowding = |state: &State| before_activations * state.noise.worst / (LINEAR_SHARE * state.bound);
+        let crowding = |state: &State| corrections.crowding * state.noise.worst / (LINEAR_SHARE * state.bound);
         let states = std::iter::once(&self.input).chain(self.steps.iter().map(|step| &step.after));
         states.map(|state| square(crowding(state))).fold(labels, f64::max)
     }
@@ -311,8 +352,15 @@ impl Walk {
 struct Sources<'a> {
     network: &'a Lowered,
     entered: Vec<Source>,
-    /// Where noise is to be hidden: bounds on the gains, and the sum of squares of what reaches the scores for the worst image.
-    worst: Option<(&'a WorstGains, f64)>,
+    /// Where noise is to be hidden.
+    worst: Option<WorstImage<'a>>,
+}
+
+/// What noise becomes in the scores for the worst image.
+struct WorstImage<'a> {
+    gains: &'a WorstGains,
+    /// Of what has reached the scores.
+    sum_of_squares: f64,
 }
 
 impl Sources<'_> {
@@ -322,9 +370,9 @@ impl Sources<'_> {
 
     /// Noise that is multiplied before it is at its place: by its gain in the root mean square, by `most` at most.
     fn enter_within(&mut self, source: Source, most: f64) {
-        if let Some((gains, sum)) = &mut self.worst {
+        if let Some(WorstImage { gains, sum_of_squares }) = &mut self.worst {
             let reached = source.noise.worst * most * gains.from(source.place);
-            *sum += reached * reached;
+            *sum_of_squares += reached * reached;
         }
         self.entered.push(source);
     }
@@ -356,8 +404,8 @@ pub fn walk(
         EncryptionKind::Secret => noise::fresh_secret(ring.n),
         EncryptionKind::Public => noise::fresh_public(ring.n, ring.log_p()),
     };
-    let scale = Scale::from_half_bits(settings.input_half_bits);
-    let worst = privacy.map(|_| (network.worst_gains(), 0.0));
+    let scale = Scale::from_log2(settings.input_log_scale);
+    let worst = privacy.map(|_| WorstImage { gains: network.worst_gains(), sum_of_squares: 0.0 });
     let mut sources = Sources { network, entered: Vec::new(), worst };
     let output = network.gains.places().output();
     sources.enter(0, fresh.times(1.0 / scale.value()));
@@ -385,33 +433,29 @@ pub fn walk(
         let (mut precisions, mut product_scales) = (Vec::new(), Vec::new());
         let after = match &step.kind {
             StepKind::Linear(terms) => {
-                let operands: Vec<&State> = step.operands.iter().map(|&value| walk.value(value)).collect();
+                let operands: Vec<&State> = step.operands.iter().map(|&tensor| walk.tensor(tensor)).collect();
                 let level = operands.iter().map(|state| state.level).min().expect("a step has an operand");
                 let components = operands.iter().map(|state| state.components).max().expect("a step has an operand");
-                let factors: Vec<Joined<'_>> = terms
+                let joined: Vec<Joined<'_>> = terms
                     .iter()
                     .zip(&operands)
                     .map(|(term, state)| Joined {
                         scale: state.scale,
                         factor: term.of(network),
-                        half_bits: settings.weight_half_bits[term.factor],
+                        bits: settings.weight_bits[term.factor],
                     })
                     .collect();
-                let (scale, found) = match &factors[..] {
-                    [one] => {
-                        let (weight_scale, rounding_gain, scale) =
-                            factor_scale(one.factor, one.half_bits, one.scale, step.makes_scores);
-                        (scale, vec![Precision { weight_scale, factor: 1.0, rounding_gain }])
-                    }
+                let SumScale { scale, precisions: found } = match &joined[..] {
+                    [one] => single_scale(one, step.makes_scores),
                     several => joint_scale(several, step.makes_scores),
                 };
-                for ((term, Joined { factor, .. }), precision) in terms.iter().zip(&factors).zip(&found) {
+                for ((term, Joined { factor, .. }), precision) in terms.iter().zip(&joined).zip(&found) {
                     let rms = calibrated(&factor.map.name, factor.map.input_rms, "input_rms")?;
                     let gain = rms * network.gains.between(term.place, output);
                     rounding += precision.rounding_gain * gain * gain;
                 }
                 precisions = found;
-                let range = match &factors[..] {
+                let range = match &joined[..] {
                     [one] => calibrated(&one.factor.map.name, one.factor.map.output_range, "output_range")?,
                     _ => {
                         let stage = &network.stages[step.stage];
@@ -422,29 +466,30 @@ pub fn walk(
                 let headroom = headroom(ring, level, scale, bound);
                 State { level, components, scale, bound, noise: sources.at(place), headroom }
             }
-            StepKind::Reduction(plan) => {
-                let before = walk.value(step.operands[0]);
-                let mut u = before.operand();
-                let entered = u.reduce(*plan, ring);
+            StepKind::Maintenance(maintenance) => {
+                let before = walk.tensor(step.operands[0]);
+                let mut u = before.ciphertext();
+                let entered = u.maintain(*maintenance, ring);
                 sources.enter(place, entered.times(1.0 / u.scale.value()));
                 let headroom = headroom(ring, u.level, u.scale, before.bound);
-                State { noise: sources.at(place), headroom, ..before.with_operand(u) }
+                State { noise: sources.at(place), headroom, ..before.with_ciphertext(u) }
             }
-            StepKind::Activation(plans) => {
-                let before = walk.value(step.operands[0]);
-                let (after, scales) = activate(network, step, plans, ring, before, &mut sources);
-                product_scales = scales;
-                after
+            StepKind::Activation(maintenance) => {
+                let before = walk.tensor(step.operands[0]);
+                let activated = activate(network, step, maintenance, ring, before, &mut sources);
+                product_scales = activated.product_scales;
+                activated.after
             }
         };
         walk.headroom = walk.headroom.min(after.headroom);
         walk.steps.push(WalkStep { place, precisions, after, product_scales });
     }
     let state = walk.output().clone();
-    let masks = noise::rerandomise(ring.n, state.components).times(1.0 / state.scale.value());
-    sources.enter(output, masks);
-    if let (Some(goal), Some((_, sum))) = (privacy, sources.worst) {
-        walk.flood = Flood::plan(goal, ring, state.operand(), network.scores(), state.bound, sum.sqrt());
+    let rerandomisation = noise::rerandomise(ring.n, state.components).times(1.0 / state.scale.value());
+    sources.enter(output, rerandomisation);
+    if let (Some(goal), Some(WorstImage { sum_of_squares, .. })) = (privacy, &sources.worst) {
+        let hidden = sum_of_squares.sqrt();
+        walk.flood = Flood::plan(goal, ring, state.ciphertext(), network.scores(), state.bound, hidden);
         // Where no flood is wide enough, the noise is beyond anything.
         let noise = walk.flood.as_ref().map_or(Noise::even(f64::INFINITY), |flood| flood.noise);
         sources.entered.push(Source { place: output, product: None, noise, gain: 1.0 });
@@ -460,19 +505,28 @@ fn calibrated<T>(layer: &str, value: Option<T>, field: &'static str) -> Result<T
     value.ok_or_else(|| PlanError::MissingCalibration { layer: layer.into(), field })
 }
 
-/// A term of a linear step that has several, and the scale of its operand.
+/// A term of a linear step.
 struct Joined<'a> {
+    /// Scale of its operand.
     scale: Scale,
     factor: &'a Factor,
-    half_bits: u32,
+    /// Size of its weights.
+    bits: f64,
 }
 
-/// Scale of a sum, and how every term is brought there (docs/planner.md, "Joins").
+/// Scale of a sum of terms, and how each of them is brought there.
+struct SumScale {
+    scale: Scale,
+    /// By term.
+    precisions: Vec<Precision>,
+}
+
+/// Of a sum of several terms (docs/planner.md, "Joins").
 ///
 /// Each term's weights have the size that the settings give them, or more: the largest scale that this makes is that of the sum.
 /// Factors of diagonal maps may be integers of any size, and the result of another map is multiplied by an integer where its
 /// largest weight does not reach. Both are exact and cost headroom, but no level.
-fn joint_scale(terms: &[Joined<'_>], makes_scores: bool) -> (Scale, Vec<Precision>) {
+fn joint_scale(terms: &[Joined<'_>], makes_scores: bool) -> SumScale {
     let is_diagonal = |term: &Joined<'_>| term.factor.map.geometry.is_diagonal();
     let larger = |a: Scale, b: Scale| if b > a { b } else { a };
     let top = terms.iter().map(|term| term.scale).fold(terms[0].scale, larger);
@@ -480,13 +534,13 @@ fn joint_scale(terms: &[Joined<'_>], makes_scores: bool) -> (Scale, Vec<Precisio
         let factor = top.value() / term.scale.value();
         is_diagonal(term) && term.factor.map.weights.iter().all(|w| (w * factor).fract() == 0.0)
     };
-    let sized = |term: &Joined<'_>| term.scale.times(term.factor.precision(term.half_bits).0);
+    let sized = |term: &Joined<'_>| term.scale.times(term.factor.rounded(term.bits).scale);
     let mut scale = match terms.iter().all(is_exact) {
         true => top,
         false => terms.iter().map(sized).fold(top, larger),
     };
     if makes_scores {
-        // As in `factor_scale`, but upwards, so that no weight is smaller than it was to be.
+        // As in `single_scale`, but upwards, so that no weight is smaller than it was to be.
         let power = scale.floor_power_of_two();
         scale = if power == scale { scale } else { power.times(2.0) };
     }
@@ -496,57 +550,66 @@ fn joint_scale(terms: &[Joined<'_>], makes_scores: bool) -> (Scale, Vec<Precisio
             let rounding_gain = rounding_gain(&term.factor.map, whole);
             return Precision { weight_scale: whole, factor: 1.0, rounding_gain };
         }
-        let finest = term.factor.precision(*WEIGHT_HALF_BITS.end()).0;
+        let finest = term.factor.rounded(*WEIGHT_BITS.end()).scale;
         let factor = libm::ceil(whole / finest).max(1.0);
         let weight_scale = whole / factor;
         Precision { weight_scale, factor, rounding_gain: term.factor.rounding_gain(weight_scale) }
     };
-    (scale, terms.iter().map(precision).collect())
+    SumScale { scale, precisions: terms.iter().map(precision).collect() }
 }
 
-/// Weight scale, rounding gain and output scale of a factor. The network's last factor lowers its weight scale so that the
+/// Of a single term. The network's last factor lowers its weight scale so that the
 /// output scale is an exact power of two, before primes of the chain are divided off: it then tells the client nothing of the largest weight.
-fn factor_scale(factor: &Factor, half_bits: u32, input: Scale, is_last: bool) -> (f64, f64, Scale) {
-    let (weight_scale, rounding_gain) = factor.precision(half_bits);
-    let output = input.times(weight_scale);
-    if !is_last {
-        return (weight_scale, rounding_gain, output);
+fn single_scale(term: &Joined<'_>, makes_scores: bool) -> SumScale {
+    let RoundedWeights { scale: weight_scale, rounding_gain } = term.factor.rounded(term.bits);
+    let output = term.scale.times(weight_scale);
+    if !makes_scores {
+        return SumScale { scale: output, precisions: vec![Precision { weight_scale, factor: 1.0, rounding_gain }] };
     }
     let power = output.floor_power_of_two();
-    let lowered = power.value() / input.value();
+    let lowered = power.value() / term.scale.value();
     let ratio = weight_scale / lowered;
-    (lowered, rounding_gain * ratio * ratio, power)
+    let rounding_gain = rounding_gain * ratio * ratio;
+    SumScale { scale: power, precisions: vec![Precision { weight_scale: lowered, factor: 1.0, rounding_gain }] }
+}
+
+/// What an activation leaves.
+struct Activated {
+    after: State,
+    /// Scale after each product, before the constant that follows it.
+    product_scales: Vec<Scale>,
 }
 
 fn activate(
     network: &Lowered,
     step: &Step,
-    products: &[ProductPlan],
+    maintenance: &[Maintenance],
     ring: &Ring,
     before: &State,
     sources: &mut Sources<'_>,
-) -> (State, Vec<Scale>) {
+) -> Activated {
     let Step { stage, place, .. } = *step;
     let activation = network.stages[stage].activation.as_ref().expect("a stage with an activation");
     let degree = activation.degree();
-    let arrangement = Arrangement::with_products(degree, products.len());
+    let arrangement = Arrangement::with_products(degree, maintenance.len());
     let ProductEstimates { bounds, gains, peaks } = activation.estimates(arrangement);
     let mut least = f64::INFINITY;
-    let mut scales = Vec::new();
-    let result = arrangement.follow(degree, before.operand(), |i, a: &Operand, b: &Operand| {
+    let mut product_scales = Vec::new();
+    let result = arrangement.follow(degree, before.ciphertext(), |i, a: &Ciphertext, b: &Ciphertext| {
         let mut u = a.times(b);
         least = least.min(headroom(ring, u.level, u.scale, bounds[i]));
-        let entered = u.reduce(products[i], ring);
+        let entered = u.maintain(maintenance[i], ring);
         // The last product's noise is that of the activation's value.
-        let product = (i + 1 < products.len()).then_some((stage, arrangement, i));
+        let product = (i + 1 < maintenance.len()).then_some(InnerProduct { stage, arrangement, index: i });
         let noise = entered.times(1.0 / u.scale.value());
         sources.enter_within(Source { place, product, noise, gain: gains[i] }, peaks[i]);
         least = least.min(headroom(ring, u.level, u.scale, bounds[i]));
-        scales.push(u.scale);
+        product_scales.push(u.scale);
         u
     });
     let bound = *bounds.last().expect("an activation has products");
-    (State { bound, noise: sources.at(place), headroom: least, ..before.with_operand(result) }, scales)
+    let after = State { bound, noise: sources.at(place), headroom: least, ..before.with_ciphertext(result) };
+    Activated { after, product_scales }
 }
 
 /// Bits between `HEADROOM` times the bound and a wrap at `level`.

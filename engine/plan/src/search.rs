@@ -1,8 +1,9 @@
 //! Pass 4: the search for the cheapest schedule that keeps the labels.
 //!
-//! What a schedule costs depends only on its discrete shape: the factorisation of each run, what follows each product, ring and
-//! chain. So candidates are priced first and tried in the order of their price; trying means looking for an input
-//! scale and weight sizes that keep headroom and noise within bounds. The first that succeeds is the cheapest.
+//! What a schedule costs depends only on its discrete shape: the factorisation of each branch, what
+//! follows each product, ring and chain. So candidates are priced first and tried in the order of
+//! their price; trying means looking for an input scale and weight sizes that keep headroom and
+//! noise within bounds. The first that succeeds is the cheapest.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -11,10 +12,10 @@ use cryptodl_core::ckks::{EncryptionKind, MAX_SPECIAL_PRIMES, SecurityLevel};
 use cryptodl_core::ring::largest_ntt_primes;
 use cryptodl_core::watch::Watch;
 
-use super::climb::{Attempt, LACKS, try_settings};
+use super::climb::{Attempt, LACKS, Tried, try_settings};
 use super::lowered::Lowered;
 use super::options::{LIMBS, PRIME_BITS, PlanOptions, ScheduleKind};
-use super::schedule::{Ring, Structure, Walk};
+use super::schedule::{Ring, RingShape, Structure, Walk};
 use super::steps::Steps;
 use super::structures::{degrees, most_dropped, neighbours, structures, too_many};
 use super::tolerance::Limits;
@@ -70,8 +71,8 @@ pub struct Found {
 pub struct Miss {
     /// Discrete shape.
     pub structure: Structure,
-    /// Ring dimension, prime size, limbs, special primes.
-    pub ring: [usize; 4],
+    /// Ring and chain.
+    pub ring: RingShape,
     /// Predicted price.
     pub price: f64,
     /// What it lacks.
@@ -92,23 +93,24 @@ pub struct Outcome {
 /// A candidate before it is tried.
 #[derive(Clone, Debug)]
 struct Candidate {
+    /// Which of the structures that are searched.
     structure: usize,
-    n: usize,
-    prime_bits: u32,
-    limbs: usize,
-    special: usize,
+    ring: RingShape,
     price: f64,
 }
 
-impl Candidate {
-    /// Structure, limbs and special primes.
-    fn shape(&self) -> [usize; 3] {
-        [self.structure, self.limbs, self.special]
-    }
+/// What candidates have in common that differ in the size of their primes and in the dimension
+/// alone.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Group {
+    structure: usize,
+    limbs: usize,
+    special: usize,
+}
 
-    /// Key of its ring.
-    fn ring(&self) -> (usize, u32, usize, usize) {
-        (self.n, self.prime_bits, self.limbs, self.special)
+impl Candidate {
+    fn group(&self) -> Group {
+        Group { structure: self.structure, limbs: self.ring.limbs, special: self.ring.special }
     }
 }
 
@@ -125,7 +127,7 @@ pub fn search(
     options.check()?;
     let mut search =
         Search { model, network, options, rings: Rings::default(), left: budget.left, watch: budget.watch };
-    let outcome = search.run();
+    let outcome = search.find();
     budget.left = search.left;
     outcome
 }
@@ -160,7 +162,7 @@ struct Search<'a> {
 }
 
 impl Search<'_> {
-    fn run(&mut self) -> Result<Outcome, Box<Refusal>> {
+    fn find(&mut self) -> Result<Outcome, Box<Refusal>> {
         let network = self.network;
         let most_dropped = most_dropped(self.options);
         let all = structures(network, self.options.schedule, most_dropped);
@@ -243,19 +245,19 @@ impl Search<'_> {
             }
             self.price(structure, index, below, &mut candidates);
         }
-        candidates.sort_by(|a, b| a.price.total_cmp(&b.price).then(a.n.cmp(&b.n)));
+        candidates.sort_by(|a, b| a.price.total_cmp(&b.price).then(a.ring.n.cmp(&b.ring.n)));
         let mut found: Vec<Found> = Vec::new();
         let mut cheaper: BTreeMap<usize, (f64, Miss)> = BTreeMap::new();
         let mut nearest: Option<Nearest> = None;
         // The largest primes of each structure and length: where they fail, smaller ones need not be tried.
-        let mut roomiest: BTreeMap<[usize; 3], &Candidate> = BTreeMap::new();
+        let mut roomiest: BTreeMap<Group, &Candidate> = BTreeMap::new();
         for candidate in &candidates {
-            let room = roomiest.entry(candidate.shape()).or_insert(candidate);
-            if candidate.prime_bits > room.prime_bits {
+            let room = roomiest.entry(candidate.group()).or_insert(candidate);
+            if candidate.ring.prime_bits > room.ring.prime_bits {
                 *room = candidate;
             }
         }
-        let mut hopeless: BTreeMap<[usize; 3], bool> = BTreeMap::new();
+        let mut hopeless: BTreeMap<Group, bool> = BTreeMap::new();
         let mut attempts_after_best = 0;
         for candidate in &candidates {
             self.check()?;
@@ -264,31 +266,31 @@ impl Search<'_> {
             }
             let structure = &structures[candidate.structure];
             let seen = found.iter().any(|found| found.structure == *structure);
-            if seen || hopeless.get(&candidate.shape()) == Some(&true) {
+            if seen || hopeless.get(&candidate.group()) == Some(&true) {
                 continue;
             }
             let mut tried = candidate;
             let mut result = None;
-            if let Entry::Vacant(entry) = hopeless.entry(candidate.shape()) {
-                let room = roomiest[&candidate.shape()];
+            if let Entry::Vacant(entry) = hopeless.entry(candidate.group()) {
+                let room = roomiest[&candidate.group()];
                 let attempt = self.attempt(structure, room, self.network.limits)?;
                 let fails = matches!(attempt, Attempt::Fails { .. });
                 entry.insert(fails);
-                if fails || room.prime_bits == candidate.prime_bits {
+                if fails || room.ring.prime_bits == candidate.ring.prime_bits {
                     (tried, result) = (room, Some(attempt));
                 }
             }
             let result = result.map_or_else(|| self.attempt(structure, tried, self.network.limits), Ok)?;
             match result {
                 Attempt::Fits(walk) => {
-                    let ring = self.rings.of(tried).clone();
+                    let ring = self.rings.of(tried.ring).clone();
                     found.push(Found { structure: structure.clone(), ring, walk: *walk, price: tried.price });
                 }
                 Attempt::Fails { shortage, reason } if found.is_empty() => {
-                    let ring = [tried.n, tried.prime_bits as usize, tried.limbs, tried.special];
+                    let ring = tried.ring;
                     let miss = |reason| Miss { structure: structure.clone(), ring, price: tried.price, reason };
                     if nearest.as_ref().is_none_or(|nearest| shortage < nearest.shortage) {
-                        let reason = describe_ring(tried) + &reason;
+                        let reason = describe_ring(tried.ring) + &reason;
                         nearest = Some(Nearest { shortage, reason, candidate: tried.clone() });
                     }
                     let least = cheaper.entry(tried.structure).or_insert_with(|| (f64::INFINITY, miss(String::new())));
@@ -332,7 +334,7 @@ impl Search<'_> {
         for _ in 0..4 {
             match self.attempt(structure, candidate, limits)? {
                 Attempt::Fits(walk) => {
-                    let ring = self.rings.of(candidate).clone();
+                    let ring = self.rings.of(candidate.ring).clone();
                     return Ok(Some(Found { structure: structure.clone(), ring, walk: *walk, price: candidate.price }));
                 }
                 Attempt::Fails { shortage, .. } if shortage < LACKS => {
@@ -418,13 +420,14 @@ impl Search<'_> {
                     let Some(n) = options.n.filter(secure).or(smallest.filter(|_| options.n.is_none())) else {
                         return false;
                     };
-                    let Some(ring) = self.rings.get(n, prime_bits, limbs, special) else {
+                    let shape = RingShape { n, prime_bits, limbs, special };
+                    let Some(ring) = self.rings.get(shape) else {
                         return true;
                     };
                     let price = counted.price(ring, public, options.batch);
                     self.left = self.left.saturating_sub(pricing_work(steps));
                     if price < below {
-                        candidates.push(Candidate { structure: index, n, prime_bits, limbs, special, price });
+                        candidates.push(Candidate { structure: index, ring: shape, price });
                     }
                     price < below
                 });
@@ -437,8 +440,8 @@ impl Search<'_> {
 
     /// Looks for scales at which a candidate fits and its noise is within `limits`.
     fn attempt(&mut self, structure: &Structure, candidate: &Candidate, limits: Limits) -> Result<Attempt, PlanError> {
-        let ring = self.rings.of(candidate);
-        let (attempt, work) = try_settings(self.network, self.options, structure, ring, limits)?;
+        let ring = self.rings.of(candidate.ring);
+        let Tried { attempt, work } = try_settings(self.network, self.options, structure, ring, limits)?;
         self.left = self.left.saturating_sub(work);
         Ok(attempt)
     }
@@ -449,28 +452,27 @@ impl Search<'_> {
 struct Rings {
     /// By dimension and prime size, the largest primes, as many as the longest chain takes where there are so many.
     primes: BTreeMap<(usize, u32), Vec<u32>>,
-    /// By [`Candidate::ring`].
-    rings: BTreeMap<(usize, u32, usize, usize), Ring>,
+    rings: BTreeMap<RingShape, Ring>,
 }
 
 impl Rings {
     /// A ring, unless there are too few primes.
-    fn get(&mut self, n: usize, prime_bits: u32, limbs: usize, special: usize) -> Option<&Ring> {
+    fn get(&mut self, shape: RingShape) -> Option<&Ring> {
+        let RingShape { n, prime_bits, limbs, special } = shape;
         let most = LIMBS.end() + MAX_SPECIAL_PRIMES;
         let found = || largest_ntt_primes(n, prime_bits, most).unwrap_or_default();
         let primes = self.primes.entry((n, prime_bits)).or_insert_with(found).get(..limbs + special)?;
-        let ring = self.rings.entry((n, prime_bits, limbs, special));
-        Some(ring.or_insert_with(|| Ring::new(n, prime_bits, primes, special)))
+        Some(self.rings.entry(shape).or_insert_with(|| Ring::new(shape, primes)))
     }
 
-    /// The ring of a candidate, which [`Self::get`] made.
-    fn of(&self, candidate: &Candidate) -> &Ring {
-        &self.rings[&candidate.ring()]
+    /// A ring that [`Self::get`] made.
+    fn of(&self, shape: RingShape) -> &Ring {
+        &self.rings[&shape]
     }
 }
 
-fn describe_ring(candidate: &Candidate) -> String {
-    let Candidate { n, prime_bits, limbs, special, .. } = candidate;
+fn describe_ring(ring: RingShape) -> String {
+    let RingShape { n, prime_bits, limbs, special } = ring;
     format!("the nearest attempt (N = {n}, {limbs} x {prime_bits} bits + {special} special) ")
 }
 
@@ -495,7 +497,7 @@ mod tests {
                 left: MAX_WORK,
                 watch: Watch::default(),
             };
-            search.run().unwrap();
+            search.find().unwrap();
             let share = 1.0 - search.left as f64 / MAX_WORK as f64;
             assert!(share < 0.5, "{model}: {share}");
         }

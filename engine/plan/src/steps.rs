@@ -1,13 +1,15 @@
 //! The steps of a schedule with their operands. Every pass over a schedule follows this one list: levels and components, scales and
 //! noise, operations, and the Program.
 
-use cryptodl_core::backend::ProductPlan;
+use cryptodl_core::backend::{CiphertextShape, Maintenance};
 
 use super::lowered::{Factor, Lowered};
+use super::normalise::BranchId;
 use super::schedule::Structure;
-use cryptodl_program::{Arrangement, Product};
+use cryptodl_program::{Arrangement, Product, ProductTrace};
 
-/// Steps in an order in which each comes after what it takes. Value 0 is the input, and value `i + 1` is the result of step `i`.
+/// Steps in an order in which each comes after what it takes. Tensor 0 is the input, and tensor
+/// `i + 1` is the result of step `i`.
 #[derive(Clone, Debug)]
 pub struct Steps(pub Vec<Step>);
 
@@ -16,7 +18,7 @@ pub struct Steps(pub Vec<Step>);
 pub struct Step {
     /// What it does.
     pub kind: StepKind,
-    /// Values that it takes, one for every term of a linear step, else one.
+    /// Tensors that it takes, one for every term of a linear step, else one.
     pub operands: Vec<usize>,
     /// The stage that it is part of.
     pub stage: usize,
@@ -31,17 +33,17 @@ pub struct Step {
 pub enum StepKind {
     /// The sum of linear maps of the operands.
     Linear(Vec<Term>),
-    /// What waited until after the stage's maps.
-    Reduction(ProductPlan),
+    /// Maintenance that was deferred until after the stage's maps.
+    Maintenance(Maintenance),
     /// The stage's activation, and what follows each of its products at once.
-    Activation(Vec<ProductPlan>),
+    Activation(Vec<Maintenance>),
 }
 
-/// One map of a linear step: merged base maps of a run.
+/// One map of a linear step: merged base maps of a branch.
 #[derive(Clone, Copy, Debug)]
 pub struct Term {
-    /// The run.
-    pub run: usize,
+    /// The branch.
+    pub branch: usize,
     /// First base map.
     pub first: usize,
     /// Number of base maps.
@@ -55,102 +57,104 @@ pub struct Term {
 impl Term {
     /// The merged map.
     pub fn of<'a>(&self, network: &'a Lowered) -> &'a Factor {
-        network.factor(self.run, self.first, self.count).expect("structures use factors that exist")
+        network.factor(self.branch, self.first, self.count).expect("structures use factors that exist")
     }
 }
 
-/// Limbs and components of a value.
-pub type Extent = (usize, usize);
+/// What later stages take of a variable.
+#[derive(Clone, Copy)]
+struct Variable {
+    tensor: usize,
+    deferred: Option<Maintenance>,
+}
 
 impl Steps {
     /// Of a structure.
     pub fn new(network: &Lowered, structure: &Structure) -> Self {
         let places = network.gains.places();
         let mut steps: Vec<Step> = Vec::new();
-        // By variable, its value and what waits.
-        let mut variables: Vec<(usize, Option<ProductPlan>)> = vec![(0, None)];
-        let (mut run, mut factor, mut activation) = (0, 0, 0);
+        let mut variables = vec![Variable { tensor: 0, deferred: None }];
+        let (mut branch, mut factor, mut activation) = (0, 0, 0);
         for (i, stage) in network.stages.iter().enumerate() {
             let (mut terms, mut operands) = (Vec::new(), Vec::new());
-            let mut waiting: Option<ProductPlan> = None;
-            for (k, operand) in stage.operands.iter().enumerate() {
-                let (mut value, later) = variables[operand.variable];
-                waiting = match (waiting, later) {
+            let mut deferred: Option<Maintenance> = None;
+            for (index, taken) in stage.branches.iter().enumerate() {
+                let Variable { mut tensor, deferred: of_operand } = variables[taken.variable];
+                deferred = match (deferred, of_operand) {
                     (Some(a), Some(b)) => {
                         let relinearise = a.relinearise || b.relinearise;
-                        Some(ProductPlan { relinearise, drop: a.drop.max(b.drop) })
+                        Some(Maintenance { relinearise, drop: a.drop.max(b.drop) })
                     }
                     (a, b) => a.or(b),
                 };
                 let mut first = 0;
-                let counts = &structure.factors[run];
+                let counts = &structure.factors[branch];
                 for (at, &count) in counts.iter().enumerate() {
-                    let place = places.after_map(i, k, first + count);
-                    let term = Term { run, first, count, factor, place };
+                    let place = places.after_map(BranchId { stage: i, index }, first + count);
+                    let term = Term { branch, first, count, factor, place };
                     (first, factor) = (first + count, factor + 1);
                     if at + 1 == counts.len() {
                         terms.push(term);
-                        operands.push(value);
+                        operands.push(tensor);
                     } else {
                         let kind = StepKind::Linear(vec![term]);
-                        steps.push(Step { kind, operands: vec![value], stage: i, place, makes_scores: false });
-                        value = steps.len();
+                        steps.push(Step { kind, operands: vec![tensor], stage: i, place, makes_scores: false });
+                        tensor = steps.len();
                     }
                 }
-                run += 1;
+                branch += 1;
             }
             let (place, makes_scores) = (places.sum(i), i + 1 == network.stages.len());
             steps.push(Step { kind: StepKind::Linear(terms), operands, stage: i, place, makes_scores });
-            if let Some(plan) = waiting {
-                let (kind, operands) = (StepKind::Reduction(plan), vec![steps.len()]);
+            if let Some(maintenance) = deferred {
+                let (kind, operands) = (StepKind::Maintenance(maintenance), vec![steps.len()]);
                 steps.push(Step { kind, operands, stage: i, place, makes_scores: false });
             }
-            let mut later = None;
+            let mut deferred = None;
             if stage.activation.is_some() {
-                let (plans, waits) = structure.plans(activation);
-                (later, activation) = (waits, activation + 1);
-                let (kind, operands) = (StepKind::Activation(plans), vec![steps.len()]);
+                let planned = structure.activation(activation);
+                (deferred, activation) = (planned.deferred, activation + 1);
+                let (kind, operands) = (StepKind::Activation(planned.at_once), vec![steps.len()]);
                 let place = places.variable(i + 1);
                 steps.push(Step { kind, operands, stage: i, place, makes_scores: false });
             }
-            variables.push((steps.len(), later));
+            variables.push(Variable { tensor: steps.len(), deferred });
         }
         Steps(steps)
     }
 
-    /// Limbs and components of every value, from the input's limbs; the products of activations on the way are shown to `products`,
-    /// with what follows each.
-    pub fn extents(
+    /// Limbs and components of every tensor's ciphertexts, from the input's limbs; the products of
+    /// activations on the way are shown to `products`, with what follows each.
+    pub fn ciphertext_shapes(
         &self,
         network: &Lowered,
         level: usize,
-        mut products: impl FnMut(usize, &[Product], &[ProductPlan]),
-    ) -> Vec<Extent> {
-        let mut extents = vec![(level, 2)];
+        mut products: impl FnMut(usize, &[Product], &[Maintenance]),
+    ) -> Vec<CiphertextShape> {
+        let mut shapes = vec![CiphertextShape { level, components: 2 }];
         for (i, step) in self.0.iter().enumerate() {
-            let before = self.operand_extent(i, &extents);
-            extents.push(match &step.kind {
+            let before = self.operand_shape(i, &shapes);
+            shapes.push(match &step.kind {
                 StepKind::Linear(_) => before,
-                StepKind::Reduction(plan) => {
-                    products(i, &[Product { level: before.0, operands: [before.1, 1] }], &[*plan]);
-                    plan.result(before.0, before.1)
+                StepKind::Maintenance(maintenance) => {
+                    products(i, &[Product { level: before.level, operands: [before.components, 1] }], &[*maintenance]);
+                    maintenance.result(before)
                 }
-                StepKind::Activation(plans) => {
+                StepKind::Activation(maintenance) => {
                     let degree = network.stages[step.stage].activation.as_ref().map_or(0, |a| a.degree());
-                    let arrangement = Arrangement::with_products(degree, plans.len());
-                    let (all, after) = arrangement.trace(degree, plans, before.0, before.1);
-                    products(i, &all, plans);
-                    after
+                    let arrangement = Arrangement::with_products(degree, maintenance.len());
+                    let ProductTrace { products: all, result } = arrangement.trace(degree, maintenance, before);
+                    products(i, &all, maintenance);
+                    result
                 }
             });
         }
-        extents
+        shapes
     }
 
     /// What the operands of a step have in common: a branch with more limbs drops the last ones, and missing components are zero.
-    pub fn operand_extent(&self, step: usize, extents: &[Extent]) -> Extent {
-        let operands = self.0[step].operands.iter().map(|&value| extents[value]);
-        let common = |a: Extent, b: Extent| (a.0.min(b.0), a.1.max(b.1));
-        operands.reduce(common).expect("a step has an operand")
+    fn operand_shape(&self, step: usize, shapes: &[CiphertextShape]) -> CiphertextShape {
+        let operands = self.0[step].operands.iter().map(|&tensor| shapes[tensor]);
+        operands.reduce(CiphertextShape::joined).expect("a step has an operand")
     }
 }

@@ -1,6 +1,6 @@
 //! Each pass against exact expectations, and the whole planner on the shipped models.
 
-use cryptodl_core::backend::{PADDING, ProductPlan};
+use cryptodl_core::backend::{Maintenance, PADDING};
 use cryptodl_core::ckks::{EncryptionKind, SecurityLevel};
 use cryptodl_network::{LayerOp, Network, plain};
 use cryptodl_zoo as zoo;
@@ -18,23 +18,23 @@ fn generator() -> SplitMix {
 
 /// Runs the stages in f64 on the images, activations through their monic Horner form.
 fn evaluate(stages: &[normalise::Stage], images: &ndarray::Array4<f32>) -> Array2<f64> {
-    let lanes = images.shape()[0];
+    let batch = images.shape()[0];
     let mut values: Vec<f64> = rows(images).t().iter().map(|&v| v.into()).collect();
     for stage in stages {
-        for map in &stage.operands[0].run {
-            values = map.geometry.apply(&map.weights, Some(&map.bias), &values, lanes);
+        for map in &stage.branches[0].maps {
+            values = map.geometry.apply(&map.weights, Some(&map.bias), &values, batch);
         }
         if let Some(activation) = &stage.activation {
             values.iter_mut().for_each(|z| *z = activation.channels[0].value(*z));
         }
     }
-    Array2::from_shape_vec((values.len() / lanes, lanes), values).unwrap().reversed_axes()
+    Array2::from_shape_vec((values.len() / batch, batch), values).unwrap().reversed_axes()
 }
 
 /// The stage with one map.
-fn with_run(stage: &normalise::Stage, map: RealMap) -> normalise::Stage {
-    let operands = vec![fold::Operand { run: vec![map], ..stage.operands[0] }];
-    normalise::Stage { operands, ..stage.clone() }
+fn with_map(stage: &normalise::Stage, map: RealMap) -> normalise::Stage {
+    let branches = vec![fold::Branch { maps: vec![map], ..stage.branches[0] }];
+    normalise::Stage { branches, ..stage.clone() }
 }
 
 fn largest_difference(a: &Array2<f64>, b: &Array2<f32>) -> f64 {
@@ -60,18 +60,18 @@ fn folding_keeps_the_function_and_the_paper_shapes() {
     let net = zoo::load("mnist-1").unwrap();
     let stages = normalise(fold(&net).unwrap()).unwrap();
     let shapes: Vec<_> =
-        stages.iter().flat_map(|s| &s.operands[0].run).map(|m| (m.geometry.kernel, m.geometry.stride)).collect();
+        stages.iter().flat_map(|s| &s.branches[0].maps).map(|m| (m.geometry.kernel, m.geometry.stride)).collect();
     assert_eq!(shapes, [([6, 6], [2, 2]), ([6, 6], [2, 2]), ([4, 4], [1, 1]), ([1, 1], [1, 1])]);
-    let merged = stages[0].operands[0].run[0].merge(&stages[0].operands[0].run[1]);
+    let merged = stages[0].branches[0].maps[0].merge(&stages[0].branches[0].maps[1]);
     assert_eq!((merged.geometry.kernel, merged.geometry.stride), ([16, 16], [4, 4]));
     assert_eq!(merged.geometry.multiply_adds(), 204_800);
-    let dense = stages[1].operands[0].run[0].merge(&stages[1].operands[0].run[1]);
+    let dense = stages[1].branches[0].maps[0].merge(&stages[1].branches[0].maps[1]);
     assert_eq!(dense.geometry.multiply_adds(), 8_000);
 
     let images = images(8, net.input.shape, 3);
     let expected = plain::logits(&net, images.view());
     assert!(largest_difference(&evaluate(&stages, &images), &expected) < 1e-3);
-    let one_map_each = [with_run(&stages[0], merged), with_run(&stages[1], dense)];
+    let one_map_each = [with_map(&stages[0], merged), with_map(&stages[1], dense)];
     assert!(largest_difference(&evaluate(&one_map_each, &images), &expected) < 1e-3);
 }
 
@@ -90,10 +90,10 @@ fn a_padded_convolution_is_not_merged_and_borders_stay_right() {
     ];
     let net = network([1, 8, 8], ops);
     let stages = normalise(fold(&net).unwrap()).unwrap();
-    let run = &stages[0].operands[0].run;
-    assert_eq!(run.len(), 2, "batch-norm went into the first convolution");
-    assert!(!run[0].merges_with(&run[1]), "its constant would be wrong at the border");
-    assert!(stages[1].operands[0].run[0].merges_with(&stages[1].operands[0].run[1]));
+    let maps = &stages[0].branches[0].maps;
+    assert_eq!(maps.len(), 2, "batch-norm went into the first convolution");
+    assert!(!maps[0].merges_with(&maps[1]), "its constant would be wrong at the border");
+    assert!(stages[1].branches[0].maps[0].merges_with(&stages[1].branches[0].maps[1]));
     let lowered = lowered::Lowered::new(&net, Tolerance::default()).unwrap();
     assert_eq!(lowered.factorisations(0), [[1, 1]]);
     assert_eq!(lowered.factorisations(1).len(), 2);
@@ -122,7 +122,7 @@ fn batch_norm_and_pooling_after_an_activation_stand_alone() {
     ];
     let net = network([1, 8, 8], ops);
     let stages = normalise(fold(&net).unwrap()).unwrap();
-    assert_eq!(stages[1].operands[0].run.iter().map(|m| m.geometry.groups).collect::<Vec<_>>(), [2, 1, 1]);
+    assert_eq!(stages[1].branches[0].maps.iter().map(|m| m.geometry.groups).collect::<Vec<_>>(), [2, 1, 1]);
     let images = images(4, [1, 8, 8], 6);
     assert!(largest_difference(&evaluate(&stages, &images), &plain::logits(&net, images.view())) < 1e-5);
 }
@@ -141,9 +141,9 @@ fn batch_norm_of_flattened_features_has_a_factor_for_every_value() {
     ];
     let net = network([1, 8, 8], ops);
     let stages = normalise(fold(&net).unwrap()).unwrap();
-    assert_eq!(stages.iter().map(|stage| stage.operands[0].run.len()).collect::<Vec<_>>(), [2, 2]);
+    assert_eq!(stages.iter().map(|stage| stage.branches[0].maps.len()).collect::<Vec<_>>(), [2, 2]);
     assert!(
-        !stages[0].operands[0].run[0].merges_with(&stages[0].operands[0].run[1]),
+        !stages[0].branches[0].maps[0].merges_with(&stages[0].branches[0].maps[1]),
         "planes and values are not one convolution"
     );
     assert_eq!(lowered::Lowered::new(&net, Tolerance::default()).unwrap().factorisations(1).len(), 2);
@@ -182,7 +182,7 @@ fn activations_become_monic_and_depressed_where_the_range_allows() {
     // A leading term that does nothing over the range goes, and is reported.
     let lowered = activation(&[0.2, 0.5, 0.3, 1e-9]);
     assert_eq!(lowered.degree(), 2);
-    assert!(lowered.lowered.is_some_and(|(terms, error)| terms == 1 && error < 1e-6));
+    assert!(lowered.dropped.is_some_and(|dropped| dropped.count == 1 && dropped.error < 1e-6));
 }
 
 #[test]
@@ -211,9 +211,9 @@ fn quantised_weights_are_nearest() {
         bias: vec![0.75],
         input_rms: None,
         output_range: None,
-        published: 3,
+        layer_multiply_adds: 3,
     };
-    let scale = quantise::weight_scale(&map, 8);
+    let scale = quantise::weight_scale(&map, 4.0);
     assert_eq!(scale, 7.0);
     let quantised = crate::quantise::quantised(&map, scale);
     assert_eq!(quantised.weights, [7, -4, 2]);
@@ -228,7 +228,7 @@ fn gains_of_linear_maps_are_row_norms() {
     let ops = vec![conv(&mut g, [2, 1, 3], 1, 0), LayerOp::Flatten, dense(&mut g, 3, 72)];
     let stages = normalise(fold(&network([1, 8, 8], ops)).unwrap()).unwrap();
     let gains = gains::Gains::measure(&stages, 32);
-    let merged = stages[0].operands[0].run[0].merge(&stages[0].operands[0].run[1]);
+    let merged = stages[0].branches[0].maps[0].merge(&stages[0].branches[0].maps[1]);
     let exact = (merged.weights.iter().map(|w| w * w).sum::<f64>() / 3.0).sqrt();
     let measured = gains.between(0, gains.places().output());
     assert!((measured / exact).log2().abs() < 0.4, "{measured} against {exact}");
@@ -303,7 +303,7 @@ fn gains_are_derivatives_of_scores_and_margins() {
     let forward = |from: usize, values: &[f64]| {
         let mut values = values.to_vec();
         for stage in &stages[from..] {
-            for map in &stage.operands[0].run {
+            for map in &stage.branches[0].maps {
                 values = map.geometry.apply(&map.weights, Some(&map.bias), &values, 1);
             }
             if let Some(activation) = &stage.activation {
@@ -315,7 +315,7 @@ fn gains_are_derivatives_of_scores_and_margins() {
     let pixels: Vec<f64> = one.iter().map(|&v| v.into()).collect();
     let first = &stages[0];
     let z =
-        first.operands[0].run.iter().fold(pixels.clone(), |v, m| m.geometry.apply(&m.weights, Some(&m.bias), &v, 1));
+        first.branches[0].maps.iter().fold(pixels.clone(), |v, m| m.geometry.apply(&m.weights, Some(&m.bias), &v, 1));
     let activation = first.activation.as_ref().unwrap();
     let after: Vec<f64> = z.iter().map(|&z| activation.channels[0].value(z)).collect();
     let scores = forward(0, &pixels);
@@ -346,18 +346,15 @@ fn gains_are_derivatives_of_scores_and_margins() {
     check(&activation.name, 1, &after, &|_| 1.0);
     // The first of the cube's two products is multiplied by z once more.
     check(&format!("{}/horner/0", activation.name), 1, &after, &|i| z[i]);
-    assert_eq!(calibration.gains[&stages[1].operands[0].run.last().unwrap().name].score.len(), 1);
+    assert_eq!(calibration.gains[&stages[1].branches[0].maps.last().unwrap().name].score.len(), 1);
     let output = &calibration.gains[calibration.places.last().unwrap()];
     assert!((output.margin[0] - 2f32.sqrt()).abs() < 1e-6 && (output.score[0] - 1.0).abs() < 1e-6);
 }
 
 #[test]
 fn rounding_is_measured_and_leaves_no_bias() {
-    let options = PlanOptions {
-        weight_half_bits: Some(8),
-        tolerance: Some(Tolerance::new(0.5).unwrap()),
-        ..PlanOptions::default()
-    };
+    let options =
+        PlanOptions { weight_bits: Some(4.0), tolerance: Some(Tolerance::new(0.5).unwrap()), ..PlanOptions::default() };
     let bias_and_rms = |net: &Network| {
         let plan = plan(net, &options).unwrap();
         let fresh = images(512, net.input.shape, 77);
@@ -379,7 +376,7 @@ fn rounding_is_measured_and_leaves_no_bias() {
 #[test]
 fn a_refusal_states_the_tolerance_at_which_the_network_fits() {
     for net in [unsure(squares()), unsure(calibrated(squares(), 3))] {
-        let coarse = PlanOptions { weight_half_bits: Some(8), ..PlanOptions::default() };
+        let coarse = PlanOptions { weight_bits: Some(4.0), ..PlanOptions::default() };
         let error = plan(&net, &coarse).unwrap_err();
         let message = error.to_string();
         let (_, rest) = message.split_once("a tolerance of ").unwrap_or_else(|| panic!("{message}"));
@@ -441,7 +438,7 @@ fn planned(model: &str, options: PlanOptions) -> Plan {
 }
 
 #[test]
-fn one_activation_fuses_with_its_maps_and_only_scores_are_reduced() {
+fn one_activation_fuses_with_its_maps_and_only_scores_are_maintained() {
     for (model, key, components) in [("mnist-1", false, 4), ("mnist-1-square", true, 2)] {
         let plan = planned(model, PlanOptions::default());
         let (report, content) = (&plan.report, &plan.program.content);
@@ -450,12 +447,12 @@ fn one_activation_fuses_with_its_maps_and_only_scores_are_reduced() {
         assert_eq!((content.relin().is_some(), content.output.components), (key, components));
         assert_eq!(report.params.special_primes.is_empty(), !key);
         assert_eq!(plan.program.segments().len(), 2, "one fused slot-wise segment, and what is left for its result");
-        let [network, scores] = &report.layers[..] else { panic!("{report}") };
+        let [network, scores] = &report.segments[..] else { panic!("{report}") };
         assert_eq!((network.ntts, network.multiply_adds), (0, 212_800));
-        assert_eq!(network.multiply_adds_published, 288_000 + 1_600_000 + 204_800 + 2_560);
+        assert_eq!(network.layer_multiply_adds, 288_000 + 1_600_000 + 204_800 + 2_560);
         assert!(scores.ntts <= 10 * 4 * 4 && scores.multiply_adds == 0, "{report}");
         assert!(report.noise.changed_by_encryption <= 0.001 && report.noise.changed <= 0.0015);
-        assert!(report.layers.iter().all(|layer| layer.headroom_bits >= 0.0));
+        assert!(report.segments.iter().all(|segment| segment.headroom_bits >= 0.0));
         assert!(network.steps.iter().filter_map(|step| step.bits).all(|bits| (4.0..=8.0).contains(&bits)));
         assert_eq!(network.steps.iter().filter(|step| step.bits.is_some()).count(), 2, "every map says its bits");
         let dropped = report.params.primes[scores.limbs..network.limbs].iter().map(|&q| f64::from(q).log2());
@@ -475,14 +472,14 @@ fn layered_relinearises_and_rescales_every_product() {
     let content = &plan.program.content;
     let linear = content.steps.iter().filter(|step| matches!(step, Step::Linear { .. })).count();
     assert_eq!(linear, 4, "nothing merged but pooling and batch-norm");
-    let products = content.steps.iter().find_map(|step| match step {
-        Step::Activation { activation, .. } => Some(activation.products.clone()),
-        Step::Linear { .. } | Step::Reduction { .. } => None,
+    let maintenance = content.steps.iter().find_map(|step| match step {
+        Step::Activation { activation, .. } => Some(activation.maintenance.clone()),
+        Step::Linear { .. } | Step::Maintenance { .. } => None,
     });
-    assert_eq!(products, Some(vec![ProductPlan { relinearise: true, drop: 1 }; 2]));
+    assert_eq!(maintenance, Some(vec![Maintenance { relinearise: true, drop: 1 }; 2]));
     assert_eq!((content.output.components, content.output.level), (2, content.params.primes.len() - 2));
     assert!(content.relin().is_some());
-    assert_eq!(plan.report.layers.iter().map(|l| l.multiply_adds).sum::<u64>(), 887_040);
+    assert_eq!(plan.report.segments.iter().map(|segment| segment.multiply_adds).sum::<u64>(), 887_040);
 }
 
 #[test]
@@ -498,7 +495,7 @@ fn flags_change_the_program_and_equal_flags_do_not() {
     let pinned = PlanOptions { n: Some(8192), limbs: Some(3), prime_bits: Some(30), ..PlanOptions::default() };
     let pinned = planned("mnist-1", pinned).report.params;
     assert_eq!((pinned.n, pinned.limbs, pinned.log_q.ceil()), (8192, 3, 90.0));
-    let bits = PlanOptions { weight_half_bits: Some(10), ..PlanOptions::default() };
+    let bits = PlanOptions { weight_bits: Some(5.0), ..PlanOptions::default() };
     let bits = planned("mnist-1-square", bits);
     for step in &bits.program.content.steps {
         if let Step::Linear { terms, .. } = step
@@ -518,7 +515,7 @@ fn what_does_not_fit_says_what_would_help() {
     assert!(message.contains(pins), "{message}");
     let message = refuse(PlanOptions { n: Some(3000), ..PlanOptions::default() });
     assert!(message.contains("the ring dimension is 3000, but must be a power of two"), "{message}");
-    let message = refuse(PlanOptions { weight_half_bits: Some(18), ..PlanOptions::default() });
+    let message = refuse(PlanOptions { weight_bits: Some(9.0), ..PlanOptions::default() });
     assert!(message.contains("the size of the weights in bits is 9, but must be 4 to 8"), "{message}");
     let message = refuse(PlanOptions { limbs: Some(41), ..PlanOptions::default() });
     assert!(message.contains("the number of primes in the chain is 41, but must be 1 to 40"), "{message}");
@@ -527,7 +524,7 @@ fn what_does_not_fit_says_what_would_help() {
 #[test]
 fn plain_mode_follows_the_float_network_and_simulation_adds_the_predicted_noise() {
     let net = zoo::load("mnist-1").unwrap();
-    let plan = planned("mnist-1", PlanOptions { weight_half_bits: Some(16), n: Some(8192), ..PlanOptions::default() });
+    let plan = planned("mnist-1", PlanOptions { weight_bits: Some(8.0), n: Some(8192), ..PlanOptions::default() });
     let images = images(64, net.input.shape, 9);
     let float = plain::logits(&net, images.view());
     let quantised = cryptodl_program::plain(&plan.program, rows(&images));
@@ -548,7 +545,7 @@ fn mergeable(count: usize) -> Network {
 }
 
 #[test]
-fn long_runs_are_planned_without_listing_their_factorisations() {
+fn long_branches_are_planned_without_listing_their_factorisations() {
     for (count, ways) in [(12, 1 << 11), (40, 1 << 39), (80, usize::MAX)] {
         let net = mergeable(count);
         let lowered = lowered::Lowered::new(&net, Tolerance::default()).unwrap();
@@ -565,16 +562,16 @@ fn long_runs_are_planned_without_listing_their_factorisations() {
 #[test]
 fn counted_and_cheapest_factorisations_are_those_of_the_list() {
     let all_of = |lowered: &lowered::Lowered| {
-        for run in 0..lowered.runs.len() {
-            let all = lowered.factorisations(run);
-            assert_eq!(lowered.count_factorisations(run), all.len());
+        for branch in 0..lowered.branches.len() {
+            let all = lowered.factorisations(branch);
+            assert_eq!(lowered.count_factorisations(branch), all.len());
             let price = |counts: &[usize]| -> u64 {
                 let firsts = counts.iter().scan(0, |first, count| Some(std::mem::replace(first, *first + count)));
-                let factors = firsts.zip(counts).map(|(first, &count)| lowered.factor(run, first, count).unwrap());
+                let factors = firsts.zip(counts).map(|(first, &count)| lowered.factor(branch, first, count).unwrap());
                 factors.map(|factor| factor.map.geometry.multiply_adds()).sum()
             };
             let cheapest = all.iter().min_by_key(|counts| price(counts)).unwrap();
-            assert_eq!(&lowered.cheapest_factorisation(run), cheapest);
+            assert_eq!(&lowered.cheapest_factorisation(branch), cheapest);
         }
     };
     for model in ["mnist-1", "mnist-best", "chabanne-light"] {

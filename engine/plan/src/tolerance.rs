@@ -10,9 +10,19 @@ pub struct Limits {
     pub encryption: f64,
     /// The same with weight rounding.
     pub total: f64,
-    /// How much larger noise is than the search takes it to be: noise of encryption, of rounding, and before activations. What is not
-    /// known otherwise is 1.
-    pub corrections: [f64; 3],
+    /// How much larger noise is than the search takes it to be.
+    pub corrections: Corrections,
+}
+
+/// Factors from noise as the search takes it to noise as it is. What is not known otherwise is 1.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Corrections {
+    /// Of encryption noise on a logit.
+    pub encryption: f64,
+    /// Of weight rounding on a logit.
+    pub rounding: f64,
+    /// Of encryption noise beside the calibrated values, in any place.
+    pub crowding: f64,
 }
 
 impl Limits {
@@ -21,7 +31,7 @@ impl Limits {
         Limits {
             encryption: largest_noise(margins, tolerance.encryption()),
             total: largest_noise(margins, tolerance.total()),
-            corrections: [1.0; 3],
+            corrections: Corrections { encryption: 1.0, rounding: 1.0, crowding: 1.0 },
         }
     }
 

@@ -1,12 +1,12 @@
 //! What a schedule costs: operations and bytes counted exactly, and their price in the fixed table.
 
-use cryptodl_core::backend::ProductPlan;
+use cryptodl_core::backend::{CiphertextShape, Maintenance};
 
 use super::cost::{self, CostTable};
 use super::lowered::Lowered;
 use super::schedule::Ring;
 use super::steps::{StepKind, Steps};
-use cryptodl_program::{Arrangement, Product};
+use cryptodl_program::Arrangement;
 
 const COST: CostTable = CostTable::SHIPPED;
 
@@ -15,8 +15,8 @@ const COST: CostTable = CostTable::SHIPPED;
 pub struct Work {
     /// Multiply-adds per image: weights times values.
     pub multiply_adds: u64,
-    /// Multiply-adds per image of the layers as published.
-    pub published: u64,
+    /// Multiply-adds per image of the network's layers, before anything was merged.
+    pub layer_multiply_adds: u64,
     /// Multiply-adds of a weight with a residue: the above times components, limbs and N.
     pub residue_multiply_adds: u64,
     /// Residues that linear maps gather: taps times positions, for every group.
@@ -38,7 +38,7 @@ impl Work {
     pub fn plus(self, other: Work) -> Work {
         Work {
             multiply_adds: self.multiply_adds + other.multiply_adds,
-            published: self.published + other.published,
+            layer_multiply_adds: self.layer_multiply_adds + other.layer_multiply_adds,
             residue_multiply_adds: self.residue_multiply_adds + other.residue_multiply_adds,
             map_reads: self.map_reads + other.map_reads,
             map_writes: self.map_writes + other.map_writes,
@@ -86,58 +86,58 @@ pub fn steps(network: &Lowered, plan: &Steps, ring: &Ring) -> Vec<Work> {
 pub struct Counted {
     /// In the order of the walk's steps.
     steps: Vec<Work>,
-    /// Limbs and components of the result.
-    result: [usize; 2],
-    /// Values of an image, and classes.
-    values: [usize; 2],
+    result: CiphertextShape,
+    /// Values of an image.
+    inputs: usize,
+    classes: usize,
 }
 
 impl Counted {
     /// Counts the work of the steps of a structure.
     pub fn new(network: &Lowered, plan: &Steps, limbs: usize, special: usize) -> Self {
-        let (steps, result) = follow(network, plan, limbs, special);
-        Counted { steps, result, values: [network.inputs, network.scores()] }
+        let mut steps = vec![Work::default(); plan.0.len()];
+        let result = count(network, plan, limbs, special, &mut steps);
+        Counted { steps, result, inputs: network.inputs, classes: network.scores() }
     }
 
     /// Price of the schedule for `batch` images on a ring of as many primes, in the fixed table's nanoseconds.
     pub fn price(&self, ring: &Ring, public: bool, batch: usize) -> f64 {
-        let [level, components] = self.result;
+        let CiphertextShape { level, components } = self.result;
         let computation: f64 = self.steps.iter().map(|work| work.at(ring.n).price(ring)).sum();
         // What crosses is packed on one side and unpacked on the other.
         let crossing = 2.0 * COST.pack + f64::from(ring.prime_bits) / 8.0 * COST.byte;
-        let [inputs, classes] = self.values.map(|values| (values * ring.n) as f64);
+        let [inputs, classes] = [self.inputs, self.classes].map(|values| (values * ring.n) as f64);
         let limbs = ring.primes.len() as f64;
         let input =
             inputs * if public { 2.0 * limbs * crossing } else { limbs * crossing + ring.draws() * COST.expand };
         let result = classes * level as f64;
-        let result = result * (components as f64 * crossing + (components - 1) as f64 * COST.mask);
+        let result = result * (components as f64 * crossing + (components - 1) as f64 * COST.zero_encryption);
         batch.div_ceil(ring.n) as f64 * (computation + input + result)
     }
 }
 
-/// Work of the steps for N = 1, and the limbs and components of the result.
-fn follow(network: &Lowered, plan: &Steps, limbs: usize, special: usize) -> (Vec<Work>, [usize; 2]) {
-    let mut work = vec![Work::default(); plan.0.len()];
-    let extents = plan.extents(network, limbs, |i, products, plans| {
+/// Counts the work of the steps for N = 1, and returns the shape of the result.
+fn count(network: &Lowered, plan: &Steps, limbs: usize, special: usize, work: &mut [Work]) -> CiphertextShape {
+    let shapes = plan.ciphertext_shapes(network, limbs, |i, products, maintenance| {
         let step = &plan.0[i];
         let stage = &network.stages[step.stage];
         let values = stage.values();
         work[i] = match &step.kind {
             StepKind::Linear(_) => unreachable!("linear steps have no products"),
-            StepKind::Reduction(plan) => {
-                let Product { level, operands: [components, _] } = products[0];
-                let streamed = streamed(values, &[(level, components), plan.result(level, components)]);
-                reduction(values, components, level, plan, special).plus(streamed)
+            StepKind::Maintenance(maintenance) => {
+                let product = products[0].shape();
+                let streamed = streamed(values, &[product, maintenance.result(product)]);
+                maintenance_work(values, product, maintenance, special).plus(streamed)
             }
             StepKind::Activation(_) => {
                 let degree = stage.activation.as_ref().map_or(0, |activation| activation.degree());
-                let arrangement = Arrangement::with_products(degree, plans.len());
+                let arrangement = Arrangement::with_products(degree, maintenance.len());
                 let components = products[0].operands[0];
-                let works = products.iter().zip(plans).enumerate().map(|(i, (product, plan))| {
+                let works = products.iter().zip(maintenance).enumerate().map(|(i, (product, maintenance))| {
                     let [a, b] = product.operands;
                     let extra = if arrangement.adds_multiple(i) { components } else { 0 };
                     let multiplies = (values * (a * b + extra) * product.level) as u64;
-                    let after = reduction(values, product.components(), product.level, plan, special);
+                    let after = maintenance_work(values, product.shape(), maintenance, special);
                     after.plus(Work { multiplies, ..Work::default() })
                 });
                 works.fold(Work::default(), Work::plus)
@@ -148,19 +148,24 @@ fn follow(network: &Lowered, plan: &Steps, limbs: usize, special: usize) -> (Vec
         match &step.kind {
             StepKind::Linear(terms) => {
                 let joins = terms.len() > 1;
-                let after = extents[i + 1];
+                let after = shapes[i + 1];
                 for (term, &operand) in terms.iter().zip(&step.operands) {
                     let map = &term.of(network).map;
                     // Each branch is computed with what it has in common with the sum.
-                    let residues = (extents[operand].1 * after.0) as u64;
+                    let taken = CiphertextShape { components: shapes[operand].components, ..after };
+                    let residues = (taken.level * taken.components) as u64;
                     let outputs = map.geometry.outputs() as u64;
                     work[i] = work[i].plus(if joins && map.geometry.is_diagonal() {
-                        Work { multiplies: outputs * residues, published: map.published, ..Work::default() }
+                        Work {
+                            multiplies: outputs * residues,
+                            layer_multiply_adds: map.layer_multiply_adds,
+                            ..Work::default()
+                        }
                     } else {
                         let multiply_adds = map.geometry.multiply_adds();
                         Work {
                             multiply_adds,
-                            published: map.published,
+                            layer_multiply_adds: map.layer_multiply_adds,
                             residue_multiply_adds: multiply_adds * residues,
                             map_reads: map.geometry.gathered() as u64 * residues,
                             map_writes: outputs * residues,
@@ -170,49 +175,50 @@ fn follow(network: &Lowered, plan: &Steps, limbs: usize, special: usize) -> (Vec
                     if joins {
                         // Sums are taken in memory.
                         let values = map.geometry.outputs();
-                        work[i] = work[i].plus(streamed(values, &[(after.0, extents[operand].1), after]));
+                        work[i] = work[i].plus(streamed(values, &[taken, after]));
                     }
                 }
             }
-            StepKind::Activation(plans) => {
+            StepKind::Activation(maintenance) => {
                 let stage = &network.stages[step.stage];
                 let degree = stage.activation.as_ref().map_or(0, |activation| activation.degree());
-                let arrangement = Arrangement::with_products(degree, plans.len());
-                let lazy = arrangement == Arrangement::Horner && plans.iter().all(|plan| !plan.acts());
+                let arrangement = Arrangement::with_products(degree, maintenance.len());
+                let lazy = arrangement == Arrangement::Horner && maintenance.iter().all(|after| !after.acts());
                 if !lazy {
-                    let tensors = [extents[step.operands[0]], extents[i + 1]];
+                    let tensors = [shapes[step.operands[0]], shapes[i + 1]];
                     work[i] = work[i].plus(streamed(stage.values(), &tensors));
                 }
             }
-            StepKind::Reduction(_) => {}
+            StepKind::Maintenance(_) => {}
         }
     }
-    let (level, components) = *extents.last().expect("the input's extent at least");
-    (work, [level, components])
+    *shapes.last().expect("the input's shape at least")
 }
 
-/// Tensors of these limbs and components that go through memory.
-fn streamed(values: usize, tensors: &[(usize, usize)]) -> Work {
-    let polynomials: usize = tensors.iter().map(|(level, components)| level * components).sum();
+/// Tensors of so many values with these ciphertexts that go through memory.
+fn streamed(values: usize, tensors: &[CiphertextShape]) -> Work {
+    let polynomials: usize = tensors.iter().map(|shape| shape.level * shape.components).sum();
     Work { streamed: (values * polynomials) as u64, ..Work::default() }
 }
 
-/// What is planned after a product of `components` components at `level`.
-fn reduction(values: usize, components: usize, level: usize, plan: &ProductPlan, special: usize) -> Work {
+/// Work of the maintenance of products.
+fn maintenance_work(values: usize, product: CiphertextShape, maintenance: &Maintenance, special: usize) -> Work {
+    let CiphertextShape { level, components } = product;
+    let drop = maintenance.drop;
     let (mut polynomial_products, mut ntts, mut conversions) = (0, 0, 0);
     let mut divide = |components: usize, dropped: usize| {
-        let kept = level - plan.drop;
+        let kept = level - drop;
         ntts += components * (dropped + kept);
         conversions += components * dropped * kept;
         components * kept
     };
-    if plan.relinearise {
+    if maintenance.relinearise {
         let digits = level.div_ceil(special);
-        polynomial_products += 2 * level + 2 * digits * (level + special) + divide(2, special + plan.drop);
+        polynomial_products += 2 * level + 2 * digits * (level + special) + divide(2, special + drop);
         ntts += level + digits * (level + special);
         conversions += level * (level + special);
-    } else if plan.drop > 0 {
-        polynomial_products += divide(components, plan.drop);
+    } else if drop > 0 {
+        polynomial_products += divide(components, drop);
     }
     Work {
         multiplies: (values * polynomial_products) as u64,

@@ -1,8 +1,9 @@
 //! How much a noise at one place can become in the scores, for the image where it becomes most.
 //!
-//! [`super::gains`] says what noise becomes on average, which is what labels depend on. What a flood must hide is the noise at an
-//! image of the client's choice. So here every derivative of an activation is taken at the worst point of its calibrated
-//! range, and nothing is taken to cancel: with the linear runs `A_0, A_1, ...` from a place to the scores and the derivatives
+//! [`super::gains`] says what noise becomes on average, which is what labels depend on. What a
+//! flood must hide is the noise at an image of the client's choice. So here every derivative of an
+//! activation is taken at the worst point of its calibrated range, and nothing is taken to cancel:
+//! with the linear parts `A_0, A_1, ...` of a way from a place to the scores and the derivatives
 //! `D_1, D_2, ...` between them,
 //!
 //! `|A_m D_m ... D_1 A_0|_F <= max|D_1| ... max|D_m| min_i |A_i|_F prod_(j != i) |A_j|`
@@ -15,15 +16,16 @@ use std::collections::BTreeMap;
 use rayon::prelude::*;
 
 use super::RealMap;
+use super::fold::Branch;
 use super::gains::Elements;
-use super::normalise::{Activation, Stage};
+use super::normalise::{Activation, BranchId, Stage};
 use cryptodl_program::SplitMix;
 
 /// Steps of the power iteration that finds a spectral norm.
 const ITERATIONS: usize = 40;
 /// Vectors of random signs that measure a Frobenius norm.
 const PROBES: usize = 64;
-/// How often each map is applied, or its transpose, to one vector for the norms of one run.
+/// How often each map is applied, or its transpose, to one vector for the norms of one branch.
 pub const VECTORS: u64 = (2 * ITERATIONS + PROBES) as u64;
 /// The bound on the noise is this many times what the ranges and norms say: for images somewhat beyond the calibrated
 /// range, for what the power iteration leaves out, and for the deviation of a noise's norm from its mean.
@@ -40,11 +42,18 @@ pub struct WorstGains {
     by: Vec<f64>,
 }
 
-/// Norms of a linear run.
+/// Norms of a linear map, or of several one after the other.
 #[derive(Clone, Copy)]
 struct Norms {
     spectral: f64,
     frobenius: f64,
+}
+
+/// The maps of a branch from one of them on, perhaps none.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Rest {
+    branch: BranchId,
+    first: usize,
 }
 
 impl WorstGains {
@@ -53,15 +62,19 @@ impl WorstGains {
         let elements = Elements::new(stages);
         let places = elements.places();
         let scores = stages.last().map_or(1, Stage::values);
-        // The norms of the maps from every start to the end of a run.
-        let starts = stages.iter().enumerate().flat_map(|(i, stage)| {
-            let operands = stage.operands.iter().enumerate();
-            operands.flat_map(move |(k, operand)| (0..=operand.run.len()).map(move |from| (i, k, from)))
+        // The norms of the maps from every start to the end of a branch.
+        let starts = stages.iter().enumerate().flat_map(|(stage, Stage { branches, .. })| {
+            branches.iter().enumerate().flat_map(move |(index, branch)| {
+                (0..=branch.maps.len()).map(move |first| Rest { branch: BranchId { stage, index }, first })
+            })
         });
-        let starts: Vec<(usize, usize, usize)> = starts.collect();
-        let norms: Vec<Norms> =
-            starts.par_iter().map(|&(i, k, from)| Norms::of(&stages[i].operands[k].run[from..], &stages[i])).collect();
-        let norms: BTreeMap<_, _> = starts.into_iter().zip(norms).collect();
+        let starts: Vec<Rest> = starts.collect();
+        let of_rest = |&Rest { branch, first }: &Rest| {
+            let stage = &stages[branch.stage];
+            Norms::of(&stage.branches[branch.index].maps[first..], stage)
+        };
+        let norms: Vec<Norms> = starts.par_iter().map(of_rest).collect();
+        let norms: BTreeMap<Rest, Norms> = starts.into_iter().zip(norms).collect();
         let mut by = vec![0.0; places.output() + 1];
         // From each variable to the scores.
         let mut after = vec![Norms { spectral: 0.0, frobenius: 0.0 }; stages.len() + 1];
@@ -70,15 +83,18 @@ impl WorstGains {
             by[places.variable(i + 1)] = after[i + 1].frobenius;
             let slope = stage.activation.as_ref().map_or(1.0, Activation::steepest);
             let rest = after[i + 1].times(slope);
-            for (k, operand) in stage.operands.iter().enumerate() {
-                let from_start = norms[&(i, k, 0)].then(rest);
-                after[operand.variable] = after[operand.variable].plus(from_start);
-                for maps in 1..=operand.run.len() {
-                    by[places.after_map(i, k, maps)] = norms[&(i, k, maps)].then(rest).frobenius;
+            for (index, Branch { variable, maps }) in stage.branches.iter().enumerate() {
+                let branch = BranchId { stage: i, index };
+                let from_start = norms[&Rest { branch, first: 0 }].then(rest);
+                after[*variable] = after[*variable].plus(from_start);
+                for first in 1..=maps.len() {
+                    by[places.after_map(branch, first)] = norms[&Rest { branch, first }].then(rest).frobenius;
                 }
             }
             if stage.joins() {
-                by[places.sum(i)] = norms[&(i, 0, stage.operands[0].run.len())].then(rest).frobenius;
+                let branch = BranchId { stage: i, index: 0 };
+                let end = Rest { branch, first: stage.branches[0].maps.len() };
+                by[places.sum(i)] = norms[&end].then(rest).frobenius;
             }
         }
         by[0] = after[0].frobenius;
@@ -110,14 +126,14 @@ impl Norms {
         Norms { spectral: factor * self.spectral, frobenius: factor * self.frobenius }
     }
 
-    /// Of the maps of `run`, which ends `stage`'s; of nothing, those of the identity.
-    fn of(run: &[RealMap], stage: &Stage) -> Self {
-        let Some(first) = run.first() else {
+    /// Of `maps`, which end a branch of `stage`; of nothing, those of the identity.
+    fn of(maps: &[RealMap], stage: &Stage) -> Self {
+        let Some(first) = maps.first() else {
             return Norms { spectral: 1.0, frobenius: libm::sqrt(stage.values() as f64) };
         };
-        let forward = |x: Vec<f64>| run.iter().fold(x, |x, map| map.geometry.apply(&map.weights, None, &x, 1));
-        let back = |y: Vec<f64>| run.iter().rev().fold(y, |y, map| map.geometry.apply_transposed(&map.weights, &y, 1));
-        let mut random = SplitMix(run.len() as u64);
+        let forward = |x: Vec<f64>| maps.iter().fold(x, |x, map| map.geometry.apply(&map.weights, None, &x, 1));
+        let back = |y: Vec<f64>| maps.iter().rev().fold(y, |y, map| map.geometry.apply_transposed(&map.weights, &y, 1));
+        let mut random = SplitMix(maps.len() as u64);
         let inputs = first.geometry.inputs();
         let mut x: Vec<f64> = (0..inputs).map(|_| 2.0 * random.unit() - 1.0).collect();
         let mut spectral = 0.0;
@@ -130,7 +146,7 @@ impl Norms {
         }
         // The mean of |A x|^2 over vectors of random signs is the square of the Frobenius norm.
         let signs = (0..inputs * PROBES).map(|_| if random.word() >> 63 == 0 { 1.0 } else { -1.0 }).collect();
-        let images = run.iter().fold(signs, |x: Vec<f64>, map| map.geometry.apply(&map.weights, None, &x, PROBES));
+        let images = maps.iter().fold(signs, |x: Vec<f64>, map| map.geometry.apply(&map.weights, None, &x, PROBES));
         let frobenius = norm(&images) / libm::sqrt(PROBES as f64);
         Norms { spectral: spectral.max(f64::MIN_POSITIVE), frobenius }
     }
@@ -153,7 +169,7 @@ mod tests {
     fn the_transposed_map_is_the_adjoint() {
         let stages = normalise(fold(&zoo::load("mnist-2").unwrap()).unwrap()).unwrap();
         let mut random = SplitMix(3);
-        for map in stages.iter().flat_map(|stage| &stage.operands[0].run) {
+        for map in stages.iter().flat_map(|stage| &stage.branches[0].maps) {
             let mut draw = |count: usize| (0..count).map(|_| random.unit() - 0.5).collect::<Vec<f64>>();
             let (x, y) = (draw(map.geometry.inputs()), draw(map.geometry.outputs()));
             let ax = map.geometry.apply(&map.weights, None, &x, 1);
@@ -174,11 +190,11 @@ mod tests {
             let places = stages
                 .iter()
                 .enumerate()
-                .flat_map(|(i, stage)| (0..=stage.operands[0].run.len()).map(move |from| (i, from)));
+                .flat_map(|(i, stage)| (0..=stage.branches[0].maps.len()).map(move |from| (i, from)));
             let mut random = SplitMix(9);
             for (place, (start, from)) in places.enumerate() {
                 let bound = bounds.from(place);
-                let first = &stages[start].operands[0].run;
+                let first = &stages[start].branches[0].maps;
                 let values = first
                     .get(from)
                     .map_or_else(|| first.last().unwrap().geometry.outputs(), |map| map.geometry.inputs());
@@ -189,10 +205,10 @@ mod tests {
                     let mut x: Vec<f64> =
                         (0..values * PROBES).map(|_| if random.word() >> 63 == 0 { 1.0 } else { -1.0 }).collect();
                     for (i, stage) in stages.iter().enumerate().skip(start) {
-                        let run = &stage.operands[0].run[if i == start { from } else { 0 }..];
-                        x = run.iter().fold(x, |x, map| map.geometry.apply(&map.weights, None, &x, PROBES));
+                        let maps = &stage.branches[0].maps[if i == start { from } else { 0 }..];
+                        x = maps.iter().fold(x, |x, map| map.geometry.apply(&map.weights, None, &x, PROBES));
                         let Some(activation) = &stage.activation else { continue };
-                        let next = &stages[i + 1].operands[0].run;
+                        let next = &stages[i + 1].branches[0].maps;
                         // What every value is worth to score 0 where the maps after it end there, else a random sign.
                         let mut unit = vec![0.0; next.last().unwrap().geometry.outputs()];
                         unit[0] = 1.0;

@@ -135,10 +135,10 @@ fn contradictions_are_refused() {
         ("output.classes", |p| p.content.output.classes = 0),
         ("integers", |p| change_constant(p, 0.5)),
         ("polynomials for", |p| change_activation(p, |a| a.channels.resize(5, a.channels[0].clone()))),
-        ("limbs are dropped", |p| change_activation(p, |a| a.products[0].drop = 40)),
+        ("limbs are dropped", |p| change_activation(p, |a| a.maintenance[0].drop = 40)),
         ("relinearises", |p| {
             p.content.evaluation_keys.clear();
-            change_activation(p, |a| a.products[0].relinearise = true);
+            change_activation(p, |a| a.maintenance[0].relinearise = true);
         }),
         ("constants for", |p| {
             if let Step::Linear { constants, .. } = &mut p.content.steps[0] {

@@ -1,10 +1,10 @@
 //! Activations of a Program.
 
-use cryptodl_core::backend::{Horner, PatersonStockmeyer, ProductPlan};
+use cryptodl_core::backend::{CiphertextShape, Horner, Maintenance, PatersonStockmeyer};
 use cryptodl_core::ckks::Scale;
 use cryptodl_core::ring::RnsBasis;
 
-use crate::arrangement::{Arrangement, Product, SquareForm};
+use crate::arrangement::{Arrangement, ProductTrace, SquareForm};
 
 /// An activation of a Program: integers at the scales of the places where they are added.
 #[derive(Clone, Debug, PartialEq)]
@@ -18,7 +18,7 @@ pub struct ActivationStep {
     /// Scale of the operand, then after each product.
     pub scales: Vec<Scale>,
     /// What follows each product.
-    pub products: Vec<ProductPlan>,
+    pub maintenance: Vec<Maintenance>,
 }
 
 /// Integer-valued numbers of a monic polynomial.
@@ -47,11 +47,12 @@ pub enum PreparedPolynomial {
 }
 
 impl ActivationStep {
-    /// Rounds `sign (((z + c_(d-1)) z + c_(d-2)) z + ...) + c_0`, of which `channels` holds `c_(d-1), ..., c_0` for all
-    /// channels together or for each, to the scales of the operand and of the products, `products.len() + 1` of them.
-    pub fn new(negate: bool, channels: &[&[f64]], scales: Vec<Scale>, products: Vec<ProductPlan>) -> Self {
+    /// Rounds `sign (((z + c_(d-1)) z + c_(d-2)) z + ...) + c_0`, of which `channels` holds
+    /// `c_(d-1), ..., c_0` for all channels together or for each, to the scales of the operand and
+    /// of the products, `maintenance.len() + 1` of them.
+    pub fn new(negate: bool, channels: &[&[f64]], scales: Vec<Scale>, maintenance: Vec<Maintenance>) -> Self {
         let degree = channels[0].len();
-        let arrangement = Arrangement::with_products(degree, products.len());
+        let arrangement = Arrangement::with_products(degree, maintenance.len());
         let polynomial = |&channel: &&[f64]| match arrangement {
             Arrangement::Horner => {
                 Polynomial::Horner(scales.iter().zip(channel).map(|(scale, &c)| scale.integer(c)).collect())
@@ -69,11 +70,11 @@ impl ActivationStep {
             }
         };
         let channels = channels.iter().map(polynomial).collect();
-        ActivationStep { negate, degree, channels, scales, products }
+        ActivationStep { negate, degree, channels, scales, maintenance }
     }
 
     pub(crate) fn arrangement(&self) -> Arrangement {
-        Arrangement::with_products(self.degree, self.products.len())
+        Arrangement::with_products(self.degree, self.maintenance.len())
     }
 
     /// The form that backends take.
@@ -119,18 +120,18 @@ impl ActivationStep {
 
     /// Whether no product is relinearised or rescaled, in Horner's arrangement: then the step is slot-wise.
     pub fn is_lazy(&self) -> bool {
-        self.arrangement() == Arrangement::Horner && !self.products.iter().any(|plan| plan.acts())
+        self.arrangement() == Arrangement::Horner && !self.maintenance.iter().any(|maintenance| maintenance.acts())
     }
 
-    /// The products on ciphertexts of `level` limbs and `components` components, and limbs and components of the result.
-    pub fn trace(&self, level: usize, components: usize) -> (Vec<Product>, (usize, usize)) {
-        self.arrangement().trace(self.degree, &self.products, level, components)
+    /// The products on ciphertexts of the shape `z`, and the result.
+    pub fn trace(&self, z: CiphertextShape) -> ProductTrace {
+        self.arrangement().trace(self.degree, &self.maintenance, z)
     }
 
     /// Real value of the activation at `z`, the `index`-th of `values` values.
     pub fn evaluate(&self, z: f64, index: usize, values: usize) -> f64 {
         let real = |number: f64, scale: Scale| number / scale.value();
-        let last = self.products.len() - 1;
+        let last = self.maintenance.len() - 1;
         match &self.channels[index / (values / self.channels.len())] {
             Polynomial::Horner(constants) => {
                 let mut u = z + real(constants[0], self.scales[0]);
@@ -159,10 +160,10 @@ impl ActivationStep {
         }
     }
 
-    /// The same of every value in `[value][lane]`.
-    pub fn apply(&self, values: &mut [f64], lanes: usize) {
-        let count = values.len() / lanes;
-        for (index, row) in values.chunks_exact_mut(lanes).enumerate() {
+    /// The same of every value in `[value][batch]`.
+    pub fn apply(&self, values: &mut [f64], batch: usize) {
+        let count = values.len() / batch;
+        for (index, row) in values.chunks_exact_mut(batch).enumerate() {
             row.iter_mut().for_each(|z| *z = self.evaluate(*z, index, count));
         }
     }

@@ -1,8 +1,8 @@
 //! In which order the products of an activation are taken.
 
-use cryptodl_core::backend::ProductPlan;
+use cryptodl_core::backend::{CiphertextShape, Maintenance};
 
-/// A product within an activation, before what is planned after it.
+/// A product within an activation, before its maintenance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Product {
     /// Chain limbs: those of the operand that has fewer.
@@ -12,10 +12,19 @@ pub struct Product {
 }
 
 impl Product {
-    /// Components.
-    pub fn components(&self) -> usize {
-        self.operands[0] + self.operands[1] - 1
+    /// The product's ciphertext.
+    pub fn shape(&self) -> CiphertextShape {
+        CiphertextShape { level: self.level, components: self.operands[0] + self.operands[1] - 1 }
     }
+}
+
+/// What an activation does to the shape of ciphertexts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProductTrace {
+    /// Its products in order.
+    pub products: Vec<Product>,
+    /// The activation's value.
+    pub result: CiphertextShape,
 }
 
 /// How a monic polynomial of degree `d` is computed from products of ciphertexts.
@@ -59,22 +68,16 @@ impl Arrangement {
         }
     }
 
-    /// All products on ciphertexts of `level` limbs and `components` components, one for each of `plans`, and limbs and components
-    /// of the result.
-    pub fn trace(
-        self,
-        degree: usize,
-        plans: &[ProductPlan],
-        level: usize,
-        components: usize,
-    ) -> (Vec<Product>, (usize, usize)) {
-        let mut products = Vec::with_capacity(plans.len());
-        let result = self.follow(degree, (level, components), |i, a: &(usize, usize), b: &(usize, usize)| {
-            let product = Product { level: a.0.min(b.0), operands: [a.1, b.1] };
+    /// All products on ciphertexts of the shape `z`, of which each is followed by its
+    /// `maintenance`.
+    pub fn trace(self, degree: usize, maintenance: &[Maintenance], z: CiphertextShape) -> ProductTrace {
+        let mut products = Vec::with_capacity(maintenance.len());
+        let result = self.follow(degree, z, |i, a: &CiphertextShape, b: &CiphertextShape| {
+            let product = Product { level: a.level.min(b.level), operands: [a.components, b.components] };
             products.push(product);
-            plans[i].result(product.level, product.components())
+            maintenance[i].result(product.shape())
         });
-        (products, result)
+        ProductTrace { products, result }
     }
 
     /// Whether a multiple of `z` is added to the i-th product.

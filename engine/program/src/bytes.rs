@@ -5,7 +5,7 @@
 
 use std::io::{self, Read, Write};
 
-use cryptodl_core::backend::ProductPlan;
+use cryptodl_core::backend::Maintenance;
 use cryptodl_core::ckks::{
     Digest, EncryptionKind, EvalKeyLayout, InputLayout, OutputLayout, Packing, ParamsSpec, Scale, SecurityLevel,
 };
@@ -191,9 +191,9 @@ impl Bytes {
                 self.counts(&[ACTIVATION, *operand]);
                 self.activation(activation);
             }
-            Step::Reduction { operand, plan, scale } => {
-                self.counts(&[REDUCTION, *operand]);
-                self.plan(plan);
+            Step::Maintenance { operand, maintenance, scale } => {
+                self.counts(&[MAINTENANCE, *operand]);
+                self.maintenance(maintenance);
                 self.real(scale.value());
             }
         }
@@ -225,9 +225,9 @@ impl Bytes {
     }
 
     fn activation(&mut self, activation: &ActivationStep) {
-        let ActivationStep { negate, degree, channels, scales, products } = activation;
-        self.counts(&[usize::from(*negate), *degree, products.len(), channels.len()]);
-        products.iter().for_each(|plan| self.plan(plan));
+        let ActivationStep { negate, degree, channels, scales, maintenance } = activation;
+        self.counts(&[usize::from(*negate), *degree, maintenance.len(), channels.len()]);
+        maintenance.iter().for_each(|maintenance| self.maintenance(maintenance));
         scales.iter().for_each(|scale| self.real(scale.value()));
         for channel in channels {
             match channel {
@@ -241,8 +241,8 @@ impl Bytes {
         }
     }
 
-    fn plan(&mut self, plan: &ProductPlan) {
-        self.counts(&[usize::from(plan.relinearise), plan.drop]);
+    fn maintenance(&mut self, maintenance: &Maintenance) {
+        self.counts(&[usize::from(maintenance.relinearise), maintenance.drop]);
     }
 }
 
@@ -250,7 +250,7 @@ impl Bytes {
 const SPREAD: usize = 0;
 const LINEAR: usize = 1;
 const ACTIVATION: usize = 2;
-const REDUCTION: usize = 3;
+const MAINTENANCE: usize = 3;
 const DENSE: usize = 1;
 const DIAGONAL: usize = 2;
 
@@ -392,7 +392,9 @@ impl<'a> Parser<'a> {
                 Step::Linear { terms, constants: self.reals(count)?, scale: self.scale()? }
             }
             ACTIVATION => Step::Activation { operand: self.count()?, activation: self.activation()? },
-            REDUCTION => Step::Reduction { operand: self.count()?, plan: self.plan()?, scale: self.scale()? },
+            MAINTENANCE => {
+                Step::Maintenance { operand: self.count()?, maintenance: self.maintenance()?, scale: self.scale()? }
+            }
             other => return Err(malformed(format!("steps of kind {other} are not known"))),
         })
     }
@@ -436,8 +438,8 @@ impl<'a> Parser<'a> {
         let arrangement = Arrangement::of_degree(degree).iter().find(|found| found.products(degree) == products);
         let arrangement = *arrangement
             .ok_or_else(|| malformed(format!("{products} products for an activation of degree {degree}")))?;
-        let products = (0..products).map(|_| self.plan()).collect::<Parsed<Vec<_>>>()?;
-        let scales = (0..=products.len()).map(|_| self.scale()).collect::<Parsed<_>>()?;
+        let maintenance = (0..products).map(|_| self.maintenance()).collect::<Parsed<Vec<_>>>()?;
+        let scales = (0..=products).map(|_| self.scale()).collect::<Parsed<_>>()?;
         if channels > MAX_ITEMS {
             return Err(malformed(format!(
                 "{channels} channels of an activation, but at most {MAX_ITEMS} are allowed"
@@ -448,16 +450,16 @@ impl<'a> Parser<'a> {
                 Arrangement::Horner => Polynomial::Horner(fields.reals(degree)?),
                 Arrangement::PatersonStockmeyer => Polynomial::PatersonStockmeyer {
                     shift: fields.real()?,
-                    constants: fields.reals(products.len())?,
-                    multiples: fields.reals(products.len() - 1)?,
+                    constants: fields.reals(products)?,
+                    multiples: fields.reals(products - 1)?,
                 },
             })
         };
         let channels = (0..channels).map(|_| polynomial(self)).collect::<Parsed<_>>()?;
-        Ok(ActivationStep { negate, degree, channels, scales, products })
+        Ok(ActivationStep { negate, degree, channels, scales, maintenance })
     }
 
-    fn plan(&mut self) -> Parsed<ProductPlan> {
-        Ok(ProductPlan { relinearise: self.flag("relinearisation")?, drop: self.count()? })
+    fn maintenance(&mut self) -> Parsed<Maintenance> {
+        Ok(Maintenance { relinearise: self.flag("relinearisation")?, drop: self.count()? })
     }
 }

@@ -1,8 +1,8 @@
 //! Whether a Program can be executed: a file may say anything.
 
-use cryptodl_core::backend::{MAX_TAPS, ProductPlan};
+use cryptodl_core::backend::{CiphertextShape, LinearMapError, MAX_TAPS, Maintenance};
 use cryptodl_core::ckks::flood::MAX_DOUBLINGS;
-use cryptodl_core::ckks::{MAX_COMPONENTS, Params, RelinLayout, SpecError};
+use cryptodl_core::ckks::{CheckedSpec, MAX_COMPONENTS, Params, RelinLayout, SpecError};
 use cryptodl_core::wire::WireError;
 
 use crate::{ActivationStep, CircuitPrivacy, Geometry, MAX_PRIVACY_BITS, MAX_PRIVACY_SETS, Polynomial};
@@ -41,63 +41,92 @@ pub enum ProgramError {
         /// What is wrong.
         problem: String,
     },
+    /// A map beyond the exactness bounds of the kernels.
+    #[error("not a Program: step {step}: {source}; it must be planned and saved again")]
+    Map {
+        /// Index of the step, from 0.
+        step: usize,
+        /// What the kernels refuse.
+        source: LinearMapError,
+    },
 }
 
-/// What is known of a value.
+/// What is wrong with a step.
+enum Problem {
+    Contradiction(String),
+    Map(LinearMapError),
+}
+
+impl From<String> for Problem {
+    fn from(problem: String) -> Self {
+        Problem::Contradiction(problem)
+    }
+}
+
+impl From<LinearMapError> for Problem {
+    fn from(error: LinearMapError) -> Self {
+        Problem::Map(error)
+    }
+}
+
+/// What is known of a tensor.
 #[derive(Clone, Copy)]
-struct Value {
+struct TensorShape {
     values: usize,
     /// Of each channel.
     positions: usize,
-    level: usize,
-    components: usize,
+    ciphertext: CiphertextShape,
 }
 
 impl Program {
     /// Checks that every step can be executed on what the steps before it leave, and that the whole is what its input and output say.
-    /// Programs of the planner pass.
+    /// Programs of the planner pass. Returns what clients must know, checked likewise.
     ///
     /// # Errors
     /// What is wrong, and where.
-    pub fn check(&self) -> Result<Params, ProgramError> {
+    pub fn check(&self) -> Result<CheckedSpec, ProgramError> {
         let content = &self.content;
-        let params = self.client_spec().check()?;
+        let spec = self.client_spec().check()?;
+        let params = spec.params();
         let [_, height, width] = content.input.shape;
         let mut windows = 0;
         let wrong = |step: usize| move |problem: String| ProgramError::Step { step, problem };
-        let mut values =
-            vec![Value { values: self.inputs(), positions: height * width, level: content.input.level, components: 2 }];
+        let ciphertext = CiphertextShape { level: content.input.level, components: 2 };
+        let mut tensors = vec![TensorShape { values: self.inputs(), positions: height * width, ciphertext }];
         let mut read = vec![false];
         for (i, step) in content.steps.iter().enumerate() {
             let operands = step.operands();
-            if let Some(operand) = operands.iter().find(|&&operand| operand >= values.len()) {
-                return Err(wrong(i)(format!("it takes value {operand}, but there are {} before it", values.len())));
+            if let Some(operand) = operands.iter().find(|&&operand| operand >= tensors.len()) {
+                return Err(wrong(i)(format!("it takes tensor {operand}, but there are {} before it", tensors.len())));
             }
             operands.iter().for_each(|&operand| read[operand] = true);
             windows += window_values(step).map_err(wrong(i))?;
             if windows > MAX_ALL_WINDOW_VALUES {
                 return Err(wrong(i)(format!("the windows of its maps take more than {MAX_ALL_WINDOW_VALUES} values")));
             }
-            let value = check_step(step, &values, &params, content.relin()).map_err(wrong(i))?;
-            values.push(value);
+            let tensor = check_step(step, &tensors, params, content.relin()).map_err(|problem| match problem {
+                Problem::Contradiction(problem) => ProgramError::Step { step: i, problem },
+                Problem::Map(source) => ProgramError::Map { step: i, source },
+            })?;
+            tensors.push(tensor);
             read.push(false);
         }
-        let last = values.len() - 1;
+        let last = tensors.len() - 1;
         let problem = |found: String| Err(wrong(last)(found));
         if last == 0 || self.names.len() != last {
             return problem(format!("{last} steps have {} names", self.names.len()));
         }
         if let Some(unread) = read[..last].iter().position(|read| !read) {
-            return problem(format!("nothing takes value {unread}"));
+            return problem(format!("nothing takes tensor {unread}"));
         }
         let drop = content.circuit_privacy.map_or(Ok(0), check_privacy).map_err(wrong(last))?;
-        let (result, output) = (values[last], &content.output);
-        let found = [result.values, result.components, result.level];
+        let (result, output) = (tensors[last], &content.output);
+        let found = [result.values, result.ciphertext.components, result.ciphertext.level];
         let stated = [output.classes, output.components, output.level + drop];
         if found != stated {
             return problem(format!("values, components and limbs of the result are {found:?}, and stated {stated:?}"));
         }
-        Ok(params)
+        Ok(spec)
     }
 }
 
@@ -120,13 +149,18 @@ fn require_integers(numbers: &[f64], what: &str) -> Result<(), String> {
     })
 }
 
-fn check_step(step: &Step, values: &[Value], params: &Params, relin: Option<RelinLayout>) -> Result<Value, String> {
+fn check_step(
+    step: &Step,
+    tensors: &[TensorShape],
+    params: &Params,
+    relin: Option<RelinLayout>,
+) -> Result<TensorShape, Problem> {
     match step {
-        Step::Linear { terms, constants, .. } => check_sum(terms, constants, values, params),
-        Step::Activation { operand, activation } => check_activation(activation, values[*operand], relin),
-        Step::Reduction { operand, plan, .. } => {
-            require(plan.acts(), || "a reduction that does nothing".into())?;
-            reduced(*plan, values[*operand], relin)
+        Step::Linear { terms, constants, .. } => check_sum(terms, constants, tensors, params),
+        Step::Activation { operand, activation } => Ok(check_activation(activation, tensors[*operand], relin)?),
+        Step::Maintenance { operand, maintenance, .. } => {
+            require(maintenance.acts(), || "it neither relinearises nor rescales".into())?;
+            Ok(maintained(*maintenance, tensors[*operand], relin)?)
         }
     }
 }
@@ -141,23 +175,28 @@ fn window_values(step: &Step) -> Result<usize, String> {
     terms.iter().map(of_term).sum()
 }
 
-fn check_sum(terms: &[Term], constants: &[f64], values: &[Value], params: &Params) -> Result<Value, String> {
+fn check_sum(
+    terms: &[Term],
+    constants: &[f64],
+    tensors: &[TensorShape],
+    params: &Params,
+) -> Result<TensorShape, Problem> {
     require(!terms.is_empty(), || "a sum of nothing".into())?;
     require(matches!(terms, [Term { map: TermMap::Dense(_), factor: 1.0, .. }] | [_, _, ..]), || {
         "a single term must be a map with the factor 1".into()
     })?;
     require_integers(constants, "constants")?;
-    let mut sum: Option<Value> = None;
+    let mut sum: Option<TensorShape> = None;
     for Term { operand, map, factor } in terms {
         require_integers(&[*factor], "factors")?;
-        let operand = values[*operand];
+        let operand = tensors[*operand];
         let [inputs, channels, outputs, positions] = match map {
             TermMap::Dense(map) => {
                 let g = &map.geometry;
                 g.check()?;
                 require(map.weights.len() as u64 == g.weights(), || format!("{} weights", map.weights.len()))?;
                 require(map.weight_scale > 0.0, || format!("a scale of {} for weights", map.weight_scale))?;
-                map.prepare(params.basis(), &[]).map_err(|error| error.to_string())?;
+                map.prepare(params.basis(), &[])?;
                 [g.inputs(), g.channels, g.outputs(), g.positions()]
             }
             TermMap::Diagonal(map) => {
@@ -166,27 +205,27 @@ fn check_sum(terms: &[Term], constants: &[f64], values: &[Value], params: &Param
                 let [_, height, width] = map.shape;
                 let (count, positions) = (product(&map.shape)?, height * width);
                 require(positions == operand.positions || positions == 1, || {
-                    format!("a map of {positions} positions takes a value of {}", operand.positions)
+                    format!("a map of {positions} positions takes a tensor of {}", operand.positions)
                 })?;
                 [count, map.factors.len(), count, positions]
             }
         };
         require(channels == constants.len(), || format!("{} constants for {channels} channels", constants.len()))?;
         require(inputs == operand.values, || format!("a map of {inputs} values takes {}", operand.values))?;
-        let before = sum.unwrap_or(Value { values: outputs, positions, ..operand });
+        let before = sum.unwrap_or(TensorShape { values: outputs, positions, ..operand });
         let same = outputs == before.values && positions == before.positions;
         require(same, || format!("terms of {outputs} and {} values, or of other planes", before.values))?;
-        sum = Some(Value {
-            values: outputs,
-            positions,
-            level: before.level.min(operand.level),
-            components: before.components.max(operand.components),
-        });
+        let ciphertext = before.ciphertext.joined(operand.ciphertext);
+        sum = Some(TensorShape { values: outputs, positions, ciphertext });
     }
-    sum.ok_or_else(|| "a sum of nothing".into())
+    sum.ok_or_else(|| Problem::Contradiction("a sum of nothing".into()))
 }
 
-fn check_activation(step: &ActivationStep, operand: Value, relin: Option<RelinLayout>) -> Result<Value, String> {
+fn check_activation(
+    step: &ActivationStep,
+    operand: TensorShape,
+    relin: Option<RelinLayout>,
+) -> Result<TensorShape, String> {
     let channels = step.channels.len();
     let planes = operand.values / operand.positions;
     require(channels == 1 || (channels > 0 && planes.is_multiple_of(channels)), || {
@@ -203,11 +242,13 @@ fn check_activation(step: &ActivationStep, operand: Value, relin: Option<RelinLa
         }
     }
     let mut result = Ok(operand);
-    step.arrangement().follow(step.degree, operand, |i, a: &Value, b: &Value| {
+    step.arrangement().follow(step.degree, operand, |i, a: &TensorShape, b: &TensorShape| {
+        let (a, b) = (a.ciphertext, b.ciphertext);
         let components = a.components + b.components - 1;
-        let product = Value { level: a.level.min(b.level), components, ..operand };
+        let ciphertext = CiphertextShape { level: a.level.min(b.level), components };
+        let product = TensorShape { ciphertext, ..operand };
         let after = require(components <= MAX_COMPONENTS, || format!("a product of {components} components"))
-            .and_then(|()| reduced(step.products[i], product, relin));
+            .and_then(|()| maintained(step.maintenance[i], product, relin));
         let after = if result.is_ok() { after } else { result.clone() };
         result = after.clone();
         after.unwrap_or(operand)
@@ -215,20 +256,24 @@ fn check_activation(step: &ActivationStep, operand: Value, relin: Option<RelinLa
     result
 }
 
-/// What a product is after its plan.
-fn reduced(plan: ProductPlan, product: Value, relin: Option<RelinLayout>) -> Result<Value, String> {
-    require(plan.drop < product.level, || format!("{} of {} limbs are dropped", plan.drop, product.level))?;
-    if plan.relinearise {
+/// What a product is after its maintenance.
+fn maintained(
+    maintenance: Maintenance,
+    product: TensorShape,
+    relin: Option<RelinLayout>,
+) -> Result<TensorShape, String> {
+    let CiphertextShape { level, components } = product.ciphertext;
+    require(maintenance.drop < level, || format!("{} of {level} limbs are dropped", maintenance.drop))?;
+    if maintenance.relinearise {
         let key = relin.ok_or("it relinearises without an evaluation key")?;
-        require(product.components == 3 && product.level <= key.level, || {
+        require(components == 3 && level <= key.level, || {
             format!(
-                "{} components at level {} are relinearised with a key for 3 up to level {}",
-                product.components, product.level, key.level
+                "{components} components at level {level} are relinearised with a key for 3 up to level {}",
+                key.level
             )
         })?;
     }
-    let (level, components) = plan.result(product.level, product.components);
-    Ok(Value { level, components, ..product })
+    Ok(TensorShape { ciphertext: maintenance.result(product.ciphertext), ..product })
 }
 
 fn product(factors: &[usize]) -> Result<usize, String> {

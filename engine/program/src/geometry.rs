@@ -133,20 +133,21 @@ impl Geometry {
         indices
     }
 
-    /// Applies the transpose of real weights `[channel][tap]` to `y`, `[output value][lanes]`: what derivatives by the outputs say of
-    /// derivatives by the inputs. The result is `[input value][lanes]`.
-    pub fn apply_transposed(&self, weights: &[f64], y: &[f64], lanes: usize) -> Vec<f64> {
-        assert_eq!(y.len(), self.outputs() * lanes, "output values");
+    /// Applies the transpose of real weights `[channel][tap]` to `y`, `[output value][batch]`: what
+    /// derivatives by the outputs say of derivatives by the inputs. The result is
+    /// `[input value][batch]`.
+    pub fn apply_transposed(&self, weights: &[f64], y: &[f64], batch: usize) -> Vec<f64> {
+        assert_eq!(y.len(), self.outputs() * batch, "output values");
         let (taps, positions) = (self.taps(), self.positions());
         let gather = self.gather();
-        let mut x = vec![0.0; self.inputs() * lanes];
-        for (row, y) in y.chunks_exact(positions * lanes).enumerate() {
+        let mut x = vec![0.0; self.inputs() * batch];
+        for (row, y) in y.chunks_exact(positions * batch).enumerate() {
             let shift = row / (self.channels / self.groups) * self.group_stride();
             let weights = &weights[row * taps..][..taps];
-            for (gather, y) in gather.chunks_exact(taps).zip(y.chunks_exact(lanes)) {
+            for (gather, y) in gather.chunks_exact(taps).zip(y.chunks_exact(batch)) {
                 for (&w, &index) in weights.iter().zip(gather) {
                     if index != PADDING && w != 0.0 {
-                        let x = &mut x[(index as usize + shift) * lanes..][..lanes];
+                        let x = &mut x[(index as usize + shift) * batch..][..batch];
                         x.iter_mut().zip(y).for_each(|(sum, y)| *sum += w * y);
                     }
                 }
@@ -155,21 +156,22 @@ impl Geometry {
         x
     }
 
-    /// Applies real weights `[channel][tap]` and an optional constant per channel to `x`, `[value][lanes]`. The result is
-    /// `[value][lanes]`. Sums run in tap order, so every machine returns the same bits.
-    pub fn apply(&self, weights: &[f64], constants: Option<&[f64]>, x: &[f64], lanes: usize) -> Vec<f64> {
-        assert_eq!(x.len(), self.inputs() * lanes, "input values");
+    /// Applies real weights `[channel][tap]` and an optional constant per channel to `x`,
+    /// `[value][batch]`. The result is `[value][batch]`. Sums run in tap order, so every machine
+    /// returns the same bits.
+    pub fn apply(&self, weights: &[f64], constants: Option<&[f64]>, x: &[f64], batch: usize) -> Vec<f64> {
+        assert_eq!(x.len(), self.inputs() * batch, "input values");
         let (taps, positions) = (self.taps(), self.positions());
         let gather = self.gather();
-        let mut out = vec![0.0; self.outputs() * lanes];
-        for (row, out) in out.chunks_exact_mut(positions * lanes).enumerate() {
+        let mut out = vec![0.0; self.outputs() * batch];
+        for (row, out) in out.chunks_exact_mut(positions * batch).enumerate() {
             let shift = row / (self.channels / self.groups) * self.group_stride();
             let weights = &weights[row * taps..][..taps];
-            for (gather, out) in gather.chunks_exact(taps).zip(out.chunks_exact_mut(lanes)) {
+            for (gather, out) in gather.chunks_exact(taps).zip(out.chunks_exact_mut(batch)) {
                 out.fill(constants.map_or(0.0, |constants| constants[row]));
                 for (&w, &index) in weights.iter().zip(gather) {
                     if index != PADDING && w != 0.0 {
-                        let x = &x[(index as usize + shift) * lanes..][..lanes];
+                        let x = &x[(index as usize + shift) * batch..][..batch];
                         out.iter_mut().zip(x).for_each(|(sum, x)| *sum += w * x);
                     }
                 }

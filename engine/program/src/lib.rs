@@ -18,7 +18,7 @@ mod random;
 mod tolerance;
 
 pub use activation::{ActivationStep, Polynomial, PreparedPolynomial};
-pub use arrangement::{Arrangement, Product, SquareForm};
+pub use arrangement::{Arrangement, Product, ProductTrace, SquareForm};
 pub use bytes::MAX_PROGRAM_BYTES;
 pub use check::{MAX_DEGREE, ProgramError};
 pub use geometry::Geometry;

@@ -7,7 +7,7 @@ use crate::program::PlainMap;
 use crate::{Program, SplitMix, Step};
 
 /// Images computed together, so that inner loops run along images.
-const LANES: usize = 32;
+const BATCH: usize = 32;
 
 /// Scores `[image][class]` of the Program in plain mode: f64 arithmetic on the quantised weights and constants, exactly what an
 /// encrypted run computes up to its noise. `images` is `[image][pixel]` in the input's range.
@@ -21,14 +21,14 @@ pub fn plain(program: &Program, images: ArrayView2<'_, f32>) -> Array2<f64> {
     let readers: Vec<usize> = program.readers().iter().map(Vec::len).collect();
     let mut scores = Array2::zeros((images.nrows(), content.output.classes));
     scores
-        .axis_chunks_iter_mut(Axis(0), LANES)
+        .axis_chunks_iter_mut(Axis(0), BATCH)
         .into_par_iter()
-        .zip(images.axis_chunks_iter(Axis(0), LANES).into_par_iter())
+        .zip(images.axis_chunks_iter(Axis(0), BATCH).into_par_iter())
         .for_each(|(mut scores, images)| {
-            let lanes = images.nrows();
+            let batch = images.nrows();
             let pixels: Vec<f64> = images.t().iter().map(|&p| f64::from(p)).collect();
-            let values = follow(&content.steps, &maps, readers.clone(), pixels, lanes);
-            for (mut class, values) in scores.columns_mut().into_iter().zip(values.chunks_exact(lanes)) {
+            let values = follow(&content.steps, &maps, readers.clone(), pixels, batch);
+            for (mut class, values) in scores.columns_mut().into_iter().zip(values.chunks_exact(batch)) {
                 class.iter_mut().zip(values).for_each(|(score, value)| *score = *value);
             }
         });
@@ -48,33 +48,34 @@ pub fn simulate(program: &Program, images: ArrayView2<'_, f32>, seed: u64) -> Ar
     scores
 }
 
-/// The last step's values `[value][lane]`; each is kept until its last reader, of which `left` are left, has taken it.
-fn follow(steps: &[Step], maps: &[Vec<PlainMap>], mut left: Vec<usize>, input: Vec<f64>, lanes: usize) -> Vec<f64> {
-    let mut values = vec![input];
+/// The last step's values `[value][batch]`; each tensor is kept until its last reader, of which
+/// `left` are left, has taken it.
+fn follow(steps: &[Step], maps: &[Vec<PlainMap>], mut left: Vec<usize>, input: Vec<f64>, batch: usize) -> Vec<f64> {
+    let mut tensors = vec![input];
     for (step, maps) in steps.iter().zip(maps) {
-        let mut take = |value: usize, values: &mut Vec<Vec<f64>>| {
-            left[value] -= 1;
-            if left[value] == 0 { std::mem::take(&mut values[value]) } else { values[value].clone() }
+        let mut take = |tensor: usize, tensors: &mut Vec<Vec<f64>>| {
+            left[tensor] -= 1;
+            if left[tensor] == 0 { std::mem::take(&mut tensors[tensor]) } else { tensors[tensor].clone() }
         };
         let result = match step {
             Step::Linear { terms, .. } => {
                 let parts: Vec<Vec<f64>> = maps
                     .iter()
                     .zip(terms)
-                    .map(|(map, term)| map.apply(&take(term.operand, &mut values), lanes))
+                    .map(|(map, term)| map.apply(&take(term.operand, &mut tensors), batch))
                     .collect();
                 sum(parts.iter())
             }
             Step::Activation { operand, activation } => {
-                let mut value = take(*operand, &mut values);
-                activation.apply(&mut value, lanes);
-                value
+                let mut values = take(*operand, &mut tensors);
+                activation.apply(&mut values, batch);
+                values
             }
-            Step::Reduction { operand, .. } => take(*operand, &mut values),
+            Step::Maintenance { operand, .. } => take(*operand, &mut tensors),
         };
-        values.push(result);
+        tensors.push(result);
     }
-    values.pop().unwrap_or_default()
+    tensors.pop().unwrap_or_default()
 }
 
 /// The sum of equally long vectors, value by value, in their order.

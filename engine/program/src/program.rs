@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use cryptodl_core::backend::ProductPlan;
+use cryptodl_core::backend::{CiphertextShape, Maintenance};
 use cryptodl_core::ckks::{
     ClientSpec, EncryptionKind, EvalKeyLayout, InputLayout, OutputLayout, Params, ParamsSpec, RandomError, Randomness,
     RelinLayout, Scale,
@@ -72,7 +72,8 @@ impl Content {
     }
 }
 
-/// One step of a Program. Operands are values: 0 is the input, `i + 1` the result of step `i`.
+/// One step of a Program. Operands are tensors by their numbers: 0 is the input, `i + 1` the result
+/// of step `i`.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Step {
     /// A sum of integer linear maps. Operands with more limbs than others drop the last ones, and missing components are zero.
@@ -86,17 +87,18 @@ pub enum Step {
     },
     /// An activation polynomial.
     Activation {
-        /// Value that it takes.
+        /// Tensor that it takes.
         operand: usize,
         /// The polynomial and what follows its products.
         activation: ActivationStep,
     },
-    /// What was planned after an activation's last product and waited for the linear maps after it.
-    Reduction {
-        /// Value that it takes.
+    /// Maintenance of an activation's last product that was deferred until after the next linear
+    /// maps.
+    Maintenance {
+        /// Tensor that it takes.
         operand: usize,
         /// Relinearisation, rescale, or both.
-        plan: ProductPlan,
+        maintenance: Maintenance,
         /// Scale of the result.
         scale: Scale,
     },
@@ -105,7 +107,7 @@ pub enum Step {
 /// One map of a sum.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Term {
-    /// Value that it takes.
+    /// Tensor that it takes.
     pub operand: usize,
     /// Weights.
     pub map: TermMap,
@@ -146,18 +148,18 @@ impl PlainMap {
         terms.iter().enumerate().map(plain).collect()
     }
 
-    /// Of `[value][lane]`.
-    pub fn apply(&self, values: &[f64], lanes: usize) -> Vec<f64> {
-        self.geometry.apply(&self.weights, self.constants.as_deref(), values, lanes)
+    /// Of `[value][batch]`.
+    pub fn apply(&self, values: &[f64], batch: usize) -> Vec<f64> {
+        self.geometry.apply(&self.weights, self.constants.as_deref(), values, batch)
     }
 }
 
 impl Step {
-    /// Values that it takes.
+    /// Tensors that it takes.
     pub fn operands(&self) -> Vec<usize> {
         match self {
             Step::Linear { terms, .. } => terms.iter().map(|term| term.operand).collect(),
-            Step::Activation { operand, .. } | Step::Reduction { operand, .. } => vec![*operand],
+            Step::Activation { operand, .. } | Step::Maintenance { operand, .. } => vec![*operand],
         }
     }
 
@@ -166,7 +168,7 @@ impl Step {
         match self {
             Step::Linear { terms, .. } => matches!(&terms[..], [Term { map: TermMap::Dense(_), .. }]),
             Step::Activation { activation, .. } => activation.is_lazy(),
-            Step::Reduction { .. } => false,
+            Step::Maintenance { .. } => false,
         }
     }
 }
@@ -194,34 +196,33 @@ impl Program {
         }
     }
 
-    /// Chain limbs and components of every value. Operands of a sum that have more limbs drop the last ones, and missing components
-    /// are zero.
-    pub fn extents(&self) -> Vec<(usize, usize)> {
-        let mut extents = vec![(self.content.input.level, 2)];
+    /// Chain limbs and components of every tensor's ciphertexts. Operands of a sum that have more
+    /// limbs drop the last ones, and missing components are zero.
+    pub fn ciphertext_shapes(&self) -> Vec<CiphertextShape> {
+        let mut shapes = vec![CiphertextShape { level: self.content.input.level, components: 2 }];
         for step in &self.content.steps {
-            let operands = step.operands().into_iter().map(|value| extents[value]);
-            let (level, components) =
-                operands.reduce(|a, b| (a.0.min(b.0), a.1.max(b.1))).expect("a step has an operand");
-            extents.push(match step {
-                Step::Linear { .. } => (level, components),
-                Step::Activation { activation, .. } => activation.trace(level, components).1,
-                Step::Reduction { plan, .. } => plan.result(level, components),
+            let operands = step.operands().into_iter().map(|tensor| shapes[tensor]);
+            let operand = operands.reduce(CiphertextShape::joined).expect("a step has an operand");
+            shapes.push(match step {
+                Step::Linear { .. } => operand,
+                Step::Activation { activation, .. } => activation.trace(operand).result,
+                Step::Maintenance { maintenance, .. } => maintenance.result(operand),
             });
         }
-        extents
+        shapes
     }
 
-    /// By value, the steps that take it.
+    /// By tensor, the steps that take it.
     pub fn readers(&self) -> Vec<Vec<usize>> {
         let mut readers = vec![Vec::new(); self.content.steps.len() + 1];
         for (i, step) in self.content.steps.iter().enumerate() {
-            step.operands().into_iter().for_each(|value| readers[value].push(i));
+            step.operands().into_iter().for_each(|tensor| readers[tensor].push(i));
         }
         readers
     }
 
-    /// Runs of steps that are executed together: slot-wise steps that only take each other's results are fused, any other step stands
-    /// alone.
+    /// Steps that are executed together: slot-wise steps of which each only takes the result of the
+    /// one before are fused, any other step stands alone.
     pub fn segments(&self) -> Vec<Range<usize>> {
         let (steps, readers) = (&self.content.steps, self.readers());
         let fuses = |i: usize| {

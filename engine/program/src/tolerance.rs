@@ -11,7 +11,7 @@ pub struct ToleranceError {
 }
 
 /// The largest predicted share of labels that may differ from those of the network in the clear, for whatever reason: weight
-/// rounding, encryption noise, masks.
+/// rounding, encryption noise, re-randomisation.
 ///
 /// More than 0 and at most 0.5: at one half, labels are little more than chance.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]

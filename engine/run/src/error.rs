@@ -56,7 +56,7 @@ pub enum RunError {
         /// What is needed at least.
         needed: u64,
     },
-    /// No secure randomness for the masks of the result.
-    #[error("result masks: {0}")]
+    /// No secure randomness for the encryptions of zero that re-randomise the result.
+    #[error("re-randomisation of the result: {0}")]
     Randomness(String),
 }

@@ -14,8 +14,8 @@ use cryptodl_core::ring::UniformSource;
 
 use zeroize::Zeroizing;
 
-use super::follow::WatchOfSet;
-use super::layers::Layers;
+use super::execution::WatchOfSet;
+use super::execution_plan::ExecutionPlan;
 use super::{ComputeReport, RunError};
 use cryptodl_core::watch::Watch;
 use cryptodl_program::{CircuitPrivacy, Program};
@@ -28,7 +28,7 @@ const LARGE: u64 = 1 << 30;
 pub struct Executor<B: Backend> {
     backend: B,
     params: Params,
-    layers: Layers,
+    plan: ExecutionPlan,
     /// Whether the next set is loaded while one is computed: where a device computes, and has room for it.
     loads_ahead: bool,
     seeded: bool,
@@ -48,18 +48,36 @@ struct Loaded<T> {
     expand: f64,
 }
 
-/// How a result is masked, so that it does not give away exact equations in the weights (see SECURITY.md for what remains).
-pub enum Masks<'a> {
-    /// Fresh encryptions of zero under the client's public key, and the flood of a Program that has circuit privacy.
-    Fresh(&'a PublicKey, &'a mut Randomness),
-    /// None, for tests that compare results bit for bit. The client then also learns exact equations in the weights.
-    Deterministic,
+/// How a result is re-randomised, so that it does not give away exact equations in the weights (see
+/// SECURITY.md for what remains).
+pub enum Rerandomisation<'a> {
+    /// Fresh encryptions of zero under the client's public key are added, and the flood of a
+    /// Program that has circuit privacy.
+    Fresh {
+        /// Encrypts the zeros.
+        key: &'a PublicKey,
+        /// Draws their noise, and the flood.
+        rng: &'a mut Randomness,
+    },
+    /// Nothing is added, for tests that compare results bit for bit. The client then also learns
+    /// exact equations in the weights.
+    Omitted,
+}
+
+/// What is added to a result: encryptions of zero, and a flood where there is one.
+struct Zeros {
+    /// In tensor order, none where re-randomisation is omitted. They are wiped on drop, but not the
+    /// backend's tensor that they are uploaded to.
+    residues: Option<Zeroizing<Vec<u32>>>,
+    /// Seconds that it took to draw them.
+    seconds: f64,
 }
 
 impl<B: Backend> Executor<B> {
-    /// Prepares `program`. `backend` is bound to the basis of the Program's parameters. `memory_budget` bounds the
-    /// operands and results of a segment on the backend, in bytes, and sizes its slices and bands (at most half as much
-    /// again); keys, masks and a few ciphertexts per thread come on top. It cannot change a bit of the result.
+    /// Prepares `program`. `backend` is bound to the basis of the Program's parameters.
+    /// `memory_budget` bounds the operands and results of a segment on the backend, in bytes, and
+    /// sizes its slices and bands (at most half as much again); keys, encryptions of zero and a few
+    /// ciphertexts per thread come on top. It cannot change a bit of the result.
     ///
     /// # Errors
     /// Parameters or maps refused, or a budget below what one set needs.
@@ -76,11 +94,11 @@ impl<B: Backend> Executor<B> {
         memory_budget: u64,
         large: u64,
     ) -> Result<Self, RunError> {
-        let layers = Layers::new(program, params, memory_budget, large)?;
-        let room = memory_budget - layers.peak();
+        let plan = ExecutionPlan::new(program, params, memory_budget, large)?;
+        let room = memory_budget - plan.peak();
         Ok(Executor {
-            loads_ahead: !backend.is_host() && layers.input().bytes() <= room,
-            layers,
+            loads_ahead: !backend.is_host() && plan.input().bytes() <= room,
+            plan,
             seeded: program.content.encryption == EncryptionKind::Secret,
             relin: program.content.relin(),
             circuit_privacy: program.content.circuit_privacy,
@@ -96,8 +114,8 @@ impl<B: Backend> Executor<B> {
 
     /// Begins to classify the images of sets that come one after the other, as `input` describes
     /// them. The result's bytes are the same on every backend, with every budget and number of
-    /// threads, up to the masks. Of `eval_keys` it takes those whose layouts are the Program's, and
-    /// leaves the others alone.
+    /// threads, up to the re-randomisation. Of `eval_keys` it takes those whose layouts are the
+    /// Program's, and leaves the others alone.
     ///
     /// # Errors
     /// Input of another layout.
@@ -105,7 +123,7 @@ impl<B: Backend> Executor<B> {
         &'a self,
         input: &CiphertextsInfo,
         keys: &'a ExpandedKeys<B::Tensor>,
-        masks: Masks<'a>,
+        rerandomisation: Rerandomisation<'a>,
         watch: Watch<'a>,
     ) -> Result<Computation<'a, B>, RunError> {
         self.check_input(input)?;
@@ -118,7 +136,7 @@ impl<B: Backend> Executor<B> {
             first_set: input.first_set,
             sets: input.sets(&self.params),
             uniform: input.seed.map(|seed| UniformPurpose::Ciphertext.source(&self.params, &seed)),
-            masks,
+            rerandomisation,
             watch,
             waiting: None,
             loaded: 0,
@@ -131,7 +149,7 @@ impl<B: Backend> Executor<B> {
     /// What the sets of a result are, for images as `input` describes them: the same sets of the
     /// same whole.
     pub fn result(&self, input: &CiphertextsInfo) -> CiphertextsInfo {
-        let shape = self.layers.output();
+        let shape = self.plan.output();
         let (values, components) = (shape.values, shape.components);
         let level = shape.limbs.len() - self.divided_limbs();
         let &CiphertextsInfo { first_set, images, .. } = input;
@@ -147,14 +165,14 @@ impl<B: Backend> Executor<B> {
         &self,
         input: &Ciphertexts,
         eval_keys: &EvalKeys,
-        masks: Masks<'_>,
+        rerandomisation: Rerandomisation<'_>,
         watch: Watch<'_>,
     ) -> Result<(Ciphertexts, ComputeReport), RunError> {
         let start = Instant::now();
         let info = input.info();
         let keys = self.expand_keys(eval_keys)?;
         let seconds = start.elapsed().as_secs_f64();
-        let mut computation = self.begin(&info, &keys, masks, watch)?;
+        let mut computation = self.begin(&info, &keys, rerandomisation, watch)?;
         check("the number of sets", input.sets.len(), computation.sets)?;
         let mut sets = Vec::with_capacity(input.sets.len());
         for set in &input.sets {
@@ -167,20 +185,19 @@ impl<B: Backend> Executor<B> {
         Ok((Ciphertexts::new(&self.result(&info), sets), report))
     }
 
-    /// Limbs that are divided off after the masks.
+    /// Limbs that are divided off after the re-randomisation.
     fn divided_limbs(&self) -> usize {
         self.circuit_privacy.map_or(0, |privacy| privacy.drop)
     }
 
-    /// Residues to add to a result, none without masks, and the seconds that it took to draw them. They are wiped on drop, but
-    /// not the backend's tensor that they are uploaded to.
-    fn mask(&self, masks: &mut Masks<'_>) -> (Option<Zeroizing<Vec<u32>>>, f64) {
+    /// Draws what is added to a result.
+    fn draw_zeros(&self, rerandomisation: &mut Rerandomisation<'_>) -> Zeros {
         let started = Instant::now();
-        let zeros = match masks {
-            Masks::Deterministic => None,
-            Masks::Fresh(key, rng) => {
-                let &Shape { values, components, ref limbs, .. } = self.layers.output();
-                let mut zeros = Zeroizing::new(vec![0; self.layers.output().len()]);
+        let residues = match rerandomisation {
+            Rerandomisation::Omitted => None,
+            Rerandomisation::Fresh { key, rng } => {
+                let &Shape { values, components, ref limbs, .. } = self.plan.output();
+                let mut zeros = Zeroizing::new(vec![0; self.plan.output().len()]);
                 let level = limbs.len();
                 rerandomise(&self.params, key, &mut zeros, values, components, level, rng);
                 if let Some(CircuitPrivacy { doublings, .. }) = self.circuit_privacy {
@@ -189,31 +206,25 @@ impl<B: Backend> Executor<B> {
                 Some(zeros)
             }
         };
-        (zeros, started.elapsed().as_secs_f64())
+        Zeros { residues, seconds: started.elapsed().as_secs_f64() }
     }
 
-    /// Masks a result, divides it where noise is hidden, and packs it.
-    fn finish(
-        &self,
-        mut x: B::Tensor,
-        (mask, drawing): (Option<Zeroizing<Vec<u32>>>, f64),
-        report: &mut ComputeReport,
-    ) -> Result<Vec<u8>, RunError> {
+    /// Re-randomises a result, divides it where noise is hidden, and packs it.
+    fn finish(&self, mut x: B::Tensor, zeros: Zeros, report: &mut ComputeReport) -> Result<Vec<u8>, RunError> {
         let started = Instant::now();
-        if let Some(mask) = mask {
-            let mask = self.backend.upload(self.layers.output().clone(), &mask)?;
-            self.backend.add(&mut x, &mask)?;
+        if let Some(residues) = zeros.residues {
+            let zeros = self.backend.upload(self.plan.output().clone(), &residues)?;
+            self.backend.add(&mut x, &zeros)?;
         }
         // After the flood, which makes the division a function of what is already hidden.
         if self.divided_limbs() > 0 {
-            let limbs = self.layers.output().limbs.as_slice();
+            let limbs = self.plan.output().limbs.as_slice();
             x = self.backend.mod_down(&x, &limbs[limbs.len() - self.divided_limbs()..])?;
         }
         self.backend.synchronise()?;
-        report.parts.masks += drawing + started.elapsed().as_secs_f64();
+        report.parts.rerandomisation += zeros.seconds + started.elapsed().as_secs_f64();
         let started = Instant::now();
-        let packed: Result<Vec<_>, _> =
-            (0..self.layers.output().components).map(|c| self.backend.pack(&x, c)).collect();
+        let packed: Result<Vec<_>, _> = (0..self.plan.output().components).map(|c| self.backend.pack(&x, c)).collect();
         let packed = packed?.concat();
         report.parts.pack += started.elapsed().as_secs_f64();
         Ok(packed)
@@ -227,7 +238,7 @@ impl<B: Backend> Executor<B> {
         }
         // The values of all sets of a whole are numbered in 32 bits, and so are those of the
         // results.
-        let most = u32::MAX as usize / self.layers.input().values.max(self.layers.output().values);
+        let most = u32::MAX as usize / self.plan.input().values.max(self.plan.output().values);
         if sets > most {
             return Err(refused("the number of sets", sets, format!("at most {most}")));
         }
@@ -240,8 +251,8 @@ impl<B: Backend> Executor<B> {
         {
             return Err(RunError::TooManySets { actual: sets, most: goal.sets });
         }
-        check("the number of chain limbs", input.level, self.layers.input().limbs.len())?;
-        check("the number of values", input.values, self.layers.input().values)?;
+        check("the number of chain limbs", input.level, self.plan.input().limbs.len())?;
+        check("the number of values", input.values, self.plan.input().values)?;
         check("the number of components", input.components, 2)?;
         check("the number of stored components", input.stored_components(), if self.seeded { 1 } else { 2 })
     }
@@ -301,7 +312,7 @@ pub struct Computation<'a, B: Backend> {
     sets: usize,
     /// Expands component 1 where it did not travel.
     uniform: Option<UniformSource>,
-    masks: Masks<'a>,
+    rerandomisation: Rerandomisation<'a>,
     watch: Watch<'a>,
     /// A set that is loaded and not yet computed.
     waiting: Option<B::Tensor>,
@@ -357,13 +368,13 @@ impl<B: Backend> Computation<'_, B> {
 
     /// Computes a set, and loads the next one beside it if there is one.
     fn compute(&mut self, x: B::Tensor, next: Option<&[u8]>) -> Result<Vec<u8>, RunError> {
-        let Executor { backend, layers, relin, .. } = self.executor;
+        let Executor { backend, plan, relin, .. } = self.executor;
         let key = self.key.zip(*relin);
         let key = key.map(|(rows, layout)| KeySwitch { rows, layout, special: &self.special });
-        let (total, before, watch) = (self.sets * layers.steps(), self.computed * layers.steps(), self.watch);
+        let (total, before, watch) = (self.sets * plan.steps(), self.computed * plan.steps(), self.watch);
         let of_set = WatchOfSet { watch, before, total };
         let mut report = std::mem::take(&mut self.report);
-        let computed = || layers.run(backend, x, key.as_ref(), &mut report, of_set);
+        let computed = || plan.execute(backend, x, key.as_ref(), &mut report, of_set);
         let loader = Loader {
             executor: self.executor,
             uniform: self.uniform.as_ref(),
@@ -371,9 +382,9 @@ impl<B: Backend> Computation<'_, B> {
             set: self.loaded,
             first_object: self.first_object(),
         };
-        let masks = &mut self.masks;
-        let mut beside = || (self.executor.mask(masks), next.map(|set| loader.load(set)));
-        let (x, (mask, next)) = if self.crossed.is_some() {
+        let rerandomisation = &mut self.rerandomisation;
+        let mut beside = || (self.executor.draw_zeros(rerandomisation), next.map(|set| loader.load(set)));
+        let (x, (zeros, next)) = if self.crossed.is_some() {
             // The device computes; the host's threads are free.
             thread::scope(|scope| {
                 let beside = scope.spawn(beside);
@@ -386,7 +397,7 @@ impl<B: Backend> Computation<'_, B> {
         self.report = report;
         self.computed += 1;
         self.waiting = next.map(|next| self.note(next)).transpose()?;
-        self.executor.finish(x, mask, &mut self.report)
+        self.executor.finish(x, zeros, &mut self.report)
     }
 
     fn load(&self, set: &[u8]) -> Result<Loaded<B::Tensor>, RunError> {
@@ -397,7 +408,7 @@ impl<B: Backend> Computation<'_, B> {
 
     /// Number of the first uniform object of the next set.
     fn first_object(&self) -> u32 {
-        ((self.first_set + self.loaded) * self.executor.layers.input().values) as u32
+        ((self.first_set + self.loaded) * self.executor.plan.input().values) as u32
     }
 
     /// Notes what loading took.
@@ -423,9 +434,9 @@ struct Loader<'a, B: Backend> {
 
 impl<B: Backend> Loader<'_, B> {
     fn load(&self, bytes: &[u8]) -> Result<Loaded<B::Tensor>, RunError> {
-        let Executor { backend, layers, .. } = self.executor;
+        let Executor { backend, plan, .. } = self.executor;
         let started = Instant::now();
-        let mut x = backend.uninitialised(layers.input().clone())?;
+        let mut x = backend.uninitialised(plan.input().clone())?;
         for (component, packed) in bytes.chunks_exact(self.component_bytes).enumerate() {
             if !backend.unpack(packed, &mut x, component)? {
                 return Err(RunError::Residue { set: self.set });

@@ -5,15 +5,15 @@
 
 mod bands;
 mod error;
+mod execution;
+mod execution_plan;
 mod executor;
-mod follow;
-mod layers;
 mod ops;
 mod report;
 
 pub use error::RunError;
-pub use executor::{Computation, Executor, ExpandedKeys, Masks};
-pub use report::{ComputeParts, ComputeReport, LayerTime};
+pub use executor::{Computation, Executor, ExpandedKeys, Rerandomisation};
+pub use report::{ComputeParts, ComputeReport, SegmentTime};
 
 #[cfg(test)]
 mod tests;

@@ -1,6 +1,6 @@
 //! The steps of a Program, prepared for a backend.
 
-use cryptodl_core::backend::{Horner, LinearMap, ProductPlan, SlotwiseOp};
+use cryptodl_core::backend::{Horner, LinearMap, Maintenance, SlotwiseOp};
 use cryptodl_core::ring::RnsBasis;
 
 use cryptodl_program::{ActivationStep, PreparedPolynomial, Step, Term, TermMap};
@@ -16,7 +16,7 @@ pub enum Op {
     /// One that relinearises or rescales.
     Switched(PreparedPolynomial, ActivationStep),
     /// A relinearisation, a rescale, or both, of their own.
-    Reduction(ProductPlan),
+    Maintenance(Maintenance),
 }
 
 /// A sum of linear maps and constants.
@@ -56,9 +56,9 @@ impl PerChannel {
 impl Join {
     fn new(terms: &[Term], constants: &[f64], basis: &RnsBasis) -> Self {
         let term = |term: &Term| match &term.map {
-            // The planner has prepared every map once to see that it is within bounds.
+            // The check of a Program prepares every map once to see that it is within bounds.
             TermMap::Dense(map) => {
-                let map = map.prepare(basis, &[]).expect("the planner checked the map");
+                let map = map.prepare(basis, &[]).expect("a checked map");
                 JoinTerm::Dense(map, PerChannel::new(&[term.factor], basis))
             }
             TermMap::Diagonal(map) => {
@@ -87,9 +87,9 @@ impl Op {
     pub fn new(step: &Step, basis: &RnsBasis) -> Self {
         match step {
             Step::Linear { terms, constants, .. } => match &terms[..] {
-                // The planner has prepared every map once to see that it is within bounds.
+                // The check of a Program prepares every map once to see that it is within bounds.
                 [Term { map: TermMap::Dense(map), .. }] => {
-                    Op::Linear(map.prepare(basis, constants).expect("the planner checked the map"))
+                    Op::Linear(map.prepare(basis, constants).expect("a checked map"))
                 }
                 terms => Op::Join(Join::new(terms, constants, basis)),
             },
@@ -97,7 +97,7 @@ impl Op {
                 PreparedPolynomial::Horner(polynomial) if activation.is_lazy() => Op::Lazy(polynomial),
                 polynomial => Op::Switched(polynomial, activation.clone()),
             },
-            Step::Reduction { plan, .. } => Op::Reduction(*plan),
+            Step::Maintenance { maintenance, .. } => Op::Maintenance(*maintenance),
         }
     }
 
@@ -106,17 +106,17 @@ impl Op {
         match self {
             Op::Linear(map) => map.outputs(),
             Op::Join(join) => join.constants.channels * join.positions(),
-            Op::Lazy(_) | Op::Switched(..) | Op::Reduction(_) => values,
+            Op::Lazy(_) | Op::Switched(..) | Op::Maintenance(_) => values,
         }
     }
 
-    /// The form for a fused run.
+    /// The form for a fused segment.
     pub fn slotwise(&self) -> SlotwiseOp<'_> {
         match self {
             Op::Linear(map) => SlotwiseOp::Linear(map),
             Op::Lazy(polynomial) => SlotwiseOp::Polynomial(polynomial),
-            Op::Join(_) | Op::Switched(..) | Op::Reduction(_) => {
-                unreachable!("a segment is a slot-wise run or one other op")
+            Op::Join(_) | Op::Switched(..) | Op::Maintenance(_) => {
+                unreachable!("a segment is slot-wise ops or one other op")
             }
         }
     }
@@ -131,7 +131,7 @@ impl Op {
         match self {
             Op::Linear(map) => Some(map.positions()),
             Op::Join(join) => Some(join.positions()),
-            Op::Lazy(_) | Op::Switched(..) | Op::Reduction(_) => None,
+            Op::Lazy(_) | Op::Switched(..) | Op::Maintenance(_) => None,
         }
     }
 
@@ -143,7 +143,7 @@ impl Op {
                 let dense = |term: &JoinTerm| if let JoinTerm::Dense(map, _) = term { map.multiply_adds() } else { 0 };
                 join.terms.iter().map(dense).sum()
             }
-            Op::Lazy(_) | Op::Switched(..) | Op::Reduction(_) => 0,
+            Op::Lazy(_) | Op::Switched(..) | Op::Maintenance(_) => 0,
         }
     }
 }

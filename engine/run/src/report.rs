@@ -2,8 +2,8 @@
 
 use cryptodl_core::backend::Transfers;
 
-/// Seconds of each part of the computation. On a device, masks are drawn and the next set is loaded while a set's segments
-/// run, so the parts can exceed the whole.
+/// Seconds of each part of the computation. On a device, encryptions of zero are drawn and the next
+/// set is loaded while a set's segments run, so the parts can exceed the whole.
 #[derive(Clone, Copy, Debug, Default, serde::Serialize)]
 pub struct ComputeParts {
     /// Evaluation key to the backend.
@@ -13,9 +13,12 @@ pub struct ComputeParts {
     /// Expanding seeds.
     pub expand: f64,
     /// Segments.
-    pub layers: f64,
-    /// Masks of the result.
-    pub masks: f64,
+    #[serde(rename = "layers")]
+    pub segments: f64,
+    /// Drawing encryptions of zero and adding them to the result, with the flood and the division
+    /// after it.
+    #[serde(rename = "masks")]
+    pub rerandomisation: f64,
     /// Packing the result's residues; on a device, the transfer is inside.
     pub pack: f64,
     /// What crossed between host and device, for all parts together; none where the backend computes in the host's memory.
@@ -24,7 +27,7 @@ pub struct ComputeParts {
 
 /// One segment over all sets.
 #[derive(Clone, Debug, serde::Serialize)]
-pub struct LayerTime {
+pub struct SegmentTime {
     /// Names of its steps.
     pub name: String,
     /// Seconds.
@@ -46,6 +49,7 @@ pub struct ComputeReport {
     pub seconds: f64,
     /// Parts.
     pub parts: ComputeParts,
-    /// Segments.
-    pub layers: Vec<LayerTime>,
+    /// Segments in order.
+    #[serde(rename = "layers")]
+    pub segments: Vec<SegmentTime>,
 }

@@ -6,7 +6,7 @@ use cryptodl_core::watch::{Progress, Watch};
 use cryptodl_cpu::Cpu;
 use cryptodl_network::{LayerOp, Network, Padding};
 
-use crate::{Executor, Masks};
+use crate::{Executor, Rerandomisation};
 use cryptodl_plan::{Plan, PlanOptions, ScheduleKind, calibrate, plan};
 use cryptodl_program::{SplitMix, Step, Tolerance, plain};
 use cryptodl_test_networks::{batch_norm, conv, dense, graph, images, network, per_channel, polynomial, pool, rows};
@@ -59,10 +59,10 @@ fn check(degrees: &[usize], schedule: ScheduleKind, encryption: EncryptionKind) 
 fn check_network(network: &Network, schedule: ScheduleKind, encryption: EncryptionKind) -> Plan {
     let planned = plan(network, &PlanOptions { schedule, encryption, ..PlanOptions::default() }).unwrap();
     let program = &planned.program;
-    let spec = program.client_spec();
-    let params = spec.check().unwrap();
+    let spec = program.client_spec().check().unwrap();
+    let params = spec.params();
     let mut rng = Randomness::insecure_from_seed_for_tests(5, "deep");
-    let secret = SecretKey::generate(&params, &mut rng);
+    let secret = SecretKey::generate(params, &mut rng);
     let public = secret.public_key(&mut rng).unwrap();
     let keys = secret.eval_keys(&spec.evaluation_keys, &mut rng).unwrap();
     let key = match encryption {
@@ -71,10 +71,12 @@ fn check_network(network: &Network, schedule: ScheduleKind, encryption: Encrypti
     };
     let images = images(IMAGES, network.input.shape, 8);
     let pixels = images.as_slice().unwrap();
-    let input = encrypt(&spec, &params, key, pixels, IMAGES, &mut rng, Watch::default()).unwrap();
-    let executor = Executor::new(program, &params, Cpu::new(params.basis().clone()), 4 << 30).unwrap();
-    let (result, _) = executor.compute(&input, &keys, Masks::Fresh(&public, &mut rng), Watch::default()).unwrap();
-    let slots = decrypt_slots_raw_do_not_return_to_server(&params, &secret, &result, spec.output.scale).unwrap();
+    let input = encrypt(&spec, key, pixels, IMAGES, &mut rng, Watch::default()).unwrap();
+    let executor = Executor::new(program, params, Cpu::new(params.basis().clone()), 4 << 30).unwrap();
+    let (result, _) = executor
+        .compute(&input, &keys, Rerandomisation::Fresh { key: &public, rng: &mut rng }, Watch::default())
+        .unwrap();
+    let slots = decrypt_slots_raw_do_not_return_to_server(params, &secret, &result, spec.output.scale).unwrap();
     let expected = plain(program, rows(&images));
     let squares = expected.indexed_iter().map(|((image, class), score)| {
         let difference = slots[0][class * params.n() + image] - score;
@@ -105,8 +107,8 @@ fn three_squares_under_a_public_key() {
 fn two_cubics_layer_by_layer() {
     let planned = check(&[3, 3], ScheduleKind::Layered, EncryptionKind::Secret);
     let drops = planned.program.content.steps.iter().filter_map(|step| match step {
-        Step::Activation { activation, .. } => Some(activation.products.iter().map(|plan| plan.drop).sum::<usize>()),
-        Step::Linear { .. } | Step::Reduction { .. } => None,
+        Step::Activation { activation, .. } => Some(activation.maintenance.iter().map(|each| each.drop).sum::<usize>()),
+        Step::Linear { .. } | Step::Maintenance { .. } => None,
     });
     assert_eq!(drops.sum::<usize>(), 4);
 }
@@ -121,8 +123,8 @@ fn six_squares_switch_keys_when_that_is_cheaper() {
 fn higher_degrees_take_fewer_products_where_keys_are_switched() {
     let planned = check(&[4, 5], ScheduleKind::Layered, EncryptionKind::Secret);
     let products = planned.program.content.steps.iter().filter_map(|step| match step {
-        Step::Activation { activation, .. } => Some((activation.degree, activation.products.len())),
-        Step::Linear { .. } | Step::Reduction { .. } => None,
+        Step::Activation { activation, .. } => Some((activation.degree, activation.maintenance.len())),
+        Step::Linear { .. } | Step::Maintenance { .. } => None,
     });
     assert_eq!(products.collect::<Vec<_>>(), [(4, 2), (5, 3)]);
 }
@@ -136,19 +138,19 @@ fn check_bands(network: &Network, schedule: ScheduleKind) -> [usize; 3] {
 /// The same with any options.
 fn check_bands_of(network: &Network, options: PlanOptions) -> [usize; 3] {
     let program = plan(network, &options).unwrap().program;
-    let spec = program.client_spec();
-    let params = spec.check().unwrap();
+    let spec = program.client_spec().check().unwrap();
+    let params = spec.params();
     let mut rng = Randomness::insecure_from_seed_for_tests(6, "bands");
-    let secret = SecretKey::generate(&params, &mut rng);
+    let secret = SecretKey::generate(params, &mut rng);
     let keys = secret.eval_keys(&spec.evaluation_keys, &mut rng).unwrap();
     let images = images(3, network.input.shape, 8);
     let key = EncryptionKey::Secret(&secret);
-    let input = encrypt(&spec, &params, key, images.as_slice().unwrap(), 3, &mut rng, Watch::default()).unwrap();
+    let input = encrypt(&spec, key, images.as_slice().unwrap(), 3, &mut rng, Watch::default()).unwrap();
     let run_above = |large, budget| {
-        let executor = Executor::arranged(&program, &params, Cpu::new(params.basis().clone()), budget, large)?;
+        let executor = Executor::arranged(&program, params, Cpu::new(params.basis().clone()), budget, large)?;
         let steps = std::sync::atomic::AtomicUsize::new(0);
         let count = |progress: Progress| steps.store(progress.total, std::sync::atomic::Ordering::Relaxed);
-        let (result, _) = executor.compute(&input, &keys, Masks::Deterministic, Watch::new(&count))?;
+        let (result, _) = executor.compute(&input, &keys, Rerandomisation::Omitted, Watch::new(&count))?;
         Ok::<_, crate::RunError>((result.sets, steps.into_inner()))
     };
     let run = |budget| run_above(u64::MAX, budget);
@@ -230,7 +232,7 @@ fn what_follows_a_product_may_wait_for_the_maps_after_it() {
     ];
     let planned = check_network(&network([1, 6, 6], ops), ScheduleKind::Auto, EncryptionKind::Public);
     let steps = &planned.program.content.steps;
-    assert!(steps.iter().any(|step| matches!(step, Step::Reduction { .. })), "{}", planned.report);
+    assert!(steps.iter().any(|step| matches!(step, Step::Maintenance { .. })), "{}", planned.report);
 }
 
 #[test]
@@ -296,7 +298,7 @@ fn residual_networks_compute_what_is_predicted() {
         let planned = check_network(&network, schedule, encryption);
         let joins = planned.program.content.steps.iter().filter(|step| match step {
             Step::Linear { terms, .. } => terms.len() > 1,
-            Step::Activation { .. } | Step::Reduction { .. } => false,
+            Step::Activation { .. } | Step::Maintenance { .. } => false,
         });
         assert_eq!(joins.count(), 3, "{}", planned.report);
         // The plan says what the float network says, up to rounding.

@@ -1,14 +1,14 @@
 //! The executor: several sets, and what it refuses.
 
 use cryptodl_client::{Decrypted, EncryptionKey, SecretKey, decrypt, encrypt};
-use cryptodl_core::ckks::{Ciphertexts, EvalKeyLayout, EvalKeys, Params, PublicKey, Randomness, RelinLayout};
+use cryptodl_core::ckks::{CheckedSpec, Ciphertexts, EvalKeyLayout, EvalKeys, PublicKey, Randomness, RelinLayout};
 use cryptodl_core::watch::Watch;
 use cryptodl_core::wire::{Binding, CiphertextLayout, read_ciphertexts, write_ciphertexts};
 use cryptodl_cpu::Cpu;
 use cryptodl_plan::{PlanOptions, ScheduleKind, plan};
 use cryptodl_program::Program;
 use cryptodl_program::plain;
-use cryptodl_run::{Executor, Masks, RunError};
+use cryptodl_run::{Executor, Rerandomisation, RunError};
 use cryptodl_zoo as zoo;
 use ndarray::ArrayView2;
 
@@ -22,7 +22,7 @@ fn program(schedule: ScheduleKind) -> Program {
 }
 
 struct Client {
-    params: Params,
+    spec: CheckedSpec,
     secret: SecretKey,
     public: PublicKey,
     rng: Randomness,
@@ -30,20 +30,20 @@ struct Client {
 
 impl Client {
     fn new(program: &Program) -> Self {
-        let params = program.client_spec().check().unwrap();
+        let spec = program.client_spec().check().unwrap();
         let mut rng = Randomness::insecure_from_seed_for_tests(1, "executor");
-        let secret = SecretKey::generate(&params, &mut rng);
+        let secret = SecretKey::generate(spec.params(), &mut rng);
         let public = secret.public_key(&mut rng).unwrap();
-        Client { params, secret, public, rng }
+        Client { spec, secret, public, rng }
     }
 
     fn encrypt(&mut self, program: &Program, images: &[f32]) -> Ciphertexts {
         let (key, count) = (EncryptionKey::Secret(&self.secret), images.len() / program.inputs());
-        encrypt(&program.client_spec(), &self.params, key, images, count, &mut self.rng, Watch::default()).unwrap()
+        encrypt(&self.spec, key, images, count, &mut self.rng, Watch::default()).unwrap()
     }
 
     fn executor(&self, program: &Program, budget: u64) -> Result<Executor<Cpu>, RunError> {
-        Executor::new(program, &self.params, Cpu::new(self.params.basis().clone()), budget)
+        Executor::new(program, self.spec.params(), Cpu::new(self.spec.params().basis().clone()), budget)
     }
 }
 
@@ -58,27 +58,27 @@ fn grays(program: &Program, count: usize) -> Vec<f32> {
 fn every_set_has_its_own_images_and_masks() {
     let program = program(ScheduleKind::Auto);
     let mut client = Client::new(&program);
-    let n = client.params.n();
+    let n = client.spec.params().n();
     let count = 2 * n + 3;
     let images = grays(&program, count);
     let input = client.encrypt(&program, &images);
     assert_eq!(input.sets.len(), 3);
     let executor = client.executor(&program, BUDGET).unwrap();
     let none = EvalKeys::default();
-    let compute = |masks| executor.compute(&input, &none, masks, Watch::default()).unwrap();
-    let (bare, report) = compute(Masks::Deterministic);
-    let (masked, _) = compute(Masks::Fresh(&client.public, &mut client.rng));
-    let work: u64 = report.layers.iter().map(|layer| layer.residue_multiply_adds).sum();
+    let compute = |how| executor.compute(&input, &none, how, Watch::default()).unwrap();
+    let (bare, report) = compute(Rerandomisation::Omitted);
+    let (masked, _) = compute(Rerandomisation::Fresh { key: &client.public, rng: &mut client.rng });
+    let work: u64 = report.segments.iter().map(|segment| segment.residue_multiply_adds).sum();
     assert_eq!(work % 3, 0);
 
     // The last set again, alone, but as if it were the first: its component 1 is then another one.
     let last = Ciphertexts { images: 3, sets: vec![input.sets[2].clone()], ..input.clone() };
-    let (alone, _) = executor.compute(&last, &none, Masks::Deterministic, Watch::default()).unwrap();
+    let (alone, _) = executor.compute(&last, &none, Rerandomisation::Omitted, Watch::default()).unwrap();
     assert_ne!(alone.sets[0], bare.sets[2]);
 
     let expected = plain(&program, ArrayView2::from_shape((count, program.inputs()), &images).unwrap());
     for result in [&bare, &masked] {
-        let decrypted = decrypt(&program.client_spec(), &client.params, &client.secret, result).unwrap();
+        let decrypted = decrypt(&client.spec, &client.secret, result).unwrap();
         assert_eq!(decrypted.labels.len(), count);
         let squares = decrypted.scores.iter().zip(&expected).map(|(a, b)| (a - b) * (a - b));
         let rms = (squares.sum::<f64>() / expected.len() as f64).sqrt();
@@ -94,22 +94,22 @@ fn every_set_has_its_own_images_and_masks() {
 fn parts_of_a_whole_are_computed_and_decrypted_alone() {
     let program = program(ScheduleKind::Auto);
     let mut client = Client::new(&program);
-    let (spec, n) = (program.client_spec(), client.params.n());
+    let (spec, n) = (client.spec.clone(), client.spec.params().n());
     let input = client.encrypt(&program, &grays(&program, 2 * n + 3));
     assert!(input.seed.is_some() && input.first_set == 0);
     let executor = client.executor(&program, BUDGET).unwrap();
     let compute = |input: &Ciphertexts| {
-        executor.compute(input, &EvalKeys::default(), Masks::Deterministic, Watch::default()).unwrap().0
+        executor.compute(input, &EvalKeys::default(), Rerandomisation::Omitted, Watch::default()).unwrap().0
     };
     let through_a_file = |layout: CiphertextLayout, ciphertexts: &Ciphertexts| {
-        let (mut file, binding) = (Vec::new(), Binding { program: spec.program, params: &client.params });
+        let (mut file, binding) = (Vec::new(), Binding { program: spec.program, params: client.spec.params() });
         write_ciphertexts(&mut file, &binding, &layout, ciphertexts).unwrap();
         let read = read_ciphertexts(&file[..], &binding, &layout).unwrap();
         assert_eq!(&read, ciphertexts);
         read
     };
     let whole = compute(&input);
-    let of_whole = decrypt(&spec, &client.params, &client.secret, &whole).unwrap();
+    let of_whole = decrypt(&client.spec, &client.secret, &whole).unwrap();
     for (first_set, sets, images) in [(0, 1, n), (1, 1, n), (2, 1, 3), (1, 2, n + 3)] {
         let some = input.sets[first_set..first_set + sets].to_vec();
         let part = Ciphertexts { first_set, images, sets: some, ..input.clone() };
@@ -117,8 +117,7 @@ fn parts_of_a_whole_are_computed_and_decrypted_alone() {
         assert_eq!((result.first_set, result.images), (first_set, images));
         assert_eq!(result.sets, whole.sets[first_set..first_set + sets]);
         let result = through_a_file(CiphertextLayout::result(&spec), &result);
-        let Decrypted { labels, scores, classes, .. } =
-            decrypt(&spec, &client.params, &client.secret, &result).unwrap();
+        let Decrypted { labels, scores, classes, .. } = decrypt(&client.spec, &client.secret, &result).unwrap();
         let range = first_set * n..first_set * n + images;
         assert_eq!(labels, of_whole.labels[range.clone()]);
         assert_eq!(scores, of_whole.scores[range.start * classes..range.end * classes]);
@@ -151,7 +150,7 @@ fn bad_inputs_and_budgets_are_refused() {
         let mut bad = input.clone();
         change(&mut bad);
         let error = executor
-            .compute(&bad, &EvalKeys::default(), Masks::Deterministic, Watch::default())
+            .compute(&bad, &EvalKeys::default(), Rerandomisation::Omitted, Watch::default())
             .unwrap_err()
             .to_string();
         assert!(error.contains(fragment), "{error} lacks {fragment}");
@@ -171,7 +170,7 @@ fn a_missing_or_foreign_evaluation_key_is_refused() {
     let layouts = [RelinLayout { level: needed.level - 1, ..needed }, needed].map(EvalKeyLayout::Relinearisation);
     let mut keys = |layouts| client.secret.eval_keys(layouts, &mut client.rng).unwrap();
     let (none, other, both) = (keys(&[]), keys(&layouts[..1]), keys(&layouts));
-    let compute = |keys: &EvalKeys| executor.compute(&input, keys, Masks::Deterministic, Watch::default());
+    let compute = |keys: &EvalKeys| executor.compute(&input, keys, Rerandomisation::Omitted, Watch::default());
     let refuse = |keys: &EvalKeys| compute(keys).unwrap_err().to_string();
     let needs = format!("this Program needs {}, but there", layouts[1]);
     assert!(refuse(&none).contains(&format!("{needs} are no evaluation keys")), "{}", refuse(&none));

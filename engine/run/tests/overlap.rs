@@ -8,12 +8,12 @@ use std::time::Duration;
 use cryptodl_client::{EncryptionKey, SecretKey, encrypt};
 use cryptodl_core::backend::{Backend, BackendError, LinearMap, Result, Shape, SlotwiseOp, Transfers, Window};
 use cryptodl_core::ckks::{Ciphertexts, EvalKeys, Params, PublicKey, Randomness};
-use cryptodl_core::ring::{RnsBasis, UniformSource};
+use cryptodl_core::ring::{Automorphism, RnsBasis, UniformSource};
 use cryptodl_core::watch::Watch;
 use cryptodl_cpu::{Cpu, CpuTensor};
 use cryptodl_plan::{PlanOptions, plan};
 use cryptodl_program::Program;
-use cryptodl_run::{Executor, Masks, RunError};
+use cryptodl_run::{Executor, Rerandomisation, RunError};
 use cryptodl_zoo as zoo;
 
 /// What a [`Device`] saw and holds.
@@ -176,6 +176,14 @@ impl Backend for Device {
         Ok(self.held(self.inner.convert_basis(&x.0, limbs)?))
     }
 
+    fn prime_digit(&self, x: &Held, part: usize, parts: usize, limbs: &[usize]) -> Result<Held> {
+        Ok(self.held(self.inner.prime_digit(&x.0, part, parts, limbs)?))
+    }
+
+    fn automorphism(&self, automorphism: Automorphism, x: &Held) -> Result<Held> {
+        Ok(self.held(self.inner.automorphism(automorphism, &x.0)?))
+    }
+
     fn synchronise(&self) -> Result<()> {
         self.inner.synchronise()
     }
@@ -205,7 +213,8 @@ impl Request {
         // The smallest ring has no room for key switching.
         let options = PlanOptions { n: Some(2048), ..PlanOptions::default() };
         let program = plan(&zoo::load("mnist-1-square").unwrap(), &options).unwrap().program;
-        let params = program.client_spec().check().unwrap();
+        let spec = program.client_spec().check().unwrap();
+        let params = spec.params().clone();
         let mut rng = Randomness::insecure_from_seed_for_tests(5, "overlap");
         let secret = SecretKey::generate(&params, &mut rng);
         let public = secret.public_key(&mut rng).unwrap();
@@ -214,11 +223,11 @@ impl Request {
         let pixel = |i: usize| low + (high - low) * ((i * 31) % 97) as f32 / 96.0;
         let images: Vec<f32> = (0..count * program.inputs()).map(pixel).collect();
         let key = EncryptionKey::Secret(&secret);
-        let input = encrypt(&program.client_spec(), &params, key, &images, count, &mut rng, Watch::default()).unwrap();
+        let input = encrypt(&spec, key, &images, count, &mut rng, Watch::default()).unwrap();
         Request { program, params, public, input }
     }
 
-    /// The result with masks of one seed, or why there is none.
+    /// The result, re-randomised from one seed, or why there is none.
     fn compute<B: Backend>(
         &self,
         backend: B,
@@ -227,8 +236,12 @@ impl Request {
     ) -> std::result::Result<Ciphertexts, RunError> {
         let executor = Executor::new(&self.program, &self.params, backend, budget)?;
         let mut rng = Randomness::insecure_from_seed_for_tests(6, "masks");
-        let (result, report) =
-            executor.compute(input, &EvalKeys::default(), Masks::Fresh(&self.public, &mut rng), Watch::default())?;
+        let (result, report) = executor.compute(
+            input,
+            &EvalKeys::default(),
+            Rerandomisation::Fresh { key: &self.public, rng: &mut rng },
+            Watch::default(),
+        )?;
         let transfers = report.parts.transfers;
         assert_eq!(transfers.is_some(), executor.backend().transfers().is_some());
         if let Some(transfers) = transfers {

@@ -26,7 +26,7 @@ pub const TESTS: [(&str, &Kernel, Test); 21] = [
     ("horner", &shaders::HORNER, horner),
     ("accumulate_key", &shaders::ACCUMULATE_KEY, accumulate_key),
     ("linear", &shaders::LINEAR, linear),
-    ("convert_centred", &shaders::CONVERT_CENTRED, convert_centred),
+    ("convert_basis", &shaders::CONVERT_BASIS, convert_basis),
     ("prime_digit", &shaders::PRIME_DIGIT, prime_digit),
     ("automorphism", &shaders::AUTOMORPHISM, automorphism),
     ("ntt_forward", &shaders::NTT_FORWARD_ROWS, ntt_forward),
@@ -491,7 +491,7 @@ fn linear_map(
     }
 }
 
-fn convert_centred(device: &Device, variant: Variant) {
+fn convert_basis(device: &Device, variant: Variant) {
     let basis = basis(1024);
     let all = limbs(&basis);
     let pairs: [(&[usize], &[usize]); 5] = [
@@ -532,15 +532,15 @@ fn convert_centred(device: &Device, variant: Variant) {
                 ..Convert::default()
             };
             let launch = Launch {
-                kernel: &shaders::CONVERT_CENTRED,
+                kernel: &shaders::CONVERT_BASIS,
                 variant,
                 overrides: &[],
                 params,
                 limbs: &tables.limbs,
-                groups: groups::convert_centred(&params),
+                groups: groups::convert_basis(&params),
             };
             let operands = [&x.residues[..], &out.residues, bytemuck::cast_slice(&tables.weights)];
-            assert_same("convert_centred", &device.run(&launch, &operands)[1], &expected);
+            assert_same("convert_basis", &device.run(&launch, &operands)[1], &expected);
         }
     }
 }

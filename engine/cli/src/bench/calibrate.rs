@@ -84,7 +84,7 @@ impl Calibration {
             // One component is packed or expanded at a time.
             pack: 0.5 * (packing + unpacking) / (0.5 * residues),
             expand: expansion / (0.5 * residues),
-            mask: masking / (values * (components - 1) * level * N) as f64,
+            zero_encryption: masking / (values * (components - 1) * level * N) as f64,
             // Two ciphertexts of two components have four products.
             multiply: products / (2.0 * residues),
             ntt_layer: 0.5 * transforms / (residues * (N as f64).log2()),
@@ -111,7 +111,7 @@ impl Calibration {
         row("residue written by a linear map", |t| t.map_write);
         row("residue packed or unpacked", |t| t.pack);
         row("residue expanded from a seed", |t| t.expand);
-        row("residue of an encryption of zero, which masks a result", |t| t.mask);
+        row("residue of an encryption of zero, which masks a result", |t| t.zero_encryption);
         row("product of two residues", |t| t.multiply);
         row("coefficient in one layer of a transform", |t| t.ntt_layer);
         row("residue converted to another prime", |t| t.convert);

@@ -4,7 +4,9 @@ use std::collections::HashSet;
 use std::time::Instant;
 
 use anyhow::Result;
-use cryptodl_core::backend::{Backend, KeySwitch, LinearMap, Measured, ProductPlan, Shape, SlotwiseOp, packed_len};
+use cryptodl_core::backend::{
+    Backend, CiphertextShape, KeySwitch, LinearMap, Maintenance, Measured, Shape, SlotwiseOp, packed_len,
+};
 use cryptodl_core::ckks::{Params, RelinLayout, UniformPurpose};
 use cryptodl_cpu::Reference;
 use cryptodl_program::{Program, Step, Term, TermMap};
@@ -66,7 +68,7 @@ pub fn programs<B: Measured>(
 ) -> Result<()> {
     let Shipped { name, program, params } = shipped;
     let content = &program.content;
-    let extents = program.extents();
+    let shapes = program.ciphertext_shapes();
     let ring = format!("N = {}, {} bits", params.n(), params.basis().modulus(0).bits());
     if seen.insert(format!("input {ring}")) {
         unpack_and_expand(bench, backend, params, content.input.level)?;
@@ -74,12 +76,12 @@ pub fn programs<B: Measured>(
     for (i, (step, label)) in content.steps.iter().zip(&program.names).enumerate() {
         match step {
             Step::Linear { terms, constants, .. } => {
-                let level = extents[i + 1].0;
+                let level = shapes[i + 1].level;
                 for Term { operand, map, .. } in terms {
                     // Factors of channels are products like others.
                     let TermMap::Dense(map) = map else { continue };
                     let map = map.prepare(params.basis(), constants)?;
-                    let components = extents[*operand].1;
+                    let components = shapes[*operand].components;
                     let shape = (map.inputs(), map.rows(), map.taps(), map.positions(), map.groups());
                     if seen.insert(format!("{shape:?} {ring} {level} {components}")) {
                         linear(bench, backend, &format!("{name} {label}"), (params, level, components), &map)?;
@@ -87,37 +89,36 @@ pub fn programs<B: Measured>(
                 }
             }
             Step::Activation { operand, activation } => {
-                let (level, components) = extents[*operand];
-                let (products, _) = activation.trace(level, components);
-                for (product, plan) in products.iter().zip(&activation.products) {
-                    reduction(bench, backend, shipped, (*plan, product.level, product.components()), seen)?;
+                let products = activation.trace(shapes[*operand]).products;
+                for (product, after) in products.iter().zip(&activation.maintenance) {
+                    maintenance(bench, backend, shipped, *after, product.shape(), seen)?;
                 }
             }
-            Step::Reduction { operand, plan, .. } => {
-                let (level, components) = extents[*operand];
-                reduction(bench, backend, shipped, (*plan, level, components), seen)?;
+            Step::Maintenance { operand, maintenance: after, .. } => {
+                maintenance(bench, backend, shipped, *after, shapes[*operand], seen)?;
             }
         }
     }
     Ok(())
 }
 
-/// What is planned after a product of so many limbs and components.
-fn reduction<B: Measured>(
+/// What follows a product.
+fn maintenance<B: Measured>(
     bench: &mut Bench<'_>,
     backend: &B,
     Shipped { program, params, .. }: &Shipped,
-    (plan, level, components): (ProductPlan, usize, usize),
+    after: Maintenance,
+    CiphertextShape { level, components }: CiphertextShape,
     seen: &mut HashSet<String>,
 ) -> Result<()> {
-    let key = program.content.relin().filter(|_| plan.relinearise);
+    let key = program.content.relin().filter(|_| after.relinearise);
     let ring = (params.n(), params.basis().modulus(0).bits());
-    if !seen.insert(format!("{key:?} {ring:?} {level} {} {components}", plan.drop)) {
+    if !seen.insert(format!("{key:?} {ring:?} {level} {} {components}", after.drop)) {
         return Ok(());
     }
     match key {
-        Some(layout) => relinearise(bench, backend, params, (layout, level, plan.drop)),
-        None if plan.drop > 0 => rescale(bench, backend, params, (level, plan.drop, components)),
+        Some(layout) => relinearise(bench, backend, params, (layout, level, after.drop)),
+        None if after.drop > 0 => rescale(bench, backend, params, (level, after.drop, components)),
         None => Ok(()),
     }
 }
@@ -200,11 +201,11 @@ fn relinearise<B: Measured>(
     let expected = reference.relinearise(&reference.upload(small.clone(), &sample)?, &reference_key, dropped)?;
     let x = operand(values)?;
     let out = backend.relinearise(&x, &key, dropped)?;
-    check(backend, "relinearize", &out, reference.shape(&expected), expected.residues())?;
+    check(backend, "relinearise", &out, reference.shape(&expected), expected.residues())?;
     let (operands, key_bytes) = (backend.shape(&x).bytes() + backend.shape(&out).bytes(), key_shape.bytes());
     let digits = layout.digits(level);
     let work = Work {
-        kernel: "relinearize",
+        kernel: "relinearise",
         shape: format!("N = {n}, {level} limbs to {}, {digits} digits, {values} at once", level - dropped),
         items: (values as u64, "ciphertext"),
         bytes: operands + key_bytes,

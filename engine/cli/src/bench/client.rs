@@ -39,7 +39,7 @@ pub fn client<B: Measured>(
         return Ok(());
     }
     let mut rng = Randomness::from_os()?;
-    let keys = Keys::generate(&spec, params, &mut rng)?;
+    let keys = Keys::generate(&spec.clone().check()?, &mut rng)?;
     let mut client = Client { spec, params, keys, rng };
     if encrypts {
         client.encryption(bench, backend)?;
@@ -68,12 +68,13 @@ impl Client<'_> {
         let values = pixels.min(MOST_VALUES).min((bench.effort.bytes / (4 * n as u64)).max(1) as usize);
         let mut spec = spec.clone();
         spec.input.shape = [1, 1, values];
+        let spec = spec.check()?;
         let images = pattern(spec.input.range, n * values);
         let (binding, layout) = (Binding { program: spec.program, params }, CiphertextLayout::input(&spec));
         let mut file = Vec::new();
         let mut run = |file: &mut Vec<u8>| -> Result<()> {
             let key = keys.encryption(spec.encryption);
-            let encrypted = encrypt(&spec, params, key, &images, n, rng, Watch::default())?;
+            let encrypted = encrypt(&spec, key, &images, n, rng, Watch::default())?;
             file.clear();
             Ok(write_ciphertexts(file, &binding, &layout, &encrypted)?)
         };
@@ -107,7 +108,8 @@ impl Client<'_> {
         let mut spec = spec.clone();
         spec.output.scale =
             Scale::new(spec.output.scale.value().min(2f64.powi(LOG_SCALE))).context("a scale that is not positive")?;
-        let (n, spec, output) = (params.n(), &spec, &spec.output);
+        let spec = &spec.check()?;
+        let (n, output) = (params.n(), &spec.output);
         let scores = pattern(output.range, n * output.classes);
         let result = result(spec, params, keys, &scores, rng)?;
         let (binding, layout) = (Binding { program: spec.program, params }, CiphertextLayout::result(spec));
@@ -118,7 +120,7 @@ impl Client<'_> {
         let mut decrypted = None;
         let mut run = || -> Result<()> {
             let result = read_ciphertexts(file.as_slice(), &binding, &layout)?;
-            decrypted = Some(decrypt(spec, params, &keys.secret, &result)?);
+            decrypted = Some(decrypt(spec, &keys.secret, &result)?);
             Ok(())
         };
         let work = Work {
@@ -156,7 +158,7 @@ fn result(
     as_input.input.scale = output.scale;
     as_input.input.range = output.range;
     let key = keys.encryption(EncryptionKind::Secret);
-    let mut result = encrypt(&as_input, params, key, scores, params.n(), rng, Watch::default())?;
+    let mut result = encrypt(&as_input.check()?, key, scores, params.n(), rng, Watch::default())?;
     let seed = result.seed.take().context("encryption with the secret key has a seed")?;
     result.components = output.components;
 

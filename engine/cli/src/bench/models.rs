@@ -100,14 +100,14 @@ impl Part {
             part("expand", compute.parts.expand, (2 - stored) * component),
         ];
         let mut operand = 2 * component;
-        for (planned, measured) in prepared.plan.report.layers.iter().zip(&compute.layers) {
+        for (planned, measured) in prepared.plan.report.segments.iter().zip(&compute.segments) {
             let result = planned.bytes * *sets as u64;
             let multiply_adds = planned.residue_multiply_adds * *sets as u64;
             parts.push(Part::new(limits, &planned.name, measured.seconds, multiply_adds, operand + result));
             operand = result;
         }
         // The result is read and written, the mask read.
-        parts.push(part("masks", compute.parts.masks, 3 * operand));
+        parts.push(part("masks", compute.parts.rerandomisation, 3 * operand));
         parts.push(part("pack", compute.parts.pack, operand + bytes.download));
         parts
     }

@@ -50,17 +50,18 @@ pub struct Decrypt {
 impl Decrypt {
     pub fn run(self) -> Result<()> {
         files::distinct(&[self.out.path()], &[&self.secret, &self.spec, &self.input])?;
-        let (spec, params) = files::read_spec(&self.spec)?;
-        let binding = Binding { program: spec.program, params: &params };
-        let secret = files::read(&self.secret, |file| read_secret_key(file, &params))?;
+        let spec = files::read_spec(&self.spec)?;
+        let params = spec.params();
+        let binding = Binding { program: spec.program, params };
+        let secret = files::read(&self.secret, |file| read_secret_key(file, params))?;
         let mut result = Sets::open(&self.input, &binding, &CiphertextLayout::result(&spec))?;
         let info = result.info().clone();
         self.limit.check(&self.input, info.images)?;
         // A set and its slots.
         let slots = (info.values as u64).saturating_mul(8 * params.n() as u64);
-        memory::afford(slots.saturating_add(info.set_bytes(&params) as u64), &self.spec)?;
+        memory::afford(slots.saturating_add(info.set_bytes(params) as u64), &self.spec)?;
         let refused = || self.input.display().to_string();
-        let mut decryption = Decryption::new(&spec, &params, &secret, &info).with_context(refused)?;
+        let mut decryption = Decryption::new(&spec, &secret, &info).with_context(refused)?;
         let (bar, mut doubtful) = (Bar::new("decrypt"), 0);
         self.out.create(&self.shown)?.write(&spec, info.images, |out| {
             let (mut set, mut done) = (Vec::new(), 0);

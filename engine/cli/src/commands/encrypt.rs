@@ -68,7 +68,8 @@ impl Encrypt {
         let keys = self.key.secret.iter().chain(&self.key.public).map(PathBuf::as_path);
         let inputs: Vec<&Path> = keys.chain([self.spec.as_path(), &self.input]).collect();
         files::distinct(&[&self.out], &inputs)?;
-        let (spec, params) = files::read_spec(&self.spec)?;
+        let spec = files::read_spec(&self.spec)?;
+        let params = spec.params();
         let (flag, other) = match spec.encryption {
             EncryptionKind::Secret => ("--secret", "public"),
             EncryptionKind::Public => ("--public", "secret"),
@@ -79,9 +80,9 @@ impl Encrypt {
              --encryption {other}",
             self.spec.display()
         );
-        let binding = Binding { program: spec.program, params: &params };
-        let secret = self.key.secret.as_ref().map(|path| files::read(path, |file| read_secret_key(file, &params)));
-        let public = self.key.public.as_ref().map(|path| files::read(path, |file| read_public_key(file, &params)));
+        let binding = Binding { program: spec.program, params };
+        let secret = self.key.secret.as_ref().map(|path| files::read(path, |file| read_secret_key(file, params)));
+        let public = self.key.public.as_ref().map(|path| files::read(path, |file| read_public_key(file, params)));
         let (secret, public) = (secret.transpose()?, public.transpose()?);
         let key = secret.as_ref().map(EncryptionKey::Secret).or(public.as_ref().map(EncryptionKey::Public));
         let input = InputSpec { shape: spec.input.shape, range: spec.input.range };
@@ -90,9 +91,9 @@ impl Encrypt {
         let mut rng = self.seed.randomness("encrypt")?;
         let refused = || self.input.display().to_string();
         let key = key.expect("clap requires one of the keys");
-        let mut encryption = Encryption::new(&spec, &params, key, images.count(), &mut rng).with_context(refused)?;
+        let mut encryption = Encryption::new(&spec, key, images.count(), &mut rng).with_context(refused)?;
         let (layout, info) = (CiphertextLayout::input(&spec), encryption.info().clone());
-        self.check_cost(&params, &layout, &info)?;
+        self.check_cost(params, &layout, &info)?;
         let out = Output::create(&self.out, Access::Everybody)?;
 
         let bar = Bar::new("encrypt");

@@ -15,7 +15,7 @@ use crate::json::Json;
 use crate::memory::peak_rss;
 use crate::prepared::{ProgramSource, service};
 use crate::progress::Bar;
-use cryptodl::{ComputeParts, LayerTime, Machine, Masks, PrivacyGoal};
+use cryptodl::{ComputeParts, Machine, PrivacyGoal, Rerandomisation, SegmentTime};
 
 /// Classify encrypted images: the server's job, which needs no secret
 ///
@@ -84,7 +84,7 @@ struct InferReport {
     compute_parts: ComputeParts,
     images_per_second: f64,
     /// Multiply-adds are of one set.
-    layers: Vec<LayerTime>,
+    layers: Vec<SegmentTime>,
     peak_rss_bytes: Option<u64>,
 }
 
@@ -121,7 +121,9 @@ impl Infer {
         let out = Output::create(&self.out, Access::Everybody)?;
 
         let (bar, mut rng) = (Bar::new("compute"), self.seed.masks(circuit_privacy.is_some())?);
-        let masks = public.as_ref().map_or(Masks::Deterministic, |public| Masks::Fresh(public, &mut rng));
+        let masks = public
+            .as_ref()
+            .map_or(Rerandomisation::Omitted, |public| Rerandomisation::Fresh { key: public, rng: &mut rng });
         let progress = |progress: Progress| bar.show(progress.done as u64, progress.total as u64);
         let refused = || self.input.display().to_string();
         let expanding = Instant::now();
@@ -147,7 +149,7 @@ impl Infer {
         compute.seconds += expanding;
         compute.parts.key = expanding;
         let sets = info.sets(service.params());
-        compute.layers.iter_mut().for_each(|layer| layer.residue_multiply_adds /= sets as u64);
+        compute.segments.iter_mut().for_each(|segment| segment.residue_multiply_adds /= sets as u64);
 
         let report = InferReport {
             model: spec.model.clone(),
@@ -160,7 +162,7 @@ impl Infer {
             seconds: Seconds { prepare, compute: compute.seconds },
             compute_parts: compute.parts,
             images_per_second: info.images as f64 / compute.seconds,
-            layers: compute.layers,
+            layers: compute.segments,
             peak_rss_bytes: peak_rss(),
         };
         json.show(&report, || {

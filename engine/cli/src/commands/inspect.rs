@@ -85,7 +85,7 @@ fn container(path: &Path) -> Result<(Value, Result<(), SpecError>)> {
             "seeded": header.seed.is_some(),
         }),
         Contents::ClientSpec(spec) => {
-            refused = spec.check().map(drop);
+            refused = spec.clone().check().map(drop);
             json!({
                 "check": refused.as_ref().map_or_else(|error| format!("refused: {error}"), |()| "passed".into()),
                 "model": spec.model,

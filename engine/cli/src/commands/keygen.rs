@@ -6,7 +6,7 @@ use anyhow::{Result, ensure};
 use clap::Args;
 use cryptodl::Keys;
 use cryptodl_client::wire::{secret_key_len, write_secret_key};
-use cryptodl_core::ckks::{ClientSpec, Params};
+use cryptodl_core::ckks::CheckedSpec;
 use cryptodl_core::wire::{eval_keys_len, public_key_len, write_client_spec, write_eval_keys, write_public_key};
 
 use crate::files::{self, Access, Output};
@@ -53,15 +53,12 @@ pub struct Keygen {
 
 impl Keygen {
     pub fn run(self) -> Result<()> {
-        let (spec, params) = match &self.spec {
+        let spec = match &self.spec {
             Some(path) => files::read_spec(path)?,
-            None => {
-                let spec = self.source.load(&self.planning)?.client_spec();
-                let params = spec.check()?;
-                (spec, params)
-            }
+            None => self.source.load(&self.planning)?.client_spec().check()?,
         };
-        self.check_cost(&spec, &params)?;
+        let params = spec.params();
+        self.check_cost(&spec)?;
         let (secret, public) = (self.out.join("secret"), self.out.join("public"));
         files::make_folder(&public, Access::Everybody)?;
         files::make_folder(&secret, Access::Owner)?;
@@ -84,10 +81,10 @@ impl Keygen {
             Output::create(&secret_key, Access::Owner)?,
         ];
 
-        let keys = Keys::generate(&spec, &params, &mut self.seed.randomness("keygen")?)?;
+        let keys = Keys::generate(&spec, &mut self.seed.randomness("keygen")?)?;
         let [public_key, eval_key, client_spec, secret_key] = &outputs;
-        public_key.fill(|file| write_public_key(file, &params, &keys.public))?;
-        eval_key.fill(|file| write_eval_keys(file, &params, &keys.evaluation))?;
+        public_key.fill(|file| write_public_key(file, params, &keys.public))?;
+        eval_key.fill(|file| write_eval_keys(file, params, &keys.evaluation))?;
         client_spec.fill(|file| write_client_spec(file, &spec))?;
         secret_key.fill(|file| write_secret_key(file, &keys.secret))?;
         files::publish_all(outputs.into())?;
@@ -101,7 +98,8 @@ impl Keygen {
     }
 
     /// Refuses to make larger keys than is allowed: a spec can ask for any size.
-    fn check_cost(&self, spec: &ClientSpec, params: &Params) -> Result<()> {
+    fn check_cost(&self, spec: &CheckedSpec) -> Result<()> {
+        let params = spec.params();
         let (public, eval) = (public_key_len(params), eval_keys_len(params, &spec.evaluation_keys));
         let bytes = secret_key_len(params).saturating_add(public).saturating_add(eval);
         ensure!(

@@ -51,8 +51,8 @@ impl Row {
         let network: Network = zoo::load(name)?;
         let Plan { program, report } = plan(&network, &PlanOptions::default())?;
         let activations = program.content.steps.iter().filter_map(|step| match step {
-            Step::Activation { activation, .. } => Some((activation.degree, activation.products.len())),
-            Step::Linear { .. } | Step::Reduction { .. } => None,
+            Step::Activation { activation, .. } => Some((activation.degree, activation.maintenance.len())),
+            Step::Linear { .. } | Step::Maintenance { .. } => None,
         });
         let (degrees, products): (Vec<usize>, Vec<usize>) = activations.unzip();
         Ok(Row {
@@ -65,7 +65,7 @@ impl Row {
             limbs: report.params.limbs,
             log_qp: report.params.log_qp,
             security_bits: report.params.security_bits,
-            multiply_adds: report.layers.iter().map(|layer| layer.multiply_adds).sum(),
+            multiply_adds: report.segments.iter().map(|segment| segment.multiply_adds).sum(),
             multiply_adds_published: network.multiply_adds(),
             title: network.title.clone(),
         })

@@ -153,9 +153,10 @@ fn a_missing_evaluation_key_is_named() {
     let client = every_kind("");
     let folder = client.path();
     let spec = read_client_spec(&fs::read(folder.join("public/client.spec")).expect("written")[..]).expect("a spec");
-    let params = spec.check().expect("checked");
+    let spec = spec.check().expect("checked");
+    let params = spec.params();
     let mut file = Vec::new();
-    write_eval_keys(&mut file, &params, &EvalKeys::default()).expect("written");
+    write_eval_keys(&mut file, params, &EvalKeys::default()).expect("written");
     fs::write(folder.join("none.key"), file).expect("written");
     let needed = spec.relin().expect("this Program relinearises");
     let layout = EvalKeyLayout::Relinearisation(needed).to_string();
@@ -193,15 +194,16 @@ fn hostile_residues_are_refused() {
     let client = every_kind("");
     let folder = client.path();
     let spec = read_client_spec(&fs::read(folder.join("public/client.spec")).expect("written")[..]).expect("a spec");
-    let params = spec.check().expect("checked");
-    let binding = Binding { program: spec.program, params: &params };
+    let spec = spec.check().expect("checked");
+    let params = spec.params();
+    let binding = Binding { program: spec.program, params };
     for (kind, layout) in
         [("digits.ct", CiphertextLayout::input(&spec)), ("scores.ct", CiphertextLayout::result(&spec))]
     {
         let CiphertextLayout { level, values, components, seeded, .. } = layout;
         let seed = seeded.then_some([1; 32]);
         let mut hostile = Ciphertexts { level, values, components, first_set: 0, seed, images: 1, sets: Vec::new() };
-        hostile.sets.push(vec![0xff; hostile.set_bytes(&params)]);
+        hostile.sets.push(vec![0xff; hostile.set_bytes(params)]);
         let mut bytes = Vec::new();
         write_ciphertexts(&mut bytes, &binding, &layout, &hostile).expect("written");
         fs::write(folder.join("hostile.ct"), bytes).expect("written");

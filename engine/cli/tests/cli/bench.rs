@@ -40,7 +40,7 @@ fn the_standard_report_has_kernels_models_papers_and_plots() {
     let table = fs::read_to_string(folder.path().join("table.md")).expect("written");
 
     let rows = report["rows"].as_array().expect("rows");
-    for kernel in ["forward_ntt", "inverse_ntt", "linear", "relinearize", "unpack", "expand", "encrypt", "decrypt"] {
+    for kernel in ["forward_ntt", "inverse_ntt", "linear", "relinearise", "unpack", "expand", "encrypt", "decrypt"] {
         let row = rows.iter().find(|row| row["kernel"] == kernel).unwrap_or_else(|| panic!("no {kernel}"));
         assert!(positive(&row["seconds"]) && positive(&row["copy_share"]), "{row}");
         assert!(table.contains(&format!("| {kernel} | ")), "{table}");

@@ -161,7 +161,7 @@ fn verify(adapter: &Value) {
     assert_eq!((&report["backend"], &report["passed"]), (&"gpu".into(), &true.into()));
     assert_eq!(report["passes"].as_array().map(Vec::len), Some(1), "{report}");
     let operations = report["passes"][0]["operations"].as_object().expect("counts");
-    for operation in ["linear", "multiply", "forward_ntt", "inverse_ntt", "relinearize", "expand", "pack", "slotwise"] {
+    for operation in ["linear", "multiply", "forward_ntt", "inverse_ntt", "relinearise", "expand", "pack", "slotwise"] {
         assert!(operations[operation].as_u64().is_some_and(|count| count > 0), "{operation} in {report}");
     }
     let sum: u64 = operations.values().filter_map(Value::as_u64).sum();
@@ -185,7 +185,7 @@ fn bench(adapter: &Value) {
     }
     let rows = report["rows"].as_array().expect("rows");
     let table = std::fs::read_to_string(folder.path().join("table.md")).expect("written");
-    for kernel in ["forward_ntt", "inverse_ntt", "linear", "relinearize", "unpack", "expand", "encrypt", "decrypt"] {
+    for kernel in ["forward_ntt", "inverse_ntt", "linear", "relinearise", "unpack", "expand", "encrypt", "decrypt"] {
         let row = rows.iter().find(|row| row["kernel"] == kernel).unwrap_or_else(|| panic!("no {kernel}"));
         assert!(row["seconds"].as_f64().is_some_and(|seconds| seconds > 0.0), "{row}");
         // The client is the host's: the device's copies are no measure for it.

@@ -212,7 +212,7 @@ fn what_a_spec_asks_for_is_refused_before_it_is_paid() {
     let bytes = fs::read(folder.join("keys/public/client.spec")).expect("written");
     let spec = read_client_spec(&bytes[..]).expect("a spec");
     let write = |name: &str, spec: &ClientSpec| {
-        spec.check().expect("a spec that is allowed");
+        spec.clone().check().expect("a spec that is allowed");
         let mut bytes = Vec::new();
         write_client_spec(&mut bytes, spec).expect("written");
         fs::write(folder.join(name), bytes).expect("written");

@@ -4,8 +4,8 @@
 use cryptodl_client::{ClientError, EncryptionKey, SecretKey, decrypt_slots_raw_do_not_return_to_server, encrypt};
 use cryptodl_core::backend::packed_row;
 use cryptodl_core::ckks::{
-    Ciphertexts, ClientSpec, Digest, EncryptionKind, InputLayout, OutputLayout, Packing, Params, ParamsSpec,
-    Randomness, Scale, SecurityLevel, UniformPurpose,
+    CheckedSpec, Ciphertexts, ClientSpec, Digest, EncryptionKind, InputLayout, OutputLayout, Packing, Params,
+    ParamsSpec, Randomness, Scale, SecurityLevel, UniformPurpose,
 };
 use cryptodl_core::ring::{ntt_primes, pack_row, unpack_row};
 use cryptodl_core::watch::Watch;
@@ -13,7 +13,7 @@ use cryptodl_core::watch::Watch;
 /// A spec whose Program is the identity on `values` scores, with 30-bit primes.
 pub fn spec(n: usize, chain: usize, special: usize, values: usize, encryption: EncryptionKind) -> ClientSpec {
     let primes = ntt_primes(n, 30, chain + special).unwrap();
-    let scale = Scale::from_half_bits(50);
+    let scale = Scale::from_log2(25.0);
     let range = [-1.0, 1.0];
     ClientSpec {
         model: "identity".into(),
@@ -43,9 +43,14 @@ pub fn numbers(count: usize, seed: u64) -> Vec<f32> {
     words.iter().map(|&word| (word as f64 / u64::MAX as f64 * 2.0 - 1.0) as f32).collect()
 }
 
+/// A spec of any ring, checked.
+pub fn checked(spec: &ClientSpec) -> CheckedSpec {
+    spec.clone().check_insecure_for_tests().unwrap()
+}
+
 /// Encrypts with the key that the spec names.
 pub fn encrypt_with(
-    spec: &ClientSpec,
+    spec: &CheckedSpec,
     secret: &SecretKey,
     images: &[f32],
     rng_seed: u64,
@@ -56,7 +61,7 @@ pub fn encrypt_with(
     };
     let key = public.as_ref().map_or(EncryptionKey::Secret(secret), EncryptionKey::Public);
     let count = images.len() / spec.input.shape.iter().product::<usize>();
-    encrypt(spec, secret.params(), key, images, count, &mut rng(rng_seed, "encrypt"), Watch::default())
+    encrypt(spec, key, images, count, &mut rng(rng_seed, "encrypt"), Watch::default())
 }
 
 /// All slots of the only set, `[value][N]`, as integers times 1.

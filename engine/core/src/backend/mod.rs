@@ -15,10 +15,11 @@ mod tensor;
 pub use linear::{LinearMap, LinearMapError, MAX_TAPS, MAX_WEIGHT, PADDING};
 pub use measured::{Ceiling, Ceilings, Effort, Measured, Timing, time};
 pub use polynomial::{Horner, PatersonStockmeyer};
-pub use positions::Positions;
+pub use positions::{Positions, Span};
 pub use remedy::BackendRemedy;
 pub use steps::{
-    KeySwitch, ProductPlan, RelinLayout, Rotation, SlotwiseOp, paterson_stockmeyer, relinearise_rescale, slotwise_shape,
+    CiphertextShape, KeySwitch, Maintenance, RelinLayout, Rotation, SlotwiseOp, paterson_stockmeyer,
+    relinearise_rescale, slotwise_shape,
 };
 pub use tensor::{Channels, Shape, Window};
 
@@ -244,8 +245,8 @@ pub trait Backend: Send + Sync {
 
     // Second tier.
 
-    /// A run of slot-wise operations on the lanes `lanes` of `x`, written to the same lanes of `out`. `out` has the shape that
-    /// [`slotwise_shape`] gives for the whole of `x`.
+    /// Slot-wise operations, one after the other, on the lanes `lanes` of `x`, written to the same
+    /// lanes of `out`. `out` has the shape that [`slotwise_shape`] gives for the whole of `x`.
     fn slotwise(
         &self,
         ops: &[SlotwiseOp<'_>],
@@ -280,7 +281,7 @@ pub trait Backend: Send + Sync {
     fn activation(
         &self,
         polynomial: &Horner,
-        products: &[ProductPlan],
+        products: &[Maintenance],
         key: Option<&KeySwitch<'_, Self::Tensor>>,
         z: &Self::Tensor,
     ) -> Result<Self::Tensor> {

@@ -3,6 +3,15 @@
 use std::iter;
 use std::ops::Range;
 
+/// Positions whose places follow each other.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Span {
+    /// Which positions.
+    pub positions: Range<usize>,
+    /// Place of the first.
+    pub place: usize,
+}
+
 /// The positions that a tensor holds of each of its channels, in a circular buffer: those that come after the last overwrite the
 /// first, and none ever moves. A value is `channel * room + place`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,11 +58,11 @@ impl Positions {
         (position - self.origin) % self.room
     }
 
-    /// `positions` cut into runs whose places follow each other, each with its first place.
+    /// `positions` cut where their places do not follow each other.
     ///
     /// # Panics
     /// If one of them is not held.
-    pub fn runs(&self, positions: Range<usize>) -> impl Iterator<Item = (Range<usize>, usize)> {
+    pub fn spans(&self, positions: Range<usize>) -> impl Iterator<Item = Span> {
         let mut rest = positions;
         iter::from_fn(move || {
             let start = rest.start;
@@ -64,7 +73,7 @@ impl Positions {
             let end = rest.end.min(start + self.room - place);
             rest.start = end;
             self.place(end - 1);
-            Some((start..end, place))
+            Some(Span { positions: start..end, place })
         })
     }
 }
@@ -80,10 +89,11 @@ mod tests {
         assert_eq!((0..3).map(|p| positions.place(p)).collect::<Vec<_>>(), [0, 1, 2]);
         positions.push(&(3..7));
         assert_eq!((2..7).map(|p| positions.place(p)).collect::<Vec<_>>(), [2, 3, 4, 0, 1]);
-        assert_eq!(positions.runs(3..7).collect::<Vec<_>>(), [(3..5, 3), (5..7, 0)]);
+        let span = |positions, place| Span { positions, place };
+        assert_eq!(positions.spans(3..7).collect::<Vec<_>>(), [span(3..5, 3), span(5..7, 0)]);
         positions.push(&(9..10));
-        assert_eq!(positions.runs(9..10).collect::<Vec<_>>(), [(9..10, 4)]);
-        assert_eq!(Positions::of(4..6).runs(4..6).collect::<Vec<_>>(), [(4..6, 0)]);
+        assert_eq!(positions.spans(9..10).collect::<Vec<_>>(), [span(9..10, 4)]);
+        assert_eq!(Positions::of(4..6).spans(4..6).collect::<Vec<_>>(), [span(4..6, 0)]);
     }
 
     #[test]

@@ -3,8 +3,6 @@
 use std::cmp::Ordering;
 use std::ops::Range;
 
-use serde::{Deserialize, Serialize};
-
 use super::{Backend, Channels, Horner, LinearMap, PatersonStockmeyer, Result, Shape};
 use crate::ring::Automorphism;
 
@@ -18,20 +16,20 @@ pub enum SlotwiseOp<'a> {
 }
 
 impl SlotwiseOp<'_> {
-    /// Values and components of the result, from those of the operand.
+    /// Shape of the result on an operand of shape `x`.
     ///
     /// # Panics
     /// If the operand does not have the map's inputs, or its values are no multiple of the
     /// polynomial's channels.
-    pub fn result(&self, values: usize, components: usize) -> (usize, usize) {
+    pub fn result(&self, x: &Shape) -> Shape {
         match self {
             SlotwiseOp::Linear(map) => {
-                assert_eq!(values, map.inputs(), "values of the operand");
-                (map.outputs(), components)
+                assert_eq!(x.values, map.inputs(), "values of the operand");
+                Shape { values: map.outputs(), ..x.clone() }
             }
             SlotwiseOp::Polynomial(p) => {
-                Channels::new(p.channels(), values);
-                (values, p.degree() * (components - 1) + 1)
+                Channels::new(p.channels(), x.values);
+                Shape { components: p.degree() * (x.components - 1) + 1, ..x.clone() }
             }
         }
     }
@@ -39,30 +37,48 @@ impl SlotwiseOp<'_> {
 
 /// Shape of the result of [`Backend::slotwise`] on the whole of an operand of shape `x`.
 pub fn slotwise_shape(ops: &[SlotwiseOp<'_>], x: &Shape) -> Shape {
-    let start = (x.values, x.components);
-    let (values, components) = ops.iter().fold(start, |(values, components), op| op.result(values, components));
-    Shape { values, components, ..x.clone() }
+    ops.iter().fold(x.clone(), |shape, op| op.result(&shape))
 }
 
-/// What follows one product of an activation.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct ProductPlan {
+/// Chain limbs and components of a ciphertext.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct CiphertextShape {
+    /// Chain limbs, 1 or more.
+    pub level: usize,
+    /// Components, 2 or more.
+    pub components: usize,
+}
+
+impl CiphertextShape {
+    /// What two ciphertexts have in common when they are added: the one with more limbs drops its
+    /// last ones without division, and missing components are zero.
+    pub fn joined(self, other: Self) -> Self {
+        CiphertextShape { level: self.level.min(other.level), components: self.components.max(other.components) }
+    }
+}
+
+/// Ciphertext maintenance: what follows a product of two ciphertexts, at once or later. Without
+/// any, it is *lazy*.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Maintenance {
     /// Relinearise the product's three components to two.
-    #[serde(rename = "relinearize")]
     pub relinearise: bool,
     /// Rescale by this many primes, merged with the relinearisation's division where there is one.
     pub drop: usize,
 }
 
-impl ProductPlan {
+impl Maintenance {
     /// Whether anything follows.
     pub fn acts(self) -> bool {
         self != Self::default()
     }
 
-    /// Chain limbs and components afterwards, from those of the product.
-    pub fn result(self, level: usize, components: usize) -> (usize, usize) {
-        (level - self.drop, if self.relinearise { 2 } else { components })
+    /// The ciphertext afterwards, from the product.
+    pub fn result(self, product: CiphertextShape) -> CiphertextShape {
+        CiphertextShape {
+            level: product.level - self.drop,
+            components: if self.relinearise { 2 } else { product.components },
+        }
     }
 }
 
@@ -217,11 +233,11 @@ fn negate<B: Backend + ?Sized>(backend: &B, limbs: &[usize], u: &mut B::Tensor) 
 pub(super) fn activation<B: Backend + ?Sized>(
     backend: &B,
     polynomial: &Horner,
-    products: &[ProductPlan],
+    products: &[Maintenance],
     key: Option<&KeySwitch<'_, B::Tensor>>,
     z: &B::Tensor,
 ) -> Result<B::Tensor> {
-    assert_eq!(products.len() + 1, polynomial.degree(), "one plan per product");
+    assert_eq!(products.len() + 1, polynomial.degree(), "one maintenance per product");
     let mut u = copy_of(backend, z)?;
     for step in 0..polynomial.degree() {
         if step > 0 {
@@ -237,11 +253,11 @@ pub(super) fn activation<B: Backend + ?Sized>(
 pub fn paterson_stockmeyer<B: Backend + ?Sized>(
     backend: &B,
     polynomial: &PatersonStockmeyer,
-    products: &[ProductPlan],
+    products: &[Maintenance],
     key: Option<&KeySwitch<'_, B::Tensor>>,
     z: &B::Tensor,
 ) -> Result<B::Tensor> {
-    assert_eq!(products.len(), polynomial.products(), "one plan per product");
+    assert_eq!(products.len(), polynomial.products(), "one maintenance per product");
     let limbs = backend.shape(z).limbs.clone();
     let mut shifted = copy_of(backend, z)?;
     backend.add_constant(&mut shifted, &polynomial.shift(&limbs))?;
@@ -250,11 +266,11 @@ pub fn paterson_stockmeyer<B: Backend + ?Sized>(
     let mut u = copy_of(backend, if polynomial.is_odd() { z } else { &w })?;
     let limbs = backend.shape(&u).limbs.clone();
     backend.add_constant(&mut u, &polynomial.constants(0, &limbs))?;
-    for (step, plan) in products.iter().enumerate().skip(1) {
+    for (step, maintenance) in products.iter().enumerate().skip(1) {
         let mut sum = product(backend, &u, &w)?;
         let limbs = backend.shape(&sum).limbs.clone();
         backend.accumulate(&mut sum, z, &polynomial.multiples(step, &limbs))?;
-        u = relinearised_rescaled(backend, sum, *plan, key)?;
+        u = relinearised_rescaled(backend, sum, *maintenance, key)?;
         let limbs = backend.shape(&u).limbs.clone();
         if polynomial.negates() && step + 1 == products.len() {
             negate(backend, &limbs, &mut u)?;
@@ -275,32 +291,33 @@ fn product<B: Backend + ?Sized>(backend: &B, a: &B::Tensor, b: &B::Tensor) -> Re
     }
 }
 
-/// What is planned after a product: relinearisation, division by the last primes of the chain, or both at once.
+/// Maintenance after a product: relinearisation, division by the last primes of the chain, or both
+/// at once.
 ///
 /// # Panics
-/// If the plan does nothing, or relinearises without a key.
+/// If there is nothing to do, or it relinearises without a key.
 pub fn relinearise_rescale<B: Backend + ?Sized>(
     backend: &B,
     x: &B::Tensor,
-    plan: ProductPlan,
+    maintenance: Maintenance,
     key: Option<&KeySwitch<'_, B::Tensor>>,
 ) -> Result<B::Tensor> {
-    assert!(plan.acts(), "something to do");
-    if plan.relinearise {
-        return backend.relinearise(x, key.expect("a plan that relinearises comes with a key"), plan.drop);
+    assert!(maintenance.acts(), "something to do");
+    if maintenance.relinearise {
+        return backend.relinearise(x, key.expect("relinearisation comes with a key"), maintenance.drop);
     }
     let limbs = &backend.shape(x).limbs;
-    backend.mod_down(x, &limbs[limbs.len() - plan.drop..])
+    backend.mod_down(x, &limbs[limbs.len() - maintenance.drop..])
 }
 
 /// [`relinearise_rescale`] where anything is planned.
 fn relinearised_rescaled<B: Backend + ?Sized>(
     backend: &B,
     x: B::Tensor,
-    plan: ProductPlan,
+    maintenance: Maintenance,
     key: Option<&KeySwitch<'_, B::Tensor>>,
 ) -> Result<B::Tensor> {
-    if plan.acts() { relinearise_rescale(backend, &x, plan, key) } else { Ok(x) }
+    if maintenance.acts() { relinearise_rescale(backend, &x, maintenance, key) } else { Ok(x) }
 }
 
 fn copy_of<B: Backend + ?Sized>(backend: &B, x: &B::Tensor) -> Result<B::Tensor> {

@@ -1,8 +1,9 @@
 //! The checks of a [`ClientSpec`], which may come from a stranger.
 
-use crate::ring::{MAX_PARTS, PrimeDigit};
+use std::ops::Deref;
 
 use super::{ClientSpec, EncryptionKind, Params, ParamsError, RelinLayout, Scale};
+use crate::ring::{MAX_PARTS, PrimeDigit};
 
 /// Largest height and width of an image.
 pub const MAX_SIDE: usize = 4096;
@@ -45,27 +46,52 @@ pub enum SpecError {
     Params(#[from] ParamsError),
 }
 
+/// A [`ClientSpec`] that has been checked, with its ring. Outside tests [`ClientSpec::check`] is the
+/// only way to one, and it cannot be changed, so whoever holds it need not check again.
+#[derive(Clone, Debug)]
+pub struct CheckedSpec {
+    spec: ClientSpec,
+    params: Params,
+}
+
+impl CheckedSpec {
+    /// The parameters that the spec states, with their tables.
+    pub fn params(&self) -> &Params {
+        &self.params
+    }
+}
+
+impl Deref for CheckedSpec {
+    type Target = ClientSpec;
+
+    fn deref(&self) -> &ClientSpec {
+        &self.spec
+    }
+}
+
 impl ClientSpec {
     /// Checks every field, and builds the ring: nothing in the spec is believed. The parameters meet the security level that
     /// the spec states, and at least 128 bits.
     ///
     /// # Errors
     /// The first field that is refused, with what is allowed.
-    pub fn check(&self) -> Result<Params, SpecError> {
+    pub fn check(self) -> Result<CheckedSpec, SpecError> {
         let n = self.params.n;
         require(n >= MIN_SECURE_DIMENSION, "params.n", n, || format!("at least {MIN_SECURE_DIMENSION}"))?;
-        self.check_with(self.params.clone().build()?)
+        let params = self.params.clone().build()?;
+        self.check_with(params)
     }
 
     /// Like [`Self::check`] with any ring dimension and without the security table: for tests.
     ///
     /// # Errors
     /// As for [`Self::check`].
-    pub fn check_insecure_for_tests(&self) -> Result<Params, SpecError> {
-        self.check_with(self.params.clone().build_insecure_for_tests()?)
+    pub fn check_insecure_for_tests(self) -> Result<CheckedSpec, SpecError> {
+        let params = self.params.clone().build_insecure_for_tests()?;
+        self.check_with(params)
     }
 
-    fn check_with(&self, params: Params) -> Result<Params, SpecError> {
+    fn check_with(self, params: Params) -> Result<CheckedSpec, SpecError> {
         let name_fits = self.model.len() <= MAX_NAME && !self.model.chars().any(char::is_control);
         require(name_fits, "model", format!("{:.20?}...", self.model), || {
             format!("at most {MAX_NAME} bytes without control characters")
@@ -81,7 +107,7 @@ impl ClientSpec {
         }
         let divisible = self.encryption == EncryptionKind::Secret || !params.special().is_empty();
         require(divisible, "encryption", "public", || "public-key encryption needs params.special_primes".into())?;
-        Ok(params)
+        Ok(CheckedSpec { spec: self, params })
     }
 
     fn check_input(&self, params: &Params) -> Result<(), SpecError> {

@@ -16,8 +16,8 @@ mod spec;
 mod uniform;
 
 pub use check::{
-    HEADROOM, MAX_CHANNELS, MAX_CLASSES, MAX_COMPONENTS, MAX_DIGIT_PRIMES, MAX_PIXELS, MAX_SIDE, MIN_SECURE_DIMENSION,
-    SpecError,
+    CheckedSpec, HEADROOM, MAX_CHANNELS, MAX_CLASSES, MAX_COMPONENTS, MAX_DIGIT_PRIMES, MAX_PIXELS, MAX_SIDE,
+    MIN_SECURE_DIMENSION, SpecError,
 };
 pub use ciphertext::{Ciphertexts, CiphertextsInfo};
 pub use encoder::Encoder;
@@ -27,7 +27,7 @@ pub use random::{RandomError, Randomness, SecretStream, SecretStreams};
 pub use rerandomise::rerandomise;
 pub use scale::Scale;
 pub use security::SecurityLevel;
-pub use spec::{ClientSpec, Digest, EncryptionKind, InputLayout, OutputLayout, Packing};
+pub use spec::{ClientSpec, Digest, Encoding, EncryptionKind, InputLayout, OutputLayout, Packing};
 pub use uniform::UniformPurpose;
 
 /// How keys are cut into digits is part of the scheme, though backends define it.

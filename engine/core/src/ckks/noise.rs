@@ -28,20 +28,29 @@ pub struct Noise {
     pub by_secret: [f64; MAX_COMPONENTS],
 }
 
-/// `S` at the positive nodes of a Gauss and Hermite quadrature of 16 points, with their weights: a mean over slots is
+/// A node of a quadrature over slots.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct SlotNode {
+    /// `S` as in [`Noise::by_secret`].
+    pub secret: f64,
+    /// The share of slots for which it stands.
+    pub weight: f64,
+}
+
+/// The positive nodes of a Gauss and Hermite quadrature of 16 points: a mean over slots is
 /// `sum_j w_j f(S_j)`, exact for polynomials in `S` up to degree 15.
 ///
 /// Nodes and weights: Abramowitz and Stegun, Table 25.10, there for the weight `exp(-x^2)`; here `S = 2 x^2`, and the weights add up
 /// to one.
-pub const SLOTS: [(f64, f64); 8] = [
-    (0.149_583_765_193_636_56, 0.573_137_042_476_024),
-    (1.354_498_175_298_578_3, 0.316_676_745_501_899_4),
-    (3.810_227_270_062_856_3, 0.094_569_504_708_028_12),
-    (7.618_952_722_969_813, 0.014_533_875_202_369_5),
-    (12.966_290_857_254_343, 0.001_051_969_853_147_82),
-    (20.186_647_350_442_684, 3.060_006_432_497_464e-5),
-    (29.945_254_176_852_79, 2.618_946_432_573_634e-7),
-    (43.968_545_681_925_306, 2.995_629_446_323_682_6e-10),
+pub const SLOTS: [SlotNode; 8] = [
+    SlotNode { secret: 0.149_583_765_193_636_56, weight: 0.573_137_042_476_024 },
+    SlotNode { secret: 1.354_498_175_298_578_3, weight: 0.316_676_745_501_899_4 },
+    SlotNode { secret: 3.810_227_270_062_856_3, weight: 0.094_569_504_708_028_12 },
+    SlotNode { secret: 7.618_952_722_969_813, weight: 0.014_533_875_202_369_5 },
+    SlotNode { secret: 12.966_290_857_254_343, weight: 0.001_051_969_853_147_82 },
+    SlotNode { secret: 20.186_647_350_442_684, weight: 3.060_006_432_497_464e-5 },
+    SlotNode { secret: 29.945_254_176_852_79, weight: 2.618_946_432_573_634e-7 },
+    SlotNode { secret: 43.968_545_681_925_306, weight: 2.995_629_446_323_682_6e-10 },
 ];
 
 impl Noise {

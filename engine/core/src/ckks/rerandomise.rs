@@ -1,4 +1,5 @@
-//! Re-randomisation: masks that hide how a result was computed from whoever made the keys honestly.
+//! Re-randomisation: encryptions of zero that hide how a result was computed from whoever made the
+//! keys honestly.
 
 use super::sampling::SmallPolynomial;
 use super::{Params, PublicKey, Randomness};

@@ -17,13 +17,17 @@ impl Scale {
         (value >= 1.0 && libm::log2(value) <= MAX_LOG2_SCALE).then_some(Scale(value))
     }
 
-    /// `2^(half_bits / 2)`: scales are chosen on a grid of half bits.
+    /// `2^log2`, for `log2` on the grid of half bits on which scales are chosen: 0, 0.5, ... 900.
     ///
     /// # Panics
-    /// If the exponent is beyond 900.
-    pub fn from_half_bits(half_bits: u32) -> Self {
-        let root = if half_bits % 2 == 1 { std::f64::consts::SQRT_2 } else { 1.0 };
-        Scale::new(libm::ldexp(root, (half_bits / 2) as i32)).expect("a scale of at most 2^900")
+    /// If `log2` is not on this grid.
+    pub fn from_log2(log2: f64) -> Self {
+        let root = match log2.fract() {
+            0.0 => 1.0,
+            0.5 => std::f64::consts::SQRT_2,
+            _ => panic!("{log2} is no multiple of one half"),
+        };
+        Scale::new(libm::ldexp(root, log2 as i32)).expect("a scale of 1 to 2^900")
     }
 
     /// The scale as a number.

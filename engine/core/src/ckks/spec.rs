@@ -15,7 +15,9 @@ pub enum EncryptionKind {
     Public,
 }
 
-/// The public description of a Program for its clients. It may come from a stranger: [`ClientSpec::check`] before use.
+/// The public description of a Program for its clients. It may come from a stranger, so everything
+/// that computes takes the [`CheckedSpec`](super::CheckedSpec) that [`ClientSpec::check`] makes of
+/// it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ClientSpec {
@@ -75,16 +77,25 @@ pub struct InputLayout {
     pub level: usize,
 }
 
+/// A scale in two parts: that of the encoder, and a power of two.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Encoding {
+    /// Scale of the encoder.
+    pub scale: Scale,
+    /// Bits by which the encoder's integers are then shifted to the left. There are some only at
+    /// scales so large that a flood is to hide the noise: pixels have fewer digits than that.
+    pub shift: u32,
+}
+
 impl InputLayout {
-    /// Scale of the encoder, whose integers are exact below 2^52, and the bits by which its integers are then shifted to the
-    /// left. There are some only at scales so large that a flood is to hide the noise: pixels have fewer digits than that.
-    pub fn encoding(&self) -> (Scale, u32) {
+    /// How pixels become integers at [`Self::scale`]. Integers of the encoder are exact below 2^52.
+    pub fn encoding(&self) -> Encoding {
         const MAX_LOG2_ENCODED: i32 = 51;
         let largest = self.scale.value() * self.range[0].abs().max(self.range[1].abs());
         // largest < 2^exponent.
         let (_, exponent) = libm::frexp(largest);
         let shift = (exponent - MAX_LOG2_ENCODED).max(0) as u32;
-        (self.scale.times(libm::ldexp(1.0, -(shift as i32))), shift)
+        Encoding { scale: self.scale.times(libm::ldexp(1.0, -(shift as i32))), shift }
     }
 }
 

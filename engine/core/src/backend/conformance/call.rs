@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::{Cause, Place};
 use crate::backend::{
-    Backend, Horner, KeySwitch, LinearMap, PatersonStockmeyer, ProductPlan, RelinLayout, Result, Rotation, Shape,
+    Backend, Horner, KeySwitch, LinearMap, Maintenance, PatersonStockmeyer, RelinLayout, Result, Rotation, Shape,
     SlotwiseOp, Window, paterson_stockmeyer,
 };
 use crate::ring::{Automorphism, UniformSource};
@@ -48,8 +48,8 @@ pub(super) enum Call<'a> {
     ModDown { x: Host, dropped: Vec<usize> },
     Relinearise { x: Host, key: Key<'a>, drop: usize },
     Rotate { x: Host, from: Range<usize>, rotations: Vec<(Automorphism, Key<'a>, Range<usize>)> },
-    Activation { polynomial: &'a Horner, products: Vec<ProductPlan>, key: Option<Key<'a>>, z: Host },
-    PatersonStockmeyer { polynomial: &'a PatersonStockmeyer, products: Vec<ProductPlan>, key: Option<Key<'a>>, z: Host },
+    Activation { polynomial: &'a Horner, products: Vec<Maintenance>, key: Option<Key<'a>>, z: Host },
+    PatersonStockmeyer { polynomial: &'a PatersonStockmeyer, products: Vec<Maintenance>, key: Option<Key<'a>>, z: Host },
 }
 
 /// A key-switching key on the host.
@@ -93,12 +93,12 @@ impl Call<'_> {
             Call::AccumulateKey { acc, .. } => ("accumulate_key", &acc.shape),
             Call::ForwardNtt(x) => ("forward_ntt", &x.shape),
             Call::InverseNtt(x) => ("inverse_ntt", &x.shape),
-            Call::ConvertBasis { x, .. } => ("convert_centred", &x.shape),
+            Call::ConvertBasis { x, .. } => ("convert_basis", &x.shape),
             Call::PrimeDigit { x, .. } => ("prime_digit", &x.shape),
             Call::Automorphism { x, .. } => ("automorphism", &x.shape),
             Call::Slotwise { x, .. } => ("slotwise", &x.shape),
             Call::ModDown { x, .. } => ("mod_down", &x.shape),
-            Call::Relinearise { x, .. } => ("relinearize", &x.shape),
+            Call::Relinearise { x, .. } => ("relinearise", &x.shape),
             Call::Rotate { x, .. } => ("rotate", &x.shape),
             Call::Activation { z, .. } => ("activation", &z.shape),
             Call::PatersonStockmeyer { z, .. } => ("paterson_stockmeyer", &z.shape),

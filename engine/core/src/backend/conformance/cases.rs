@@ -6,7 +6,7 @@ use super::call::{Call, Host};
 use super::suite::Suite;
 use super::{CHAIN, Failure};
 use crate::backend::{
-    Backend, LinearMap, MAX_TAPS, MAX_WEIGHT, ProductPlan, RelinLayout, SlotwiseOp, Window, packed_len, slotwise_shape,
+    Backend, LinearMap, MAX_TAPS, MAX_WEIGHT, Maintenance, RelinLayout, SlotwiseOp, Window, packed_len, slotwise_shape,
 };
 use crate::ring::{Automorphism, RnsBasis, UniformSource, pack_row, packed_row_len};
 
@@ -336,17 +336,17 @@ impl<R: Backend, C: Backend> Suite<'_, R, C> {
     pub(super) fn activations(&mut self) -> Result<(), Failure> {
         let n = self.n();
         let key = self.relin_key(CHAIN, 1, &[CHAIN]);
-        let plan = |relinearise, drop| ProductPlan { relinearise, drop };
-        let plans = [
-            vec![plan(false, 0)],
-            vec![plan(true, 1)],
-            vec![plan(false, 1), plan(false, 0)],
-            vec![plan(true, 1), plan(true, 1)],
-            vec![plan(true, 0), plan(true, 2), plan(false, 0)],
+        let after = |relinearise, drop| Maintenance { relinearise, drop };
+        let maintenance = [
+            vec![after(false, 0)],
+            vec![after(true, 1)],
+            vec![after(false, 1), after(false, 0)],
+            vec![after(true, 1), after(true, 1)],
+            vec![after(true, 0), after(true, 2), after(false, 0)],
         ];
         // Some values of so many, of a polynomial for all of them.
         let parts = [(1, 0..2, 2), (2, 0..4, 4), (2, 1..3, 4), (4, 1..3, 4)];
-        for products in plans {
+        for products in maintenance {
             for ((channels, values, total), negate) in parts.iter().cloned().zip([false, true, true, false]) {
                 let whole = self.horner(products.len() + 1, negate, channels);
                 let polynomial = whole.of_values(values.clone(), total);
@@ -358,13 +358,13 @@ impl<R: Backend, C: Backend> Suite<'_, R, C> {
             }
         }
         // The operand has more limbs than most products that its multiple is added to.
-        let plans = [
-            (3, true, vec![plan(false, 0), plan(false, 0)]),
-            (4, false, vec![plan(true, 1), plan(true, 1)]),
-            (5, true, vec![plan(true, 1), plan(true, 1), plan(true, 0)]),
-            (6, false, vec![plan(true, 1), plan(true, 0), plan(false, 1)]),
+        let maintenance = [
+            (3, true, vec![after(false, 0), after(false, 0)]),
+            (4, false, vec![after(true, 1), after(true, 1)]),
+            (5, true, vec![after(true, 1), after(true, 1), after(true, 0)]),
+            (6, false, vec![after(true, 1), after(true, 0), after(false, 1)]),
         ];
-        for (degree, negate, products) in plans {
+        for (degree, negate, products) in maintenance {
             for (channels, values, total) in [parts[0].clone(), parts[2].clone()] {
                 let whole = self.paterson_stockmeyer(degree, negate, channels);
                 let polynomial = whole.of_values(values.clone(), total);
@@ -380,7 +380,7 @@ impl<R: Backend, C: Backend> Suite<'_, R, C> {
 }
 
 /// What is special about an activation.
-fn described(products: &[ProductPlan], negate: bool, channels: usize, values: &Range<usize>) -> String {
+fn described(products: &[Maintenance], negate: bool, channels: usize, values: &Range<usize>) -> String {
     let sign = if negate { "negated" } else { "not negated" };
     format!("{products:?}, {sign}, values {values:?} with {channels} channels in all")
 }

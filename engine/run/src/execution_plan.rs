@@ -1,28 +1,30 @@
-//! The layers of a Program: whole segments where they fit the memory budget, bands of layers where not.
+//! A Program prepared for execution: whole segments where they fit the memory budget, bands of
+//! units where not.
 
 use std::collections::BTreeSet;
 use std::ops::Range;
 
-use cryptodl_core::backend::{LinearMap, Shape, SlotwiseOp, slotwise_shape};
+use cryptodl_core::backend::{CiphertextShape, LinearMap, Shape, SlotwiseOp, slotwise_shape};
 use cryptodl_core::ckks::Params;
 
 use super::RunError;
-use super::bands::{Action, Layer, Operand, Schedule, schedule};
+use super::bands::{Action, Operand, Schedule, UnitDemand, schedule};
 use super::ops::{JoinTerm, Op};
 use cryptodl_program::Program;
 
-/// Smallest slice of lanes that a slot-wise run is cut into.
+/// Smallest slice of lanes that a slot-wise segment is cut into.
 const MIN_LANES: usize = 256;
 
-/// The steps of a Program, and in which order their parts are computed. Value 0 is the input, and value `i + 1` the result of op `i`.
-pub(super) struct Layers {
+/// The steps of a Program, and in which order their parts are computed. Tensor 0 is the input, and
+/// tensor `i + 1` the result of op `i`.
+pub(super) struct ExecutionPlan {
     pub(super) ops: Vec<Op>,
     pub(super) segments: Vec<Segment>,
     pub(super) units: Vec<Unit>,
     pub(super) schedule: Schedule,
-    /// By value.
+    /// By tensor.
     pub(super) shapes: Vec<Shape>,
-    /// By op, the values that it takes.
+    /// By op, the tensors that it takes.
     pub(super) operands: Vec<Vec<usize>>,
     /// Positions of each channel of the input.
     input_positions: usize,
@@ -30,7 +32,7 @@ pub(super) struct Layers {
     memory_budget: u64,
 }
 
-/// What the report shows as one: a run of fused slot-wise steps, or one other step.
+/// What the report shows as one: fused slot-wise steps, or one other step.
 pub(super) struct Segment {
     pub(super) name: String,
     pub(super) multiply_adds: u64,
@@ -41,13 +43,13 @@ pub(super) struct Segment {
 #[derive(Clone)]
 pub(super) struct Unit {
     pub(super) ops: Range<usize>,
-    /// Values that the first op takes, each once.
+    /// Tensors that the first op takes, each once.
     pub(super) inputs: Vec<usize>,
     /// Positions of its result.
     pub(super) positions: usize,
 }
 
-impl Layers {
+impl ExecutionPlan {
     /// Prepares the steps and finds an order within `memory_budget`, in bytes. Bands that halve what is taken come first if it
     /// is above `large`.
     pub fn new(program: &Program, params: &Params, memory_budget: u64, large: u64) -> Result<Self, RunError> {
@@ -58,20 +60,20 @@ impl Layers {
         for (op, operands) in ops.iter().zip(&operands) {
             values.push(op.outputs(values[operands[0]]));
         }
-        let shape = |(values, (level, components)): (usize, (usize, usize))| Shape {
-            limbs: params.chain(level),
+        let shape = |(values, ciphertext): (usize, CiphertextShape)| Shape {
+            limbs: params.chain(ciphertext.level),
             values,
-            components,
+            components: ciphertext.components,
             lanes: params.n(),
         };
-        let shapes = values.into_iter().zip(program.extents()).map(shape).collect();
+        let shapes = values.into_iter().zip(program.ciphertext_shapes()).map(shape).collect();
         let segments = program.segments().into_iter().map(|range| Segment {
             name: program.names[range.clone()].join(" > "),
             multiply_adds: ops[range.clone()].iter().map(Op::multiply_adds).sum(),
             ops: range,
         });
         let [_, height, width] = content.input.shape;
-        let mut layers = Layers {
+        let mut plan = ExecutionPlan {
             segments: segments.collect(),
             ops,
             units: Vec::new(),
@@ -82,28 +84,28 @@ impl Layers {
             special_primes: params.special().len() as u64,
             memory_budget,
         };
-        layers.arrange(large)?;
-        Ok(layers)
+        plan.arrange(large)?;
+        Ok(plan)
     }
 
-    /// Whole segments if they fit and are not large, else bands: of fused runs of maps while little is computed twice, else of
-    /// every map by itself.
+    /// Whole segments if they fit and are not large, else bands: of fused segments while little is
+    /// computed twice, else of every map by itself.
     fn arrange(&mut self, large: u64) -> Result<(), RunError> {
         let input_bytes = self.shapes[0].bytes();
         let whole: Vec<Unit> = self.segments.iter().map(|segment| self.unit(segment.ops.clone(), 1)).collect();
         let has_map = |segment: &&Segment| segment.ops.clone().any(|op| self.ops[op].positions().is_some());
-        let runs = self.segments.iter().filter(has_map).map(|segment| segment.ops.start);
-        let fused = self.banded_units(runs.collect());
+        let starts = self.segments.iter().filter(has_map).map(|segment| segment.ops.start);
+        let fused = self.banded_units(starts.collect());
         let single = self.banded_units((0..self.ops.len()).filter(|&op| self.ops[op].positions().is_some()).collect());
         let little = self.segments.iter().map(|segment| segment.multiply_adds).sum::<u64>() / 8;
         let budget = self.memory_budget;
-        let most = schedule(&self.describe(&whole), input_bytes, u64::MAX).map_or(u64::MAX, |found| found.peak);
+        let most = schedule(&self.demands(&whole), input_bytes, u64::MAX).map_or(u64::MAX, |found| found.peak);
         let thrifty = (most > large).then(|| (&fused, budget.min(most / 2), little));
         let arrangements =
             [(&whole, budget, 0), (&fused, budget, little), (&single, budget, 0), (&fused, budget, u64::MAX)];
         let mut needed = u64::MAX;
         for (units, budget, most_twice) in thrifty.into_iter().chain(arrangements) {
-            match schedule(&self.describe(units), input_bytes, budget) {
+            match schedule(&self.demands(units), input_bytes, budget) {
                 Ok(found) if self.multiply_adds_twice(units, &found) <= most_twice => {
                     (self.units, self.schedule) = (units.clone(), found);
                     return Ok(());
@@ -124,7 +126,7 @@ impl Layers {
     /// between acts on each position by itself.
     fn banded_units(&self, starts: BTreeSet<usize>) -> Vec<Unit> {
         let mut readers = vec![0; self.shapes.len()];
-        self.operands.iter().flatten().for_each(|&value| readers[value] += 1);
+        self.operands.iter().flatten().for_each(|&tensor| readers[tensor] += 1);
         let begins = |op: &usize| starts.contains(op) || self.operands[*op] != [*op] || readers[*op] > 1;
         let mut starts: Vec<usize> = (0..self.ops.len()).filter(begins).collect();
         if starts.first() != Some(&0) {
@@ -134,9 +136,9 @@ impl Layers {
         starts.into_iter().zip(ends).map(|(start, end)| self.unit(start..end, self.positions(end))).collect()
     }
 
-    /// Positions of each channel of a value.
-    fn positions(&self, value: usize) -> usize {
-        match value.checked_sub(1) {
+    /// Positions of each channel of a tensor.
+    fn positions(&self, tensor: usize) -> usize {
+        match tensor.checked_sub(1) {
             None => self.input_positions,
             Some(op) => self.ops[op].positions().unwrap_or_else(|| self.positions(self.operands[op][0])),
         }
@@ -148,11 +150,11 @@ impl Layers {
     }
 
     /// What the scheduler must know.
-    fn describe(&self, units: &[Unit]) -> Vec<Layer> {
-        let describe = |unit: &Unit| {
+    fn demands(&self, units: &[Unit]) -> Vec<UnitDemand> {
+        let demand = |unit: &Unit| {
             let operand = |&input: &usize| {
                 let planes = self.planes(units, input);
-                Operand { value: self.unit_value(units, input), needs: self.needs(unit, input, planes) }
+                Operand { tensor: self.unit_tensor(units, input), needs: self.needs(unit, input, planes) }
             };
             let bytes = |op: usize| self.shapes[op + 1].bytes() / unit.positions as u64;
             let parts: Vec<u64> = self.parts(&unit.ops).iter().map(|part| bytes(part.end - 1)).collect();
@@ -165,21 +167,21 @@ impl Layers {
                 _ if self.maps(&unit.ops).is_empty() && unit.positions > 1 => of_inputs().sum(),
                 _ => 0,
             };
-            Layer {
+            UnitDemand {
                 operands: unit.inputs.iter().map(operand).collect(),
                 result_bytes: bytes(unit.ops.end - 1),
                 working_bytes: pairs.chain([beside + parts[0]]).max().unwrap_or(0),
             }
         };
-        units.iter().map(describe).collect()
+        units.iter().map(demand).collect()
     }
 
-    /// The scheduler's number of a value that a unit leaves, or of the input.
-    fn unit_value(&self, units: &[Unit], value: usize) -> usize {
-        if value == 0 {
+    /// The scheduler's number of a tensor that a unit leaves, or of the input.
+    fn unit_tensor(&self, units: &[Unit], tensor: usize) -> usize {
+        if tensor == 0 {
             return 0;
         }
-        1 + units.iter().position(|unit| unit.ops.end == value).expect("units leave what others take")
+        1 + units.iter().position(|unit| unit.ops.end == tensor).expect("units leave what others take")
     }
 
     /// Positions of the operand `input`, of `planes`, that each position of a unit needs.
@@ -189,7 +191,7 @@ impl Layers {
         }
         let same = || (0..unit.positions).map(|p| p..p + 1).collect();
         if let Op::Join(join) = &self.ops[unit.ops.start] {
-            let taken = join.terms.iter().zip(&self.operands[unit.ops.start]).filter(|&(_, &value)| value == input);
+            let taken = join.terms.iter().zip(&self.operands[unit.ops.start]).filter(|&(_, &tensor)| tensor == input);
             let needs = taken.map(|(term, _)| match term {
                 JoinTerm::Dense(map, _) => map.needed_positions(planes),
                 JoinTerm::Diagonal(..) => same(),
@@ -224,11 +226,11 @@ impl Layers {
     fn multiply_adds_twice(&self, units: &[Unit], schedule: &Schedule) -> u64 {
         let mut executed = 0;
         for action in &schedule.actions {
-            if let Action::Replace { layer, positions } | Action::Compute { layer, positions } = action
-                && units[*layer].positions > 1
+            if let Action::Replace { unit, positions } | Action::Compute { unit, positions } = action
+                && units[*unit].positions > 1
             {
-                let maps = self.maps(&units[*layer].ops).into_iter();
-                let parts = maps.zip(self.taken(&units[*layer], positions));
+                let maps = self.maps(&units[*unit].ops).into_iter();
+                let parts = maps.zip(self.taken(&units[*unit], positions));
                 executed += parts
                     .map(|(map, taken)| map.multiply_adds() / map.positions() as u64 * taken.len() as u64)
                     .sum::<u64>();
@@ -238,7 +240,7 @@ impl Layers {
         executed.saturating_sub(banded.map(LinearMap::multiply_adds).sum())
     }
 
-    /// The parts of a run of ops that belong to different segments.
+    /// The parts of some ops that belong to different segments.
     pub(super) fn parts(&self, ops: &Range<usize>) -> Vec<Range<usize>> {
         let overlap = |segment: &Segment| segment.ops.start.max(ops.start)..segment.ops.end.min(ops.end);
         self.segments.iter().map(overlap).filter(|part| !part.is_empty()).collect()
@@ -259,14 +261,14 @@ impl Layers {
         self.schedule.peak
     }
 
-    /// Steps that [`Self::run`] tells of.
+    /// Steps that [`Self::execute`] tells of.
     pub fn steps(&self) -> usize {
         self.schedule.actions.len()
     }
 
-    /// Positions of a value that a unit takes: one where whole segments are computed.
-    pub(super) fn planes(&self, units: &[Unit], value: usize) -> usize {
-        match self.unit_value(units, value).checked_sub(1) {
+    /// Positions of a tensor that a unit takes: one where whole segments are computed.
+    pub(super) fn planes(&self, units: &[Unit], tensor: usize) -> usize {
+        match self.unit_tensor(units, tensor).checked_sub(1) {
             Some(unit) => units[unit].positions,
             // A network may begin with a map that has one position, and band the rest.
             None if units.iter().all(|unit| unit.positions == 1) => 1,
@@ -292,13 +294,23 @@ impl Layers {
     pub(super) fn values_per_call(&self, shape: &Shape, working_set: u64, threads: usize) -> usize {
         let limbs = shape.limbs.len() as u64 + self.special_primes;
         let bytes = 40 * limbs * shape.components as u64 * shape.lanes as u64;
-        values_at_once(bytes.max(1), shape.values, (self.memory_budget / 4, working_set), threads)
+        let memory = CallMemory { budget: self.memory_budget / 4, working_set };
+        values_at_once(bytes.max(1), shape.values, memory, threads)
     }
+}
+
+/// Bytes that the intermediates of one call may take.
+struct CallMemory {
+    /// At most.
+    budget: u64,
+    /// As far as the caches go.
+    working_set: u64,
 }
 
 /// How many of `values` go together whose intermediates take so many `bytes` each: as many as stay within the working set, but
 /// one for every thread at least, as far as the budget goes, and as many for each.
-fn values_at_once(bytes: u64, values: usize, (budget, working_set): (u64, u64), threads: usize) -> usize {
+fn values_at_once(bytes: u64, values: usize, memory: CallMemory, threads: usize) -> usize {
+    let CallMemory { budget, working_set } = memory;
     let fit = (budget.min(working_set.max(bytes * threads as u64)) / bytes) as usize;
     let even = if fit > threads { fit - fit % threads } else { fit };
     even.clamp(1, values)
@@ -313,14 +325,17 @@ fn hull(ranges: &[Range<usize>]) -> Range<usize> {
 
 #[cfg(test)]
 mod tests {
-    use super::values_at_once;
+    use super::{CallMemory, values_at_once};
 
     #[test]
     fn every_thread_has_a_value_where_the_budget_allows() {
-        assert_eq!(values_at_once(10, 100, (1000, 75), 2), 6);
-        assert_eq!(values_at_once(10, 100, (1000, 5), 4), 4);
-        assert_eq!(values_at_once(10, 100, (25, 5), 4), 2);
-        assert_eq!(values_at_once(10, 100, (5, 5), 4), 1);
-        assert_eq!(values_at_once(10, 3, (1000, 1000), 2), 3);
+        let at_once = |bytes, values, budget, working_set, threads| {
+            values_at_once(bytes, values, CallMemory { budget, working_set }, threads)
+        };
+        assert_eq!(at_once(10, 100, 1000, 75, 2), 6);
+        assert_eq!(at_once(10, 100, 1000, 5, 4), 4);
+        assert_eq!(at_once(10, 100, 25, 5, 4), 2);
+        assert_eq!(at_once(10, 100, 5, 5, 4), 1);
+        assert_eq!(at_once(10, 3, 1000, 1000, 2), 3);
     }
 }

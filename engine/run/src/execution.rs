@@ -1,22 +1,22 @@
-//! One ciphertext set on its way through the layers.
+//! One ciphertext set on its way through the steps.
 
 use std::ops::Range;
 use std::time::Instant;
 
 use cryptodl_core::backend::{
-    self, Backend, BackendError, KeySwitch, LinearMap, Positions, ProductPlan, Shape, SlotwiseOp, slotwise_shape,
+    self, Backend, BackendError, KeySwitch, LinearMap, Maintenance, Positions, Shape, SlotwiseOp, Span, slotwise_shape,
 };
 
 use super::bands::Action;
-use super::layers::{Layers, Segment, Unit};
+use super::execution_plan::{ExecutionPlan, Segment, Unit};
 use super::ops::{Join, JoinTerm, Op};
-use super::{ComputeReport, LayerTime, RunError};
+use super::{ComputeReport, RunError, SegmentTime};
 use cryptodl_core::watch::Watch;
 use cryptodl_program::{ActivationStep, PreparedPolynomial};
 
-impl Layers {
-    /// All layers on one set. Tells how many steps are done.
-    pub fn run<B: Backend>(
+impl ExecutionPlan {
+    /// All steps on one set. Tells how many actions are done.
+    pub fn execute<B: Backend>(
         &self,
         backend: &B,
         x: B::Tensor,
@@ -25,15 +25,15 @@ impl Layers {
         watch: WatchOfSet<'_>,
     ) -> Result<B::Tensor, RunError> {
         let input = Window { positions: Positions::of(0..self.planes(&self.units, 0)), x };
-        let mut run =
-            Run { layers: self, backend, key, report, watch: watch.watch, windows: Vec::new(), last: Instant::now() };
-        run.windows.resize_with(self.shapes.len(), || None);
-        run.windows[0] = Some(input);
+        let mut windows: Vec<Option<Window<B::Tensor>>> = (0..self.shapes.len()).map(|_| None).collect();
+        windows[0] = Some(input);
+        let mut execution =
+            Execution { plan: self, backend, key, report, watch: watch.watch, windows, last: Instant::now() };
         for (done, action) in self.schedule.actions.iter().enumerate() {
-            run.follow(action)?;
+            execution.follow(action)?;
             watch.watch.tell(watch.before + done + 1, watch.total);
         }
-        let result = run.windows.pop().flatten();
+        let result = execution.windows.pop().flatten();
         Ok(result.expect("the schedule ends with the result").x)
     }
 }
@@ -53,42 +53,61 @@ struct Window<T> {
     x: T,
 }
 
-/// One set on its way through the layers.
-struct Run<'a, B: Backend> {
-    layers: &'a Layers,
+/// What is kept of a tensor that a unit takes.
+struct Input<T> {
+    tensor: usize,
+    window: Window<T>,
+}
+
+/// A result, and the multiply-adds of a weight with a residue that it took.
+struct Mapped<T> {
+    y: T,
+    residue_multiply_adds: u64,
+}
+
+impl<T> Mapped<T> {
+    /// Of what has no weights.
+    fn none(y: T) -> Self {
+        Mapped { y, residue_multiply_adds: 0 }
+    }
+}
+
+/// One set on its way through the steps.
+struct Execution<'a, B: Backend> {
+    plan: &'a ExecutionPlan,
     backend: &'a B,
     key: Option<&'a KeySwitch<'a, B::Tensor>>,
     report: &'a mut ComputeReport,
     watch: Watch<'a>,
-    /// By value.
+    /// By tensor.
     windows: Vec<Option<Window<B::Tensor>>>,
     /// When the time that is in the report ended.
     last: Instant,
 }
 
-impl<B: Backend> Run<'_, B> {
+impl<B: Backend> Execution<'_, B> {
     fn follow(&mut self, action: &Action) -> Result<(), RunError> {
         match action {
-            Action::Replace { layer, positions } => {
-                let value = self.layers.units[*layer].ops.end;
-                self.windows[value] = None;
-                let x = self.compute(*layer, positions)?;
-                self.windows[value] = Some(Window { positions: Positions::of(positions.clone()), x });
+            Action::Replace { unit, positions } => {
+                let tensor = self.plan.units[*unit].ops.end;
+                self.windows[tensor] = None;
+                let x = self.compute(*unit, positions)?;
+                self.windows[tensor] = Some(Window { positions: Positions::of(positions.clone()), x });
             }
-            Action::Compute { layer, positions } => {
-                let value = self.layers.units[*layer].ops.end;
-                let mut window = match self.windows[value].take() {
+            Action::Compute { unit, positions } => {
+                let tensor = self.plan.units[*unit].ops.end;
+                let mut window = match self.windows[tensor].take() {
                     Some(window) => window,
-                    None => self.window(*layer)?,
+                    None => self.window(*unit)?,
                 };
-                let result = self.compute(*layer, positions)?;
+                let result = self.compute(*unit, positions)?;
                 self.keep(&result, positions, &mut window)?;
-                self.windows[value] = Some(window);
-                self.account_time(self.layers.units[*layer].ops.end - 1);
+                self.windows[tensor] = Some(window);
+                self.account_time(tensor - 1);
             }
-            Action::Release { value } => {
-                let value = value.checked_sub(1).map_or(0, |unit| self.layers.units[unit].ops.end);
-                self.windows[value] = None;
+            Action::Release { tensor } => {
+                let tensor = tensor.checked_sub(1).map_or(0, |unit| self.plan.units[unit].ops.end);
+                self.windows[tensor] = None;
             }
         }
         Ok(())
@@ -96,9 +115,9 @@ impl<B: Backend> Run<'_, B> {
 
     /// An empty window for a unit's result.
     fn window(&self, unit: usize) -> Result<Window<B::Tensor>, BackendError> {
-        let room = self.layers.schedule.rooms[unit];
-        let unit = &self.layers.units[unit];
-        let whole = &self.layers.shapes[unit.ops.end];
+        let room = self.plan.schedule.rooms[unit];
+        let unit = &self.plan.units[unit];
+        let whole = &self.plan.shapes[unit.ops.end];
         let x = self.backend.uninitialised(Shape { values: whole.values / unit.positions * room, ..whole.clone() })?;
         Ok(Window { positions: Positions::with_room(room), x })
     }
@@ -114,9 +133,9 @@ impl<B: Backend> Run<'_, B> {
         let (source, target) = (self.backend.shape(result).window(), self.backend.shape(&window.x).window());
         let room = window.positions.room();
         for channel in 0..source.values.len() / positions.len() {
-            for (run, place) in window.positions.runs(positions.clone()) {
-                let values = |first: usize| first..first + run.len();
-                let from = source.clone().with_values(values(channel * positions.len() + run.start - positions.start));
+            for Span { positions: span, place } in window.positions.spans(positions.clone()) {
+                let values = |first: usize| first..first + span.len();
+                let from = source.clone().with_values(values(channel * positions.len() + span.start - positions.start));
                 let to = target.clone().with_values(values(channel * room + place));
                 self.backend.copy(result, &from, &mut window.x, &to)?;
             }
@@ -126,12 +145,15 @@ impl<B: Backend> Run<'_, B> {
 
     /// `positions` of a unit's result, from the windows of what it takes.
     fn compute(&mut self, unit: usize, positions: &Range<usize>) -> Result<B::Tensor, RunError> {
-        let layers = self.layers;
-        let unit = &layers.units[unit];
-        let take = |&value: &usize| (value, self.windows[value].take().expect("the schedule has what a unit needs"));
-        let inputs: Vec<(usize, Window<B::Tensor>)> = unit.inputs.iter().map(take).collect();
+        let plan = self.plan;
+        let unit = &plan.units[unit];
+        let take = |&tensor: &usize| {
+            let window = self.windows[tensor].take().expect("the schedule has what a unit needs");
+            Input { tensor, window }
+        };
+        let inputs: Vec<Input<B::Tensor>> = unit.inputs.iter().map(take).collect();
         let result = self.compute_from(unit, positions, &inputs);
-        inputs.into_iter().for_each(|(value, window)| self.windows[value] = Some(window));
+        inputs.into_iter().for_each(|Input { tensor, window }| self.windows[tensor] = Some(window));
         result
     }
 
@@ -139,30 +161,30 @@ impl<B: Backend> Run<'_, B> {
         &mut self,
         unit: &Unit,
         positions: &Range<usize>,
-        inputs: &[(usize, Window<B::Tensor>)],
+        inputs: &[Input<B::Tensor>],
     ) -> Result<B::Tensor, RunError> {
-        let layers = self.layers;
-        let (value, Window { positions: held, x }) = &inputs[0];
-        let joins = matches!(layers.ops[unit.ops.start], Op::Join(_));
-        let planes = layers.planes(&layers.units, *value);
+        let plan = self.plan;
+        let Input { tensor, window: Window { positions: held, x } } = &inputs[0];
+        let joins = matches!(plan.ops[unit.ops.start], Op::Join(_));
+        let planes = plan.planes(&plan.units, *tensor);
         let whole = *positions == (0..unit.positions) && *held == Positions::of(0..planes);
-        let maps = layers.maps(&unit.ops);
+        let maps = plan.maps(&unit.ops);
         let mut restricted = Vec::new();
         if !whole && !joins {
-            let mut before = (planes, held.clone());
-            for (map, taken) in maps.iter().zip(layers.taken(unit, positions)) {
-                restricted.push(map.restrict(taken.clone(), before.0, &before.1));
-                before = (map.positions(), Positions::of(taken));
+            let (mut planes, mut held) = (planes, held.clone());
+            for (map, taken) in maps.iter().zip(plan.taken(unit, positions)) {
+                restricted.push(map.restrict(taken.clone(), planes, &held));
+                (planes, held) = (map.positions(), Positions::of(taken));
             }
         }
         let gathers = maps.is_empty() && !joins && !whole;
         let mut result = if gathers { Some(self.gather(x, held, positions)?) } else { None };
-        for part in layers.parts(&unit.ops) {
+        for part in plan.parts(&unit.ops) {
             let operand = result.as_ref().unwrap_or(x);
-            let (y, residue_multiply_adds) = match &layers.ops[part.start] {
+            let Mapped { y, residue_multiply_adds } = match &plan.ops[part.start] {
                 Op::Join(join) => self.join(part.start, join, unit, positions, inputs)?,
-                Op::Switched(polynomial, step) => (self.activation(polynomial, step, operand)?, 0),
-                Op::Reduction(plan) => (self.reduction(*plan, operand)?, 0),
+                Op::Switched(polynomial, step) => Mapped::none(self.activation(polynomial, step, operand)?),
+                Op::Maintenance(maintenance) => Mapped::none(self.maintain(*maintenance, operand)?),
                 Op::Linear(_) | Op::Lazy(_) => self.slotwise(&part, &restricted, operand)?,
             };
             self.backend.synchronise()?;
@@ -179,36 +201,36 @@ impl<B: Backend> Run<'_, B> {
         let mut out = self.backend.uninitialised(Shape { values: channels * positions.len(), ..shape.clone() })?;
         let (source, target) = (shape.window(), self.backend.shape(&out).window());
         for channel in 0..channels {
-            for (run, place) in held.runs(positions.clone()) {
-                let values = |first: usize| first..first + run.len();
+            for Span { positions: span, place } in held.spans(positions.clone()) {
+                let values = |first: usize| first..first + span.len();
                 let from = source.clone().with_values(values(channel * held.room() + place));
-                let to = target.clone().with_values(values(channel * positions.len() + run.start - positions.start));
+                let to = target.clone().with_values(values(channel * positions.len() + span.start - positions.start));
                 self.backend.copy(x, &from, &mut out, &to)?;
             }
         }
         Ok(out)
     }
 
-    /// `positions` of a sum of maps of several values, with the multiply-adds of residues.
+    /// `positions` of a sum of maps of several tensors.
     fn join(
         &self,
         op: usize,
         join: &Join,
         unit: &Unit,
         positions: &Range<usize>,
-        inputs: &[(usize, Window<B::Tensor>)],
-    ) -> Result<(B::Tensor, u64), RunError> {
-        let layers = self.layers;
-        let whole = &layers.shapes[op + 1];
+        inputs: &[Input<B::Tensor>],
+    ) -> Result<Mapped<B::Tensor>, RunError> {
+        let plan = self.plan;
+        let whole = &plan.shapes[op + 1];
         let banded = unit.positions > 1;
         let values = if banded { whole.values / unit.positions * positions.len() } else { whole.values };
         let shape = Shape { values, ..whole.clone() };
         let mut residue_multiply_adds = 0;
         let mut sum: Option<B::Tensor> = None;
-        for (term, value) in join.terms.iter().zip(&layers.operands[op]) {
-            let (_, Window { positions: held, x }) =
-                inputs.iter().find(|(input, _)| input == value).expect("a unit takes what its terms take");
-            let planes = layers.planes(&layers.units, *value);
+        for (term, tensor) in join.terms.iter().zip(&plan.operands[op]) {
+            let input = inputs.iter().find(|input| input.tensor == *tensor).expect("a unit takes what its terms take");
+            let Window { positions: held, x } = &input.window;
+            let planes = plan.planes(&plan.units, *tensor);
             match term {
                 JoinTerm::Dense(map, factor) => {
                     let complete = !banded || (*positions == (0..unit.positions) && *held == Positions::of(0..planes));
@@ -218,8 +240,9 @@ impl<B: Backend> Run<'_, B> {
                     let lower = (self.backend.shape(x).limbs.len() > shape.limbs.len())
                         .then(|| self.lower(x, &shape.limbs))
                         .transpose()?;
-                    let (y, done) = self.slotwise_ops(&[SlotwiseOp::Linear(map)], lower.as_ref().unwrap_or(x))?;
-                    residue_multiply_adds += done;
+                    let mapped = self.slotwise_ops(&[SlotwiseOp::Linear(map)], lower.as_ref().unwrap_or(x))?;
+                    residue_multiply_adds += mapped.residue_multiply_adds;
+                    let y = mapped.y;
                     let factor = factor.of_limbs(&shape.limbs);
                     match &mut sum {
                         None if *self.backend.shape(&y) == shape && factor.iter().all(|&f| f == 1) => sum = Some(y),
@@ -237,7 +260,7 @@ impl<B: Backend> Run<'_, B> {
         if let Some(constants) = join.constants(&shape.limbs) {
             self.backend.add_constant(&mut sum, &constants)?;
         }
-        Ok((sum, residue_multiply_adds))
+        Ok(Mapped { y: sum, residue_multiply_adds })
     }
 
     /// The sum so far, zero at first.
@@ -257,34 +280,34 @@ impl<B: Backend> Run<'_, B> {
         Ok(out)
     }
 
-    /// A run of slot-wise ops, its maps replaced by `restricted` where given; with the multiply-adds of residues.
+    /// Slot-wise ops of one segment, their maps replaced by `restricted` where given.
     fn slotwise(
         &self,
         part: &Range<usize>,
         restricted: &[LinearMap],
         x: &B::Tensor,
-    ) -> Result<(B::Tensor, u64), RunError> {
-        let mut ops: Vec<SlotwiseOp<'_>> = self.layers.ops[part.clone()].iter().map(Op::slotwise).collect();
+    ) -> Result<Mapped<B::Tensor>, RunError> {
+        let mut ops: Vec<SlotwiseOp<'_>> = self.plan.ops[part.clone()].iter().map(Op::slotwise).collect();
         let maps = ops.iter_mut().filter(|op| matches!(op, SlotwiseOp::Linear(_)));
         maps.zip(restricted).for_each(|(op, map)| *op = SlotwiseOp::Linear(map));
         self.slotwise_ops(&ops, x)
     }
 
-    fn slotwise_ops(&self, ops: &[SlotwiseOp<'_>], x: &B::Tensor) -> Result<(B::Tensor, u64), RunError> {
-        let layers = self.layers;
+    fn slotwise_ops(&self, ops: &[SlotwiseOp<'_>], x: &B::Tensor) -> Result<Mapped<B::Tensor>, RunError> {
+        let plan = self.plan;
         let shape = self.backend.shape(x).clone();
         let mut out = self.backend.uninitialised(slotwise_shape(ops, &shape))?;
         let working_set = self.backend.working_set();
         let residue_multiply_adds = residue_multiply_adds(ops, &shape);
         let lanes = match self.backend.is_fused() {
             true => lanes_per_call(residue_multiply_adds, shape.lanes),
-            false => layers.lanes_per_slice(ops, &shape, working_set),
+            false => plan.lanes_per_slice(ops, &shape, working_set),
         };
         for first in (0..shape.lanes).step_by(lanes) {
             self.watch.check()?;
             self.backend.slotwise(ops, x, first..(first + lanes).min(shape.lanes), &mut out)?;
         }
-        Ok((out, residue_multiply_adds))
+        Ok(Mapped { y: out, residue_multiply_adds })
     }
 
     fn activation(
@@ -296,19 +319,21 @@ impl<B: Backend> Run<'_, B> {
         let total = self.backend.shape(x).values;
         match polynomial {
             PreparedPolynomial::Horner(p) => self.by_values(x, self.backend.is_fused(), |z, values| match values {
-                None => self.backend.activation(p, &step.products, self.key, z),
-                Some(values) => self.backend.activation(&p.of_values(values, total), &step.products, self.key, z),
+                None => self.backend.activation(p, &step.maintenance, self.key, z),
+                Some(values) => self.backend.activation(&p.of_values(values, total), &step.maintenance, self.key, z),
             }),
             PreparedPolynomial::PatersonStockmeyer(p) => self.by_values(x, false, |z, values| {
                 let part = values.map(|values| p.of_values(values, total));
                 let p = part.as_ref().unwrap_or(p);
-                backend::paterson_stockmeyer(self.backend, p, &step.products, self.key, z)
+                backend::paterson_stockmeyer(self.backend, p, &step.maintenance, self.key, z)
             }),
         }
     }
 
-    fn reduction(&self, plan: ProductPlan, x: &B::Tensor) -> Result<B::Tensor, RunError> {
-        self.by_values(x, self.backend.is_fused(), |x, _| backend::relinearise_rescale(self.backend, x, plan, self.key))
+    fn maintain(&self, maintenance: Maintenance, x: &B::Tensor) -> Result<B::Tensor, RunError> {
+        self.by_values(x, self.backend.is_fused(), |x, _| {
+            backend::relinearise_rescale(self.backend, x, maintenance, self.key)
+        })
     }
 
     /// An operation on every value by itself, a few values at a time, unless the operation is fused. Of a few values it is told
@@ -322,7 +347,7 @@ impl<B: Backend> Run<'_, B> {
         let shape = self.backend.shape(x).clone();
         // The host's threads share the values only where the host computes.
         let threads = if self.backend.is_host() { rayon::current_num_threads() } else { 1 };
-        let count = self.layers.values_per_call(&shape, self.backend.working_set(), threads);
+        let count = self.plan.values_per_call(&shape, self.backend.working_set(), threads);
         self.watch.check()?;
         let count = match is_fused {
             true if self.watch.can_cancel() => values_per_call(&shape),
@@ -359,9 +384,9 @@ impl<B: Backend> Run<'_, B> {
 
     /// Adds what was done for ops `part` since the last account to the report's entry of their segment.
     fn account(&mut self, part: &Range<usize>, after: &Shape, residue_multiply_adds: u64) {
-        let segments = &self.layers.segments;
-        if self.report.layers.is_empty() {
-            let entry = |segment: &Segment| LayerTime {
+        let segments = &self.plan.segments;
+        if self.report.segments.is_empty() {
+            let entry = |segment: &Segment| SegmentTime {
                 name: segment.name.clone(),
                 seconds: 0.0,
                 limbs: after.limbs.len(),
@@ -369,26 +394,26 @@ impl<B: Backend> Run<'_, B> {
                 multiply_adds: segment.multiply_adds,
                 residue_multiply_adds: 0,
             };
-            self.report.layers = segments.iter().map(entry).collect();
+            self.report.segments = segments.iter().map(entry).collect();
         }
-        let layer = self.account_time(part.start);
-        (layer.limbs, layer.components) = (after.limbs.len(), after.components);
-        layer.residue_multiply_adds += residue_multiply_adds;
+        let segment = self.account_time(part.start);
+        (segment.limbs, segment.components) = (after.limbs.len(), after.components);
+        segment.residue_multiply_adds += residue_multiply_adds;
     }
 
     /// Adds the time since the last account to the report's entry of an op's segment.
-    fn account_time(&mut self, op: usize) -> &mut LayerTime {
+    fn account_time(&mut self, op: usize) -> &mut SegmentTime {
         let now = Instant::now();
         let seconds = now.duration_since(std::mem::replace(&mut self.last, now)).as_secs_f64();
-        let segment = self.layers.segments.iter().position(|segment| segment.ops.contains(&op));
-        let layer = &mut self.report.layers[segment.expect("every op is part of a segment")];
-        self.report.parts.layers += seconds;
-        layer.seconds += seconds;
-        layer
+        let segment = self.plan.segments.iter().position(|segment| segment.ops.contains(&op));
+        let segment = &mut self.report.segments[segment.expect("every op is part of a segment")];
+        self.report.parts.segments += seconds;
+        segment.seconds += seconds;
+        segment
     }
 }
 
-/// Multiply-adds of a weight with a residue that a run takes on an operand of this shape.
+/// Multiply-adds of a weight with a residue that slot-wise ops take on an operand of this shape.
 fn residue_multiply_adds(ops: &[SlotwiseOp<'_>], shape: &Shape) -> u64 {
     let mut sum = 0u64;
     let mut at = shape.clone();
@@ -415,7 +440,8 @@ fn values_per_call(shape: &Shape) -> usize {
     (SWITCHED / (shape.limbs.len() * shape.components * shape.lanes)).max(1)
 }
 
-/// Lanes per call of a fused run that takes so many multiply-adds on all `lanes`, a power of two.
+/// Lanes per call of a fused segment that takes so many multiply-adds on all `lanes`, a power of
+/// two.
 fn lanes_per_call(residue_multiply_adds: u64, lanes: usize) -> usize {
     let calls = residue_multiply_adds.div_ceil(CALL).max(1).next_power_of_two() as usize;
     (lanes / calls).max(LEAST_LANES.min(lanes))
