@@ -6,7 +6,7 @@ use cryptodl_core::ckks::{EncryptionKind, noise};
 use rayon::prelude::*;
 
 use super::PlanError;
-use super::lowered::Lowered;
+use super::lowered::{Factor, Lowered};
 use super::options::{INPUT_LOG_SCALES, PRIVATE_INPUT_LOG_SCALES, PlanOptions, half_bit_steps};
 use super::quantise::WEIGHT_BITS;
 use super::schedule::{Ring, Settings, Structure, Walk, walk};
@@ -52,6 +52,7 @@ pub(super) fn try_settings(
 ) -> Result<Tried, PlanError> {
     let factors: usize = structure.factors.iter().map(Vec::len).sum();
     let steps = Steps::new(network, structure);
+    let by_number: Vec<&Factor> = steps.factors(network);
     let uniform = |input_log_scale: f64, bits: f64| {
         let mut weight_bits = vec![options.weight_bits.unwrap_or(bits); factors];
         // The last factor gives up to one bit away, so that the output scale becomes a power of two.
@@ -81,8 +82,14 @@ pub(super) fn try_settings(
             let mut step: Option<(f64, Settings, Walk)> = None;
             for i in (0..factors).filter(|_| options.weight_bits.is_none()) {
                 let mut finer = settings.clone();
-                finer.weight_bits[i] += stride;
-                if finer.weight_bits[i] > *WEIGHT_BITS.end() {
+                let scale = |bits: f64| by_number[i].rounded(bits).scale;
+                let bits = &mut finer.weight_bits[i];
+                *bits += stride;
+                // On a grid, the next size may be the same integers.
+                while *bits < *WEIGHT_BITS.end() && scale(*bits) == scale(settings.weight_bits[i]) {
+                    *bits += HALF_BIT;
+                }
+                if *bits > *WEIGHT_BITS.end() || scale(*bits) == scale(settings.weight_bits[i]) {
                     continue;
                 }
                 let walk = follow(&finer)?;

@@ -9,7 +9,7 @@ use super::gains::Gains;
 use super::limits::{Merging, check_calibration, check_depth, probes};
 use super::normalise::{BranchId, Stage, normalise};
 use super::options::half_bit_steps;
-use super::quantise::{WEIGHT_BITS, rounding_gain, weight_scale};
+use super::quantise::{WEIGHT_BITS, grid, rounding_gain, weight_scale};
 use super::tolerance::Limits;
 use super::worst::WorstGains;
 use super::{PlanError, RealMap};
@@ -56,6 +56,8 @@ pub struct Factor {
     pub map: RealMap,
     /// Per size in [`WEIGHT_BITS`], in steps of half a bit.
     rounded: Vec<RoundedWeights>,
+    /// Whether its weights are integers times one number, so that nothing is rounded at those scales.
+    pub on_grid: bool,
 }
 
 /// What a map's weights are at one size.
@@ -69,11 +71,13 @@ pub struct RoundedWeights {
 
 impl Factor {
     fn new(map: RealMap) -> Self {
+        let grid = grid(&map);
         let rounded = |bits| {
-            let scale = weight_scale(&map, bits);
-            RoundedWeights { scale, rounding_gain: rounding_gain(&map, scale) }
+            let scale = weight_scale(&map, grid, bits);
+            // On the grid nothing is rounded but the numbers in the file.
+            RoundedWeights { scale, rounding_gain: if grid.is_some() { 0.0 } else { rounding_gain(&map, scale) } }
         };
-        Factor { rounded: half_bit_steps(&WEIGHT_BITS).map(rounded).collect(), map }
+        Factor { rounded: half_bit_steps(&WEIGHT_BITS).map(rounded).collect(), on_grid: grid.is_some(), map }
     }
 
     /// Rounding gain at any weight scale, if rounding errors are uniform: `1 / 12` of a unit each.
@@ -82,7 +86,7 @@ impl Factor {
         taps / (12.0 * weight_scale * weight_scale)
     }
 
-    /// Its weights at one of the sizes in [`WEIGHT_BITS`].
+    /// Its weights at one of the sizes in [`WEIGHT_BITS`]. On a grid they can have more bits than asked for.
     pub fn rounded(&self, bits: f64) -> RoundedWeights {
         self.rounded[(2.0 * (bits - WEIGHT_BITS.start())) as usize]
     }

@@ -13,10 +13,27 @@ pub fn max_integer(bits: f64) -> f64 {
     libm::rint(libm::exp2(bits - 1.0)) - 1.0
 }
 
-/// The scale at which the largest weight becomes the largest integer of so many bits.
-pub fn weight_scale(map: &RealMap, bits: f64) -> f64 {
+/// The largest integer of a map whose weights are integers times one number, as training on a grid leaves them; `None` of
+/// any other map, and where that integer is beyond [`WEIGHT_BITS`].
+///
+/// Weights come in single precision, so they are on the grid up to their own rounding.
+pub fn grid(map: &RealMap) -> Option<f64> {
+    const TOLERANCE: f64 = 1e-4;
     let max = map.max_weight();
-    if max > 0.0 { max_integer(bits) / max } else { 1.0 }
+    let largest = max_integer(*WEIGHT_BITS.end()) as u32;
+    let on_grid = |&k: &u32| {
+        let scale = f64::from(k) / max;
+        map.weights.iter().all(|w| (w * scale - libm::rint(w * scale)).abs() <= TOLERANCE)
+    };
+    (1..=largest).find(|k| max > 0.0 && on_grid(k)).map(f64::from)
+}
+
+/// The scale at which the largest weight becomes the largest integer of so many bits. Weights on a [`grid`] become integers
+/// without rounding: the largest multiples of the grid's that have so many bits, or the grid's own where none has.
+pub fn weight_scale(map: &RealMap, grid: Option<f64>, bits: f64) -> f64 {
+    let (max, most) = (map.max_weight(), max_integer(bits));
+    let largest = grid.map_or(most, |grid| libm::floor(most / grid).max(1.0) * grid);
+    if max > 0.0 { largest / max } else { 1.0 }
 }
 
 /// Mean over output channels of the squared rounding errors of a channel's weights: the output variance per unit mean square of

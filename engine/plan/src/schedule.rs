@@ -569,7 +569,9 @@ fn single_scale(term: &Joined<'_>, makes_scores: bool) -> SumScale {
     let power = output.floor_power_of_two();
     let lowered = power.value() / term.scale.value();
     let ratio = weight_scale / lowered;
-    let rounding_gain = rounding_gain * ratio * ratio;
+    // Off the grid, where there is one.
+    let rounding_gain =
+        if term.factor.on_grid { term.factor.rounding_gain(lowered) } else { rounding_gain * ratio * ratio };
     SumScale { scale: power, precisions: vec![Precision { weight_scale: lowered, factor: 1.0, rounding_gain }] }
 }
 

@@ -123,6 +123,17 @@ impl Steps {
         Steps(steps)
     }
 
+    /// The factors, by their numbers.
+    pub fn factors<'a>(&self, network: &'a Lowered) -> Vec<&'a Factor> {
+        let terms = self.0.iter().filter_map(|step| match &step.kind {
+            StepKind::Linear(terms) => Some(terms),
+            _ => None,
+        });
+        let mut terms: Vec<&Term> = terms.flatten().collect();
+        terms.sort_by_key(|term| term.factor);
+        terms.into_iter().map(|term| term.of(network)).collect()
+    }
+
     /// Limbs and components of every tensor's ciphertexts, from the input's limbs; the products of
     /// activations on the way are shown to `products`, with what follows each.
     pub fn ciphertext_shapes(

@@ -213,13 +213,41 @@ fn quantised_weights_are_nearest() {
         output_range: None,
         layer_multiply_adds: 3,
     };
-    let scale = quantise::weight_scale(&map, 4.0);
+    assert_eq!(quantise::grid(&map), Some(25.0));
+    let scale = quantise::weight_scale(&map, None, 4.0);
     assert_eq!(scale, 7.0);
     let quantised = crate::quantise::quantised(&map, scale);
     assert_eq!(quantised.weights, [7, -4, 2]);
     // (-0.5 + 4/7)^2 + (0.24 - 2/7)^2
     let expected = (0.5f64 / 7.0).powi(2) + (2.0f64 / 7.0 - 0.24).powi(2);
     assert!((quantise::rounding_gain(&map, scale) - expected).abs() < 1e-12);
+}
+
+#[test]
+fn weights_on_a_grid_are_not_rounded() {
+    let map = |weights: Vec<f64>| RealMap {
+        name: "m".into(),
+        geometry: Geometry::pointwise([4, 1, 1], 1),
+        weights,
+        bias: vec![0.0],
+        input_rms: None,
+        output_range: None,
+        layer_multiply_adds: 4,
+    };
+    // As a file in single precision has them.
+    let integers = [15.0, -7.0, 0.0, 2.0];
+    let on_grid = map(integers.iter().map(|w| f64::from((w * 0.012_345) as f32)).collect());
+    assert_eq!(quantise::grid(&on_grid), Some(15.0));
+    for (bits, times) in [(4.0, 1.0), (5.0, 1.0), (5.5, 1.0), (6.0, 2.0), (8.0, 8.0)] {
+        let scale = quantise::weight_scale(&on_grid, Some(15.0), bits);
+        let expected = integers.map(|w| (times * w) as i16);
+        assert_eq!(crate::quantise::quantised(&on_grid, scale).weights, expected, "{bits} bits");
+        assert!(quantise::rounding_gain(&on_grid, scale) < 1e-12, "{bits} bits");
+    }
+    // A constant kernel is on any grid.
+    assert_eq!(quantise::grid(&map(vec![0.25; 4])), Some(1.0));
+    assert_eq!(quantise::grid(&map(vec![1.0, 0.5, 0.3333, 0.251])), None);
+    assert_eq!(quantise::grid(&map(vec![0.0; 4])), None);
 }
 
 #[test]
