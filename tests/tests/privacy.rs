@@ -223,6 +223,7 @@ fn more_sets_than_planned_are_refused() {
         level: program.content.input.level,
         values: program.inputs(),
         components: 2,
+        leaves: Default::default(),
         first_set: 0,
         seed: Some([0; 32]),
         images: count * n,

@@ -9,7 +9,7 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use cryptodl::{BackendChoice, CpuKernels, Placement};
 use cryptodl_core::ckks::{EncryptionKind, Randomness, SecurityLevel};
 use cryptodl_network::limits::MIN_TOLERANCE;
-use cryptodl_plan::{DEFAULT_BATCH, PlanOptions, ScheduleKind};
+use cryptodl_plan::{DEFAULT_BATCH, PackingKind, PlanOptions, ScheduleKind};
 use cryptodl_program::{PrivacyGoal, Tolerance};
 
 use crate::memory;
@@ -31,6 +31,10 @@ pub struct Planning {
     /// Images that the schedule is optimised for
     #[arg(long, value_name = "K", default_value_t = DEFAULT_BATCH)]
     batch: usize,
+    /// How images may be packed: `spread` takes a ciphertext for every pixel, `compact` several pixels of an image in one where
+    /// the batch leaves half of the slots empty, `auto` where it leaves three quarters
+    #[arg(long, default_value = "auto", value_parser = one_of(PACKING))]
+    packing: PackingKind,
     /// Labels that may differ from those of the network in the clear, for whatever reason: weights rounded to few bits, and
     /// noise of the encryption (at most two thirds of it) [default: the model's, else 0.15%]
     #[arg(long, value_name = "P%", value_parser = percentage)]
@@ -57,6 +61,8 @@ pub struct Planning {
 }
 
 const SCHEDULE: [(&str, ScheduleKind); 2] = [("auto", ScheduleKind::Auto), ("layered", ScheduleKind::Layered)];
+const PACKING: [(&str, PackingKind); 3] =
+    [("auto", PackingKind::Auto), ("spread", PackingKind::Spread), ("compact", PackingKind::Compact)];
 const ENCRYPTION: [(&str, EncryptionKind); 2] =
     [("secret", EncryptionKind::Secret), ("public", EncryptionKind::Public)];
 const SECURITY: [(&str, SecurityLevel); 3] =
@@ -70,6 +76,7 @@ impl Planning {
             security: self.security,
             encryption: self.encryption,
             batch: self.batch,
+            packing: self.packing,
             tolerance: self.tolerance,
             n: self.n,
             limbs: self.limbs,

@@ -142,7 +142,7 @@ pub fn decrypt_slots_raw_do_not_return_to_server(
 }
 
 fn check_info(params: &Params, info: &CiphertextsInfo) -> Result<(), ClientError> {
-    let &CiphertextsInfo { level, values, components, first_set, seed, images } = info;
+    let &CiphertextsInfo { level, values, components, leaves: _, first_set, seed, images } = info;
     let chain = params.chain_len();
     require("level", level, (1..=chain).contains(&level), || format!("1 to {chain}"))?;
     let most = if seed.is_some() { 2 } else { MAX_COMPONENTS };

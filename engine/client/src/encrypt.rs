@@ -1,4 +1,5 @@
-//! Encryption of images: value `v` of a set carries pixel `v` of up to N images, one image per slot.
+//! Encryption of images: value `v` of a set carries pixel `v` of up to N images, one image per slot. Where a Program allows
+//! it, few images lie in fewer ciphertexts, with several pixels of each in every one ([`Leaves`](cryptodl_core::ckks::Leaves)).
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -22,7 +23,7 @@ pub enum EncryptionKey<'a> {
     Public(&'a PublicKey),
 }
 
-/// Encryption of a number of images, set by set. The slots that are left over in the last set hold
+/// Encryption of a number of images, set by set, as compactly as the spec allows. The slots that are left over in the last set hold
 /// the value of the range that is nearest to zero. The sets are a whole, so the first has index 0;
 /// a part of them can be computed and decrypted by itself, with its own first index and the same
 /// seed. What encryption gives depends on the state of the randomness and not on the number of
@@ -33,6 +34,10 @@ pub struct Encryption<'a> {
     encoder: Encoder,
     streams: SecretStreams,
     info: CiphertextsInfo,
+    /// Values of an image.
+    pixels: usize,
+    /// Slots of the leaves of all images, `[image][leaf]`.
+    slots: Vec<u32>,
     /// Sets that are done.
     sets: usize,
 }
@@ -49,20 +54,23 @@ impl<'a> Encryption<'a> {
         rng: &mut Randomness,
     ) -> Result<Self, ClientError> {
         let params = spec.params();
-        let values: usize = spec.input.shape.iter().product();
+        let pixels: usize = spec.input.shape.iter().product();
         if count == 0 {
             return Err(ClientError::NoImages);
         }
         // The values of all sets are numbered in 32 bits, and so are those of their results.
-        let allowed = (u32::MAX as usize / values.max(spec.output.classes)).saturating_mul(params.n());
+        let allowed = (u32::MAX as usize / pixels.max(spec.output.classes)).saturating_mul(params.n());
         if count > allowed {
             return Err(ClientError::TooManyImages { count, allowed });
         }
         let encryptor = Encryptor::new(spec, key, rng)?;
         let (level, seed) = (spec.input.level, encryptor.seed());
-        let info = CiphertextsInfo { level, values, components: 2, first_set: 0, seed, images: count };
+        let leaves = spec.input.packing.of_images(params.n(), count);
+        let values = leaves.ciphertexts(pixels);
+        let info = CiphertextsInfo { level, values, components: 2, leaves, first_set: 0, seed, images: count };
         let (encoder, streams) = (Encoder::new(params.n()), rng.streams());
-        Ok(Encryption { spec, encryptor, encoder, streams, info, sets: 0 })
+        let slots = leaves.slots(params.n());
+        Ok(Encryption { spec, encryptor, encoder, streams, info, pixels, slots, sets: 0 })
     }
 
     /// What the sets are.
@@ -85,7 +93,7 @@ impl<'a> Encryption<'a> {
     /// Another number of values; a pixel that is out of range (by more than the rounding of an `f32`), infinite or not a
     /// number; no memory; cancelled.
     pub fn next(&mut self, images: &[f32], set: &mut Vec<u8>, watch: Watch<'_>) -> Result<(), ClientError> {
-        let Encryption { spec, encryptor, encoder, streams, info, sets } = &*self;
+        let Encryption { spec, encryptor, encoder, streams, info, pixels, slots, sets } = &*self;
         let params = spec.params();
         let (values, n) = (info.values, params.n());
         check_images(spec, images, sets * n, self.next_images())?;
@@ -103,8 +111,11 @@ impl<'a> Encryption<'a> {
             watch.check()?;
             let object = first + value;
             let mut message = Zeroizing::new(vec![padding; n]);
-            for (slot, image) in message.iter_mut().zip(images.chunks_exact(values)) {
-                *slot = f64::from(image[value]);
+            // The leaves of an image in this ciphertext are every so many of its pixels.
+            for (image, slots) in images.chunks_exact(*pixels).zip(slots.chunks_exact(1 << info.leaves.log)) {
+                for (&pixel, &slot) in image.iter().skip(value).step_by(values).zip(slots) {
+                    message[slot as usize] = f64::from(pixel);
+                }
             }
             encoder.encode(&mut message, scale);
             encryptor.encrypt(object as u32, &message, &mut streams.stream(object as u64), rows);
@@ -129,10 +140,10 @@ pub fn encrypt(
     watch: Watch<'_>,
 ) -> Result<Ciphertexts, ClientError> {
     let mut encryption = Encryption::new(spec, key, count, rng)?;
-    let values = encryption.info.values;
-    check_size(images, count, values)?;
+    let pixels = encryption.pixels;
+    check_size(images, count, pixels)?;
     let mut sets = Vec::new();
-    for images in images.chunks(spec.params().n() * values) {
+    for images in images.chunks(spec.params().n() * pixels) {
         let mut set = Vec::new();
         encryption.next(images, &mut set, watch)?;
         sets.push(set);

@@ -69,7 +69,7 @@ fn result(spec: &CheckedSpec, key: &SecretKey, images: usize) -> Ciphertexts {
         rows.concat()
     };
     let sets = (0..images.div_ceil(N)).map(set).collect();
-    Ciphertexts { level, values, components, first_set: 7, seed: None, images, sets }
+    Ciphertexts { level, values, components, leaves: Default::default(), first_set: 7, seed: None, images, sets }
 }
 
 fn transform(table: &NttTable, coefficients: impl IntoIterator<Item = f64>) -> Vec<u32> {

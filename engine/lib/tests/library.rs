@@ -130,6 +130,7 @@ fn computations_take_turns() {
         level: service.spec().input.level,
         values: 36,
         components: 2,
+        leaves: Default::default(),
     };
     let first =
         service.begin(&input, &evaluation, Rerandomisation::Omitted, Watch::default()).expect("nothing goes on");

@@ -28,10 +28,13 @@ impl Found {
 
 /// A schedule in one line: ring, how every branch is factored, what follows the products.
 pub(super) fn describe(lowered: &Lowered, structure: &Structure, ring: RingShape) -> String {
-    let RingShape { n, prime_bits, limbs, special } = ring;
+    let RingShape { n, prime_bits, limbs, special, log_leaves } = ring;
     let mut schedule = format!("N = {n}, {limbs} x {prime_bits} bits");
     if special > 0 {
         let _ = write!(schedule, " + {special} special");
+    }
+    if log_leaves > 0 {
+        let _ = write!(schedule, ", up to {} pixels in a ciphertext", 1u32 << log_leaves);
     }
     let mut activations = structure.maintenance.iter();
     let mut deferred = structure.deferred.iter();

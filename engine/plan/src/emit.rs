@@ -1,6 +1,6 @@
 //! Pass 5: from a schedule to a Program, and what is predicted of it.
 
-use cryptodl_core::ckks::{EvalKeyLayout, InputLayout, OutputLayout, Packing, ParamsSpec};
+use cryptodl_core::ckks::{EvalKeyLayout, InputLayout, OutputLayout, ParamsSpec};
 use cryptodl_network::Network;
 use cryptodl_program::{ActivationStep, Content, PrivacyGoal, Program, Salt, Step, Term, TermMap};
 
@@ -155,7 +155,10 @@ fn build(network: &Network, lowered: &Lowered, options: &PlanOptions, found: &Fo
         }
     }
     let output = walk.result();
-    let relin = found.structure.relinearises().then(|| ring.relin_layout(ring.primes.len()));
+    let layout = ring.relin_layout(ring.primes.len());
+    let relin = found.structure.relinearises().then_some(EvalKeyLayout::Relinearisation(layout));
+    let automorphisms = ring.packing().automorphisms(ring.n).into_iter();
+    let rotations = automorphisms.map(|automorphism| EvalKeyLayout::automorphism(automorphism.element(), layout));
     let content = Content {
         salt: Salt::default(),
         params: ParamsSpec {
@@ -164,11 +167,11 @@ fn build(network: &Network, lowered: &Lowered, options: &PlanOptions, found: &Fo
             special_primes: ring.special.clone(),
             security: options.security,
         },
-        evaluation_keys: relin.map(EvalKeyLayout::Relinearisation).into_iter().collect(),
+        evaluation_keys: relin.into_iter().chain(rotations).collect(),
         encryption: options.encryption,
         tolerance: lowered.tolerance,
         input: InputLayout {
-            packing: Packing::Spread,
+            packing: ring.packing(),
             shape: network.input.shape,
             range: network.input.range,
             scale: walk.input.scale,

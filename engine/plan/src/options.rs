@@ -2,7 +2,7 @@
 
 use std::ops::RangeInclusive;
 
-use cryptodl_core::ckks::{EncryptionKind, SecurityLevel};
+use cryptodl_core::ckks::{EncryptionKind, Packing, SecurityLevel};
 use cryptodl_core::ring::{MAX_DIMENSION, MAX_MODULUS_BITS};
 use cryptodl_network::Network;
 
@@ -20,6 +20,18 @@ pub enum ScheduleKind {
     Layered,
 }
 
+/// How images of small batches may be packed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PackingKind {
+    /// Compactly where the batch leaves at least three quarters of the slots empty.
+    #[default]
+    Auto,
+    /// One ciphertext for every pixel.
+    Spread,
+    /// Compactly where the batch leaves half of the slots empty.
+    Compact,
+}
+
 /// Options of the planner. Equal options and an equal model file give an equal Program on every machine.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PlanOptions {
@@ -31,6 +43,8 @@ pub struct PlanOptions {
     pub encryption: EncryptionKind,
     /// Images that the schedule is optimised for.
     pub batch: usize,
+    /// How few images may be packed.
+    pub packing: PackingKind,
     /// Labels that may change; without it the model's own tolerance, else the default.
     pub tolerance: Option<Tolerance>,
     /// Pinned ring dimension.
@@ -75,6 +89,7 @@ impl Default for PlanOptions {
             security: SecurityLevel::Bits128,
             encryption: EncryptionKind::Secret,
             batch: DEFAULT_BATCH,
+            packing: PackingKind::Auto,
             tolerance: None,
             n: None,
             limbs: None,
@@ -97,6 +112,18 @@ impl PlanOptions {
             (None, Some(share)) => Ok(Tolerance::new(share)?),
             (None, None) => Ok(Tolerance::default()),
         }
+    }
+
+    /// The packing in dimension `n` of images with so many values: as many pixels of an image in a ciphertext as leave room
+    /// for the batch.
+    pub fn packing_of(&self, n: usize, values: usize) -> Packing {
+        let least = match self.packing {
+            PackingKind::Auto => 2,
+            PackingKind::Compact => 1,
+            PackingKind::Spread => return Packing::Spread,
+        };
+        let room = (n / self.batch).checked_ilog2().unwrap_or(0);
+        if room < least { Packing::Spread } else { Packing::Compact(room.min(values.next_power_of_two().ilog2().max(1))) }
     }
 
     /// Checks the pins.

@@ -2,7 +2,7 @@
 
 use cryptodl_core::backend::{CiphertextShape, Maintenance};
 use cryptodl_core::ckks::noise::{self, Noise};
-use cryptodl_core::ckks::{EncryptionKind, HEADROOM, RelinLayout, Scale};
+use cryptodl_core::ckks::{EncryptionKind, HEADROOM, Leaves, Packing, RelinLayout, Scale};
 
 use super::PlanError;
 use super::cost::draws;
@@ -124,6 +124,8 @@ pub struct RingShape {
     pub limbs: usize,
     /// Special primes.
     pub special: usize,
+    /// `log2` of the most pixels of an image in a ciphertext, 0 where images are spread.
+    pub log_leaves: u32,
 }
 
 /// Ring and modulus chain of a schedule.
@@ -137,6 +139,8 @@ pub struct Ring {
     pub primes: Vec<u32>,
     /// Special primes.
     pub special: Vec<u32>,
+    /// As in [`RingShape`].
+    pub log_leaves: u32,
     /// `log2` of the product of the first primes of the chain, by their number.
     log_q: Vec<f64>,
     /// `log2 P`.
@@ -148,7 +152,7 @@ pub struct Ring {
 impl Ring {
     /// A ring over `primes`, descending: the special primes first, then the chain.
     pub fn new(shape: RingShape, primes: &[u32]) -> Self {
-        let RingShape { n, prime_bits, special, .. } = shape;
+        let RingShape { n, prime_bits, special, log_leaves, .. } = shape;
         let (special_primes, primes) = primes.split_at(special);
         let sums = |primes: &[u32]| {
             let sum = primes.iter().scan(0.0, |sum, &q| {
@@ -159,13 +163,14 @@ impl Ring {
         };
         let (log_q, log_p) = (sums(primes), sums(special_primes)[special]);
         let draws = primes.iter().map(|&q| draws(q)).sum();
-        Ring { n, prime_bits, primes: primes.to_vec(), special: special_primes.to_vec(), log_q, log_p, draws }
+        let (primes, special) = (primes.to_vec(), special_primes.to_vec());
+        Ring { n, prime_bits, primes, special, log_leaves, log_q, log_p, draws }
     }
 
     /// What decides it.
     pub fn shape(&self) -> RingShape {
         let (limbs, special) = (self.primes.len(), self.special.len());
-        RingShape { n: self.n, prime_bits: self.prime_bits, limbs, special }
+        RingShape { n: self.n, prime_bits: self.prime_bits, limbs, special, log_leaves: self.log_leaves }
     }
 
     /// `log2 Q` of the first `level` primes.
@@ -183,7 +188,12 @@ impl Ring {
         self.log_p
     }
 
-    /// The relinearisation key's layout for a structure: digits as large as `P`.
+    /// How images are packed.
+    pub fn packing(&self) -> Packing {
+        if self.log_leaves == 0 { Packing::Spread } else { Packing::Compact(self.log_leaves) }
+    }
+
+    /// How keys are cut into digits: as large as `P`.
     pub fn relin_layout(&self, level: usize) -> RelinLayout {
         RelinLayout::of_primes(level, self.special.len())
     }
@@ -408,7 +418,13 @@ pub fn walk(
     let worst = privacy.map(|_| WorstImage { gains: network.worst_gains(), sum_of_squares: 0.0 });
     let mut sources = Sources { network, entered: Vec::new(), worst };
     let output = network.gains.places().output();
-    sources.enter(0, fresh.times(1.0 / scale.value()));
+    // Ciphertexts with several pixels of an image are rotated before anything else happens.
+    let layout = ring.relin_layout(ring.primes.len());
+    let leaves = Leaves { log: ring.log_leaves };
+    let depth = leaves.mean_depth(network.inputs);
+    let log_digit = layout.digit_primes as f64 * f64::from(ring.prime_bits);
+    let rotated = noise::rotations(ring.n, depth, layout.digits(layout.level), log_digit, ring.log_p());
+    sources.enter(0, fresh.plus(rotated).times(1.0 / scale.value()));
     let mut input = State {
         level: ring.primes.len(),
         components: 2,

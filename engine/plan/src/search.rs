@@ -8,8 +8,8 @@
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 
-use cryptodl_core::ckks::{EncryptionKind, MAX_SPECIAL_PRIMES, SecurityLevel};
-use cryptodl_core::ring::largest_ntt_primes;
+use cryptodl_core::ckks::{EncryptionKind, MAX_SPECIAL_PRIMES, Packing, SecurityLevel};
+use cryptodl_core::ring::{MAX_DIMENSION, largest_ntt_primes};
 use cryptodl_core::watch::Watch;
 
 use super::climb::{Attempt, LACKS, Tried, try_settings};
@@ -398,7 +398,8 @@ impl Search<'_> {
     fn price(&mut self, structure: &Structure, index: usize, below: f64, candidates: &mut Vec<Candidate>) {
         let options = self.options;
         let public = options.encryption == EncryptionKind::Public;
-        let special = match (structure.relinearises(), public) {
+        let compact = options.packing_of(MAX_DIMENSION, self.network.inputs) != Packing::Spread;
+        let special = match (structure.relinearises() || compact, public) {
             (true, _) => 1..=MAX_SPECIAL_PRIMES,
             (false, true) => 1..=1,
             (false, false) => 0..=0,
@@ -420,7 +421,8 @@ impl Search<'_> {
                     let Some(n) = options.n.filter(secure).or(smallest.filter(|_| options.n.is_none())) else {
                         return false;
                     };
-                    let shape = RingShape { n, prime_bits, limbs, special };
+                    let log_leaves = options.packing_of(n, self.network.inputs).log_leaves();
+                    let shape = RingShape { n, prime_bits, limbs, special, log_leaves };
                     let Some(ring) = self.rings.get(shape) else {
                         return true;
                     };
@@ -458,7 +460,7 @@ struct Rings {
 impl Rings {
     /// A ring, unless there are too few primes.
     fn get(&mut self, shape: RingShape) -> Option<&Ring> {
-        let RingShape { n, prime_bits, limbs, special } = shape;
+        let RingShape { n, prime_bits, limbs, special, .. } = shape;
         let most = LIMBS.end() + MAX_SPECIAL_PRIMES;
         let found = || largest_ntt_primes(n, prime_bits, most).unwrap_or_default();
         let primes = self.primes.entry((n, prime_bits)).or_insert_with(found).get(..limbs + special)?;
@@ -472,7 +474,7 @@ impl Rings {
 }
 
 fn describe_ring(ring: RingShape) -> String {
-    let RingShape { n, prime_bits, limbs, special } = ring;
+    let RingShape { n, prime_bits, limbs, special, .. } = ring;
     format!("the nearest attempt (N = {n}, {limbs} x {prime_bits} bits + {special} special) ")
 }
 

@@ -1,6 +1,7 @@
 //! What a schedule costs: operations and bytes counted exactly, and their price in the fixed table.
 
 use cryptodl_core::backend::{CiphertextShape, Maintenance};
+use cryptodl_core::ckks::Leaves;
 
 use super::cost::{self, CostTable};
 use super::lowered::Lowered;
@@ -106,13 +107,37 @@ impl Counted {
         let computation: f64 = self.steps.iter().map(|work| work.at(ring.n).price(ring)).sum();
         // What crosses is packed on one side and unpacked on the other.
         let crossing = 2.0 * COST.pack + f64::from(ring.prime_bits) / 8.0 * COST.byte;
-        let [inputs, classes] = [self.inputs, self.classes].map(|values| (values * ring.n) as f64);
+        let classes = (self.classes * ring.n) as f64;
         let limbs = ring.primes.len() as f64;
+        let leaves = Leaves { log: ring.log_leaves };
+        let packed = (leaves.ciphertexts(self.inputs) * ring.n) as f64;
         let input =
-            inputs * if public { 2.0 * limbs * crossing } else { limbs * crossing + ring.draws() * COST.expand };
+            packed * if public { 2.0 * limbs * crossing } else { limbs * crossing + ring.draws() * COST.expand };
         let result = classes * level as f64;
         let result = result * (components as f64 * crossing + (components - 1) as f64 * COST.zero_encryption);
-        batch.div_ceil(ring.n) as f64 * (computation + input + result)
+        let rotations = rotations(leaves, self.inputs, ring.primes.len(), ring.special.len()).at(ring.n).price(ring);
+        batch.div_ceil(ring.n) as f64 * (computation + input + rotations + result)
+    }
+}
+
+/// Work of the rotations that make a ciphertext for every value, for N = 1.
+fn rotations(leaves: Leaves, values: usize, level: usize, special: usize) -> Work {
+    let (digits, limbs) = (level.div_ceil(special), level + special);
+    let stages = leaves.stages(values);
+    // Those that are read are cut once.
+    let cut: usize = stages.iter().map(|stage| stage.from.len()).sum();
+    let made: usize = stages.iter().flat_map(|stage| &stage.to).map(|(_, to)| to.len()).sum();
+    // Divided by the special primes, as after a relinearisation.
+    let ntts = cut * (level + digits * limbs) + made * 2 * limbs;
+    let products = made * (level + 2 * digits * limbs + 2 * level);
+    let conversions = cut * level * limbs + made * 2 * special * level;
+    let streamed = 2 * level * (cut + made);
+    Work {
+        multiplies: products as u64,
+        ntts: ntts as u64,
+        conversions: conversions as u64,
+        streamed: streamed as u64,
+        ..Work::default()
     }
 }
 

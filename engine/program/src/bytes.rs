@@ -164,8 +164,7 @@ impl Bytes {
         self.counts(&input.shape);
         self.reals(&input.range);
         self.real(input.scale.value());
-        let Packing::Spread = input.packing;
-        self.counts(&[input.level, SPREAD]);
+        self.counts(&[input.level, input.packing.log_leaves() as usize]);
         self.counts(&[output.classes, output.components, output.level]);
         self.real(output.scale.value());
         self.reals(&output.range);
@@ -247,7 +246,6 @@ impl Bytes {
 }
 
 // Codes.
-const SPREAD: usize = 0;
 const LINEAR: usize = 1;
 const ACTIVATION: usize = 2;
 const MAINTENANCE: usize = 3;
@@ -359,10 +357,11 @@ impl<'a> Parser<'a> {
         let tolerance = Tolerance::new(self.real()?).map_err(|error| malformed(error.to_string()))?;
         let (shape, range, scale) = (self.counts()?, self.range()?, self.scale()?);
         let [level, packing] = self.counts()?;
-        if packing != SPREAD {
-            return Err(malformed(format!("the packing {packing} is not known: 0 is one image per slot")));
-        }
-        let input = InputLayout { shape, range, scale, level, packing: Packing::Spread };
+        let packing = match packing {
+            0 => Packing::Spread,
+            log_leaves => Packing::Compact(log_leaves as u32),
+        };
+        let input = InputLayout { shape, range, scale, level, packing };
         let [classes, components, level] = self.counts()?;
         let (scale, range, noise) = (self.scale()?, self.range()?, self.real()?);
         let output = OutputLayout { classes, components, level, scale, range, noise };

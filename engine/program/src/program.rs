@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use cryptodl_core::backend::{CiphertextShape, Maintenance};
+use cryptodl_core::ring::Automorphism;
 use cryptodl_core::ckks::{
     ClientSpec, EncryptionKind, EvalKeyLayout, InputLayout, OutputLayout, Params, ParamsSpec, RandomError, Randomness,
     RelinLayout, Scale,
@@ -69,6 +70,15 @@ impl Content {
     /// The relinearisation key, or none.
     pub fn relin(&self) -> Option<RelinLayout> {
         self.evaluation_keys.iter().find_map(|layout| layout.as_relin())
+    }
+
+    /// Layouts of the keys for the automorphisms that unpack compact inputs in dimension `n`, in the order of
+    /// [`Packing::automorphisms`](cryptodl_core::ckks::Packing::automorphisms); those that are missing are left out.
+    pub fn rotations(&self, n: usize) -> Vec<EvalKeyLayout> {
+        let layout = |automorphism: Automorphism| {
+            self.evaluation_keys.iter().find(|layout| layout.element() == automorphism.element()).copied()
+        };
+        self.input.packing.automorphisms(n).into_iter().filter_map(layout).collect()
     }
 }
 

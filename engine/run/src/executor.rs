@@ -1,13 +1,14 @@
 //! Encrypted execution of a Program on a backend.
 
+use std::ops::Range;
 use std::panic::resume_unwind;
 use std::thread;
 use std::time::Instant;
 
-use cryptodl_core::backend::{Backend, KeySwitch, Shape, Transfers};
+use cryptodl_core::backend::{Backend, KeySwitch, Rotation, Shape, Transfers};
 use cryptodl_core::ckks::flood::add_flood;
 use cryptodl_core::ckks::{
-    Ciphertexts, CiphertextsInfo, EncryptionKind, EvalKeyLayout, EvalKeys, Params, PublicKey, Randomness, RelinLayout,
+    Ciphertexts, CiphertextsInfo, EncryptionKind, EvalKeyLayout, EvalKeys, Leaves, Packing, Params, PublicKey, Randomness, RelinLayout,
     UniformPurpose, rerandomise,
 };
 use cryptodl_core::ring::UniformSource;
@@ -33,12 +34,18 @@ pub struct Executor<B: Backend> {
     loads_ahead: bool,
     seeded: bool,
     relin: Option<RelinLayout>,
+    packing: Packing,
+    /// Layouts of the keys for the packing's automorphisms.
+    rotations: Vec<EvalKeyLayout>,
     circuit_privacy: Option<CircuitPrivacy>,
 }
 
 /// A client's evaluation keys in a backend's memory, ready for any number of requests.
 pub struct ExpandedKeys<T> {
-    rows: Option<T>,
+    /// Of the relinearisation key, if the Program has one.
+    relin: Option<T>,
+    /// Of the keys for automorphisms, in the order of the Program's packing.
+    rotations: Vec<T>,
 }
 
 /// A set on the backend, and the seconds that it took.
@@ -46,6 +53,7 @@ struct Loaded<T> {
     x: T,
     unpack: f64,
     expand: f64,
+    rotate: f64,
 }
 
 /// How a result is re-randomised, so that it does not give away exact equations in the weights (see
@@ -101,6 +109,8 @@ impl<B: Backend> Executor<B> {
             plan,
             seeded: program.content.encryption == EncryptionKind::Secret,
             relin: program.content.relin(),
+            packing: program.content.input.packing,
+            rotations: program.content.rotations(params.n()),
             circuit_privacy: program.content.circuit_privacy,
             params: params.clone(),
             backend,
@@ -129,10 +139,11 @@ impl<B: Backend> Executor<B> {
         self.check_input(input)?;
         Ok(Computation {
             executor: self,
-            key: keys.rows.as_ref(),
+            keys,
             special: self.params.special(),
             component_bytes: input.component_bytes(&self.params),
             set_bytes: input.set_bytes(&self.params),
+            leaves: input.leaves,
             first_set: input.first_set,
             sets: input.sets(&self.params),
             uniform: input.seed.map(|seed| UniformPurpose::Ciphertext.source(&self.params, &seed)),
@@ -153,7 +164,7 @@ impl<B: Backend> Executor<B> {
         let (values, components) = (shape.values, shape.components);
         let level = shape.limbs.len() - self.divided_limbs();
         let &CiphertextsInfo { first_set, images, .. } = input;
-        CiphertextsInfo { level, values, components, first_set, seed: None, images }
+        CiphertextsInfo { level, values, components, leaves: Leaves::default(), first_set, seed: None, images }
     }
 
     /// Classifies the images in `input`, which are all in memory, as [`Self::begin`] does set by set, with keys that are expanded for
@@ -252,7 +263,15 @@ impl<B: Backend> Executor<B> {
             return Err(RunError::TooManySets { actual: sets, most: goal.sets });
         }
         check("the number of chain limbs", input.level, self.plan.input().limbs.len())?;
-        check("the number of values", input.values, self.plan.input().values)?;
+        let most = self.packing.log_leaves();
+        if input.leaves.log > most {
+            return Err(refused("the packing", input.leaves.log as usize, format!("0 to {most}")));
+        }
+        let capacity = input.leaves.capacity(self.params.n());
+        if !input.leaves.is_spread() && input.images > capacity {
+            return Err(refused("the number of images", input.images, format!("at most {capacity}")));
+        }
+        check("the number of values", input.values, input.leaves.ciphertexts(self.plan.input().values))?;
         check("the number of components", input.components, 2)?;
         check("the number of stored components", input.stored_components(), if self.seeded { 1 } else { 2 })
     }
@@ -263,11 +282,15 @@ impl<B: Backend> Executor<B> {
     /// # Errors
     /// A missing key, or no room for it.
     pub fn expand_keys(&self, keys: &EvalKeys) -> Result<ExpandedKeys<B::Tensor>, RunError> {
-        let Some(layout) = self.relin else {
-            return Ok(ExpandedKeys { rows: None });
-        };
-        let key = keys.get(EvalKeyLayout::Relinearisation(layout)).ok_or_else(|| RunError::EvalKey {
-            expected: EvalKeyLayout::Relinearisation(layout).to_string(),
+        let relin = self.relin.map(|layout| self.expand_key(keys, EvalKeyLayout::Relinearisation(layout))).transpose()?;
+        let rotations = self.rotations.iter().map(|&layout| self.expand_key(keys, layout)).collect::<Result<_, _>>()?;
+        Ok(ExpandedKeys { relin, rotations })
+    }
+
+    /// The rows of one key.
+    fn expand_key(&self, keys: &EvalKeys, layout: EvalKeyLayout) -> Result<B::Tensor, RunError> {
+        let key = keys.get(layout).ok_or_else(|| RunError::EvalKey {
+            expected: layout.to_string(),
             actual: match &keys.layouts()[..] {
                 [] => "there are no evaluation keys".into(),
                 layouts => {
@@ -276,8 +299,8 @@ impl<B: Backend> Executor<B> {
                 }
             },
         })?;
-        let (n, limbs) = (self.params.n(), key.layout.limbs(&self.params));
-        let digits = layout.digits(layout.level);
+        let (n, limbs) = (self.params.n(), layout.limbs(&self.params));
+        let digits = layout.digits().digits(layout.digits().level);
         let parts = [&key.b, &key.expand_a(&self.params)];
         // Host rows are [digit][limb][N] for b and a apart; tensors are [limb][digit][component][N].
         let mut rows = Vec::with_capacity(2 * key.b.len());
@@ -287,7 +310,7 @@ impl<B: Backend> Executor<B> {
             }
         }
         let shape = Shape { limbs, values: digits, components: 2, lanes: n };
-        Ok(ExpandedKeys { rows: Some(self.backend.upload(shape, &rows)?) })
+        Ok(self.backend.upload(shape, &rows)?)
     }
 }
 
@@ -302,7 +325,9 @@ fn check(field: &'static str, actual: usize, expected: usize) -> Result<(), RunE
 /// next set is loaded while one is computed, so that results come one set late.
 pub struct Computation<'a, B: Backend> {
     executor: &'a Executor<B>,
-    key: Option<&'a B::Tensor>,
+    keys: &'a ExpandedKeys<B::Tensor>,
+    /// How the pixels of the images lie in the ciphertexts.
+    leaves: Leaves,
     /// Special limbs.
     special: Vec<usize>,
     component_bytes: usize,
@@ -369,7 +394,7 @@ impl<B: Backend> Computation<'_, B> {
     /// Computes a set, and loads the next one beside it if there is one.
     fn compute(&mut self, x: B::Tensor, next: Option<&[u8]>) -> Result<Vec<u8>, RunError> {
         let Executor { backend, plan, relin, .. } = self.executor;
-        let key = self.key.zip(*relin);
+        let key = self.keys.relin.as_ref().zip(*relin);
         let key = key.map(|(rows, layout)| KeySwitch { rows, layout, special: &self.special });
         let (total, before, watch) = (self.sets * plan.steps(), self.computed * plan.steps(), self.watch);
         let of_set = WatchOfSet { watch, before, total };
@@ -379,6 +404,9 @@ impl<B: Backend> Computation<'_, B> {
             executor: self.executor,
             uniform: self.uniform.as_ref(),
             component_bytes: self.component_bytes,
+            leaves: self.leaves,
+            rotations: &self.keys.rotations,
+            special: &self.special,
             set: self.loaded,
             first_object: self.first_object(),
         };
@@ -401,21 +429,24 @@ impl<B: Backend> Computation<'_, B> {
     }
 
     fn load(&self, set: &[u8]) -> Result<Loaded<B::Tensor>, RunError> {
-        let (executor, uniform, component_bytes) = (self.executor, self.uniform.as_ref(), self.component_bytes);
-        let first_object = self.first_object();
-        Loader { executor, uniform, component_bytes, set: self.loaded, first_object }.load(set)
+        let Computation { executor, component_bytes, leaves, ref keys, ref special, .. } = *self;
+        let (uniform, first_object) = (self.uniform.as_ref(), self.first_object());
+        let rotations = &keys.rotations;
+        Loader { executor, uniform, component_bytes, leaves, rotations, special, set: self.loaded, first_object }.load(set)
     }
 
     /// Number of the first uniform object of the next set.
     fn first_object(&self) -> u32 {
-        ((self.first_set + self.loaded) * self.executor.plan.input().values) as u32
+        let values = self.leaves.ciphertexts(self.executor.plan.input().values);
+        ((self.first_set + self.loaded) * values) as u32
     }
 
     /// Notes what loading took.
     fn note(&mut self, loaded: Result<Loaded<B::Tensor>, RunError>) -> Result<B::Tensor, RunError> {
-        let Loaded { x, unpack, expand } = loaded?;
+        let Loaded { x, unpack, expand, rotate } = loaded?;
         self.report.parts.unpack += unpack;
         self.report.parts.expand += expand;
+        self.report.parts.rotate += rotate;
         self.loaded += 1;
         Ok(x)
     }
@@ -426,6 +457,12 @@ struct Loader<'a, B: Backend> {
     executor: &'a Executor<B>,
     uniform: Option<&'a UniformSource>,
     component_bytes: usize,
+    /// How the pixels of its images lie in the ciphertexts.
+    leaves: Leaves,
+    /// Rows of the keys by which they are unpacked.
+    rotations: &'a [B::Tensor],
+    /// Special limbs.
+    special: &'a [usize],
     /// Its number among the sets of this computation.
     set: usize,
     /// Number of the uniform object of its first value.
@@ -436,7 +473,8 @@ impl<B: Backend> Loader<'_, B> {
     fn load(&self, bytes: &[u8]) -> Result<Loaded<B::Tensor>, RunError> {
         let Executor { backend, plan, .. } = self.executor;
         let started = Instant::now();
-        let mut x = backend.uninitialised(plan.input().clone())?;
+        let values = self.leaves.ciphertexts(plan.input().values);
+        let mut x = backend.uninitialised(Shape { values, ..plan.input().clone() })?;
         for (component, packed) in bytes.chunks_exact(self.component_bytes).enumerate() {
             if !backend.unpack(packed, &mut x, component)? {
                 return Err(RunError::Residue { set: self.set });
@@ -448,6 +486,37 @@ impl<B: Backend> Loader<'_, B> {
             backend.expand(source, self.first_object, &mut x, 1)?;
             backend.synchronise()?;
         }
-        Ok(Loaded { x, unpack, expand: started.elapsed().as_secs_f64() })
+        let expand = started.elapsed().as_secs_f64();
+        let started = Instant::now();
+        if !self.leaves.is_spread() {
+            x = self.unpacked(&x)?;
+            backend.synchronise()?;
+        }
+        Ok(Loaded { x, unpack, expand, rotate: started.elapsed().as_secs_f64() })
+    }
+
+    /// One ciphertext for every pixel, from ciphertexts with several pixels of an image each.
+    fn unpacked(&self, x: &B::Tensor) -> Result<B::Tensor, RunError> {
+        let Executor { backend, plan, params, rotations: layouts, .. } = self.executor;
+        let mut out = backend.uninitialised(plan.input().clone())?;
+        let (from, to) = (backend.shape(x).window(), plan.input().window());
+        backend.copy(x, &from, &mut out, &to.with_values(from.values.clone()))?;
+        // Fewer leaves take the last of the Program's automorphisms.
+        let skipped = self.rotations.len() - self.leaves.log as usize;
+        let automorphisms = self.leaves.automorphisms(params.n());
+        for stage in self.leaves.stages(plan.input().values) {
+            let rotation = |(i, to): (usize, Range<usize>)| Rotation {
+                automorphism: automorphisms[i],
+                key: KeySwitch {
+                    rows: &self.rotations[skipped + i],
+                    layout: layouts[skipped + i].digits(),
+                    special: self.special,
+                },
+                to,
+            };
+            let rotations: Vec<_> = stage.to.into_iter().map(rotation).collect();
+            backend.rotate(&mut out, stage.from, &rotations)?;
+        }
+        Ok(out)
     }
 }

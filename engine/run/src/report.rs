@@ -12,6 +12,8 @@ pub struct ComputeParts {
     pub unpack: f64,
     /// Expanding seeds.
     pub expand: f64,
+    /// Rotations that make a ciphertext for every pixel of compact inputs.
+    pub rotate: f64,
     /// Segments.
     #[serde(rename = "layers")]
     pub segments: f64,

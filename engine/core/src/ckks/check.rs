@@ -2,7 +2,7 @@
 
 use std::ops::Deref;
 
-use super::{ClientSpec, EncryptionKind, Params, ParamsError, RelinLayout, Scale};
+use super::{ClientSpec, EncryptionKind, EvalKeyLayout, Packing, Params, ParamsError, RelinLayout, Scale};
 use crate::ring::{MAX_PARTS, PrimeDigit};
 
 /// Largest height and width of an image.
@@ -122,8 +122,25 @@ impl ClientSpec {
         let pixels = channels * height * width;
         require(pixels <= MAX_PIXELS, "input.shape", pixels, || format!("at most {MAX_PIXELS} values in all"))?;
         check_level("input.level", input.level, params)?;
+        self.check_packing(params)?;
         let bound = check_range("input.range", input.range)?;
         check_headroom("input.scale", input.scale, bound, input.level, params)
+    }
+
+    /// A compact packing has leaves, not more than slots, and a key for every automorphism that it takes, for the input's level.
+    fn check_packing(&self, params: &Params) -> Result<(), SpecError> {
+        let Packing::Compact(log_leaves) = self.input.packing else { return Ok(()) };
+        let most = params.n().trailing_zeros();
+        require((1..=most).contains(&log_leaves), "input.packing", log_leaves, || format!("1 to {most}"))?;
+        for automorphism in self.input.packing.automorphisms(params.n()) {
+            let serves = |layout: &EvalKeyLayout| {
+                layout.element() == automorphism.element() && layout.digits().level >= self.input.level
+            };
+            require(self.evaluation_keys.iter().any(serves), "input.packing", self.input.packing, || {
+                format!("it needs an evaluation key for X -> X^{} at level {}", automorphism.element(), self.input.level)
+            })?;
+        }
+        Ok(())
     }
 
     fn check_output(&self, params: &Params) -> Result<(), SpecError> {

@@ -1,6 +1,6 @@
 //! The serialisable form of ciphertexts. The device form is a backend's tensor.
 
-use super::Params;
+use super::{Leaves, Params};
 use crate::backend::{Shape, packed_len};
 
 /// What ciphertext sets are, without the sets themselves: what is known before the first of them has arrived.
@@ -12,6 +12,8 @@ pub struct CiphertextsInfo {
     pub values: usize,
     /// Components of each ciphertext, 2 or more.
     pub components: usize,
+    /// How the values of images lie in the ciphertexts. If not spread, there is one set.
+    pub leaves: Leaves,
     /// Index of the first set within the whole that these sets are a part of, 0 for a whole.
     /// `(first_set + sets) x values` is below 2^32.
     pub first_set: usize,
@@ -53,12 +55,12 @@ impl CiphertextsInfo {
 
     /// Number of sets that hold the images.
     pub fn sets(&self, params: &Params) -> usize {
-        self.images.div_ceil(params.n())
+        self.images.div_ceil(self.leaves.capacity(params.n()))
     }
 }
 
 /// Ciphertext sets as they travel: bit-packed residues in evaluation domain. One set holds up to N images, one per slot; value
-/// `v` of a set carries the v-th feature (pixel, logit) of all of them.
+/// `v` of a set carries the v-th feature (pixel, logit) of all of them, unless it is packed otherwise ([`Leaves`]).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ciphertexts {
     /// Chain limbs.
@@ -67,6 +69,8 @@ pub struct Ciphertexts {
     pub values: usize,
     /// Components of each ciphertext, 2 or more.
     pub components: usize,
+    /// How the values of images lie in the ciphertexts, as in [`CiphertextsInfo`].
+    pub leaves: Leaves,
     /// Index of the first set within a whole, as in [`CiphertextsInfo`].
     pub first_set: usize,
     /// Seed of component 1, as in [`CiphertextsInfo`].
@@ -80,14 +84,14 @@ pub struct Ciphertexts {
 impl Ciphertexts {
     /// These sets, which `info` describes.
     pub fn new(info: &CiphertextsInfo, sets: Vec<Vec<u8>>) -> Self {
-        let &CiphertextsInfo { level, values, components, first_set, seed, images } = info;
-        Ciphertexts { level, values, components, first_set, seed, images, sets }
+        let &CiphertextsInfo { level, values, components, leaves, first_set, seed, images } = info;
+        Ciphertexts { level, values, components, leaves, first_set, seed, images, sets }
     }
 
     /// What the sets are.
     pub fn info(&self) -> CiphertextsInfo {
-        let &Ciphertexts { level, values, components, first_set, seed, images, .. } = self;
-        CiphertextsInfo { level, values, components, first_set, seed, images }
+        let &Ciphertexts { level, values, components, leaves, first_set, seed, images, .. } = self;
+        CiphertextsInfo { level, values, components, leaves, first_set, seed, images }
     }
 
     /// Components that are stored.

@@ -6,6 +6,7 @@ mod encoder;
 pub mod flood;
 mod keys;
 pub mod noise;
+mod packing;
 mod params;
 mod random;
 mod rerandomise;
@@ -27,7 +28,8 @@ pub use random::{RandomError, Randomness, SecretStream, SecretStreams};
 pub use rerandomise::rerandomise;
 pub use scale::Scale;
 pub use security::SecurityLevel;
-pub use spec::{ClientSpec, Digest, Encoding, EncryptionKind, InputLayout, OutputLayout, Packing};
+pub use spec::{ClientSpec, Digest, Encoding, EncryptionKind, InputLayout, OutputLayout};
+pub use packing::{Leaves, Packing, RotationStage};
 pub use uniform::UniformPurpose;
 
 /// How keys are cut into digits is part of the scheme, though backends define it.

@@ -133,6 +133,19 @@ pub fn relinearise(n: usize, digits: usize, log_digit: f64, log_p: f64) -> Noise
     Noise::even(digit * error * libm::sqrt(digits as f64) * libm::exp2(-log_p))
 }
 
+/// `depth` rotations one after the other, 0 or more and a mean over ciphertexts: a key switch and its division each
+/// ([`relinearise`], [`divide`]).
+///
+/// Only the last division meets the slot's own secret. Those before it met the secret of other slots, which are all over the ring.
+pub fn rotations(n: usize, depth: f64, digits: usize, log_digit: f64, log_p: f64) -> Noise {
+    if depth == 0.0 {
+        return Noise::even(0.0);
+    }
+    let (switch, division) = (relinearise(n, digits, log_digit, log_p), divide(n, 2));
+    let before = Noise::even(libm::hypot(switch.rms, division.rms)).times(libm::sqrt((depth - 1.0).max(0.0)));
+    before.plus(switch.plus(division).times(libm::sqrt(depth.min(1.0))))
+}
+
 /// Re-randomisation of a result of `components` components: zeros `(b u_t + e, a u_t + e') s^t` for `t = 0 .. components - 2`.
 ///
 /// Each decrypts to `e_pk u_t s^t + e s^t + e' s^(t+1)`. The mask `u_t` is distributed as `s` but independent of it, whereas

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{EvalKeyLayout, ParamsSpec, RelinLayout, Scale};
+use super::{EvalKeyLayout, Packing, ParamsSpec, RelinLayout, Scale};
 
 /// Who encrypts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,28 +44,11 @@ impl ClientSpec {
     }
 }
 
-/// How the values of images lie in ciphertexts. The discriminants are the codes in files.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Packing {
-    /// One image in every slot, and one ciphertext for every pixel or score.
-    #[default]
-    Spread = 0,
-}
-
-impl std::fmt::Display for Packing {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Packing::Spread => f.write_str("spread"),
-        }
-    }
-}
-
-/// How images become ciphertexts: value `v` is pixel `v` in channel, row, column order; slot `i` is image `i` of the set.
+/// How images become ciphertexts: value `v` is pixel `v` in channel, row, column order. Spread, slot `i` is image `i` of the set.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct InputLayout {
-    /// Where the values of an image lie.
+    /// Where the values of an image may lie.
     pub packing: Packing,
     /// Channels (gray, or R, G, B), height, width.
     pub shape: [usize; 3],

@@ -8,7 +8,7 @@ use super::rows::{check_row, rows_len};
 use super::{Binding, Header, Kind, Reader, WireError, Writer, file_len};
 use crate::backend::packed_row;
 use crate::ckks::{
-    Ciphertexts, CiphertextsInfo, ClientSpec, EncryptionKind, MAX_COMPONENTS, MAX_PIXELS, Packing, Params,
+    Ciphertexts, CiphertextsInfo, ClientSpec, EncryptionKind, Leaves, MAX_COMPONENTS, MAX_PIXELS, Packing, Params,
 };
 use crate::ring::{MAX_DIMENSION, MAX_MODULI, unpack_row};
 
@@ -21,11 +21,11 @@ pub struct CiphertextLayout {
     pub kind: Kind,
     /// Chain limbs.
     pub level: usize,
-    /// Ciphertexts per set.
+    /// Values of an image: ciphertexts per set, where it is spread.
     pub values: usize,
     /// Components of each ciphertext.
     pub components: usize,
-    /// Where the values of an image lie.
+    /// Where the values of an image may lie.
     pub packing: Packing,
     /// Whether component 1 is expanded from a seed.
     pub seeded: bool,
@@ -48,9 +48,9 @@ impl CiphertextLayout {
         CiphertextLayout { kind: Kind::Result, level, values, components, packing, seeded: false }
     }
 
-    fn set_len(&self, params: &Params) -> u64 {
+    fn set_len(&self, params: &Params, leaves: Leaves) -> u64 {
         let stored = if self.seeded { 1 } else { self.components };
-        let polynomials = (stored as u64).saturating_mul(self.values as u64);
+        let polynomials = (stored as u64).saturating_mul(leaves.ciphertexts(self.values) as u64);
         rows_len(params, params.chain(self.level)).saturating_mul(polynomials)
     }
 }
@@ -64,8 +64,8 @@ pub struct CiphertextsHeader {
     pub values: u32,
     /// Components of each ciphertext.
     pub components: u32,
-    /// Where the values of an image lie.
-    pub packing: Packing,
+    /// How the values of images lie in the ciphertexts.
+    pub leaves: Leaves,
     /// Index of the first set within the whole that this file is a part of.
     pub first_set: u32,
     /// Number of sets.
@@ -78,8 +78,8 @@ pub struct CiphertextsHeader {
 
 impl CiphertextsHeader {
     fn to_bytes(&self) -> Vec<u8> {
-        let Self { level, values, components, packing, first_set, sets, .. } = *self;
-        let words = [level, values, components, packing as u32, first_set, sets, u32::from(self.seed.is_some())];
+        let Self { level, values, components, leaves, first_set, sets, .. } = *self;
+        let words = [level, values, components, leaves.log, first_set, sets, u32::from(self.seed.is_some())];
         let seed = self.seed.unwrap_or_default();
         [words.map(u32::to_le_bytes).as_flattened(), &self.images.to_le_bytes(), &seed].concat()
     }
@@ -96,9 +96,12 @@ impl CiphertextsHeader {
             1 => Some(seed),
             other => return Err(WireError::field("seeded flag", other, "0 or 1")),
         };
-        // Codes of other packings may follow.
-        expect_field("packing", packing, Packing::Spread as u32)?;
-        Ok(CiphertextsHeader { level, values, components, packing: Packing::Spread, first_set, sets, images, seed })
+        let most = MAX_DIMENSION.trailing_zeros();
+        if packing > most {
+            return Err(WireError::field("packing", packing, format!("0 to {most}")));
+        }
+        let leaves = Leaves { log: packing };
+        Ok(CiphertextsHeader { level, values, components, leaves, first_set, sets, images, seed })
     }
 
     /// What holds for every Program; `sets_len` is the length of all sets.
@@ -113,8 +116,9 @@ impl CiphertextsHeader {
         if self.images == 0 {
             return Err(WireError::field("number of images", 0, "at least 1"));
         }
-        // A set holds one image at least, and N at most.
-        let sets = self.images.div_ceil(MAX_DIMENSION as u64)..=self.images;
+        // A set holds one image at least, and N at most; less where an image has several slots, and then there is one.
+        let most = if self.leaves.is_spread() { self.images } else { 1 };
+        let sets = self.images.div_ceil(self.leaves.capacity(MAX_DIMENSION) as u64)..=most;
         if !sets.contains(&self.sets.into()) {
             let allowed = format!("{} to {} for {} images", sets.start(), sets.end(), self.images);
             return Err(WireError::field("number of sets", self.sets, allowed));
@@ -151,25 +155,34 @@ impl CiphertextsHeader {
 
     fn expect(&self, layout: &CiphertextLayout, params: &Params) -> Result<(), WireError> {
         expect_field("level", self.level as usize, layout.level)?;
-        expect_field("values per set", self.values as usize, layout.values)?;
+        let most = layout.packing.log_leaves();
+        if self.leaves.log > most {
+            return Err(WireError::field("packing", self.leaves.log, format!("0 to {most}")));
+        }
+        expect_field("values per set", self.values as usize, self.leaves.ciphertexts(layout.values))?;
         expect_field("components", self.components as usize, layout.components)?;
-        expect_field("packing", self.packing, layout.packing)?;
         expect_field("seeded flag", self.seed.is_some(), layout.seeded)?;
         if self.images == 0 {
             return Err(WireError::field("number of images", 0, "at least 1"));
         }
-        expect_field("number of sets", u64::from(self.sets), self.images.div_ceil(params.n() as u64))?;
+        let capacity = self.leaves.capacity(params.n()) as u64;
+        if !self.leaves.is_spread() && self.images > capacity {
+            let allowed = format!("at most {capacity} with {} pixels of each in a ciphertext", 1u64 << self.leaves.log);
+            return Err(WireError::field("number of images", self.images, allowed));
+        }
+        expect_field("number of sets", u64::from(self.sets), self.images.div_ceil(capacity))?;
         self.check_numbers()
     }
 }
 
-/// Bytes of a file with `images` images.
+/// Bytes of a file with `images` images, in their best packing.
 pub fn ciphertexts_len(params: &Params, layout: &CiphertextLayout, images: u64) -> u64 {
-    file_len(payload_len(params, layout, images.div_ceil(params.n() as u64)))
+    let leaves = layout.packing.of_images(params.n(), usize::try_from(images).unwrap_or(usize::MAX));
+    file_len(payload_len(params, layout, leaves, images.div_ceil(leaves.capacity(params.n()) as u64)))
 }
 
-fn payload_len(params: &Params, layout: &CiphertextLayout, sets: u64) -> u64 {
-    layout.set_len(params).saturating_mul(sets).saturating_add(CIPHERTEXTS_HEADER_LEN as u64)
+fn payload_len(params: &Params, layout: &CiphertextLayout, leaves: Leaves, sets: u64) -> u64 {
+    layout.set_len(params, leaves).saturating_mul(sets).saturating_add(CIPHERTEXTS_HEADER_LEN as u64)
 }
 
 /// Writes ciphertexts set by set.
@@ -193,14 +206,14 @@ impl<W: Write> CiphertextsWriter<W> {
             level: info.level as u32,
             values: info.values as u32,
             components: info.components as u32,
-            packing: layout.packing,
+            leaves: info.leaves,
             first_set: u32::try_from(info.first_set).expect("sets are numbered in 32 bits"),
             sets,
             images: info.images as u64,
             seed: info.seed,
         };
         header.expect(layout, params).expect("ciphertexts of this layout");
-        let payload = payload_len(params, layout, sets.into());
+        let payload = payload_len(params, layout, info.leaves, sets.into());
         let mut writer = Writer::new(sink, &Header::new(layout.kind, binding, payload))?;
         writer.put(&header.to_bytes())?;
         Ok(CiphertextsWriter { writer, set_len: info.set_bytes(params) })
@@ -268,14 +281,15 @@ impl<R: Read> CiphertextsReader<R> {
         let mut reader = Reader::open(source, layout.kind, binding)?;
         let header = CiphertextsHeader::read(&mut reader)?;
         header.expect(layout, params)?;
-        reader.expect_payload(payload_len(params, layout, header.sets.into()))?;
+        reader.expect_payload(payload_len(params, layout, header.leaves, header.sets.into()))?;
         let too_large = |what, size: u64| WireError::field(what, size, "what fits this machine's memory");
-        let set_len = layout.set_len(params);
+        let set_len = layout.set_len(params, header.leaves);
         let set_len = usize::try_from(set_len).map_err(|_| too_large("bytes of a set", set_len))?;
         let images = usize::try_from(header.images).map_err(|_| too_large("number of images", header.images))?;
+        let (leaves, first_set) = (header.leaves, header.first_set as usize);
         let CiphertextLayout { level, values, components, .. } = *layout;
-        let first_set = header.first_set as usize;
-        let info = CiphertextsInfo { level, values, components, first_set, seed: header.seed, images };
+        let values = leaves.ciphertexts(values);
+        let info = CiphertextsInfo { level, values, components, leaves, first_set, seed: header.seed, images };
         Ok(CiphertextsReader { reader, info, set_len, left: header.sets })
     }
 

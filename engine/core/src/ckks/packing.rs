@@ -1,0 +1,141 @@
+//! Where the values of images lie in ciphertexts.
+
+use std::ops::Range;
+
+use serde::{Deserialize, Serialize};
+
+use crate::ring::Automorphism;
+
+/// How images may be packed (docs/scheme.md, "Small batches").
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Packing {
+    /// One image in every slot, and one ciphertext for every pixel or score.
+    #[default]
+    Spread,
+    /// Or up to `2^k` pixels of an image in a ciphertext for this `k` or any smaller one, at least 1: few images take few
+    /// ciphertexts, which the server turns into one for every pixel by rotations of slots.
+    Compact(u32),
+}
+
+impl Packing {
+    /// `log2` of the most pixels of an image in a ciphertext: 0 if spread.
+    pub fn log_leaves(self) -> u32 {
+        match self {
+            Packing::Spread => 0,
+            Packing::Compact(log_leaves) => log_leaves,
+        }
+    }
+
+    /// How `images` images are packed best in dimension `n`: with as many of their pixels in a ciphertext as leave room for
+    /// all of them.
+    pub fn of_images(self, n: usize, images: usize) -> Leaves {
+        let room = |log: &u32| images <= n >> log;
+        Leaves { log: (0..=self.log_leaves()).rev().find(room).unwrap_or(0) }
+    }
+
+    /// The automorphisms by which a server unpacks, for every packing that is allowed: `X -> X^(gamma^(2^i))` for
+    /// `i = 0 .. k`, where `gamma` generates the rotations among `2^k` slots.
+    pub fn automorphisms(self, n: usize) -> Vec<Automorphism> {
+        Leaves { log: self.log_leaves() }.automorphisms(n)
+    }
+}
+
+impl std::fmt::Display for Packing {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Packing::Spread => f.write_str("spread"),
+            Packing::Compact(log_leaves) => write!(f, "compact with up to 2^{log_leaves} pixels in a ciphertext"),
+        }
+    }
+}
+
+/// How the pixels of one set of images lie in ciphertexts: `2^log` of each image in every ciphertext, its *leaves*.
+///
+/// With `U` ciphertexts, pixel `t U + u` is leaf `t` of ciphertext `u`. Leaf `t` of image `b` lies in the slot that
+/// `X -> X^(gamma^t)` moves to slot `b`, with `gamma = 5^(N / 2^log)`: so this automorphism makes of ciphertext `u` one that
+/// has pixel `t U + u` of image `b` in slot `b`. Images have the slots from 0 on, and `N / 2^log` of them fit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Leaves {
+    /// `log2` of their number; 0 where every pixel has a ciphertext of its own.
+    pub log: u32,
+}
+
+/// Rotations of some values of a set to others, all of which read the same.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RotationStage {
+    /// The values that are read.
+    pub from: Range<usize>,
+    /// By number of an automorphism: the values that its images become. The last ones may have no place.
+    pub to: Vec<(usize, Range<usize>)>,
+}
+
+impl Leaves {
+    /// Whether every pixel has a ciphertext of its own.
+    pub fn is_spread(self) -> bool {
+        self.log == 0
+    }
+
+    /// Ciphertexts for images of so many values.
+    pub fn ciphertexts(self, values: usize) -> usize {
+        values.div_ceil(1 << self.log)
+    }
+
+    /// Most images in a set.
+    pub fn capacity(self, n: usize) -> usize {
+        n >> self.log
+    }
+
+    /// `X -> X^(gamma^(2^i))` for `i = 0 .. log`.
+    ///
+    /// # Panics
+    /// If there are more leaves than slots.
+    pub fn automorphisms(self, n: usize) -> Vec<Automorphism> {
+        let first = Automorphism::power(n, 5, n >> self.log);
+        std::iter::successors(Some(first), |power| Some(power.then(*power))).take(self.log as usize).collect()
+    }
+
+    /// Slots of all leaves of all images: entry `b 2^log + t` is that of leaf `t` of image `b`. A permutation of `0 .. N`.
+    pub fn slots(self, n: usize) -> Vec<u32> {
+        let gamma = Automorphism::power(n, 5, n >> self.log);
+        let one = Automorphism::new(n, 1).expect("the identity");
+        let powers: Vec<u32> = std::iter::successors(Some(one), |power| Some(power.then(gamma)))
+            .take(1 << self.log)
+            .map(Automorphism::element)
+            .collect();
+        let slot = |image: usize, power: u32| {
+            // Slot `s` belongs to the exponents `2s + 1` and `4N - (2s + 1)`.
+            let exponent = power as usize * (2 * image + 1) % (4 * n);
+            (exponent.min(4 * n - exponent) / 2) as u32
+        };
+        (0..self.capacity(n)).flat_map(|image| powers.iter().map(move |&power| slot(image, power))).collect()
+    }
+
+    /// Every rotation that makes `values` values of the first [`Self::ciphertexts`], in an order in which all that is read
+    /// has been made before: leaf `t + 2^i` from leaf `t < 2^i`, by automorphism `i`.
+    pub fn stages(self, values: usize) -> Vec<RotationStage> {
+        let width = self.ciphertexts(values);
+        // Leaf 0, then the leaves whose highest bit is bit 0, 1, and so on: the same rotations start from all of these.
+        let starts = std::iter::once((0, 0..1)).chain((0..self.log as usize).map(|bit| (bit + 1, 1 << bit..2 << bit)));
+        let stage = |(bit, leaves): (usize, Range<usize>)| {
+            let from = leaves.start * width..(leaves.end * width).min(values);
+            let to = (bit..self.log as usize).filter_map(|i| {
+                let start = from.start + (width << i);
+                let to = start..(start + from.len()).min(values);
+                (!to.is_empty()).then_some((i, to))
+            });
+            RotationStage { to: to.collect(), from: from.clone() }
+        };
+        starts.map(stage).filter(|stage| !stage.to.is_empty()).collect()
+    }
+
+    /// Mean over all `values` values of the rotations behind each.
+    pub fn mean_depth(self, values: usize) -> f64 {
+        if self.is_spread() {
+            return 0.0;
+        }
+        let width = self.ciphertexts(values);
+        let rotations: u32 = (0..values).map(|value| (value / width).count_ones()).sum();
+        f64::from(rotations) / values as f64
+    }
+}
