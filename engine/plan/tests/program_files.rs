@@ -120,8 +120,8 @@ fn cut_and_damaged_files_are_refused() {
 fn contradictions_are_refused() {
     type Change = fn(&mut Program);
     let changes: [(&str, Change); 10] = [
-        ("it takes value 9", |p| change_operand(p, 9)),
-        ("nothing takes value", |p| {
+        ("it takes tensor 9", |p| change_operand(p, 9)),
+        ("nothing takes tensor", |p| {
             let step = p.content.steps[1].clone();
             let name = p.names[1].clone();
             p.content.steps.insert(2, step);
@@ -154,9 +154,9 @@ fn contradictions_are_refused() {
     }
 }
 
-fn change_operand(program: &mut Program, value: usize) {
+fn change_operand(program: &mut Program, tensor: usize) {
     if let Step::Linear { terms, .. } = &mut program.content.steps[0] {
-        terms[0].operand = value;
+        terms[0].operand = tensor;
     }
 }
 
