@@ -230,7 +230,9 @@ impl Display for RunReport {
         stage("total", self.seconds.total, "")?;
 
         writeln!(f, "\ncompute     seconds  limbs  components  multiply-adds per image (as published)")?;
-        for (name, seconds) in [("key", parts.key), ("unpack", parts.unpack), ("expand", parts.expand), ("rotate", parts.rotate)] {
+        for (name, seconds) in
+            [("key", parts.key), ("unpack", parts.unpack), ("expand", parts.expand), ("rotate", parts.rotate)]
+        {
             writeln!(f, "{name:<10} {seconds:>8.3}")?;
         }
         for Layer { seconds, report } in &self.layers {

@@ -72,7 +72,9 @@ pub use error::Error;
 #[cfg(feature = "server")]
 pub use cryptodl_network as network;
 #[cfg(feature = "server")]
-pub use cryptodl_plan::{PackingKind, Plan, PlanChoice, PlanError, PlanNote, PlanOptions, PlanRemedy, PlanReport, ScheduleKind};
+pub use cryptodl_plan::{
+    PackingKind, Plan, PlanChoice, PlanError, PlanNote, PlanOptions, PlanRemedy, PlanReport, ScheduleKind,
+};
 #[cfg(feature = "server")]
 pub use cryptodl_program::{CircuitPrivacy, PrivacyGoal, Program, ProgramError, Salt, Tolerance};
 #[cfg(feature = "server")]

@@ -70,6 +70,10 @@ impl Display for PlanReport {
             "input       scale 2^{:.1}, {} key encryption, {} images per set, optimised for {}",
             self.input_log_scale, self.encryption, self.slots, self.batch
         )?;
+        if self.pixels_per_ciphertext > 1 {
+            let (pixels, images) = (self.pixels_per_ciphertext, self.slots / self.pixels_per_ciphertext as usize);
+            writeln!(f, "            up to {pixels} pixels of an image in a ciphertext for {images} images or fewer")?;
+        }
         writeln!(f)?;
         writeln!(
             f,

@@ -96,6 +96,7 @@ pub(super) fn finish(
         params: ParamsReport::of(params),
         batch: options.batch,
         slots: ring.n,
+        pixels_per_ciphertext: 1 << ring.log_leaves,
         encryption: format!("{:?}", options.encryption).to_lowercase(),
         input_log_scale: walk.input.scale.log2(),
         segments,

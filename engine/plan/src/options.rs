@@ -123,7 +123,11 @@ impl PlanOptions {
             PackingKind::Spread => return Packing::Spread,
         };
         let room = (n / self.batch).checked_ilog2().unwrap_or(0);
-        if room < least { Packing::Spread } else { Packing::Compact(room.min(values.next_power_of_two().ilog2().max(1))) }
+        if room < least {
+            Packing::Spread
+        } else {
+            Packing::Compact(room.min(values.next_power_of_two().ilog2().max(1)))
+        }
     }
 
     /// Checks the pins.

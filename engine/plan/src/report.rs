@@ -27,6 +27,8 @@ pub struct PlanReport {
     pub batch: usize,
     /// Slots of one ciphertext set.
     pub slots: usize,
+    /// Most pixels of an image in a ciphertext of the upload: 1 where images are spread.
+    pub pixels_per_ciphertext: u32,
     /// Who encrypts: `secret` or `public`.
     pub encryption: String,
     /// `log2` of the input scale.

@@ -3,11 +3,11 @@
 use std::ops::Range;
 
 use cryptodl_core::backend::{CiphertextShape, Maintenance};
-use cryptodl_core::ring::Automorphism;
 use cryptodl_core::ckks::{
     ClientSpec, EncryptionKind, EvalKeyLayout, InputLayout, OutputLayout, Params, ParamsSpec, RandomError, Randomness,
     RelinLayout, Scale,
 };
+use cryptodl_core::ring::Automorphism;
 
 use crate::{ActivationStep, CircuitPrivacy, DiagonalMap, Geometry, QuantisedMap, Tolerance};
 

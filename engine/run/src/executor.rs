@@ -8,8 +8,8 @@ use std::time::Instant;
 use cryptodl_core::backend::{Backend, KeySwitch, Rotation, Shape, Transfers};
 use cryptodl_core::ckks::flood::add_flood;
 use cryptodl_core::ckks::{
-    Ciphertexts, CiphertextsInfo, EncryptionKind, EvalKeyLayout, EvalKeys, Leaves, Packing, Params, PublicKey, Randomness, RelinLayout,
-    UniformPurpose, rerandomise,
+    Ciphertexts, CiphertextsInfo, EncryptionKind, EvalKeyLayout, EvalKeys, Leaves, Packing, Params, PublicKey,
+    Randomness, RelinLayout, UniformPurpose, rerandomise,
 };
 use cryptodl_core::ring::UniformSource;
 
@@ -282,7 +282,8 @@ impl<B: Backend> Executor<B> {
     /// # Errors
     /// A missing key, or no room for it.
     pub fn expand_keys(&self, keys: &EvalKeys) -> Result<ExpandedKeys<B::Tensor>, RunError> {
-        let relin = self.relin.map(|layout| self.expand_key(keys, EvalKeyLayout::Relinearisation(layout))).transpose()?;
+        let relin =
+            self.relin.map(|layout| self.expand_key(keys, EvalKeyLayout::Relinearisation(layout))).transpose()?;
         let rotations = self.rotations.iter().map(|&layout| self.expand_key(keys, layout)).collect::<Result<_, _>>()?;
         Ok(ExpandedKeys { relin, rotations })
     }
@@ -432,7 +433,8 @@ impl<B: Backend> Computation<'_, B> {
         let Computation { executor, component_bytes, leaves, ref keys, ref special, .. } = *self;
         let (uniform, first_object) = (self.uniform.as_ref(), self.first_object());
         let rotations = &keys.rotations;
-        Loader { executor, uniform, component_bytes, leaves, rotations, special, set: self.loaded, first_object }.load(set)
+        Loader { executor, uniform, component_bytes, leaves, rotations, special, set: self.loaded, first_object }
+            .load(set)
     }
 
     /// Number of the first uniform object of the next set.

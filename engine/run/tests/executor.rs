@@ -1,7 +1,9 @@
 //! The executor: several sets, and what it refuses.
 
 use cryptodl_client::{Decrypted, EncryptionKey, SecretKey, decrypt, encrypt};
-use cryptodl_core::ckks::{CheckedSpec, Ciphertexts, EvalKeyLayout, EvalKeys, PublicKey, Randomness, RelinLayout};
+use cryptodl_core::ckks::{
+    CheckedSpec, Ciphertexts, EvalKeyLayout, EvalKeys, Packing, PublicKey, Randomness, RelinLayout,
+};
 use cryptodl_core::watch::Watch;
 use cryptodl_core::wire::{Binding, CiphertextLayout, read_ciphertexts, write_ciphertexts};
 use cryptodl_cpu::Cpu;
@@ -86,6 +88,53 @@ fn every_set_has_its_own_images_and_masks() {
         assert!(rms < 0.15 * expected.std(0.0), "{rms}");
     }
     assert!(masked.sets.iter().zip(&bare.sets).all(|(masked, bare)| masked != bare));
+}
+
+/// Few images travel in few ciphertexts, which rotations turn into one for every pixel: the scores are those of the network.
+#[test]
+fn few_images_are_packed_compactly() {
+    let options = PlanOptions { n: Some(4096), batch: 4, ..PlanOptions::default() };
+    let program = plan(&zoo::load("mnist-1-square").unwrap(), &options).unwrap().program;
+    assert_eq!(program.content.input.packing, Packing::Compact(10));
+    let mut client = Client::new(&program);
+    let executor = client.executor(&program, BUDGET).unwrap();
+    let layouts = &program.content.evaluation_keys;
+    assert_eq!(layouts.len(), 10);
+    let keys = client.secret.eval_keys(layouts, &mut client.rng).unwrap();
+    let pixels = program.inputs();
+    // Images whose pixels differ, so that every leaf must come to its place.
+    let [low, high] = program.content.input.range;
+    let pixel = |i: usize| (low + (high - low) * ((i * i) % 97) as f64 / 96.0 * f64::from(i % pixels > 300)) as f32;
+    for (count, ciphertexts) in [(1, 1), (4, 1), (5, 2), (64, 13), (2048, 392), (2049, 784)] {
+        let images: Vec<f32> = (0..count * pixels).map(pixel).collect();
+        let input = client.encrypt(&program, &images);
+        assert_eq!((input.values, input.sets.len()), (ciphertexts, 1), "{count} images");
+        // The file says how they are packed.
+        let (layout, binding) = (
+            CiphertextLayout::input(&client.spec),
+            Binding { program: client.spec.program, params: client.spec.params() },
+        );
+        let mut file = Vec::new();
+        write_ciphertexts(&mut file, &binding, &layout, &input).unwrap();
+        assert_eq!(read_ciphertexts(&file[..], &binding, &layout).unwrap(), input);
+
+        let (result, _) = executor.compute(&input, &keys, Rerandomisation::Omitted, Watch::default()).unwrap();
+        let decrypted = decrypt(&client.spec, &client.secret, &result).unwrap();
+        assert_eq!(decrypted.labels.len(), count);
+        let expected = plain(&program, ArrayView2::from_shape((count, pixels), &images).unwrap());
+        let squares = decrypted.scores.iter().zip(&expected).map(|(a, b)| (a - b) * (a - b));
+        let rms = (squares.sum::<f64>() / expected.len() as f64).sqrt();
+        // The predicted noise, and what scores are rounded to.
+        let noise = program.content.output.noise;
+        assert!(rms < 4.0 * noise, "{count} images: {rms}, predicted {noise}");
+    }
+    let input = client.encrypt(&program, &vec![low as f32; pixels]);
+    let none = EvalKeys::default();
+    let error = executor.compute(&input, &none, Rerandomisation::Omitted, Watch::default()).err().unwrap();
+    assert!(error.to_string().contains("a key for X -> X^"), "{error}");
+    let tight = Ciphertexts { images: 5, ..input };
+    let error = executor.compute(&tight, &keys, Rerandomisation::Omitted, Watch::default()).err().unwrap();
+    assert!(error.to_string().contains("at most 4"), "{error}");
 }
 
 /// Sets that keep their index can be computed anywhere, from files of their own, and joined: the

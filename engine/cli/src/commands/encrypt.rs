@@ -126,7 +126,7 @@ impl Encrypt {
             self.spec.display()
         );
         // A set and its pixels as numbers.
-        let pixels = images.min(params.n()).saturating_mul(info.values);
+        let pixels = images.min(params.n()).saturating_mul(layout.values);
         let numbers = (pixels as u64).saturating_mul(4).saturating_add(READING);
         memory::afford((info.set_bytes(params) as u64).saturating_add(numbers), &self.spec)?;
         eprintln!("{images} images make {sets} set(s) of {set}: {out} will have {file}");

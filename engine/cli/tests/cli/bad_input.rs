@@ -202,7 +202,16 @@ fn hostile_residues_are_refused() {
     {
         let CiphertextLayout { level, values, components, seeded, .. } = layout;
         let seed = seeded.then_some([1; 32]);
-        let mut hostile = Ciphertexts { level, values, components, leaves: Default::default(), first_set: 0, seed, images: 1, sets: Vec::new() };
+        let mut hostile = Ciphertexts {
+            level,
+            values,
+            components,
+            leaves: Default::default(),
+            first_set: 0,
+            seed,
+            images: 1,
+            sets: Vec::new(),
+        };
         hostile.sets.push(vec![0xff; hostile.set_bytes(params)]);
         let mut bytes = Vec::new();
         write_ciphertexts(&mut bytes, &binding, &layout, &hostile).expect("written");

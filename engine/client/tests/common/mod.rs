@@ -110,7 +110,16 @@ pub fn pack(params: &Params, residues: &[u32], level: usize, values: usize, comp
             }
         }
     }
-    Ciphertexts { level, values, components, leaves: Default::default(), first_set: 0, seed: None, images: n, sets: vec![set] }
+    Ciphertexts {
+        level,
+        values,
+        components,
+        leaves: Default::default(),
+        first_set: 0,
+        seed: None,
+        images: n,
+        sets: vec![set],
+    }
 }
 
 /// Root mean square.

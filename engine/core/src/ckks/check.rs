@@ -137,7 +137,11 @@ impl ClientSpec {
                 layout.element() == automorphism.element() && layout.digits().level >= self.input.level
             };
             require(self.evaluation_keys.iter().any(serves), "input.packing", self.input.packing, || {
-                format!("it needs an evaluation key for X -> X^{} at level {}", automorphism.element(), self.input.level)
+                format!(
+                    "it needs an evaluation key for X -> X^{} at level {}",
+                    automorphism.element(),
+                    self.input.level
+                )
             })?;
         }
         Ok(())

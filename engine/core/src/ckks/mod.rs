@@ -23,13 +23,13 @@ pub use check::{
 pub use ciphertext::{Ciphertexts, CiphertextsInfo};
 pub use encoder::Encoder;
 pub use keys::{AutomorphismLayout, EvalKey, EvalKeyLayout, EvalKeys, MAX_EVAL_KEYS, PublicKey};
+pub use packing::{Leaves, Packing, RotationStage};
 pub use params::{MAX_SPECIAL_PRIMES, Params, ParamsError, ParamsSpec, params_for_tests};
 pub use random::{RandomError, Randomness, SecretStream, SecretStreams};
 pub use rerandomise::rerandomise;
 pub use scale::Scale;
 pub use security::SecurityLevel;
 pub use spec::{ClientSpec, Digest, Encoding, EncryptionKind, InputLayout, OutputLayout};
-pub use packing::{Leaves, Packing, RotationStage};
 pub use uniform::UniformPurpose;
 
 /// How keys are cut into digits is part of the scheme, though backends define it.

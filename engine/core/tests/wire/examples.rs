@@ -46,7 +46,16 @@ pub const LAYOUTS: [EvalKeyLayout; 2] = [
 pub fn ciphertexts(params: &Params, layout: &CiphertextLayout, images: usize) -> Ciphertexts {
     let CiphertextLayout { level, values, components, seeded, .. } = *layout;
     let seed = seeded.then_some([3; 32]);
-    let mut ciphertexts = Ciphertexts { level, values, components, leaves: Default::default(), first_set: 5, seed, images, sets: Vec::new() };
+    let mut ciphertexts = Ciphertexts {
+        level,
+        values,
+        components,
+        leaves: Default::default(),
+        first_set: 5,
+        seed,
+        images,
+        sets: Vec::new(),
+    };
     ciphertexts.sets = vec![vec![0; ciphertexts.set_bytes(params)]; images.div_ceil(params.n())];
     ciphertexts
 }

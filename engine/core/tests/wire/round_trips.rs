@@ -81,7 +81,16 @@ fn sets() -> impl Strategy<Value = (Params, CiphertextLayout, Ciphertexts)> {
             let components = if seed.is_some() { 2 } else { components };
             let packing = Packing::Spread;
             let layout = CiphertextLayout { kind, level, values, components, packing, seeded: seed.is_some() };
-            let empty = Ciphertexts { level, values, components, leaves: Default::default(), first_set, seed, images, sets: Vec::new() };
+            let empty = Ciphertexts {
+                level,
+                values,
+                components,
+                leaves: Default::default(),
+                first_set,
+                seed,
+                images,
+                sets: Vec::new(),
+            };
             let set = vec(any::<u8>(), empty.set_bytes(&params));
             let sets =
                 vec(set, images.div_ceil(params.n())).prop_map(move |sets| Ciphertexts { sets, ..empty.clone() });

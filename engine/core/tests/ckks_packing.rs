@@ -1,0 +1,103 @@
+//! Compact packings: where automorphisms take the leaves of images, and in which order they are made.
+
+use cryptodl_core::ckks::{Encoder, Leaves, Packing, Scale};
+
+/// Slots of integer coefficients.
+fn slots(coefficients: &[f64]) -> Vec<f64> {
+    let mut slots = coefficients.to_vec();
+    Encoder::new(slots.len()).decode(&mut slots, Scale::new(1.0).unwrap());
+    slots
+}
+
+/// Coefficients that differ from each other.
+fn element(n: usize) -> Vec<f64> {
+    (0..n as u32).map(|j| f64::from(j.wrapping_mul(0x9e37_79b9) >> 22)).collect()
+}
+
+#[test]
+fn leaves_of_all_images_have_every_slot_once() {
+    for (n, logs) in [(16, 0..=4), (1024, 0..=10)] {
+        for log in logs {
+            let mut slots = Leaves { log }.slots(n);
+            assert_eq!(slots.len(), n);
+            slots.sort_unstable();
+            assert!(slots.into_iter().eq(0..n as u32), "N = {n}, 2^{log} leaves");
+        }
+    }
+}
+
+/// Leaf `t` of image `b` lies where the automorphisms of the bits of `t` take it to slot `b`.
+#[test]
+fn automorphisms_bring_every_leaf_to_its_image() {
+    let n = 64;
+    for log in 1..=6 {
+        let leaves = Leaves { log };
+        let (places, automorphisms) = (leaves.slots(n), leaves.automorphisms(n));
+        let before = element(n);
+        for leaf in 0..1 << log {
+            let mut after = before.clone();
+            for automorphism in (0..log as usize).filter(|i| leaf >> i & 1 == 1).map(|i| automorphisms[i]) {
+                let mut image = vec![0.0; n];
+                for (j, &a) in after.iter().enumerate() {
+                    let (to, negative) = automorphism.coefficient(j);
+                    image[to] = if negative { -a } else { a };
+                }
+                after = image;
+            }
+            let (before, after) = (slots(&before), slots(&after));
+            for image in 0..leaves.capacity(n) {
+                let place = places[(image << log) + leaf] as usize;
+                let difference = (after[image] - before[place]).abs();
+                assert!(difference < 1e-6, "2^{log} leaves, leaf {leaf} of image {image}");
+            }
+        }
+    }
+}
+
+/// A packing with fewer leaves takes the last of the automorphisms of one with more.
+#[test]
+fn smaller_packings_share_automorphisms() {
+    let all = Packing::Compact(7).automorphisms(1024);
+    for log in 0..=7 {
+        assert_eq!(Leaves { log }.automorphisms(1024), all[7 - log as usize..]);
+    }
+    assert!(Packing::Spread.automorphisms(1024).is_empty());
+}
+
+#[test]
+fn images_are_packed_as_tightly_as_all_of_them_fit() {
+    let packing = Packing::Compact(5);
+    for (images, log) in [(1, 5), (32, 5), (33, 4), (64, 4), (65, 3), (512, 1), (513, 0), (1 << 20, 0)] {
+        assert_eq!(packing.of_images(1024, images), Leaves { log }, "{images} images");
+        assert_eq!(Packing::Spread.of_images(1024, images), Leaves { log: 0 });
+    }
+}
+
+/// Every value is made once, from values that have been made before, and by the rotation that its number says.
+#[test]
+fn stages_make_every_value_from_those_before() {
+    for (values, log) in [(784, 10), (784, 3), (784, 9), (1, 1), (5, 2), (36, 4), (3072, 6)] {
+        let leaves = Leaves { log };
+        let width = leaves.ciphertexts(values);
+        let mut made: Vec<bool> = (0..values).map(|value| value < width).collect();
+        let mut rotations = 0;
+        for stage in leaves.stages(values) {
+            assert!(made[stage.from.clone()].iter().all(|&made| made), "{values} values, 2^{log} leaves");
+            for (i, to) in stage.to {
+                assert!(!to.is_empty() && to.len() <= stage.from.len());
+                for (value, from) in to.zip(stage.from.clone()) {
+                    assert_eq!((value % width, value / width), (from % width, from / width + (1 << i)));
+                    assert!(!std::mem::replace(&mut made[value], true), "{value} is made twice");
+                    rotations += 1;
+                }
+            }
+        }
+        assert!(made.iter().all(|&made| made), "{values} values, 2^{log} leaves");
+        assert_eq!(rotations, values - width);
+    }
+    assert!(Leaves { log: 0 }.stages(10).is_empty());
+    // 784 leaves have 4.65 bits on average.
+    let depth = Leaves { log: 10 }.mean_depth(784);
+    assert!((depth - 4.65).abs() < 0.01, "{depth}");
+    assert_eq!(Leaves { log: 0 }.mean_depth(784), 0.0);
+}
