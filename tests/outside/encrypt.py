@@ -74,6 +74,26 @@ class Public:
         return rows
 
 
+def packing(spec, images):
+    """The largest k for which all images fit."""
+    allowed, k = spec["input"]["packing"], 0
+    if allowed != "spread":
+        k = allowed["compact"]
+        while k > 0 and len(images) > spec["params"]["n"] >> k:
+            k -= 1
+    return k
+
+
+def places(n, k):
+    """For image b the slots of its leaves 0 .. 2^k."""
+    gamma, power, powers = pow(5, n >> k, 4 * n), 1, []
+    for _ in range(1 << k):
+        powers.append(power)
+        power = power * gamma % (4 * n)
+    exponents = [[power * (2 * b + 1) % (4 * n) for power in powers] for b in range(n >> k)]
+    return [[(min(e, 4 * n - e) - 1) // 2 for e in image] for image in exponents]
+
+
 def main():
     if len(sys.argv) != 5:
         sys.exit(__doc__)
@@ -83,20 +103,22 @@ def main():
     _, key_params, key = read(sys.argv[1], kind.kind)
     if key_params != params:
         sys.exit("the key belongs to other parameters")
-    if spec["input"]["packing"] != "spread":
-        sys.exit("another packing than this program knows")
     key = kind(spec, params, key)
     with open(sys.argv[3]) as file:
         images = json.load(file)
     n, (low, high), scale = spec["params"]["n"], spec["input"]["range"], spec["input"]["scale"]
-    values, sets = len(images[0]), -(-len(images) // n)
+    k = packing(spec, images)
+    slots, values, sets = places(n, k), -(-len(images[0]) // (1 << k)), -(-len(images) // n)
     level, stored = spec["input"]["level"], 1 if kind is Secret else 2
-    payload = struct.pack("<IIIIIIIQ", level, values, 2, 0, 0, sets, int(kind is Secret), len(images)) + key.seed
+    payload = struct.pack("<IIIIIIIQ", level, values, 2, k, 0, sets, int(kind is Secret), len(images)) + key.seed
     for index in range(sets):
         part, rows = images[index * n : (index + 1) * n], []
         for value in range(values):
-            # Slots without an image hold the value of the range that is nearest to zero.
-            column = [image[value] for image in part] + [min(max(0.0, low), high)] * (n - len(part))
+            # Slots without a pixel hold the value of the range that is nearest to zero.
+            column = [min(max(0.0, low), high)] * n
+            for image, leaves in zip(part, slots):
+                for pixel, slot in zip(image[value::values], leaves):
+                    column[slot] = pixel
             rows.append(key.encrypt(index * values + value, encode(column, scale)))
         for component in range(stored):
             payload += b"".join(rows[v][component][limb] for limb in range(level) for v in range(values))

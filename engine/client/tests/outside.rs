@@ -244,6 +244,55 @@ fn a_program_written_from_the_format_description_encrypts() {
     }
 }
 
+/// A compact upload as the page describes it: every pixel is in the slot from which rotations bring it to its image.
+#[test]
+fn a_program_written_from_the_format_description_packs_compactly() {
+    if !there_is_python() {
+        return;
+    }
+    const PIXELS: usize = 11;
+    let packing = Packing::Compact(3);
+    let mut spec = spec();
+    let primes = ntt_primes(N, 30, 4).expect("such primes exist");
+    (spec.params.primes, spec.params.special_primes) = (primes[1..].to_vec(), primes[..1].to_vec());
+    (spec.input.packing, spec.input.shape, spec.input.range) = (packing, [1, 1, PIXELS], [-0.5, 1.0]);
+    let layout = RelinLayout::of_primes(spec.input.level, 1);
+    let automorphisms = packing.automorphisms(N).into_iter();
+    spec.evaluation_keys = automorphisms.map(|g| EvalKeyLayout::automorphism(g.element(), layout)).collect();
+    let spec = spec.check_insecure_for_tests().expect("a valid spec");
+    let params = spec.params();
+    let key = SecretKey::generate(params, &mut Randomness::insecure_from_seed_for_tests(3, "outside"));
+    for (images, ciphertexts) in [(2, 2), (N / 8 + 1, 3)] {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let files = ["key", "client.spec", "images.json", "images.enc"].map(|name| folder.path().join(name));
+        let create = |i: usize| std::fs::File::create(&files[i]).expect("a writable folder");
+        write_secret_key(create(0), &key).expect("written");
+        write_client_spec(create(1), &spec).expect("written");
+        let pixel = |image: usize, value: usize| ((image * 7 + value * 5) % 64) as f64 / 128.0;
+        let row = |image| format!("{:?}", (0..PIXELS).map(|value| pixel(image, value)).collect::<Vec<f64>>());
+        std::fs::write(&files[2], format!("[{}]", (0..images).map(row).collect::<Vec<_>>().join(","))).expect("written");
+        outside("encrypt.py", &files);
+
+        let file = std::fs::File::open(&files[3]).expect("written");
+        let binding = Binding { program: spec.program, params };
+        let ciphertexts_read =
+            read_ciphertexts(file, &binding, &CiphertextLayout::input(&spec)).expect("a valid file");
+        assert_eq!((ciphertexts_read.values, ciphertexts_read.sets.len()), (ciphertexts, 1));
+        let sets = decrypt_slots_raw_do_not_return_to_server(params, &key, &ciphertexts_read, spec.input.scale).unwrap();
+        let leaves = ciphertexts_read.leaves;
+        let mut expected = vec![0.0; ciphertexts * N];
+        for (image, slots) in leaves.slots(N).chunks(1 << leaves.log).enumerate().take(images) {
+            for value in 0..PIXELS {
+                expected[value % ciphertexts * N + slots[value / ciphertexts] as usize] = pixel(image, value);
+            }
+        }
+        let largest = sets[0].iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+        // Six deviations of the noise.
+        let bound = 6.0 * noise::fresh_secret(N).rms / spec.input.scale.value();
+        assert!(largest < bound && bound < 0.01, "{images} images: {largest}, at most {bound}");
+    }
+}
+
 #[test]
 fn a_program_written_from_the_format_description_decrypts() {
     if !there_is_python() {

@@ -116,6 +116,9 @@ impl CiphertextsHeader {
         if self.images == 0 {
             return Err(WireError::field("number of images", 0, "at least 1"));
         }
+        if kind == Kind::Result && !self.leaves.is_spread() {
+            return Err(WireError::field("packing", self.leaves.log, "0 for results"));
+        }
         // A set holds one image at least, and N at most; less where an image has several slots, and then there is one.
         let most = if self.leaves.is_spread() { self.images } else { 1 };
         let sets = self.images.div_ceil(self.leaves.capacity(MAX_DIMENSION) as u64)..=most;

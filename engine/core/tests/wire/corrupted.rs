@@ -351,6 +351,7 @@ fn what_no_reader_takes_is_not_identified() {
         (8, 1, "components"),
         (8, 17, "components"),
         (12, 1, "packing"),
+        (12, 17, "packing"),
         (16, 1 << 31, "index of the first set"),
         // 17 images are in two sets, and 17 sets hold at least 17 images.
         (20, 18, "number of sets"),
