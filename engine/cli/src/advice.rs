@@ -10,15 +10,36 @@ use cryptodl_core::wire::WireError;
 use cryptodl_data::DataError;
 #[cfg(feature = "gpu")]
 use cryptodl_gpu::GpuError;
+use cryptodl_network::text::shortened;
 use cryptodl_network::{ModelError, Problem};
 use cryptodl_plan::{PlanChoice, PlanError, PlanNote, PlanRemedy, PlanReport};
 use cryptodl_program::ProgramError;
 use cryptodl_run::RunError;
 use cryptodl_zoo::LoadError;
 
+use crate::terminal;
+
+/// Characters of an error that are printed.
+const MAX_ERROR: usize = 2000;
+
 /// The planning flags, which decide the Program.
 const PLANNING: &str = "--schedule, --security, --encryption, --batch, --tolerance, --n, --limbs, --prime-bits, \
                         --weight-bits, --input-scale-bits and --circuit-privacy";
+
+/// The error with its causes, without causes that it already quotes, and what the user can do about it.
+pub fn explain(error: &anyhow::Error) -> String {
+    let text = error.chain().map(ToString::to_string).fold(String::new(), |text, cause| match text.as_str() {
+        "" => cause,
+        quoted if quoted.contains(&cause) => text,
+        _ => format!("{text}: {cause}"),
+    });
+    // Files from strangers are quoted in errors.
+    let text = shortened(&terminal::printable(&text), MAX_ERROR);
+    match of(error) {
+        None => text,
+        Some(advice) => format!("{}. {advice}", text.trim_end_matches(['.', '\n'])),
+    }
+}
 
 /// What the user can do about `error` and its causes, in one sentence; nothing where no flag helps.
 pub fn of(error: &anyhow::Error) -> Option<String> {

@@ -15,11 +15,11 @@ use cryptodl_plan::BytesReport;
 use cryptodl_program::plain;
 use cryptodl_run::{ComputeReport, Masks};
 use ndarray::{Array2, Axis};
+use serde::Serialize;
 
 use crate::flags::TestSeed;
 use crate::prepared::Prepared;
 use crate::progress::Bar;
-use crate::report::Stages;
 use crate::samples::Samples;
 
 /// Everything that a run gives.
@@ -37,6 +37,25 @@ pub struct Outcome {
     pub noise: NoiseBits,
     pub bytes: BytesReport,
     pub sets: usize,
+}
+
+/// Seconds of each stage.
+#[derive(Clone, Copy, Default, Serialize)]
+pub struct Stages {
+    /// Reading and planning the model: once per model.
+    pub prepare: f64,
+    pub keygen: f64,
+    pub encrypt: f64,
+    /// All that the server does, from the received bytes to the result's bytes.
+    pub compute: f64,
+    pub decrypt: f64,
+}
+
+impl Stages {
+    /// Of all stages.
+    pub fn total(&self) -> f64 {
+        self.prepare + self.keygen + self.encrypt + self.compute + self.decrypt
+    }
 }
 
 /// Classifies `samples` under encryption, computing `repeat` times, and compares.

@@ -12,7 +12,7 @@ use cryptodl_gpu::{
 };
 use serde::Serialize;
 
-use crate::explain;
+use crate::advice::explain;
 use crate::flags::Place;
 use crate::memory::{self, show_size};
 use crate::progress::Bar;

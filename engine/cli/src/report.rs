@@ -8,7 +8,7 @@ use cryptodl_program::Tolerance;
 use cryptodl_run::{ComputeParts, ComputeReport};
 use serde::Serialize;
 
-use crate::classify::Outcome;
+use crate::classify::{Outcome, Stages};
 use crate::memory::{peak_rss, show_size};
 use crate::prepared::Prepared;
 use crate::samples::Samples;
@@ -42,7 +42,7 @@ pub struct RunReport {
     compute_parts: ComputeParts,
     pub images_per_second: f64,
     images_per_hour: f64,
-    layers: Vec<Layer>,
+    layers: Vec<MeasuredSegment>,
     noise: Noise,
     pub bytes: BytesReport,
     pub peak_rss_bytes: Option<u64>,
@@ -55,24 +55,6 @@ pub struct Score {
     pub accuracy: Option<f64>,
 }
 
-/// Seconds of each stage.
-#[derive(Clone, Copy, Default, Serialize)]
-pub struct Stages {
-    /// Reading and planning the model: once per model.
-    pub prepare: f64,
-    pub keygen: f64,
-    pub encrypt: f64,
-    /// All that the server does, from the received bytes to the result's bytes.
-    pub compute: f64,
-    pub decrypt: f64,
-}
-
-impl Stages {
-    fn total(&self) -> f64 {
-        self.prepare + self.keygen + self.encrypt + self.compute + self.decrypt
-    }
-}
-
 #[derive(Serialize)]
 pub struct Seconds {
     #[serde(flatten)]
@@ -82,18 +64,18 @@ pub struct Seconds {
 
 /// A segment: as planned, with limbs, components and multiply-adds as executed.
 #[derive(Serialize)]
-pub struct Layer {
+pub struct MeasuredSegment {
     pub seconds: f64,
     #[serde(flatten)]
     pub report: LayerReport,
 }
 
-impl Layer {
+impl MeasuredSegment {
     /// The segments of a computation over `sets` ciphertext sets.
-    pub fn all(plan: &PlanReport, compute: &ComputeReport, sets: usize) -> Vec<Layer> {
+    pub fn all(plan: &PlanReport, compute: &ComputeReport, sets: usize) -> Vec<MeasuredSegment> {
         let layers = plan.layers.iter().zip(&compute.layers);
         layers
-            .map(|(planned, measured)| Layer {
+            .map(|(planned, measured)| MeasuredSegment {
                 seconds: measured.seconds,
                 report: LayerReport {
                     limbs: measured.limbs,
@@ -183,7 +165,7 @@ impl RunReport {
             compute_parts: outcome.compute.parts,
             images_per_second,
             images_per_hour: 3600.0 * images_per_second,
-            layers: Layer::all(plan, &outcome.compute, outcome.sets),
+            layers: MeasuredSegment::all(plan, &outcome.compute, outcome.sets),
             noise: Noise {
                 predicted_log2: plan.noise.bits,
                 measured_log2: outcome.noise.typical,
@@ -233,7 +215,7 @@ impl Display for RunReport {
         for (name, seconds) in [("key", parts.key), ("unpack", parts.unpack), ("expand", parts.expand)] {
             writeln!(f, "{name:<10} {seconds:>8.3}")?;
         }
-        for Layer { seconds, report } in &self.layers {
+        for MeasuredSegment { seconds, report } in &self.layers {
             writeln!(
                 f,
                 "{:<10} {seconds:>8.3}  {:>5}  {:>10}  {:>8} ({})  {}",

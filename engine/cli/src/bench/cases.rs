@@ -9,8 +9,16 @@ use cryptodl_core::ckks::{Params, RelinLayout, UniformPurpose};
 use cryptodl_cpu::Reference;
 use cryptodl_program::{Program, Step, Term, TermMap};
 
+use super::kernels::{Arithmetic, Bench, Work, check};
 use super::operands::{repeated, residues};
-use super::{Bench, Work, check};
+
+/// How large the ciphertexts of a kernel are.
+#[derive(Clone, Copy)]
+struct Size {
+    /// Limbs.
+    level: usize,
+    components: usize,
+}
 
 /// A planned model.
 pub struct Shipped {
@@ -48,7 +56,8 @@ pub fn transforms<B: Measured>(bench: &mut Bench<'_>, backend: &B, params: &Para
         let work = Work {
             kernel,
             shape: format!("N = {n}, {values} at once"),
-            items: (values as u64, "transform"),
+            items: values as u64,
+            item: "transform",
             bytes: 8 * u64::from(backend.transform_passes()) * (values * n) as u64,
             arithmetic: None,
         };
@@ -82,7 +91,7 @@ pub fn programs<B: Measured>(
                     let components = extents[*operand].1;
                     let shape = (map.inputs(), map.rows(), map.taps(), map.positions(), map.groups());
                     if seen.insert(format!("{shape:?} {ring} {level} {components}")) {
-                        linear(bench, backend, &format!("{name} {label}"), (params, level, components), &map)?;
+                        linear(bench, backend, &format!("{name} {label}"), params, Size { level, components }, &map)?;
                     }
                 }
             }
@@ -90,12 +99,13 @@ pub fn programs<B: Measured>(
                 let (level, components) = extents[*operand];
                 let (products, _) = activation.trace(level, components);
                 for (product, plan) in products.iter().zip(&activation.products) {
-                    reduction(bench, backend, shipped, (*plan, product.level, product.components()), seen)?;
+                    let size = Size { level: product.level, components: product.components() };
+                    reduction(bench, backend, shipped, *plan, size, seen)?;
                 }
             }
             Step::Reduction { operand, plan, .. } => {
                 let (level, components) = extents[*operand];
-                reduction(bench, backend, shipped, (*plan, level, components), seen)?;
+                reduction(bench, backend, shipped, *plan, Size { level, components }, seen)?;
             }
         }
     }
@@ -107,17 +117,19 @@ fn reduction<B: Measured>(
     bench: &mut Bench<'_>,
     backend: &B,
     Shipped { program, params, .. }: &Shipped,
-    (plan, level, components): (ProductPlan, usize, usize),
+    plan: ProductPlan,
+    size: Size,
     seen: &mut HashSet<String>,
 ) -> Result<()> {
     let key = program.content.relin().filter(|_| plan.relinearise);
     let ring = (params.n(), params.basis().modulus(0).bits());
+    let Size { level, components } = size;
     if !seen.insert(format!("{key:?} {ring:?} {level} {} {components}", plan.drop)) {
         return Ok(());
     }
     match key {
-        Some(layout) => relinearise(bench, backend, params, (layout, level, plan.drop)),
-        None if plan.drop > 0 => rescale(bench, backend, params, (level, plan.drop, components)),
+        Some(layout) => relinearise(bench, backend, params, layout, level, plan.drop),
+        None if plan.drop > 0 => rescale(bench, backend, params, size, plan.drop),
         None => Ok(()),
     }
 }
@@ -139,7 +151,8 @@ fn linear<B: Measured>(
     bench: &mut Bench<'_>,
     backend: &B,
     name: &str,
-    (params, level, components): (&Params, usize, usize),
+    params: &Params,
+    Size { level, components }: Size,
     map: &LinearMap,
 ) -> Result<()> {
     let (basis, ops) = (params.basis(), [SlotwiseOp::Linear(map)]);
@@ -166,9 +179,13 @@ fn linear<B: Measured>(
     let work = Work {
         kernel: "linear",
         shape: format!("{name}: {rows} x {taps} at {positions}, {level} x {components} x {lanes} lanes"),
-        items: ((level * components * lanes) as u64, "lane"),
+        items: (level * components * lanes) as u64,
+        item: "lane",
         bytes: 4 * (level * components * lanes * (map.inputs() + map.outputs())) as u64,
-        arithmetic: Some((per_limb * level as u64, small.limbs.iter().map(operations).sum())),
+        arithmetic: Some(Arithmetic {
+            multiply_adds: per_limb * level as u64,
+            operations: small.limbs.iter().map(operations).sum(),
+        }),
     };
     bench.measure(backend, work, || backend.slotwise(&ops, &x, 0..lanes, &mut out))
 }
@@ -177,7 +194,9 @@ fn relinearise<B: Measured>(
     bench: &mut Bench<'_>,
     backend: &B,
     params: &Params,
-    (layout, level, dropped): (RelinLayout, usize, usize),
+    layout: RelinLayout,
+    level: usize,
+    dropped: usize,
 ) -> Result<()> {
     let (basis, n, special) = (params.basis(), params.n(), params.special());
     let small = Shape { limbs: params.chain(level), values: 1, components: 3, lanes: n };
@@ -206,7 +225,8 @@ fn relinearise<B: Measured>(
     let work = Work {
         kernel: "relinearize",
         shape: format!("N = {n}, {level} limbs to {}, {digits} digits, {values} at once", level - dropped),
-        items: (values as u64, "ciphertext"),
+        items: values as u64,
+        item: "ciphertext",
         bytes: operands + key_bytes,
         arithmetic: None,
     };
@@ -217,7 +237,8 @@ fn rescale<B: Measured>(
     bench: &mut Bench<'_>,
     backend: &B,
     params: &Params,
-    (level, count, components): (usize, usize, usize),
+    Size { level, components }: Size,
+    count: usize,
 ) -> Result<()> {
     let (basis, n) = (params.basis(), params.n());
     let small = Shape { limbs: params.chain(level), values: 1, components, lanes: n };
@@ -239,7 +260,8 @@ fn rescale<B: Measured>(
     let work = Work {
         kernel: "mod_down",
         shape: format!("N = {n}, {level} limbs to {}, {values} x {components} at once", level - count),
-        items: (values as u64, "ciphertext"),
+        items: values as u64,
+        item: "ciphertext",
         bytes: backend.shape(&x).bytes() + backend.shape(&out).bytes(),
         arithmetic: None,
     };
@@ -268,7 +290,8 @@ fn unpack_and_expand<B: Measured>(bench: &mut Bench<'_>, backend: &B, params: &P
     let (bits, residues) = (basis.modulus(0).bits(), shape(values).len() as u64);
     let name = format!("N = {n}, {level} x {bits} bits, {values} at once");
     let bytes = packed_len(basis, &shape(values)) as u64 + 4 * residues;
-    let work = Work { kernel: "unpack", shape: name.clone(), items: (values as u64, "value"), bytes, arithmetic: None };
+    let (items, item, arithmetic) = (values as u64, "value", None);
+    let work = Work { kernel: "unpack", shape: name.clone(), items, item, bytes, arithmetic };
     bench.measure(backend, work, || backend.unpack(&packed, &mut x, 0).map(drop))?;
 
     let source = UniformPurpose::Ciphertext.source(params, &[7; 32]);
@@ -276,7 +299,6 @@ fn unpack_and_expand<B: Measured>(bench: &mut Bench<'_>, backend: &B, params: &P
     let mut expected = reference.zeros(shape(values))?;
     reference.expand(&source, 5, &mut expected, 0)?;
     check(backend, "expand", &x, &shape(values), expected.residues())?;
-    let work =
-        Work { kernel: "expand", shape: name, items: (values as u64, "value"), bytes: 4 * residues, arithmetic: None };
+    let work = Work { kernel: "expand", shape: name, items, item, bytes: 4 * residues, arithmetic: None };
     bench.measure(backend, work, || backend.expand(&source, 5, &mut x, 0))
 }

@@ -3,6 +3,7 @@
 use anyhow::Result;
 use plotters::prelude::*;
 
+use super::kernels::Row;
 use super::models::EndToEnd;
 use super::report::{Report, si};
 use crate::drawing::{Area, COLOURS, Drawn, FONT, SIZE, TEXT, legend, svg};
@@ -30,7 +31,7 @@ pub fn draw(report: &Report) -> Result<Vec<(String, String)>> {
 /// operations: one each.
 fn roofline(report: &Report, area: &Area<'_>) -> Drawn {
     let (copy, linear) = (report.ceilings.copy.per_second, report.ceilings.linear.per_second);
-    let point = |row: &super::Row| {
+    let point = |row: &Row| {
         let operations = row.operations.unwrap_or(row.bytes) as f64;
         (operations / row.bytes as f64, operations / row.seconds)
     };

@@ -18,6 +18,7 @@ use cryptodl_plan::{DEFAULT_BATCH, PlanError, PlanOptions, ScheduleKind, plan};
 use cryptodl_run::RunError;
 use cryptodl_zoo as zoo;
 
+use crate::advice::explain;
 use crate::bench::{
     Alternatives, Bench, Calibration, EndToEnd, Limits, Peer, Report, Shipped, client, draw, end_to_end, programs,
     transforms,
@@ -26,10 +27,10 @@ use crate::files::{self, Access, Output};
 use crate::flags::{Backend, CPU_KERNELS_ONLY, Execution, one_of};
 use crate::gpu::Choice;
 use crate::json::Json;
+use crate::memory;
 use crate::prepared::Prepared;
 use crate::progress::Bar;
 use crate::samples::Samples;
-use crate::{explain, memory};
 use cryptodl::{CpuKernels, Machine};
 
 /// Measure kernels and whole models against what the machine allows: the standard report
@@ -161,8 +162,8 @@ impl BenchCommand {
             return json.show(&calibration, || calibration.text());
         }
         if self.alternatives {
-            let (models, repeat) = (self.whole_models(), self.repetitions());
-            let alternatives = Alternatives::measure(&models, (self.image_count(), repeat), &self.execution)?;
+            let models = self.whole_models();
+            let alternatives = Alternatives::measure(&models, self.image_count(), self.repetitions(), &self.execution)?;
             write(alternatives.text())?;
             return json.show(&alternatives, || alternatives.text());
         }
@@ -200,7 +201,7 @@ impl BenchCommand {
         }
         let clock = if first.kernel_seconds().is_some() { "device" } else { "host" };
         let ceilings = bench.ceilings().clone();
-        Ok(Report::new((Machine::of(&first), clock, ceilings), bench.rows, models, skipped))
+        Ok(Report::new(Machine::of(&first), clock, ceilings, bench.rows, models, skipped))
     }
 
     fn effort(&self) -> Effort {
@@ -292,7 +293,7 @@ impl BenchCommand {
                 );
                 let operations = backend.linear_operations(prepared.params().basis().modulus(0).bits());
                 let limits = Limits { ceilings, operations };
-                end_to_end(&prepared, (&samples, repeat, label), &limits, &mut peer, &mut lost)
+                end_to_end(&prepared, &samples, repeat, label, &limits, &mut peer, &mut lost)
             };
             measured.extend(fitting(name, label, measure(), &mut refused)?);
         }
