@@ -4,6 +4,7 @@
 use std::error::Error;
 
 use cryptodl::PlacementError;
+use cryptodl_approx::Activation;
 use cryptodl_core::backend::conformance::Cause;
 use cryptodl_core::backend::{BackendError, BackendRemedy};
 use cryptodl_core::wire::WireError;
@@ -230,12 +231,43 @@ fn of_program(error: &ProgramError) -> Option<String> {
 
 fn of_model(error: &ModelError) -> Option<String> {
     match error {
-        ModelError::Invalid { invalid, .. } if matches!(*invalid.problem, Problem::Calibration { .. }) => {
-            Some("`cryptodl calibrate` measures a calibration".into())
-        }
+        ModelError::Invalid { invalid, .. } => match &*invalid.problem {
+            Problem::Calibration { .. } => Some("`cryptodl calibrate` measures a calibration".into()),
+            Problem::UnknownKind { kind, .. } => of_kind(&kind.to_lowercase()),
+            Problem::MissingField { .. } | Problem::FieldType { .. } | Problem::UnknownField { .. } => {
+                Some(DESCRIPTION.into())
+            }
+            _ => None,
+        },
+        ModelError::Syntax { .. } => Some(DESCRIPTION.into()),
         _ => None,
     }
 }
+
+/// What can be computed in the place of a layer that cannot.
+fn of_kind(kind: &str) -> Option<String> {
+    let activation = Activation::ALL.iter().map(|known| known.name()).find(|known| *known == kind);
+    let replaced = |by: &str| {
+        format!(
+            "a {kind} is no polynomial, and nothing else can be computed under encryption: train with {by} in its place"
+        )
+    };
+    match (kind, activation) {
+        (_, Some(function)) => Some(format!(
+            "{}; `cryptodl approx --function {function} --method all --degree 2 --interval=-5,5` finds some. {DESCRIPTION}",
+            replaced("a layer of kind `polynomial` or `square`")
+        )),
+        ("leaky_relu" | "elu" | "relu6" | "silu", _) => {
+            Some(format!("{}. {DESCRIPTION}", replaced("a layer of kind `polynomial` or `square`")))
+        }
+        ("max_pool2d" | "maxpool2d", _) => Some(format!("{}. {DESCRIPTION}", replaced("`avg_pool2d`"))),
+        ("softmax" | "log_softmax", _) => Some("leave it out: labels are the same without it".into()),
+        _ => Some(DESCRIPTION.into()),
+    }
+}
+
+/// Where descriptions are described.
+const DESCRIPTION: &str = "docs/networks.md has every kind with its fields and an example";
 
 fn of_data(error: &DataError) -> Vec<String> {
     match error {

@@ -56,7 +56,8 @@ pub struct Planning {
     circuit_privacy: Option<PrivacyGoal>,
 }
 
-const SCHEDULE: [(&str, ScheduleKind); 2] = [("auto", ScheduleKind::Auto), ("layered", ScheduleKind::Layered)];
+/// Names of schedules.
+pub const SCHEDULE: [(&str, ScheduleKind); 2] = [("auto", ScheduleKind::Auto), ("layered", ScheduleKind::Layered)];
 const ENCRYPTION: [(&str, EncryptionKind); 2] =
     [("secret", EncryptionKind::Secret), ("public", EncryptionKind::Public)];
 const SECURITY: [(&str, SecurityLevel); 3] =

@@ -31,7 +31,7 @@ use clap::Parser;
 #[command(version, arg_required_else_help = true, after_help = EXAMPLES)]
 struct Cli {
     /// Threads to use [default: one per core]
-    #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    #[arg(long, global = true, display_order = 1000, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Option<u16>,
     #[command(subcommand)]
     command: commands::Command,
@@ -56,8 +56,12 @@ fn main() -> ExitCode {
     gpu::quiet_driver();
     match run(Cli::parse()) {
         Ok(()) => ExitCode::SUCCESS,
+        // What was ended by a signal needs no explanation, and ends as the signal says.
+        Err(_) if signals::stopping() => loop {
+            std::thread::park();
+        },
         Err(error) => {
-            eprintln!("error: {}", advice::explain(&error));
+            eprintln!("{}", terminal::fitted(&format!("error: {}", advice::explain(&error))));
             ExitCode::FAILURE
         }
     }

@@ -12,7 +12,12 @@ use crate::classify::{Outcome, Stages};
 use crate::memory::{peak_rss, show_size};
 use crate::prepared::Prepared;
 use crate::samples::Samples;
+use crate::terminal::{counted, wrapped};
 use cryptodl::Machine;
+
+/// Columns of a report, and what names of layers stand after.
+const WIDTH: usize = 100;
+const NAMES: &str = "             ";
 
 /// What `run --json` writes.
 #[derive(Serialize)]
@@ -185,21 +190,24 @@ impl Display for RunReport {
         let (params, stages, parts) = (&self.params, &self.seconds.stages, &self.compute_parts);
         writeln!(
             f,
-            "{} on {}: {} images in {} set(s) of {}",
-            self.model, self.dataset, self.images, self.batches, self.slots
+            "{} on {}: {} in {} of up to {}",
+            self.model,
+            self.dataset,
+            counted(self.images, "image"),
+            counted(self.batches, "set"),
+            self.slots
         )?;
         writeln!(
             f,
-            "{}-bit security: N = {}, log2 QP = {:.1}, {} primes; {} key encryption; Program {}",
+            "security    {} bits (table of Bossuat et al. 2024): N = {}, a modulus of {:.1} bits in {}",
             params.security_bits,
             params.n,
             params.log_qp,
-            params.limbs,
-            self.encryption,
-            &self.program[..16]
+            counted(params.limbs + params.special_primes.len(), "prime")
         )?;
+        writeln!(f, "Program     {}; images are encrypted with the {} key", &self.program[..16], self.encryption)?;
         let Machine { backend, kernels, device, threads } = &self.machine;
-        writeln!(f, "{backend}: {device}, {threads} thread(s); kernels: {kernels}")?;
+        writeln!(f, "{backend:<11} {device}, {}; kernels: {kernels}", counted(*threads, "thread"))?;
 
         writeln!(f, "\nstage       seconds")?;
         let mut stage = |name: &str, seconds: f64, note: &str| writeln!(f, "{name:<10} {seconds:>8.3}  {note}");
@@ -211,21 +219,17 @@ impl Display for RunReport {
         stage("decrypt", stages.decrypt, "")?;
         stage("total", self.seconds.total, "")?;
 
-        writeln!(f, "\ncompute     seconds  limbs  components  multiply-adds per image (as published)")?;
+        writeln!(f, "\ncompute     seconds  limbs  components  multiply-adds per image  as published")?;
         for (name, seconds) in [("key", parts.key), ("unpack", parts.unpack), ("expand", parts.expand)] {
             writeln!(f, "{name:<10} {seconds:>8.3}")?;
         }
         for MeasuredSegment { seconds, report } in &self.layers {
             writeln!(
                 f,
-                "{:<10} {seconds:>8.3}  {:>5}  {:>10}  {:>8} ({})  {}",
-                "layer",
-                report.limbs,
-                report.components,
-                report.multiply_adds,
-                report.multiply_adds_published,
-                report.name
+                "{:<10} {seconds:>8.3}  {:>5}  {:>10}  {:>23}  {:>12}",
+                "layers", report.limbs, report.components, report.multiply_adds, report.multiply_adds_published
             )?;
+            writeln!(f, "{}", wrapped(&format!("{NAMES}{}", report.name), WIDTH, NAMES))?;
         }
         for (name, seconds) in [("masks", parts.masks), ("pack", parts.pack)] {
             writeln!(f, "{name:<10} {seconds:>8.3}")?;
@@ -260,24 +264,32 @@ impl Display for RunReport {
         let changed = &self.labels_changed;
         let [predicted, measured, tolerance] =
             [changed.predicted, changed.measured, changed.tolerance].map(|share| format!("{:.3} %", 100.0 * share));
-        writeln!(f, "labels      {measured} changed against plaintext, {predicted} predicted, tolerance {tolerance}")?;
+        writeln!(f, "labels      {measured} differ from plaintext, {predicted} predicted, {tolerance} tolerated")?;
         if self.out_of_range > 0 {
-            writeln!(f, "range       {} image(s) have scores far outside the calibrated range", self.out_of_range)?;
+            writeln!(
+                f,
+                "range       {} have scores far outside the calibrated range",
+                counted(self.out_of_range, "image")
+            )?;
         }
         writeln!(
             f,
-            "noise       2^{:.2} on a score, predicted 2^{:.2}; weight rounding 2^{:.2}, predicted 2^{:.2}",
-            self.noise.measured_log2,
-            self.noise.predicted_log2,
-            self.noise.measured_rounding_log2,
-            self.noise.predicted_rounding_log2
+            "noise       {:.3} on a score (rms), {:.3} predicted; of weight rounding {:.3}, {:.3} predicted",
+            self.noise.measured_log2.exp2(),
+            self.noise.predicted_log2.exp2(),
+            self.noise.measured_rounding_log2.exp2(),
+            self.noise.predicted_rounding_log2.exp2()
         )?;
         writeln!(
             f,
-            "sizes       upload {} ({:.0} bytes per image), download {}, evaluation key {}, public key {}",
+            "sizes       upload {} ({} per image), download {}",
             show_size(self.bytes.upload),
-            self.bytes.upload_per_image,
-            show_size(self.bytes.download),
+            show_size(self.bytes.upload_per_image.round() as u64),
+            show_size(self.bytes.download)
+        )?;
+        writeln!(
+            f,
+            "            evaluation key {}, public key {}; a set has the same size however full it is",
             show_size(self.bytes.eval_key),
             show_size(self.bytes.public_key)
         )?;
