@@ -27,7 +27,8 @@ const MAX_ERROR: usize = 2000;
 const PLANNING: &str = "--schedule, --security, --encryption, --batch, --tolerance, --n, --limbs, --prime-bits, \
                         --weight-bits, --input-scale-bits and --circuit-privacy";
 
-/// The error with its causes, without causes that it already quotes, and what the user can do about it.
+/// The error with its causes, without causes that it already quotes, and what the user can do about
+/// it.
 pub fn explain(error: &anyhow::Error) -> String {
     let text = error.chain().map(ToString::to_string).fold(String::new(), |text, cause| match text.as_str() {
         "" => cause,
@@ -233,7 +234,7 @@ fn of_model(error: &ModelError) -> Option<String> {
     match error {
         ModelError::Invalid { invalid, .. } => match &*invalid.problem {
             Problem::Calibration { .. } => Some("`cryptodl calibrate` measures a calibration".into()),
-            Problem::UnknownKind { kind, .. } => of_kind(&kind.to_lowercase()),
+            Problem::UnknownKind { kind, .. } => Some(of_kind(&kind.to_lowercase())),
             Problem::MissingField { .. } | Problem::FieldType { .. } | Problem::UnknownField { .. } => {
                 Some(DESCRIPTION.into())
             }
@@ -245,25 +246,22 @@ fn of_model(error: &ModelError) -> Option<String> {
 }
 
 /// What can be computed in the place of a layer that cannot.
-fn of_kind(kind: &str) -> Option<String> {
+fn of_kind(kind: &str) -> String {
+    const WHY: &str = "because only sums and products can be computed under encryption";
     let activation = Activation::ALL.iter().map(|known| known.name()).find(|known| *known == kind);
-    let replaced = |by: &str| {
-        format!(
-            "a {kind} is no polynomial, and nothing else can be computed under encryption: train with {by} in its place"
-        )
-    };
-    match (kind, activation) {
-        (_, Some(function)) => Some(format!(
-            "{}; `cryptodl approx --function {function} --method all --degree 2 --interval=-5,5` finds some. {DESCRIPTION}",
-            replaced("a layer of kind `polynomial` or `square`")
-        )),
+    let instead = match (kind, activation) {
+        (_, Some(function)) => format!(
+            "`cryptodl approx --function {function} --method all --degree 2 --interval=-5,5` finds \
+             polynomials to train with in its place, {WHY}"
+        ),
         ("leaky_relu" | "elu" | "relu6" | "silu", _) => {
-            Some(format!("{}. {DESCRIPTION}", replaced("a layer of kind `polynomial` or `square`")))
+            format!("train with a `polynomial` or `square` in its place, {WHY}")
         }
-        ("max_pool2d" | "maxpool2d", _) => Some(format!("{}. {DESCRIPTION}", replaced("`avg_pool2d`"))),
-        ("softmax" | "log_softmax", _) => Some("leave it out: labels are the same without it".into()),
-        _ => Some(DESCRIPTION.into()),
-    }
+        ("max_pool2d" | "maxpool2d", _) => format!("train with `avg_pool2d` in its place, {WHY}"),
+        ("softmax" | "log_softmax", _) => "leave it out: labels are the same without it".into(),
+        _ => return DESCRIPTION.into(),
+    };
+    format!("{instead}; {DESCRIPTION}")
 }
 
 /// Where descriptions are described.

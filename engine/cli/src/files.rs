@@ -37,7 +37,8 @@ pub struct Sets<'a> {
 }
 
 impl<'a> Sets<'a> {
-    /// Reads the headers; errors name `model`, whose file it should be. A file that is too short or too long is known before the first set is read.
+    /// Reads the headers; errors name `model`, whose file it should be. A file that is too short or
+    /// too long is known before the first set is read.
     pub fn open(path: &'a Path, model: &str, binding: &Binding<'_>, layout: &CiphertextLayout) -> Result<Self> {
         let file = File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
         let len = file.metadata().ok().filter(fs::Metadata::is_file).map(|found| found.len());
@@ -140,7 +141,8 @@ pub fn listed(files: &[Written]) -> String {
     files.iter().map(ToString::to_string).collect()
 }
 
-/// Refuses an output that is also an input or another output, or an image in a folder of images: it would be destroyed.
+/// Refuses an output that is also an input or another output, or an image in a folder of images: it
+/// would be destroyed.
 pub fn distinct(outputs: &[&Path], inputs: &[&Path]) -> Result<()> {
     // Of a file that is to be made, the folder is there.
     let beside = |path: &Path| {

@@ -90,7 +90,8 @@ pub fn load_and_plan(name: &str, options: &PlanOptions) -> Result<(Model, Plan)>
     Ok((model, plan))
 }
 
-/// The files of a model that lies in files: outputs must not replace them. Nothing of a shipped one, or of one that cannot be read.
+/// The files of a model that lies in files: outputs must not replace them. Nothing of a shipped
+/// one, or of one that cannot be read.
 pub fn model_files(name: &str) -> Vec<PathBuf> {
     let path = Path::new(name);
     if !name.ends_with(".toml") {
@@ -106,7 +107,8 @@ pub fn model_files(name: &str) -> Vec<PathBuf> {
 /// The Program that flags name: a model that is planned, or a saved Program. Commands say whether one of them is required.
 #[derive(Args)]
 pub struct ProgramSource {
-    /// A shipped model (`cryptodl models` lists them) or a .toml file (docs/networks.md); it is planned
+    /// A shipped model (`cryptodl models` lists them) or a .toml file (docs/networks.md); it is
+    /// planned
     #[arg(long, conflicts_with = "program")]
     pub model: Option<String>,
     /// A saved Program, as `plan --out` writes it, instead of --model and the planning flags

@@ -16,8 +16,9 @@ const TICK: Duration = Duration::from_millis(250);
 const UNKNOWN: &str = "{prefix:10} {spinner} {elapsed} so far  {wide_msg}";
 const KNOWN: &str = "{prefix:10} {bar:30} {percent:>3} %  {elapsed} so far, {eta} left  {wide_msg}";
 
-/// A bar for the step `name`, with the time left as soon as the step says how long it is. It disappears when it is dropped. Where
-/// nothing is shown there is none: it would take a thread and memory that may be scarce.
+/// A bar for the step `name`, with the time left as soon as the step says how long it is. It
+/// disappears when it is dropped. Where nothing is shown there is none: it would take a thread and
+/// memory that may be scarce.
 pub struct Bar(Option<ProgressBar>);
 
 impl Bar {

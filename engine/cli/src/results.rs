@@ -19,8 +19,9 @@ pub struct Shown {
     /// Write scores beside the labels, rounded so coarsely that none of their noise is seen: to the next of 1, 2, 5, 10,
     /// ... above eight standard deviations of it
     ///
-    /// The exact scores would say something of the secret key to whoever has the ciphertexts. They are no probabilities, and
-    /// where the noise is large they are whole numbers that tell little more than the label.
+    /// The exact scores would say something of the secret key to whoever has the ciphertexts. They
+    /// are no probabilities, and where the noise is large they are whole numbers that tell little
+    /// more than the label.
     #[arg(long, requires = "out")]
     scores: bool,
 }
@@ -100,8 +101,8 @@ impl Results {
 }
 
 impl ResultsOutput {
-    /// Writes the results of `images` images, which `parts` gives one part after the other; `names` are those of the files that the
-    /// images came from.
+    /// Writes the results of `images` images, which `parts` gives one part after the other; `names`
+    /// are those of the files that the images came from.
     pub fn write(
         self,
         spec: &ClientSpec,

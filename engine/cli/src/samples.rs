@@ -23,7 +23,8 @@ pub struct Samples {
     /// N x channels x height x width, in the network's range.
     pub values: Array4<f32>,
     pub labels: Option<Vec<u8>>,
-    /// Names of the files that the images come from, one for each image, where they come from files of their own.
+    /// Names of the files that the images come from, one for each image, where they come from files
+    /// of their own.
     pub names: Option<Vec<String>>,
 }
 
@@ -126,15 +127,17 @@ pub fn fetch(id: DatasetId, options: &FetchOptions) -> Result<std::path::PathBuf
     Ok(folder)
 }
 
-/// Images in a file or folder, of the shape that `input` says. What was left out or converted is said.
+/// Images in a file or folder, of the shape that `input` says. What was left out or converted is
+/// said.
 pub fn open_images(path: &Path, input: &InputSpec) -> Result<ImageFile> {
     let images = ImageFile::open(path, Some(input.shape)).map_err(|error| named(path, error))?;
     images.notes().iter().for_each(|note| eprintln!("note: {}", printable(note)));
     Ok(images)
 }
 
-/// All images of a file or folder, of the shape and range that `input` says, and the names of their files. What they take is compared with the memory that
-/// is free before they are read: a small compressed file can hold many.
+/// All images of a file or folder, of the shape and range that `input` says, and the names of their
+/// files. What they take is compared with the memory that is free before they are read: a small
+/// compressed file can hold many.
 pub fn read_images(path: &Path, input: &InputSpec) -> Result<(Array4<f32>, Option<Vec<String>>)> {
     let mut images = open_images(path, input)?;
     let values =

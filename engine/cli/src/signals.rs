@@ -12,7 +12,8 @@ pub fn stopping() -> bool {
     STOPPING.load(Ordering::Relaxed)
 }
 
-/// Every temporary file and folder that was made; the names of those that were published belong to nothing any more.
+/// Every temporary file and folder that was made; the names of those that were published belong to
+/// nothing any more.
 static TEMPORARY: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
 
 /// Has `path` deleted if a signal ends the process.
@@ -26,7 +27,8 @@ pub fn hold() -> MutexGuard<'static, Vec<PathBuf>> {
     TEMPORARY.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// From now on SIGINT (Ctrl-C), SIGTERM and SIGHUP (the terminal is gone) delete temporary files before they end the process.
+/// From now on SIGINT (Ctrl-C), SIGTERM and SIGHUP (the terminal is gone) delete temporary files
+/// before they end the process.
 #[cfg(unix)]
 pub fn watch() -> std::io::Result<()> {
     use std::time::Duration;

@@ -22,7 +22,8 @@ pub fn counted(count: usize, thing: &str) -> String {
 /// Columns that text is broken at, at most.
 const WIDEST: u16 = 100;
 
-/// `text` in lines that fit stderr, where that is a terminal. Files and other programs get long lines as they are.
+/// `text` in lines that fit stderr, where that is a terminal. Files and other programs get long
+/// lines as they are.
 pub fn fitted(text: &str) -> String {
     match terminal_size::terminal_size_of(std::io::stderr()) {
         Some((terminal_size::Width(columns), _)) if columns > 20 => wrapped(text, usize::from(columns.min(WIDEST)), ""),
@@ -30,8 +31,8 @@ pub fn fitted(text: &str) -> String {
     }
 }
 
-/// `text` in lines of at most `width` characters, broken at spaces; all lines but the first begin with `indent`. A longer word has a
-/// line of its own.
+/// `text` in lines of at most `width` characters, broken at spaces; all lines but the first begin
+/// with `indent`. A longer word has a line of its own.
 pub fn wrapped(text: &str, width: usize, indent: &str) -> String {
     let mut lines = String::new();
     for line in text.split_inclusive('\n') {

@@ -10,7 +10,8 @@ use super::report::LayerReport;
 use super::schedule::{Ring, Structure};
 use super::search::Found;
 
-/// What follows a product, in a word: it stays as it is, primes are divided off, or it is brought back to two components.
+/// What follows a product, in a word: it stays as it is, primes are divided off, or it is brought
+/// back to two components.
 pub(super) fn plan_name(plan: &ProductPlan) -> &'static str {
     match (plan.relinearise, plan.drop) {
         (false, 0) => "stay",

@@ -34,7 +34,8 @@ pub struct FetchOptions {
 pub enum Progress<'a> {
     /// A step of unknown length began.
     Step(&'a str),
-    /// A file or folder was made that is deleted afterwards: a caller that ends the process before must delete it.
+    /// A file or folder was made that is deleted afterwards: a caller that ends the process before
+    /// must delete it.
     Temporary(&'a Path),
     /// Part of a file arrived.
     Received {

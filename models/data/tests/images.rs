@@ -127,7 +127,8 @@ fn a_folder_of_pngs_is_read_in_the_order_of_names() {
     refused(&empty, "holds no .png, .jpg or .jpeg files");
 }
 
-/// What has one colour at every pixel becomes 8-bit grey or RGB, whatever its file says of palettes, bits and alpha.
+/// What has one colour at every pixel becomes 8-bit grey or RGB, whatever its file says of
+/// palettes, bits and alpha.
 #[test]
 fn pictures_are_converted() {
     use png::{BitDepth, ColorType};
@@ -159,7 +160,8 @@ fn pictures_are_converted() {
     let palette = files.write("palette.png", &palette);
     assert_eq!(pixels(&palette), ([3, 1, 2], vec![200, 10, 200, 20, 200, 30]));
 
-    // Where the network takes one channel, colours become grey, and it is said; and the other way round.
+    // Where the network takes one channel, colours become grey, and it is said; and the other way
+    // round.
     let open = |channels| ImageFile::open(&palette, Some([channels, 1, 2])).unwrap();
     let mut grey = open(1);
     assert!(grey.notes()[0].contains("palette.png: colours become shades of grey"), "{:?}", grey.notes());

@@ -1,5 +1,5 @@
-//! Kernels: each is timed on operands that repeat a small one, so that its result can be checked against the reference's on the
-//! small one.
+//! Kernels: each is timed on operands that repeat a small one, so that its result can be checked
+//! against the reference's on the small one.
 
 use anyhow::{Result, ensure};
 use cryptodl_core::backend::{Backend, Ceilings, Effort, Measured, Shape, Timing, time};
@@ -109,9 +109,9 @@ impl<'a> Bench<'a> {
         Ok(())
     }
 
-    /// The largest power of two of at most `most` for which `bytes` of them stay within the effort, and one launch within a
-    /// measurement's seconds as far as launches of fewer tell, from `least` on. `once` runs a launch of that many and tells the
-    /// seconds.
+    /// The largest power of two of at most `most` for which `bytes` of them stay within the effort,
+    /// and one launch within a measurement's seconds as far as launches of fewer tell, from `least`
+    /// on. `once` runs a launch of that many and tells the seconds.
     pub(super) fn size(
         &self,
         [least, most]: [usize; 2],

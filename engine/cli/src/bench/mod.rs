@@ -1,7 +1,7 @@
 //! Kernels and whole models against what the machine allows, measured in one run, for every backend alike.
 //!
-//! What computes something else than the reference is an error, not a time. Models are timed as `run` does it, with their accuracy, and
-//! in turns with plaintext PyTorch where that is at hand.
+//! What computes something else than the reference is an error, not a time. Models are timed as
+//! `run` does it, with their accuracy, and in turns with plaintext PyTorch where that is at hand.
 
 mod alternatives;
 mod calibrate;

@@ -40,8 +40,8 @@ pub struct Calibrate {
     /// A shipped model (`cryptodl models` lists them) or a .toml file, in which all calibration may be missing
     #[arg(long)]
     model: String,
-    /// Data set (mnist, fashion-mnist, cifar10), of which the training images are taken, or an IDX, .npy, PNG or JPEG file, or a
-    /// folder of PNG and JPEG files [default: the model's data set]
+    /// Data set (mnist, fashion-mnist, cifar10), of which the training images are taken, or an IDX,
+    /// .npy, PNG or JPEG file, or a folder of PNG and JPEG files [default: the model's data set]
     #[arg(long, value_name = "SET|PATH")]
     data: Option<String>,
     /// Measure on so many images, taken at equal distances; of these, 1000 are followed one by one

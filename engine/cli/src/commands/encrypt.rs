@@ -48,8 +48,9 @@ pub struct Encrypt {
     /// The client spec that the keys were made for, or a later one with the same parameters
     #[arg(long, value_name = "FILE")]
     spec: PathBuf,
-    /// IDX (plain or .gz), .npy (uint8 or float, N x ...), PNG, JPEG, or a folder of PNG and JPEG files, taken in the order of
-    /// their names as text (10.png before 2.png); `-` is standard input
+    /// IDX (plain or .gz), .npy (uint8 or float, N x ...), PNG, JPEG, or a folder of PNG and JPEG
+    /// files, taken in the order of their names as text (10.png before 2.png); `-` is standard
+    /// input
     #[arg(long, value_name = "FILE", value_parser = files::input_path)]
     input: PathBuf,
     /// Where the ciphertexts go; `-` is standard output

@@ -18,7 +18,8 @@ use crate::report::percent;
 
 /// List the shipped models with their accuracy and budget
 ///
-/// The budget is that of the default planning flags. Every model is planned for it, which takes seconds.
+/// The budget is that of the default planning flags. Every model is planned for it, which takes
+/// seconds.
 #[derive(Args)]
 #[command(after_help = "\
 Examples:

@@ -30,8 +30,8 @@ pub struct Run {
     /// A shipped model (`cryptodl models` lists them) or a .toml file (docs/networks.md)
     #[arg(long)]
     model: String,
-    /// Data set (mnist, fashion-mnist, cifar10), or an IDX, .npy, PNG or JPEG file, or a folder of PNG and JPEG
-    /// files [default: the model's]
+    /// Data set (mnist, fashion-mnist, cifar10), or an IDX, .npy, PNG or JPEG file, or a folder of
+    /// PNG and JPEG files [default: the model's]
     #[arg(long, value_name = "SET|PATH")]
     data: Option<String>,
     /// True labels of your own images, an IDX file; without it no accuracy is reported

@@ -82,8 +82,8 @@ fn damaged_files_are_refused() {
     }
 }
 
-/// A file of another Program names both Programs, as far as `plan` shows their digests, and the flags that decide, and a key of other
-/// parameters names both of these.
+/// A file of another Program names both Programs, as far as `plan` shows their digests, and the
+/// flags that decide, and a key of other parameters names both of these.
 #[test]
 fn files_of_another_program_are_refused() {
     let (client, other) = (every_kind(""), every_kind("--n 8192"));

@@ -109,7 +109,8 @@ fn a_tolerance_is_a_percentage_and_decides_the_program() {
     assert!(number(&plan, "/layers/0/steps/0/bits") >= 4.0);
 }
 
-/// The example of docs/networks.md, word for word, with weights of the shapes that its PyTorch gives.
+/// The example of docs/networks.md, word for word, with weights of the shapes that its PyTorch
+/// gives.
 #[test]
 fn the_documented_example_is_a_network() {
     let page = include_str!("../../../../docs/networks.md");

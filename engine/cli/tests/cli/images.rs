@@ -113,8 +113,8 @@ fn unfit_images_are_refused() {
     }
 }
 
-/// Pictures as people have them: 16 bits, palettes, colours, an alpha channel that hides nothing, JPEG. Results name their files,
-/// and what is left out or converted is said.
+/// Pictures as people have them: 16 bits, palettes, colours, an alpha channel that hides nothing,
+/// JPEG. Results name their files, and what is left out or converted is said.
 #[test]
 fn pictures_of_every_kind_are_classified_under_their_names() {
     let client = digits(6);

@@ -175,7 +175,8 @@ fn data_sets_have_a_place() {
     assert!(error.contains("data set cifar10 does not fit mnist-1-square: images are 3 x 32 x 32"), "{error}");
 }
 
-/// npm spins for minutes where it cannot write to the user's home, and says nothing useful where it fails.
+/// npm spins for minutes where it cannot write to the user's home, and says nothing useful where it
+/// fails.
 #[test]
 #[cfg(unix)]
 fn the_registrys_client_has_a_home_and_is_quoted() {
@@ -197,7 +198,8 @@ fn the_registrys_client_has_a_home_and_is_quoted() {
     assert!(error.contains("failed (exit status: 1): no network"), "{error}");
 }
 
-/// Told to stop, also by a terminal that goes away, a command leaves nothing behind, and ends what it started.
+/// Told to stop, also by a terminal that goes away, a command leaves nothing behind, and ends what
+/// it started.
 #[test]
 #[cfg(target_os = "linux")]
 fn nothing_stays_behind_after_a_signal() {

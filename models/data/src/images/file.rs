@@ -66,7 +66,8 @@ impl ImageFile {
         }
     }
 
-    /// Names of the files that the images come from, one for each image, without folders; none where one file holds many.
+    /// Names of the files that the images come from, one for each image, without folders; none
+    /// where one file holds many.
     pub fn names(&self) -> Option<&[String]> {
         match &self.source {
             Source::Pictures(files) => Some(files.names()),

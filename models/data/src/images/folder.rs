@@ -35,7 +35,8 @@ pub(super) struct Files {
 }
 
 impl Files {
-    /// All images of a folder in the order of their names; `channels` are those that they are to have, else those of the first.
+    /// All images of a folder in the order of their names; `channels` are those that they are to
+    /// have, else those of the first.
     pub fn folder(folder: &Path, channels: Option<usize>) -> Result<Self, ImageError> {
         let unread = |source| ImageError::Read { path: folder.to_owned(), source };
         let mut paths: Vec<PathBuf> = fs::read_dir(folder)

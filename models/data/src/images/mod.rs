@@ -1,4 +1,5 @@
-//! Images from files: IDX, `.npy`, PNG, JPEG, or a folder of pictures, every allocation bounded before it is made.
+//! Images from files: IDX, `.npy`, PNG, JPEG, or a folder of pictures, every allocation bounded
+//! before it is made.
 
 mod array;
 mod error;

@@ -66,7 +66,8 @@ impl Header {
         }
     }
 
-    /// Bytes of the largest file that is read: twice what pixels take that do not compress, and what is not pixels.
+    /// Bytes of the largest file that is read: twice what pixels take that do not compress, and
+    /// what is not pixels.
     pub fn largest_file(&self) -> u64 {
         let [_, height, width] = self.stored();
         2 * self.pixel_bytes() * height * width + OVERHEAD
@@ -93,8 +94,8 @@ impl Header {
 }
 
 impl Picture {
-    /// The picture with another number of channels: colours become grey as in ITU-R BT.601 (with the weights of 2^-16 that
-    /// Pillow takes), and grey becomes three equal channels.
+    /// The picture with another number of channels: colours become grey as in ITU-R BT.601 (with
+    /// the weights of 2^-16 that Pillow takes), and grey becomes three equal channels.
     ///
     /// # Panics
     /// For other channels than 1 or 3.

@@ -14,7 +14,8 @@ const TRANSPARENT: &str =
 pub(super) struct Header {
     /// Channels, height, width of the colours: one channel for grey, three for anything else.
     pub shape: [u64; 3],
-    /// Bytes that a pixel takes at most while it is decoded: alpha and a second byte are dropped afterwards.
+    /// Bytes that a pixel takes at most while it is decoded: alpha and a second byte are dropped
+    /// afterwards.
     pub pixel_bytes: u64,
 }
 
@@ -79,7 +80,8 @@ fn end(bytes: &[u8]) -> Option<usize> {
     }
 }
 
-/// Profiles and texts, which can be compressed and expand to any size, are not read. Palettes and few bits become bytes.
+/// Profiles and texts, which can be compressed and expand to any size, are not read. Palettes and
+/// few bits become bytes.
 fn decoder<R: BufRead + Seek>(file: R) -> Decoder<R> {
     let mut decoder = Decoder::new_with_limits(file, Limits { bytes: OVERHEAD as usize });
     decoder.set_transformations(Transformations::EXPAND);

@@ -1,4 +1,5 @@
-//! The function and its approximations, drawn as in CryptoDL's Figure 2, and below them how far they are off.
+//! The function and its approximations, drawn as in CryptoDL's Figure 2, and below them how far
+//! they are off.
 
 use anyhow::Result;
 use cryptodl_approx::Function;
@@ -17,7 +18,8 @@ const WORST: f64 = 8.0;
 const KEY: i32 = 560;
 const HEAD: i32 = 90;
 const UPPER: u32 = 640;
-/// Widths of the first curve and of the last: later ones lie upon earlier ones, whose borders stay visible where both are equal.
+/// Widths of the first curve and of the last: later ones lie upon earlier ones, whose borders stay
+/// visible where both are equal.
 const WIDTHS: [u32; 2] = [9, 3];
 
 /// A curve with what it is drawn with.
