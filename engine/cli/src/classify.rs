@@ -14,12 +14,12 @@ use cryptodl_network::plain::logits;
 use cryptodl_plan::BytesReport;
 use cryptodl_program::plain;
 use cryptodl_run::{ComputeReport, Rerandomisation};
-use ndarray::{Array2, Axis};
+use ndarray::{Array2, Axis, Slice};
+use serde::Serialize;
 
 use crate::flags::TestSeed;
 use crate::prepared::Prepared;
-use crate::progress::Bar;
-use crate::report::Stages;
+use crate::progress::{Bar, timed};
 use crate::samples::Samples;
 
 /// Everything that a run gives.
@@ -37,6 +37,25 @@ pub struct Outcome {
     pub noise: NoiseBits,
     pub bytes: BytesReport,
     pub sets: usize,
+}
+
+/// Seconds of each stage.
+#[derive(Clone, Copy, Default, Serialize)]
+pub struct Stages {
+    /// Reading and planning the model: once per model.
+    pub prepare: f64,
+    pub keygen: f64,
+    pub encrypt: f64,
+    /// All that the server does, from the received bytes to the result's bytes.
+    pub compute: f64,
+    pub decrypt: f64,
+}
+
+impl Stages {
+    /// Of all stages.
+    pub fn total(&self) -> f64 {
+        self.prepare + self.keygen + self.encrypt + self.compute + self.decrypt
+    }
 }
 
 /// Classifies `samples` under encryption, computing `repeat` times, and compares.
@@ -68,7 +87,7 @@ impl<'a> Session<'a> {
         let keys = timed(&mut stages.keygen, || Ok(Keys::generate(spec, &mut seed.randomness("keygen")?)?))?;
         let uploaded = timed(&mut stages.encrypt, || {
             let (bar, mut rng) = (Bar::new("encrypt"), seed.randomness("encrypt")?);
-            let show = |progress: Progress| bar.show(progress.done as u64, progress.total as u64);
+            let show = |progress: Progress| bar.watch(progress);
             let (pixels, count) = (samples.pixels(), samples.count());
             Ok(encrypt(spec, keys.encryption(spec.encryption), pixels, count, &mut rng, Watch::new(&show))?)
         })?;
@@ -80,7 +99,7 @@ impl<'a> Session<'a> {
     pub fn compute(&mut self) -> Result<()> {
         let Session { prepared, keys, uploaded, masks, .. } = self;
         let bar = Bar::new("compute");
-        let show = |progress: Progress| bar.show(progress.done as u64, progress.total as u64);
+        let show = |progress: Progress| bar.watch(progress);
         let masks = Rerandomisation::Fresh { key: &keys.public, rng: masks };
         let start = Instant::now();
         let accepted = prepared.service.accept_evaluation_keys(&keys.evaluation)?;
@@ -108,8 +127,7 @@ impl<'a> Session<'a> {
 
         let decrypted = timed(&mut stages.decrypt, || Ok(decrypt(spec, &keys.secret, &result)?))?;
 
-        let scores = plain(&prepared.plan.program, samples.rows());
-        let plaintext = logits(prepared.network(), samples.values.view()).mapv(f64::from);
+        let (scores, plaintext) = in_the_clear(prepared, samples);
         let raw = raw_scores(prepared, &keys.secret, &result, samples.count())?;
         Ok(Outcome {
             plaintext: largest(&plaintext),
@@ -125,11 +143,25 @@ impl<'a> Session<'a> {
     }
 }
 
-fn timed<T>(seconds: &mut f64, work: impl FnOnce() -> Result<T>) -> Result<T> {
-    let start = Instant::now();
-    let done = work();
-    *seconds = start.elapsed().as_secs_f64();
-    done
+/// Images that are computed in the clear together.
+const TOGETHER: usize = 512;
+
+/// Scores `[image][class]` of the Program in plain mode and of the float network.
+fn in_the_clear(prepared: &Prepared, samples: &Samples) -> (Array2<f64>, Array2<f64>) {
+    let (bar, count) = (Bar::new("compare"), samples.count());
+    bar.say("with the network in the clear".into());
+    let classes = prepared.spec().output.classes;
+    let (mut scores, mut plaintext) = (Array2::zeros((count, classes)), Array2::zeros((count, classes)));
+    let rows = samples.rows();
+    for start in (0..count).step_by(TOGETHER) {
+        bar.show(start as u64, count as u64);
+        let part = Slice::from(start..count.min(start + TOGETHER));
+        let values = samples.values.slice_axis(Axis(0), part);
+        let program = plain(&prepared.plan.program, rows.slice_axis(Axis(0), part));
+        scores.slice_axis_mut(Axis(0), part).assign(&program);
+        plaintext.slice_axis_mut(Axis(0), part).assign(&logits(prepared.network(), values).mapv(f64::from));
+    }
+    (scores, plaintext)
 }
 
 /// Index of the largest score of every image, the first of equals.

@@ -3,6 +3,7 @@
 use anyhow::{Result, anyhow};
 use plotters::coord::Shift;
 use plotters::prelude::*;
+use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 /// Coordinates are whole numbers, so small drawings have jagged curves.
 pub const SIZE: (u32, u32) = (1800, 1200);
@@ -40,23 +41,38 @@ pub fn svg(size: (u32, u32), render: impl FnOnce(&Area<'_>) -> Drawn) -> Result<
     Ok(svg)
 }
 
-/// What the curves of `chart` are, in a corner of it.
-pub fn legend<'a, 'b: 'a, X, Y>(
-    chart: &mut ChartContext<'a, SVGBackend<'b>, Cartesian2d<X, Y>>,
-    corner: SeriesLabelPosition,
-) -> Drawn
-where
-    X: Ranged,
-    Y: Ranged,
-{
-    chart
-        .configure_series_labels()
-        .position(corner)
-        .margin(24)
-        .legend_area_size(64)
-        .label_font(TEXT)
-        .background_style(WHITE.mix(0.85))
-        .border_style(BLACK.mix(0.4))
-        .draw()?;
+/// An entry of a [`key`].
+pub struct Entry {
+    pub label: String,
+    pub style: ShapeStyle,
+    pub mark: Mark,
+}
+
+/// How a thing is drawn.
+#[derive(Clone, Copy)]
+pub enum Mark {
+    Line,
+    Dot,
+    Bar,
+}
+
+/// What is drawn how, in an area of its own: nothing is hidden behind it.
+pub fn key(area: &Area<'_>, entries: &[Entry]) -> Drawn {
+    const LINE: i32 = 56;
+    const WIDTH: i32 = 64;
+    for (row, Entry { label, style, mark }) in (0..).zip(entries) {
+        let y = LINE * row + LINE / 2;
+        match mark {
+            Mark::Line => area.draw(&PathElement::new([(0, y), (WIDTH, y)], *style))?,
+            Mark::Dot => area.draw(&Circle::new((WIDTH / 2, y), 10, style.filled()))?,
+            Mark::Bar => area.draw(&Rectangle::new([(0, y - 12), (WIDTH, y + 12)], style.filled()))?,
+        }
+        area.draw(&Text::new(label.clone(), (WIDTH + 16, y), TextStyle::from(TEXT.into_font()).pos(LEFT)))?;
+    }
     Ok(())
 }
+
+/// Text begins at the point, in the middle of its height.
+pub const LEFT: Pos = Pos { h_pos: HPos::Left, v_pos: VPos::Center };
+/// Text ends at the point.
+pub const RIGHT: Pos = Pos { h_pos: HPos::Right, v_pos: VPos::Center };

@@ -1,15 +1,19 @@
 //! Files in and out.
 
+use std::fmt::{self, Display, Formatter};
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use cryptodl_core::ckks::{CheckedSpec, CiphertextsInfo};
-use cryptodl_core::wire::{Binding, CiphertextLayout, CiphertextsReader, read_client_spec};
+use cryptodl_core::wire::{Binding, CiphertextLayout, CiphertextsReader, WireError, read_client_spec};
+use cryptodl_data::images::is_image_name;
+use serde::Serialize;
 use tempfile::{NamedTempFile, TempPath};
 use zeroize::Zeroizing;
 
+use crate::memory::show_size;
 use crate::signals;
 use crate::terminal::printable;
 
@@ -33,13 +37,23 @@ pub struct Sets<'a> {
 }
 
 impl<'a> Sets<'a> {
-    /// Reads the headers. A file that is too short or too long is known before the first set is read.
-    pub fn open(path: &'a Path, binding: &Binding<'_>, layout: &CiphertextLayout) -> Result<Self> {
+    /// Reads the headers; errors name `model`, whose file it should be. A file that is too short or
+    /// too long is known before the first set is read.
+    pub fn open(path: &'a Path, model: &str, binding: &Binding<'_>, layout: &CiphertextLayout) -> Result<Self> {
         let file = File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
         let len = file.metadata().ok().filter(fs::Metadata::is_file).map(|found| found.len());
         let opened = CiphertextsReader::open(file, binding, layout)
             .and_then(|reader| len.map_or(Ok(()), |len| reader.expect_len(len)).map(|()| reader));
-        Ok(Sets { reader: opened.with_context(|| path.display().to_string())?, path })
+        let reader = opened.map_err(|error| {
+            let place = match &error {
+                WireError::Program { .. } => {
+                    format!("{} does not belong to {model} as it is planned here", path.display())
+                }
+                _ => path.display().to_string(),
+            };
+            anyhow::Error::from(error).context(place)
+        })?;
+        Ok(Sets { reader, path })
     }
 
     /// What the sets are.
@@ -63,9 +77,80 @@ pub fn read_spec(path: &Path) -> Result<CheckedSpec> {
     read(path, read_client_spec)?.check().with_context(|| path.display().to_string())
 }
 
-/// Refuses an output that is also an input or another output: it would be destroyed.
+/// The name of an input; `-` is standard input.
+pub fn input_path(text: &str) -> Result<PathBuf, String> {
+    standard(text, "/dev/stdin")
+}
+
+/// The name of an output; `-` is standard output.
+pub fn output_path(text: &str) -> Result<PathBuf, String> {
+    standard(text, STDOUT)
+}
+
+const STDOUT: &str = "/dev/stdout";
+
+/// Whether this output is standard output, where nothing else may then be printed.
+pub fn is_stdout(path: &Path) -> bool {
+    path == Path::new(STDOUT)
+}
+
+fn standard(text: &str, device: &str) -> Result<PathBuf, String> {
+    match text {
+        "-" if cfg!(unix) => Ok(device.into()),
+        "-" => Err("`-` is known on Unix only: name a file".into()),
+        name => Ok(name.into()),
+    }
+}
+
+/// A file that was written.
+#[derive(Serialize)]
+pub struct Written {
+    path: PathBuf,
+    /// Of a file; a device or pipe has no size.
+    bytes: Option<u64>,
+    /// What it is for.
+    #[serde(skip)]
+    purpose: &'static str,
+}
+
+impl Written {
+    /// What is at `path` now.
+    pub fn at(path: &Path, purpose: &'static str) -> Self {
+        let bytes = fs::metadata(path).ok().filter(fs::Metadata::is_file).map(|found| found.len());
+        Written { path: path.to_owned(), bytes, purpose }
+    }
+}
+
+impl Display for Written {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "wrote {}", self.path.display())?;
+        if let Some(bytes) = self.bytes {
+            write!(f, ", {}", show_size(bytes))?;
+        }
+        if !self.purpose.is_empty() {
+            write!(f, ": {}", self.purpose)?;
+        }
+        writeln!(f)
+    }
+}
+
+/// One line for each file.
+pub fn listed(files: &[Written]) -> String {
+    files.iter().map(ToString::to_string).collect()
+}
+
+/// Refuses an output that is also an input or another output, or an image in a folder of images: it
+/// would be destroyed.
 pub fn distinct(outputs: &[&Path], inputs: &[&Path]) -> Result<()> {
-    let place = |path: &Path| fs::canonicalize(path).or_else(|_| std::path::absolute(path)).unwrap_or(path.to_owned());
+    // Of a file that is to be made, the folder is there.
+    let beside = |path: &Path| {
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        Ok(fs::canonicalize(folder)?.join(path.file_name().ok_or(io::ErrorKind::InvalidInput)?))
+    };
+    let place = |path: &Path| {
+        let found: io::Result<PathBuf> = fs::canonicalize(path).or_else(|_| beside(path));
+        found.or_else(|_| std::path::absolute(path)).unwrap_or(path.to_owned())
+    };
     for (i, output) in outputs.iter().enumerate() {
         let twin = outputs[..i].iter().chain(inputs).find(|other| place(other) == place(output));
         // Devices and pipes take any number of outputs.
@@ -74,6 +159,17 @@ pub fn distinct(outputs: &[&Path], inputs: &[&Path]) -> Result<()> {
             bail!(
                 "{} is named twice, once as an output: it would be overwritten; choose another name",
                 output.display()
+            );
+        }
+        let folder = place(output).parent().map(Path::to_owned);
+        if let Some(input) = inputs.iter().find(|input| input.is_dir() && Some(place(input)) == folder)
+            && is_image_name(output)
+        {
+            bail!(
+                "{} lies in the folder {}, whose images are read: it would replace one of them, or be taken for one; choose \
+                 another name",
+                output.display(),
+                input.display()
             );
         }
     }

@@ -32,7 +32,7 @@ pub struct Planning {
     #[arg(long, value_name = "K", default_value_t = DEFAULT_BATCH)]
     batch: usize,
     /// How images may be packed: `spread` takes a ciphertext for every pixel, `compact` several pixels of an image in one where
-    /// the batch leaves half of the slots empty, `auto` where it leaves three quarters
+    /// the batch leaves half of the slots empty, `auto` where it leaves three quarters and has at most 2048 images
     #[arg(long, default_value = "auto", value_parser = one_of(PACKING))]
     packing: PackingKind,
     /// Labels that may differ from those of the network in the clear, for whatever reason: weights rounded to few bits, and
@@ -60,7 +60,8 @@ pub struct Planning {
     circuit_privacy: Option<PrivacyGoal>,
 }
 
-const SCHEDULE: [(&str, ScheduleKind); 2] = [("auto", ScheduleKind::Auto), ("layered", ScheduleKind::Layered)];
+/// Names of schedules.
+pub const SCHEDULE: [(&str, ScheduleKind); 2] = [("auto", ScheduleKind::Auto), ("layered", ScheduleKind::Layered)];
 const PACKING: [(&str, PackingKind); 3] =
     [("auto", PackingKind::Auto), ("spread", PackingKind::Spread), ("compact", PackingKind::Compact)];
 const ENCRYPTION: [(&str, EncryptionKind); 2] =

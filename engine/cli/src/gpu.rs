@@ -12,10 +12,11 @@ use cryptodl_gpu::{
 };
 use serde::Serialize;
 
-use crate::explain;
+use crate::advice::explain;
 use crate::flags::Place;
 use crate::memory::{self, show_size};
 use crate::progress::Bar;
+use crate::terminal::wrapped;
 
 /// Memory for the tensors of a conformance check.
 const CHECK_BUDGET: u64 = 1 << 30;
@@ -207,6 +208,11 @@ impl Device {
     }
 }
 
+/// A fact in lines that fit a terminal.
+fn row(f: &mut Formatter<'_>, label: &str, fact: &str) -> fmt::Result {
+    writeln!(f, "{}", wrapped(&format!("   {label:9} {fact}"), 100, &" ".repeat(13)))
+}
+
 impl Display for Device {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let Device { index, name, backend, driver, limits, features, .. } = self;
@@ -234,18 +240,18 @@ impl Display for Device {
         writeln!(f, "   features  64-bit integers: {}, timestamps: {}", yes(int64), yes(timestamps))?;
         match (self.kernels, &self.reason) {
             (Some(kernels), _) => writeln!(f, "   kernels   {kernels}")?,
-            (None, reason) => writeln!(f, "   unusable  {}", reason.as_deref().unwrap_or_default())?,
+            (None, reason) => row(f, "unusable", reason.as_deref().unwrap_or_default())?,
         }
         for (line, work) in self.trials.chunk_by(|a, b| a.work == b.work).enumerate() {
             let label = if line == 0 { "measured" } else { "" };
             let times: Vec<String> =
                 work.iter().map(|trial| format!("{} {:.1} us", trial.kernels, 1e6 * trial.seconds)).collect();
-            writeln!(f, "   {label:9} {}: {}", work[0].work, times.join(", "))?;
+            row(f, label, &format!("{}: {}", work[0].work, times.join(", ")))?;
         }
         for (line, Compiled { title, seconds, peak_bytes, .. }) in self.compiled.iter().enumerate() {
             let label = if line == 0 { "compiled" } else { "" };
             let peak = peak_bytes.map_or_else(String::new, |bytes| format!(", {} held at most", show_size(bytes)));
-            writeln!(f, "   {label:9} {title}: {seconds:.2} s{peak}")?;
+            row(f, label, &format!("{title}: {seconds:.2} s{peak}"))?;
         }
         Ok(())
     }

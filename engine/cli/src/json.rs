@@ -2,11 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use clap::Args;
 use serde::Serialize;
 
 use crate::files::{self, Access, Output};
+use crate::terminal::printable;
 
 #[derive(Args)]
 pub struct Json {
@@ -18,6 +19,8 @@ pub struct Json {
 /// Where a report goes.
 pub enum Report {
     Text,
+    /// Standard output holds something else.
+    Stderr,
     Json,
     TextAndFile(Output),
 }
@@ -26,6 +29,18 @@ impl Json {
     /// The file, if it goes to one.
     pub fn path(&self) -> Option<&Path> {
         self.to.as_deref().filter(|path| path.as_os_str() != "-")
+    }
+
+    /// As [`Json::create`] for a command that writes `out`, which may be standard output.
+    ///
+    /// # Errors
+    /// Both go to standard output.
+    pub fn create_beside(&self, out: &Path) -> Result<Report> {
+        match self.create()? {
+            Report::Json if files::is_stdout(out) => bail!("--out - and --json - cannot share standard output"),
+            Report::Text if files::is_stdout(out) => Ok(Report::Stderr),
+            report => Ok(report),
+        }
     }
 
     /// Prepares the report, so that a place that cannot be written is known before the work begins.
@@ -45,6 +60,10 @@ impl Report {
     pub fn show(self, value: &impl Serialize, text: impl FnOnce() -> String) -> Result<()> {
         match self {
             Report::Text => files::print(&text()),
+            Report::Stderr => {
+                eprint!("{}", printable(&text()));
+                Ok(())
+            }
             Report::Json => files::print(&json(value)?),
             Report::TextAndFile(file) => {
                 let json = json(value)?;

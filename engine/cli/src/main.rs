@@ -24,7 +24,6 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::Parser;
-use cryptodl_network::text::shortened;
 
 /// Classify images that stay encrypted: a client encrypts them, a server runs a neural network on the ciphertexts, and
 /// only the client can decrypt the labels.
@@ -32,7 +31,7 @@ use cryptodl_network::text::shortened;
 #[command(version, arg_required_else_help = true, after_help = EXAMPLES)]
 struct Cli {
     /// Threads to use [default: one per core]
-    #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    #[arg(long, global = true, display_order = 1000, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Option<u16>,
     #[command(subcommand)]
     command: commands::Command,
@@ -53,15 +52,16 @@ Client and server apart:
   cryptodl decrypt --secret keys/secret/secret.key --spec mnist.spec \\
       --input scores.ct --out labels.csv";
 
-/// Characters of an error that are printed.
-const MAX_ERROR: usize = 2000;
-
 fn main() -> ExitCode {
     gpu::quiet_driver();
     match run(Cli::parse()) {
         Ok(()) => ExitCode::SUCCESS,
+        // What was ended by a signal needs no explanation, and ends as the signal says.
+        Err(_) if signals::stopping() => loop {
+            std::thread::park();
+        },
         Err(error) => {
-            eprintln!("error: {}", explain(&error));
+            eprintln!("{}", terminal::fitted(&format!("error: {}", advice::explain(&error))));
             ExitCode::FAILURE
         }
     }
@@ -74,19 +74,4 @@ fn run(cli: Cli) -> Result<()> {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
     pool.context("cannot start as many threads: give a smaller number with --threads")?;
     cli.command.run()
-}
-
-/// The error with its causes, without causes that it already quotes, and what the user can do about it.
-fn explain(error: &anyhow::Error) -> String {
-    let text = error.chain().map(ToString::to_string).fold(String::new(), |text, cause| match text.as_str() {
-        "" => cause,
-        quoted if quoted.contains(&cause) => text,
-        _ => format!("{text}: {cause}"),
-    });
-    // Files from strangers are quoted in errors.
-    let text = shortened(&terminal::printable(&text), MAX_ERROR);
-    match advice::of(error) {
-        None => text,
-        Some(advice) => format!("{}. {advice}", text.trim_end_matches(['.', '\n'])),
-    }
 }

@@ -51,6 +51,7 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
 /// `bytes` in the largest unit that suits it.
 pub fn show_size(bytes: u64) -> String {
     match bytes {
+        1 => "1 byte".into(),
         0..10_000 => format!("{bytes} bytes"),
         10_000..10_000_000 => format!("{:.1} kB", bytes as f64 / 1e3),
         _ => format!("{:.1} MB", bytes as f64 / 1e6),

@@ -1,6 +1,8 @@
 //! A model that is ready to classify.
 
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -9,7 +11,8 @@ use clap::Args;
 use cryptodl::{Model, Placement, Plan, PlanOptions, PrivacyGoal, Program, Server, Service, Watch};
 use cryptodl_core::ckks::{CheckedSpec, Params};
 use cryptodl_core::wire::Binding;
-use cryptodl_network::Network;
+use cryptodl_network::limits::MAX_DESCRIPTION_BYTES;
+use cryptodl_network::{Description, Network};
 
 use crate::files;
 use crate::flags::{Execution, Planning};
@@ -81,14 +84,31 @@ pub fn service(program: &Program, execution: &Execution) -> Result<Service> {
 /// Loads `model`, a shipped network or a TOML file, and plans it.
 pub fn load_and_plan(name: &str, options: &PlanOptions) -> Result<(Model, Plan)> {
     let model = Model::load(name)?;
+    let bar = Bar::new("plan");
+    bar.say(format!("{name}: searching for the cheapest schedule"));
     let plan = model.plan(options, Watch::default()).with_context(|| format!("model {name}"))?;
     Ok((model, plan))
+}
+
+/// The files of a model that lies in files: outputs must not replace them. Nothing of a shipped
+/// one, or of one that cannot be read.
+pub fn model_files(name: &str) -> Vec<PathBuf> {
+    let path = Path::new(name);
+    if !name.ends_with(".toml") {
+        return Vec::new();
+    }
+    let mut toml = String::new();
+    let read = File::open(path).and_then(|file| file.take(MAX_DESCRIPTION_BYTES).read_to_string(&mut toml));
+    let description = read.ok().and_then(|_| Description::parse(name, &toml).ok());
+    let beside = description.iter().flat_map(|found| [found.weights()].into_iter().chain(found.calibration()));
+    beside.map(|beside| path.with_file_name(beside)).chain([path.to_owned()]).collect()
 }
 
 /// The Program that flags name: a model that is planned, or a saved Program. Commands say whether one of them is required.
 #[derive(Args)]
 pub struct ProgramSource {
-    /// A shipped model (`cryptodl models` lists them) or a .toml file; it is planned
+    /// A shipped model (`cryptodl models` lists them) or a .toml file (docs/networks.md); it is
+    /// planned
     #[arg(long, conflicts_with = "program")]
     pub model: Option<String>,
     /// A saved Program, as `plan --out` writes it, instead of --model and the planning flags
@@ -97,6 +117,11 @@ pub struct ProgramSource {
 }
 
 impl ProgramSource {
+    /// The files that it is read from.
+    pub fn files(&self) -> Vec<PathBuf> {
+        self.program.iter().cloned().chain(self.model.as_deref().map(model_files).unwrap_or_default()).collect()
+    }
+
     /// Plans the model, or reads the Program.
     pub fn load(&self, planning: &Planning) -> Result<Program> {
         match (&self.program, &self.model) {

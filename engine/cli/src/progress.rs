@@ -1,37 +1,82 @@
-//! Progress of long steps: bars on stderr where it is a terminal, nothing elsewhere.
+//! Long steps: what they take, and bars on stderr where it is a terminal, nothing elsewhere.
 
 use std::sync::LazyLock;
+use std::time::{Duration, Instant};
 
+use anyhow::Result;
+use cryptodl_core::watch::Progress;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 /// All bars, one below the other: a long step may begin another.
 static BARS: LazyLock<MultiProgress> = LazyLock::new(MultiProgress::new);
 
-/// A bar for the step `name`. It disappears when it is dropped.
-pub struct Bar(ProgressBar);
+/// How often the elapsed time moves on.
+const TICK: Duration = Duration::from_millis(250);
+
+const UNKNOWN: &str = "{prefix:10} {spinner} {elapsed} so far  {wide_msg}";
+const KNOWN: &str = "{prefix:10} {bar:30} {percent:>3} %  {elapsed} so far, {eta} left  {wide_msg}";
+
+/// A bar for the step `name`, with the time left as soon as the step says how long it is. It
+/// disappears when it is dropped. Where nothing is shown there is none: it would take a thread and
+/// memory that may be scarce.
+pub struct Bar(Option<ProgressBar>);
 
 impl Bar {
     pub fn new(name: &'static str) -> Self {
-        let style = ProgressStyle::with_template("{prefix:10} {wide_bar} {percent:>3} % {elapsed} {msg}");
-        let bar = ProgressBar::new(0).with_style(style.expect("a valid template")).with_prefix(name);
-        Bar(BARS.add(bar))
+        if BARS.is_hidden() {
+            return Bar(None);
+        }
+        let bar = BARS.add(ProgressBar::no_length().with_style(style(UNKNOWN)).with_prefix(name));
+        bar.enable_steady_tick(TICK);
+        Bar(Some(bar))
     }
 
     /// `done` of `total` parts are done.
     pub fn show(&self, done: u64, total: u64) {
-        self.0.set_length(total);
-        self.0.set_position(done);
+        let Some(bar) = &self.0 else { return };
+        if bar.length().is_none() {
+            bar.set_style(style(KNOWN));
+        }
+        bar.set_length(total);
+        bar.set_position(done);
+    }
+
+    /// As [`Bar::show`], as libraries tell it.
+    pub fn watch(&self, progress: Progress) {
+        self.show(progress.done as u64, progress.total as u64);
     }
 
     /// Says what is going on.
     pub fn say(&self, message: String) {
-        self.0.set_message(message);
+        if let Some(bar) = &self.0 {
+            bar.set_message(message);
+        }
+    }
+
+    /// Leaves a line above all bars, where they are shown.
+    pub fn leave(&self, line: &str) {
+        // Only a terminal that is gone refuses it.
+        let _ = BARS.println(line);
     }
 }
 
 impl Drop for Bar {
     fn drop(&mut self) {
-        self.0.finish_and_clear();
-        BARS.remove(&self.0);
+        if let Some(bar) = &self.0 {
+            bar.finish_and_clear();
+            BARS.remove(bar);
+        }
     }
+}
+
+/// Adds what `work` takes to `seconds`.
+pub fn timed<T>(seconds: &mut f64, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    let start = Instant::now();
+    let done = work();
+    *seconds += start.elapsed().as_secs_f64();
+    done
+}
+
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template).expect("a valid template")
 }

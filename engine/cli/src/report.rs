@@ -8,11 +8,16 @@ use cryptodl_program::Tolerance;
 use cryptodl_run::{ComputeParts, ComputeReport};
 use serde::Serialize;
 
-use crate::classify::Outcome;
+use crate::classify::{Outcome, Stages};
 use crate::memory::{peak_rss, show_size};
 use crate::prepared::Prepared;
 use crate::samples::Samples;
+use crate::terminal::{counted, wrapped};
 use cryptodl::Machine;
+
+/// Columns of a report, and what names of layers stand after.
+const WIDTH: usize = 100;
+const NAMES: &str = "             ";
 
 /// What `run --json` writes.
 #[derive(Serialize)]
@@ -42,7 +47,7 @@ pub struct RunReport {
     compute_parts: ComputeParts,
     pub images_per_second: f64,
     images_per_hour: f64,
-    layers: Vec<Layer>,
+    layers: Vec<MeasuredSegment>,
     noise: Noise,
     pub bytes: BytesReport,
     pub peak_rss_bytes: Option<u64>,
@@ -55,24 +60,6 @@ pub struct Score {
     pub accuracy: Option<f64>,
 }
 
-/// Seconds of each stage.
-#[derive(Clone, Copy, Default, Serialize)]
-pub struct Stages {
-    /// Reading and planning the model: once per model.
-    pub prepare: f64,
-    pub keygen: f64,
-    pub encrypt: f64,
-    /// All that the server does, from the received bytes to the result's bytes.
-    pub compute: f64,
-    pub decrypt: f64,
-}
-
-impl Stages {
-    fn total(&self) -> f64 {
-        self.prepare + self.keygen + self.encrypt + self.compute + self.decrypt
-    }
-}
-
 #[derive(Serialize)]
 pub struct Seconds {
     #[serde(flatten)]
@@ -82,18 +69,18 @@ pub struct Seconds {
 
 /// A segment: as planned, with limbs, components and multiply-adds as executed.
 #[derive(Serialize)]
-pub struct Layer {
+pub struct MeasuredSegment {
     pub seconds: f64,
     #[serde(flatten)]
     pub report: SegmentReport,
 }
 
-impl Layer {
+impl MeasuredSegment {
     /// The segments of a computation over `sets` ciphertext sets.
-    pub fn all(plan: &PlanReport, compute: &ComputeReport, sets: usize) -> Vec<Layer> {
+    pub fn all(plan: &PlanReport, compute: &ComputeReport, sets: usize) -> Vec<MeasuredSegment> {
         let layers = plan.segments.iter().zip(&compute.segments);
         layers
-            .map(|(planned, measured)| Layer {
+            .map(|(planned, measured)| MeasuredSegment {
                 seconds: measured.seconds,
                 report: SegmentReport {
                     limbs: measured.limbs,
@@ -183,7 +170,7 @@ impl RunReport {
             compute_parts: outcome.compute.parts,
             images_per_second,
             images_per_hour: 3600.0 * images_per_second,
-            layers: Layer::all(plan, &outcome.compute, outcome.sets),
+            layers: MeasuredSegment::all(plan, &outcome.compute, outcome.sets),
             noise: Noise {
                 predicted_log2: plan.noise.bits,
                 measured_log2: outcome.noise.typical,
@@ -203,21 +190,24 @@ impl Display for RunReport {
         let (params, stages, parts) = (&self.params, &self.seconds.stages, &self.compute_parts);
         writeln!(
             f,
-            "{} on {}: {} images in {} set(s) of {}",
-            self.model, self.dataset, self.images, self.batches, self.slots
+            "{} on {}: {} in {} of up to {}",
+            self.model,
+            self.dataset,
+            counted(self.images, "image"),
+            counted(self.batches, "set"),
+            self.slots
         )?;
         writeln!(
             f,
-            "{}-bit security: N = {}, log2 QP = {:.1}, {} primes; {} key encryption; Program {}",
+            "security    {} bits (table of Bossuat et al. 2024): N = {}, a modulus of {:.1} bits in {}",
             params.security_bits,
             params.n,
             params.log_qp,
-            params.limbs,
-            self.encryption,
-            &self.program[..16]
+            counted(params.limbs + params.special_primes.len(), "prime")
         )?;
+        writeln!(f, "Program     {}; images are encrypted with the {} key", &self.program[..16], self.encryption)?;
         let Machine { backend, kernels, device, threads } = &self.machine;
-        writeln!(f, "{backend}: {device}, {threads} thread(s); kernels: {kernels}")?;
+        writeln!(f, "{backend:<11} {device}, {}; kernels: {kernels}", counted(*threads, "thread"))?;
 
         writeln!(f, "\nstage       seconds")?;
         let mut stage = |name: &str, seconds: f64, note: &str| writeln!(f, "{name:<10} {seconds:>8.3}  {note}");
@@ -229,18 +219,19 @@ impl Display for RunReport {
         stage("decrypt", stages.decrypt, "")?;
         stage("total", self.seconds.total, "")?;
 
-        writeln!(f, "\ncompute     seconds  limbs  components  multiply-adds per image (as published)")?;
+        writeln!(f, "\ncompute     seconds  limbs  components  multiply-adds per image  as published")?;
         for (name, seconds) in
             [("key", parts.key), ("unpack", parts.unpack), ("expand", parts.expand), ("rotate", parts.rotate)]
         {
             writeln!(f, "{name:<10} {seconds:>8.3}")?;
         }
-        for Layer { seconds, report } in &self.layers {
+        for MeasuredSegment { seconds, report } in &self.layers {
             writeln!(
                 f,
-                "{:<10} {seconds:>8.3}  {:>5}  {:>10}  {:>8} ({})  {}",
-                "layer", report.limbs, report.components, report.multiply_adds, report.layer_multiply_adds, report.name
+                "{:<10} {seconds:>8.3}  {:>5}  {:>10}  {:>23}  {:>12}",
+                "layers", report.limbs, report.components, report.multiply_adds, report.layer_multiply_adds
             )?;
+            writeln!(f, "{}", wrapped(&format!("{NAMES}{}", report.name), WIDTH, NAMES))?;
         }
         for (name, seconds) in [("masks", parts.rerandomisation), ("pack", parts.pack)] {
             writeln!(f, "{name:<10} {seconds:>8.3}")?;
@@ -275,24 +266,32 @@ impl Display for RunReport {
         let changed = &self.labels_changed;
         let [predicted, measured, tolerance] =
             [changed.predicted, changed.measured, changed.tolerance].map(|share| format!("{:.3} %", 100.0 * share));
-        writeln!(f, "labels      {measured} changed against plaintext, {predicted} predicted, tolerance {tolerance}")?;
+        writeln!(f, "labels      {measured} differ from plaintext, {predicted} predicted, {tolerance} tolerated")?;
         if self.out_of_range > 0 {
-            writeln!(f, "range       {} image(s) have scores far outside the calibrated range", self.out_of_range)?;
+            writeln!(
+                f,
+                "range       {} have scores far outside the calibrated range",
+                counted(self.out_of_range, "image")
+            )?;
         }
         writeln!(
             f,
-            "noise       2^{:.2} on a score, predicted 2^{:.2}; weight rounding 2^{:.2}, predicted 2^{:.2}",
-            self.noise.measured_log2,
-            self.noise.predicted_log2,
-            self.noise.measured_rounding_log2,
-            self.noise.predicted_rounding_log2
+            "noise       {:.3} on a score (rms), {:.3} predicted; of weight rounding {:.3}, {:.3} predicted",
+            self.noise.measured_log2.exp2(),
+            self.noise.predicted_log2.exp2(),
+            self.noise.measured_rounding_log2.exp2(),
+            self.noise.predicted_rounding_log2.exp2()
         )?;
         writeln!(
             f,
-            "sizes       upload {} ({:.0} bytes per image), download {}, evaluation key {}, public key {}",
+            "sizes       upload {} ({} per image), download {}",
             show_size(self.bytes.upload),
-            self.bytes.upload_per_image,
-            show_size(self.bytes.download),
+            show_size(self.bytes.upload_per_image.round() as u64),
+            show_size(self.bytes.download)
+        )?;
+        writeln!(
+            f,
+            "            evaluation key {}, public key {}; a set has the same size however full it is",
             show_size(self.bytes.eval_key),
             show_size(self.bytes.public_key)
         )?;

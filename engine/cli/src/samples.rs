@@ -11,6 +11,8 @@ use ndarray::{Array4, ArrayView2, Axis, Slice};
 
 use crate::memory::show_size;
 use crate::progress::Bar;
+use crate::signals;
+use crate::terminal::printable;
 
 /// Bytes that reading images takes beside their values: a piece as it is stored, and as numbers.
 pub const READING: u64 = 3 * PIECE_BYTES;
@@ -21,6 +23,9 @@ pub struct Samples {
     /// N x channels x height x width, in the network's range.
     pub values: Array4<f32>,
     pub labels: Option<Vec<u8>>,
+    /// Names of the files that the images come from, one for each image, where they come from files
+    /// of their own.
+    pub names: Option<Vec<String>>,
 }
 
 impl Samples {
@@ -44,13 +49,21 @@ impl Samples {
             (None, _, None) => bail!("{} names no data set: say with --data which images to take", network.name),
             (Some(Ok(id)), ..) | (None, _, Some(id)) => Self::set(network, id, split),
             (Some(Err(_)), Some(path), _) if Path::new(path).exists() => {
-                Ok(Self { name: path.into(), values: read_images(Path::new(path), &network.input)?, labels: None })
+                let (values, names) = read_images(Path::new(path), &network.input)?;
+                Ok(Self { name: path.into(), values, labels: None, names })
             }
-            (Some(Err(unknown)), ..) => Err(anyhow!(unknown).context("--data is neither a file nor a folder")),
+            (Some(Err(unknown)), ..) => {
+                Err(anyhow!(unknown).context("--data names no file or folder, and no data set"))
+            }
         }
     }
 
     fn set(network: &Network, id: DatasetId, split: Split) -> Result<Self> {
+        // Known before anything is fetched.
+        if id.shape() != network.input.shape {
+            return Err(ImageError::Shape { expected: network.input.shape, actual: id.shape() })
+                .with_context(|| format!("data set {id} does not fit {}", network.name));
+        }
         fetch(id, &FetchOptions { split: Some(split), ..FetchOptions::default() })?;
         let set = data::load(id, split, &FetchOptions::default())?;
         let values = set.images.to_values(&network.input).with_context(|| format!("data set {id}"))?;
@@ -58,7 +71,7 @@ impl Samples {
             Split::Train => "training",
             Split::Test => "test",
         };
-        Ok(Samples { name: format!("{id}-{part}"), values, labels: Some(set.labels) })
+        Ok(Samples { name: format!("{id}-{part}"), values, labels: Some(set.labels), names: None })
     }
 
     /// Keeps at most `count` images at equal distances, without labels.
@@ -66,7 +79,7 @@ impl Samples {
         let (all, taken) = (self.count(), count.min(self.count()));
         let rows: Vec<usize> = (0..taken).map(|i| i * all / taken).collect();
         self.values = self.values.select(Axis(0), &rows);
-        self.labels = None;
+        (self.labels, self.names) = (None, None);
     }
 
     /// Keeps the first `count`.
@@ -76,6 +89,9 @@ impl Samples {
         self.values = self.values.slice_axis(Axis(0), Slice::from(..count)).to_owned();
         if let Some(labels) = &mut self.labels {
             labels.truncate(count);
+        }
+        if let Some(names) = &mut self.names {
+            names.truncate(count);
         }
         Ok(())
     }
@@ -99,8 +115,10 @@ impl Samples {
 /// Makes sure that a data set is in the cache.
 pub fn fetch(id: DatasetId, options: &FetchOptions) -> Result<std::path::PathBuf> {
     let bar = Bar::new("fetch");
+    let options = &FetchOptions { cancel: Some(&signals::STOPPING), ..options.clone() };
     let folder = data::fetch(id, options, &mut |progress| match progress {
         Progress::Step(step) => bar.say(step.into()),
+        Progress::Temporary(path) => signals::delete_at_end(path),
         Progress::Received { file, bytes, total } => {
             bar.say(file.into());
             bar.show(bytes, total);
@@ -109,14 +127,18 @@ pub fn fetch(id: DatasetId, options: &FetchOptions) -> Result<std::path::PathBuf
     Ok(folder)
 }
 
-/// Images in a file or folder, of the shape that `input` says.
+/// Images in a file or folder, of the shape that `input` says. What was left out or converted is
+/// said.
 pub fn open_images(path: &Path, input: &InputSpec) -> Result<ImageFile> {
-    ImageFile::open(path, Some(input.shape)).map_err(|error| named(path, error))
+    let images = ImageFile::open(path, Some(input.shape)).map_err(|error| named(path, error))?;
+    images.notes().iter().for_each(|note| eprintln!("note: {}", printable(note)));
+    Ok(images)
 }
 
-/// All images of a file or folder, of the shape and range that `input` says. What they take is compared with the memory that
-/// is free before they are read: a small compressed file can hold many.
-pub fn read_images(path: &Path, input: &InputSpec) -> Result<Array4<f32>> {
+/// All images of a file or folder, of the shape and range that `input` says, and the names of their
+/// files. What they take is compared with the memory that is free before they are read: a small
+/// compressed file can hold many.
+pub fn read_images(path: &Path, input: &InputSpec) -> Result<(Array4<f32>, Option<Vec<String>>)> {
     let mut images = open_images(path, input)?;
     let values =
         images.shape().iter().fold(images.count() as u64, |product, &size| product.saturating_mul(size as u64));
@@ -130,7 +152,8 @@ pub fn read_images(path: &Path, input: &InputSpec) -> Result<Array4<f32>> {
         show_size(needed),
         show_size(free)
     );
-    next_values(&mut images, path, usize::MAX, input)
+    let names = images.names().map(<[String]>::to_vec);
+    Ok((next_values(&mut images, path, usize::MAX, input)?, names))
 }
 
 /// The next `count` images, in the range that `input` says.

@@ -1,9 +1,19 @@
 //! Files under temporary names do not outlive a process that is told to stop.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Every temporary file that was made; the names of those that were published belong to nothing any more.
+/// Whether the process was told to stop: programs that it runs are to be ended.
+pub static STOPPING: AtomicBool = AtomicBool::new(false);
+
+/// Whether a signal is about to end the process.
+pub fn stopping() -> bool {
+    STOPPING.load(Ordering::Relaxed)
+}
+
+/// Every temporary file and folder that was made; the names of those that were published belong to
+/// nothing any more.
 static TEMPORARY: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
 
 /// Has `path` deleted if a signal ends the process.
@@ -17,20 +27,28 @@ pub fn hold() -> MutexGuard<'static, Vec<PathBuf>> {
     TEMPORARY.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// From now on SIGINT (Ctrl-C) and SIGTERM delete temporary files before they end the process.
+/// From now on SIGINT (Ctrl-C), SIGTERM and SIGHUP (the terminal is gone) delete temporary files
+/// before they end the process.
 #[cfg(unix)]
 pub fn watch() -> std::io::Result<()> {
-    use signal_hook::consts::{SIGINT, SIGTERM};
+    use std::time::Duration;
+
+    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+
+    /// Programs that this process runs are ended within it.
+    const PROGRAMS_END: Duration = Duration::from_millis(100);
 
     // A process that was started with a signal ignored, by `nohup` or in the background of a script, goes on ignoring it.
     let ignored = ignored();
-    let watched = [SIGINT, SIGTERM].into_iter().filter(|signal| ignored >> (signal - 1) & 1 == 0);
+    let watched = [SIGINT, SIGTERM, SIGHUP].into_iter().filter(|signal| ignored >> (signal - 1) & 1 == 0);
     let mut signals = signal_hook::iterator::Signals::new(watched)?;
     std::thread::Builder::new().name("signals".into()).spawn(move || {
         if let Some(signal) = signals.forever().next() {
+            STOPPING.store(true, Ordering::Relaxed);
+            std::thread::sleep(PROGRAMS_END);
             for path in hold().iter() {
                 // One that is gone was published or dropped.
-                let _ = std::fs::remove_file(path);
+                let _ = if path.is_dir() { std::fs::remove_dir_all(path) } else { std::fs::remove_file(path) };
             }
             let _ = signal_hook::low_level::emulate_default_handler(signal);
         }

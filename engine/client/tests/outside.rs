@@ -270,15 +270,16 @@ fn a_program_written_from_the_format_description_packs_compactly() {
         write_client_spec(create(1), &spec).expect("written");
         let pixel = |image: usize, value: usize| ((image * 7 + value * 5) % 64) as f64 / 128.0;
         let row = |image| format!("{:?}", (0..PIXELS).map(|value| pixel(image, value)).collect::<Vec<f64>>());
-        std::fs::write(&files[2], format!("[{}]", (0..images).map(row).collect::<Vec<_>>().join(","))).expect("written");
+        std::fs::write(&files[2], format!("[{}]", (0..images).map(row).collect::<Vec<_>>().join(",")))
+            .expect("written");
         outside("encrypt.py", &files);
 
         let file = std::fs::File::open(&files[3]).expect("written");
         let binding = Binding { program: spec.program, params };
-        let ciphertexts_read =
-            read_ciphertexts(file, &binding, &CiphertextLayout::input(&spec)).expect("a valid file");
+        let ciphertexts_read = read_ciphertexts(file, &binding, &CiphertextLayout::input(&spec)).expect("a valid file");
         assert_eq!((ciphertexts_read.values, ciphertexts_read.sets.len()), (ciphertexts, 1));
-        let sets = decrypt_slots_raw_do_not_return_to_server(params, &key, &ciphertexts_read, spec.input.scale).unwrap();
+        let sets =
+            decrypt_slots_raw_do_not_return_to_server(params, &key, &ciphertexts_read, spec.input.scale).unwrap();
         let leaves = ciphertexts_read.leaves;
         let mut expected = vec![0.0; ciphertexts * N];
         for (image, slots) in leaves.slots(N).chunks(1 << leaves.log).enumerate().take(images) {

@@ -149,7 +149,8 @@ pub(super) fn try_settings(
         None if least_strain.is_infinite() => out_of_modulus(lacking),
         _ => {
             let shortage = 0.5 * libm::log2(best.map_or(least_strain, |(strain, _)| strain));
-            let reason = format!("has {shortage:.1} bits too much noise for the labels at the scales that fit");
+            let excess = if shortage < 0.05 { "slightly".into() } else { format!("{shortage:.1} bits") };
+            let reason = format!("has {excess} too much noise for the labels at the scales that fit");
             Attempt::Fails { shortage, reason }
         }
     };

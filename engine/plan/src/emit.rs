@@ -19,7 +19,10 @@ use super::{Plan, PlanError, PlanOptions, PlanReport};
 
 /// What the search came to, for a report on the best: what nearly fits, then what fits and costs more.
 pub(super) fn not_chosen(lowered: &Lowered, outcome: &Outcome) -> Vec<RunnerUpReport> {
-    let beside_best = |price: f64| format!("{:+.0} % predicted time", 100.0 * (price / outcome.best.price - 1.0));
+    let beside_best = |price: f64| {
+        let more = 100.0 * (price / outcome.best.price - 1.0);
+        format!("would take {:.0} % {} time", more.abs(), if more < 0.0 { "less" } else { "more" })
+    };
     let misses = outcome.misses.iter().map(|miss| RunnerUpReport {
         schedule: describe(lowered, &miss.structure, miss.ring),
         reason: format!("{}, but {}", beside_best(miss.price), miss.reason),

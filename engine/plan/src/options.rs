@@ -23,7 +23,7 @@ pub enum ScheduleKind {
 /// How images of small batches may be packed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum PackingKind {
-    /// Compactly where the batch leaves at least three quarters of the slots empty.
+    /// Compactly where the batch is one of at most [`SMALL_BATCH`] images and leaves at least three quarters of the slots empty.
     #[default]
     Auto,
     /// One ciphertext for every pixel.
@@ -60,6 +60,9 @@ pub struct PlanOptions {
     /// Whether and how the computation's noise is hidden from the client.
     pub circuit_privacy: Option<PrivacyGoal>,
 }
+
+/// Largest batch for which images are packed compactly unless told otherwise: rotations then cost less than pixels to upload.
+pub const SMALL_BATCH: usize = 2048;
 
 /// Batch that schedules are optimised for unless told otherwise.
 pub const DEFAULT_BATCH: usize = 8192;
@@ -118,6 +121,7 @@ impl PlanOptions {
     /// for the batch.
     pub fn packing_of(&self, n: usize, values: usize) -> Packing {
         let least = match self.packing {
+            PackingKind::Auto if self.batch > SMALL_BATCH => return Packing::Spread,
             PackingKind::Auto => 2,
             PackingKind::Compact => 1,
             PackingKind::Spread => return Packing::Spread,

@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 
-use cryptodl_core::ckks::{EncryptionKind, MAX_SPECIAL_PRIMES, Packing, SecurityLevel};
+use cryptodl_core::ckks::{EncryptionKind, MAX_SPECIAL_PRIMES, SecurityLevel};
 use cryptodl_core::ring::{MAX_DIMENSION, largest_ntt_primes};
 use cryptodl_core::watch::Watch;
 
@@ -398,12 +398,12 @@ impl Search<'_> {
     fn price(&mut self, structure: &Structure, index: usize, below: f64, candidates: &mut Vec<Candidate>) {
         let options = self.options;
         let public = options.encryption == EncryptionKind::Public;
-        let compact = options.packing_of(MAX_DIMENSION, self.network.inputs) != Packing::Spread;
-        let special = match (structure.relinearises() || compact, public) {
-            (true, _) => 1..=MAX_SPECIAL_PRIMES,
-            (false, true) => 1..=1,
-            (false, false) => 0..=0,
-        };
+        // Public-key encryption divides by a special prime; key switching takes several. Images that are packed compactly take
+        // key switches, and whether they are depends on the dimension.
+        let log_leaves = |n| options.packing_of(n, self.network.inputs).log_leaves();
+        let compact = log_leaves(MAX_DIMENSION) > 0;
+        let (least, switches) = (usize::from(public), structure.relinearises());
+        let special = if switches { 1 } else { least }..=if switches || compact { MAX_SPECIAL_PRIMES } else { least };
         let steps = structure.size();
         let plan = Steps::new(self.network, structure);
         let pinned = |pin: Option<usize>, value: usize| pin.is_none_or(|pin| pin == value);
@@ -421,7 +421,11 @@ impl Search<'_> {
                     let Some(n) = options.n.filter(secure).or(smallest.filter(|_| options.n.is_none())) else {
                         return false;
                     };
-                    let log_leaves = options.packing_of(n, self.network.inputs).log_leaves();
+                    let log_leaves = log_leaves(n);
+                    let serves = if switches || log_leaves > 0 { special > 0 } else { special == least };
+                    if !serves {
+                        return true;
+                    }
                     let shape = RingShape { n, prime_bits, limbs, special, log_leaves };
                     let Some(ring) = self.rings.get(shape) else {
                         return true;

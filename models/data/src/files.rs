@@ -9,10 +9,18 @@ use md5::{Digest, Md5};
 use tempfile::NamedTempFile;
 
 use crate::error::DataError;
-use crate::options::Split;
+use crate::options::{Progress, Split};
 
 /// Values of an image of CIFAR-10.
 pub(crate) const CIFAR_PIXELS: usize = 3 * 32 * 32;
+
+/// A file that everybody may read whom the process's mask allows: what is published is no secret.
+fn temporary(folder: &Path) -> io::Result<NamedTempFile> {
+    let mut builder = tempfile::Builder::new();
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    builder.tempfile_in(folder)
+}
 
 /// One raw file of a data set.
 #[derive(Debug)]
@@ -106,11 +114,17 @@ impl StandardFile {
     }
 
     /// Puts checked content into a folder of the cache: written to a temporary name, then renamed.
-    pub(crate) fn store(&self, folder: &Path, bytes: &[u8]) -> Result<(), DataError> {
+    pub(crate) fn store(
+        &self,
+        folder: &Path,
+        bytes: &[u8],
+        progress: &mut dyn FnMut(Progress<'_>),
+    ) -> Result<(), DataError> {
         let path = folder.join(self.name);
-        let write = || {
+        let mut write = || {
             fs::create_dir_all(folder)?;
-            let mut file = NamedTempFile::new_in(folder)?;
+            let mut file = temporary(folder)?;
+            progress(Progress::Temporary(file.path()));
             file.write_all(bytes)?;
             file.as_file().sync_all()?;
             file.persist(&path)?;

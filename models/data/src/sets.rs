@@ -48,7 +48,7 @@ pub fn fetch(
         let source = Source::open(id, options, progress)?;
         for file in absent {
             let bytes = source.read(id, file, progress)?;
-            file.store(&folder, &bytes)?;
+            file.store(&folder, &bytes, progress)?;
         }
     }
     Ok(folder)

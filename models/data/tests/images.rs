@@ -38,6 +38,12 @@ fn gray(width: u32, height: u32, data: &[u8]) -> Vec<u8> {
     png(png::ColorType::Grayscale, png::BitDepth::Eight, width, height, data)
 }
 
+fn jpeg(colour: jpeg_encoder::ColorType, width: u16, height: u16, data: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    jpeg_encoder::Encoder::new(&mut bytes, 100).encode(data, width, height, colour).unwrap();
+    bytes
+}
+
 struct Files(TempDir);
 
 impl Files {
@@ -102,8 +108,13 @@ fn a_folder_of_pngs_is_read_in_the_order_of_names() {
         files.write(&format!("folder/{name}"), &gray(1, 1, &[pixel]));
     }
     files.write("folder/notes.txt", b"not an image");
+    files.write("folder/.hidden", b"not an image");
     let folder = files.0.path().join("folder");
     let all = read(&folder).unwrap();
+    let opened = ImageFile::open(&folder, None).unwrap();
+    assert_eq!(opened.names().unwrap(), ["1.png", "10.png", "2.PNG"]);
+    let [note] = opened.notes() else { panic!("{:?}", opened.notes()) };
+    assert!(note.starts_with("1 of the entries of") && note.ends_with("are left out: notes.txt"), "{note}");
     assert_eq!(all, RawImages { pixels: Pixels::U8(vec![0, 1, 2]), count: 3, shape: [1, 1, 1] });
     let odd = files.write("folder/3.png", &gray(2, 1, &[1, 1]));
     let error = read(&folder).unwrap_err().to_string();
@@ -113,7 +124,68 @@ fn a_folder_of_pngs_is_read_in_the_order_of_names() {
     assert!(error.contains("a\\u000aerror: fake.png: damaged PNG"), "{error}");
     let empty = files.0.path().join("empty");
     fs::create_dir(&empty).unwrap();
-    refused(&empty, "holds no .png files");
+    refused(&empty, "holds no .png, .jpg or .jpeg files");
+}
+
+/// What has one colour at every pixel becomes 8-bit grey or RGB, whatever its file says of
+/// palettes, bits and alpha.
+#[test]
+fn pictures_are_converted() {
+    use png::{BitDepth, ColorType};
+    let files = Files::new();
+    let pixels = |path: &Path| match read(path).unwrap() {
+        RawImages { pixels: Pixels::U8(pixels), shape, .. } => (shape, pixels),
+        other => panic!("{other:?}"),
+    };
+    // 0x8080 is exactly half way: 128.5 of 257 parts; 0xff7e rounds down, 0xff7f up.
+    let deep = [0, 0, 0x80, 0x80, 0xff, 0x7e, 0xff, 0x7f];
+    let path = files.write("deep.png", &png(ColorType::Grayscale, BitDepth::Sixteen, 4, 1, &deep));
+    assert_eq!(pixels(&path), ([1, 1, 4], vec![0, 128, 254, 255]));
+    let deep = [0, 1, 2, 0, 255, 255, 255, 255];
+    let path = files.write("rgba.png", &png(ColorType::Rgba, BitDepth::Sixteen, 1, 1, &deep));
+    assert_eq!(pixels(&path), ([3, 1, 1], vec![0, 2, 255]));
+    let path = files.write("ga.png", &png(ColorType::GrayscaleAlpha, BitDepth::Eight, 2, 1, &[7, 255, 9, 255]));
+    assert_eq!(pixels(&path), ([1, 1, 2], vec![7, 9]));
+    refused(
+        &files.write("clear.png", &png(ColorType::GrayscaleAlpha, BitDepth::Eight, 2, 1, &[7, 255, 9, 254])),
+        "PNG with transparent pixels",
+    );
+    let path = files.write("bits.png", &png(ColorType::Grayscale, BitDepth::Two, 4, 1, &[0b00_01_10_11]));
+    assert_eq!(pixels(&path), ([1, 1, 4], vec![0, 85, 170, 255]));
+    let mut palette = Vec::new();
+    let mut encoder = png::Encoder::new(&mut palette, 2, 1);
+    encoder.set_color(ColorType::Indexed);
+    encoder.set_palette(vec![10, 20, 30, 200, 200, 200]);
+    encoder.write_header().unwrap().write_image_data(&[1, 0]).unwrap();
+    let palette = files.write("palette.png", &palette);
+    assert_eq!(pixels(&palette), ([3, 1, 2], vec![200, 10, 200, 20, 200, 30]));
+
+    // Where the network takes one channel, colours become grey, and it is said; and the other way
+    // round.
+    let open = |channels| ImageFile::open(&palette, Some([channels, 1, 2])).unwrap();
+    let mut grey = open(1);
+    assert!(grey.notes()[0].contains("palette.png: colours become shades of grey"), "{:?}", grey.notes());
+    assert_eq!(grey.names().unwrap(), ["palette.png"]);
+    // 0.299 x 10 + 0.587 x 20 + 0.114 x 30 = 18.15.
+    assert_eq!(grey.next(1).unwrap().pixels, Pixels::U8(vec![200, 18]));
+    assert!(open(3).notes().is_empty());
+    let mut colours = ImageFile::open(&files.write("g.png", &gray(2, 1, &[3, 4])), Some([3, 1, 2])).unwrap();
+    assert!(colours.notes()[0].contains("grey becomes three equal channels"), "{:?}", colours.notes());
+    assert_eq!(colours.next(1).unwrap().pixels, Pixels::U8(vec![3, 4, 3, 4, 3, 4]));
+
+    // JPEG is near what was encoded, of any size, and stands beside PNG in a folder.
+    let ramp: Vec<u8> = (0..20 * 12).map(|i| (i % 20 * 12) as u8).collect();
+    let near = |found: &[u8], expected: &[u8]| found.iter().zip(expected).all(|(a, b)| a.abs_diff(*b) <= 4);
+    let path = files.write("mixed/b.JPG", &jpeg(jpeg_encoder::ColorType::Luma, 20, 12, &ramp));
+    let (shape, found) = pixels(&path);
+    assert!(shape == [1, 12, 20] && near(&found, &ramp), "{found:?}");
+    let colours: Vec<u8> = (0..16 * 16).flat_map(|_| [200, 100, 50]).collect();
+    let (shape, found) = pixels(&files.write("c.jpeg", &jpeg(jpeg_encoder::ColorType::Rgb, 16, 16, &colours)));
+    let planes: Vec<u8> = [200, 100, 50].iter().flat_map(|&value| [value; 256]).collect();
+    assert!(shape == [3, 16, 16] && near(&found, &planes), "{found:?}");
+    files.write("mixed/a.png", &gray(20, 12, &ramp));
+    let (shape, found) = pixels(&files.0.path().join("mixed"));
+    assert!(shape == [1, 12, 20] && found[..240] == ramp && near(&found[240..], &ramp));
 }
 
 /// Files larger than what is read at once, and than memory, are read a few images at a time.
@@ -210,7 +282,7 @@ fn a_small_png_costs_what_its_pixels_cost() {
     }
     let sparse = files.write("sparse.png", &plain);
     fs::File::options().write(true).open(&sparse).unwrap().set_len(1 << 30).unwrap();
-    refused(&sparse, "PNG of more than 1050144 bytes for 784 pixels; save it without other data");
+    refused(&sparse, "file of more than 1051712 bytes for 784 pixels; save it without other data");
     let grown = peak() - before;
     assert!(grown < 256 << 20, "{grown} bytes");
 }
@@ -261,11 +333,16 @@ fn unsuitable_and_hostile_files_are_refused() {
     let fortran = String::from_utf8_lossy(&npy("|u1", "(1, 1, 1)", &[0])[10..]).replace("False", "True");
     let fortran = [b"\x93NUMPY\x01\x00", &(fortran.len() as u16).to_le_bytes()[..], fortran.as_bytes()].concat();
     let rgba = png(png::ColorType::Rgba, png::BitDepth::Eight, 1, 1, &[1, 2, 3, 4]);
-    let deep = png(png::ColorType::Grayscale, png::BitDepth::Sixteen, 1, 1, &[1, 2]);
+    let jpeg = jpeg(jpeg_encoder::ColorType::Luma, 4, 4, &[9; 16]);
+    let mut other_size = jpeg.clone();
+    let frame = jpeg.windows(2).position(|pair| pair == [0xff, 0xc0]).unwrap();
+    other_size[frame + 5..][..4].fill(0xff);
+    let mut cmyk = jpeg.clone();
+    cmyk[frame + 9] = 4;
     let without_end = gray(4, 4, &[9; 16]);
     let without_end = &without_end[..without_end.len() - 12];
     let table: &[(&[u8], &str)] = &[
-        (b"", "not an image file: expected IDX (plain or .gz), .npy or PNG"),
+        (b"", "not an image file: expected IDX (plain or .gz), .npy, PNG or JPEG"),
         (b"GIF89a", "not an image file"),
         (&idx(&[0, 28, 28], &[]), "holds no images"),
         (&idx(&[1, 0, 28], &[]), "images of 1 x 0 x 28 have no pixels"),
@@ -288,8 +365,13 @@ fn unsuitable_and_hostile_files_are_refused() {
         (&npy("|u1", "(1, 2, 2", &[]), "the .npy header has no `shape`"),
         (&f16, "array of type <f2; only uint8, float32 and float64"),
         (&fortran, "Fortran order"),
-        (&rgba, "PNG with transparency"),
-        (&deep, "PNG of type Grayscale with 16 bits; expected 8-bit gray or RGB"),
+        (&rgba, "PNG with transparent pixels, which have no colour of their own"),
+        (&jpeg[..jpeg.len() - 20], "damaged JPEG"),
+        (&jpeg[..frame + 4], "damaged JPEG: it is truncated before the size"),
+        (&other_size, "claims 1 images of 1 x 65535 x 65535; at most"),
+        (&cmyk, "JPEG of 4 components with 8 bits; expected 8-bit grey or colour"),
+        (&[0xff, 0xd8, 0xff, 0xd9], "it does not say how large the image is"),
+        (&[0xff, 0xd8, 0xff, 0xe0, 0, 1], "a segment has no length"),
         (&gray(4, 4, &[9; 16])[..50], "damaged PNG"),
         (&[&gray(4, 4, &[9; 16])[..], b"more"].concat(), "4 bytes follow the end of the PNG"),
         (without_end, "damaged PNG: it has no end"),
@@ -315,10 +397,11 @@ fn no_prefix_and_no_flipped_bit_panics() {
         gzip(&idx(&[1, 2, 2], &[1; 4])),
         npy("<f4", "(1, 1, 2)", &[0; 8]),
         gray(2, 2, &[1; 4]),
+        jpeg(jpeg_encoder::ColorType::Rgb, 2, 2, &[1; 12]),
     ];
     for good in all {
         let attempt = |bytes: &[u8]| {
-            let _ = (images::parse_idx_images(bytes), images::parse_npy(bytes, None), images::parse_png(bytes));
+            let _ = (images::parse_idx_images(bytes), images::parse_npy(bytes, None), images::parse_picture(bytes));
         };
         (0..good.len()).for_each(|len| attempt(&good[..len]));
         for bit in 0..good.len() * 8 {

@@ -16,13 +16,14 @@ use crate::rules::checked_name;
 use crate::tensors::Tensors;
 use crate::text;
 
-const KINDS: [&str; 12] = [
+const KINDS: [&str; 13] = [
     "conv2d",
     "avg_pool2d",
     "sum_pool2d",
     "global_avg_pool2d",
     "batch_norm",
     "polynomial",
+    "square",
     "add",
     "concat",
     "flatten",
@@ -104,7 +105,13 @@ fn layer(table: Table, builder: &Builder, names: &HashSet<String>, tensors: &mut
         "avg_pool2d" | "sum_pool2d" => pool(&mut fields, &kind)?,
         "global_avg_pool2d" => LayerOp::GlobalAvgPool2d,
         "batch_norm" => batch_norm(&mut fields, &name, input, tensors)?,
-        "polynomial" => polynomial(&mut fields, &name, input, tensors)?,
+        "polynomial" => {
+            let coefficients = coefficients(&mut fields, &name, input, tensors)?;
+            LayerOp::Polynomial { coefficients, inputs: activation_inputs(&mut fields)? }
+        }
+        "square" => {
+            LayerOp::Polynomial { coefficients: vec![SQUARE.to_vec()], inputs: activation_inputs(&mut fields)? }
+        }
         "add" => LayerOp::Add,
         "concat" => LayerOp::Concat,
         "flatten" => LayerOp::Flatten,
@@ -176,33 +183,42 @@ fn batch_norm(fields: &mut Fields, name: &str, input: Shape, tensors: &mut Tenso
     Ok(LayerOp::BatchNorm { gamma, beta, mean, var, eps })
 }
 
-fn polynomial(fields: &mut Fields, name: &str, input: Shape, tensors: &mut Tensors) -> Result<LayerOp, Problem> {
+/// The polynomial of the kind `square`.
+const SQUARE: [f64; 3] = [0.0, 0.0, 1.0];
+
+/// Of a polynomial, `[channel][degree]`, one row where all channels have the same.
+fn coefficients(
+    fields: &mut Fields,
+    name: &str,
+    input: Shape,
+    tensors: &mut Tensors,
+) -> Result<Vec<Vec<f64>>, Problem> {
     let (tensor, channels) = (format!("{name}.coefficients"), input.channels());
     let expected = "numbers, constant term first; where several channels have coefficients of their own, \
                     they are the tensor NAME.coefficients of the weight file";
-    let coefficients = match fields.optional("coefficients", expected)? {
-        Some(row) => vec![row],
+    match fields.optional("coefficients", expected)? {
+        Some(row) => Ok(vec![row]),
         // One row is for all channels and belongs into the description, also where there is one
         // channel.
         None if channels > 1 && tensors.holds(&tensor) => {
             let rows = tensors.coefficients(tensor, channels)?;
-            rows.rows().into_iter().map(|row| row.iter().map(|&c| c.into()).collect()).collect()
+            Ok(rows.rows().into_iter().map(|row| row.iter().map(|&c| c.into()).collect()).collect())
         }
-        None => return Err(Problem::MissingField { field: "coefficients", expected }),
-    };
+        None => Err(Problem::MissingField { field: "coefficients", expected }),
+    }
+}
+
+/// What was measured of an activation's inputs, if anything was.
+fn activation_inputs(fields: &mut Fields) -> Result<Option<Inputs>, Problem> {
     let range = fields.range("range")?;
     let histogram: Option<RawHistogram> = fields.optional("histogram", "a table with low, high and counts")?;
-    let inputs = match (range, histogram) {
+    match (range, histogram) {
         // Histograms of channels are in the calibration file.
-        (Some(range), Some(histogram)) => Some(Inputs { range, histogram: histogram.into(), channels: Vec::new() }),
-        (None, None) => None,
-        (None, Some(_)) => {
-            return Err(Problem::MissingField { field: "range", expected: "two numbers [low, high]" });
-        }
+        (Some(range), Some(histogram)) => Ok(Some(Inputs { range, histogram: histogram.into(), channels: Vec::new() })),
+        (None, None) => Ok(None),
+        (None, Some(_)) => Err(Problem::MissingField { field: "range", expected: "two numbers [low, high]" }),
         (Some(_), None) => {
-            let expected = "a table with low, high and counts";
-            return Err(Problem::MissingField { field: "histogram", expected });
+            Err(Problem::MissingField { field: "histogram", expected: "a table with low, high and counts" })
         }
-    };
-    Ok(LayerOp::Polynomial { coefficients, inputs })
+    }
 }

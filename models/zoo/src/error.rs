@@ -7,6 +7,9 @@ use thiserror::Error;
 
 use crate::shipped;
 
+/// How alike two names are, from 0 to 1, for one of them to be a slip of the other.
+const ALIKE: f64 = 0.8;
+
 /// Why a network could not be loaded.
 #[derive(Debug, Error)]
 pub enum LoadError {
@@ -22,12 +25,21 @@ pub enum LoadError {
     #[error(transparent)]
     Model(#[from] ModelError),
     /// Neither a shipped model nor a path to a description.
-    #[error(
-        "unknown model `{name}`; shipped models: {}; for a model of your own give the path of its .toml file",
-        shipped::names().join(", ")
-    )]
+    #[error("unknown model `{name}`{} For a model of your own give the path of its .toml file", near(name))]
     UnknownModel {
         /// What was asked for.
         name: String,
     },
+}
+
+/// The shipped models that `name` may stand for; all of them where it is like none.
+fn near(name: &str) -> String {
+    let alike = |known: &'static str| (strsim::jaro_winkler(&name.to_lowercase(), known), known);
+    let mut near: Vec<(f64, &str)> =
+        shipped::names().iter().copied().map(alike).filter(|(alike, _)| *alike >= ALIKE).collect();
+    near.sort_by(|a, b| b.0.total_cmp(&a.0));
+    match near[..] {
+        [] => format!(". Shipped models are {}.", shipped::names().join(", ")),
+        [(_, first), ..] => format!("; did you mean `{first}`?"),
+    }
 }

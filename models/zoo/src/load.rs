@@ -13,7 +13,7 @@ use crate::shipped::{self, Shipped};
 /// The shipped network of this name, or the one described by the file if `name_or_path` ends in `.toml`.
 ///
 /// # Errors
-/// Those of [`load_file`]; an unknown name lists the shipped ones.
+/// Those of [`load_file`]; an unknown name is met with the nearest of the shipped ones, or with all.
 pub fn load(name_or_path: &str) -> Result<Network, LoadError> {
     if name_or_path.ends_with(".toml") {
         return load_file(Path::new(name_or_path));

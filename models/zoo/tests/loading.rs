@@ -4,9 +4,11 @@ use cryptodl_network::Network;
 use cryptodl_zoo as zoo;
 
 #[test]
-fn an_unknown_model_lists_the_shipped_ones() {
-    let error = zoo::load("mnist-9").unwrap_err().to_string();
-    assert!(error.contains("unknown model `mnist-9`; shipped models: mnist-1, mnist-1-square"), "{error}");
+fn an_unknown_model_is_met_with_the_nearest_or_with_all() {
+    let error = zoo::load("Mnist1").unwrap_err().to_string();
+    assert!(error.starts_with("unknown model `Mnist1`; did you mean `mnist-1`? For a model"), "{error}");
+    let error = zoo::load("alexnet").unwrap_err().to_string();
+    assert!(error.contains("unknown model `alexnet`. Shipped models are mnist-1, mnist-1-square"), "{error}");
 }
 
 #[test]

@@ -55,7 +55,7 @@ impl Schedule {
 
 impl Alternatives {
     /// Classifies the first `images` test images with every schedule of every model, computing `repeat` times.
-    pub fn measure(models: &[String], (images, repeat): (usize, NonZeroUsize), execution: &Execution) -> Result<Self> {
+    pub fn measure(models: &[String], images: usize, repeat: NonZeroUsize, execution: &Execution) -> Result<Self> {
         let bar = Bar::new("bench");
         let mut measured = Vec::new();
         for (done, model) in models.iter().enumerate() {

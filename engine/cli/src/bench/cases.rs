@@ -11,8 +11,8 @@ use cryptodl_core::ckks::{Params, RelinLayout, UniformPurpose};
 use cryptodl_cpu::Reference;
 use cryptodl_program::{Program, Step, Term, TermMap};
 
+use super::kernels::{Arithmetic, Bench, Work, check};
 use super::operands::{repeated, residues};
-use super::{Bench, Work, check};
 
 /// A planned model.
 pub struct Shipped {
@@ -50,7 +50,8 @@ pub fn transforms<B: Measured>(bench: &mut Bench<'_>, backend: &B, params: &Para
         let work = Work {
             kernel,
             shape: format!("N = {n}, {values} at once"),
-            items: (values as u64, "transform"),
+            items: values as u64,
+            item: "transform",
             bytes: 8 * u64::from(backend.transform_passes()) * (values * n) as u64,
             arithmetic: None,
         };
@@ -84,7 +85,14 @@ pub fn programs<B: Measured>(
                     let components = shapes[*operand].components;
                     let shape = (map.inputs(), map.rows(), map.taps(), map.positions(), map.groups());
                     if seen.insert(format!("{shape:?} {ring} {level} {components}")) {
-                        linear(bench, backend, &format!("{name} {label}"), (params, level, components), &map)?;
+                        linear(
+                            bench,
+                            backend,
+                            &format!("{name} {label}"),
+                            params,
+                            CiphertextShape { level, components },
+                            &map,
+                        )?;
                     }
                 }
             }
@@ -108,17 +116,18 @@ fn maintenance<B: Measured>(
     backend: &B,
     Shipped { program, params, .. }: &Shipped,
     after: Maintenance,
-    CiphertextShape { level, components }: CiphertextShape,
+    size: CiphertextShape,
     seen: &mut HashSet<String>,
 ) -> Result<()> {
     let key = program.content.relin().filter(|_| after.relinearise);
     let ring = (params.n(), params.basis().modulus(0).bits());
+    let CiphertextShape { level, components } = size;
     if !seen.insert(format!("{key:?} {ring:?} {level} {} {components}", after.drop)) {
         return Ok(());
     }
     match key {
-        Some(layout) => relinearise(bench, backend, params, (layout, level, after.drop)),
-        None if after.drop > 0 => rescale(bench, backend, params, (level, after.drop, components)),
+        Some(layout) => relinearise(bench, backend, params, layout, level, after.drop),
+        None if after.drop > 0 => rescale(bench, backend, params, size, after.drop),
         None => Ok(()),
     }
 }
@@ -140,7 +149,8 @@ fn linear<B: Measured>(
     bench: &mut Bench<'_>,
     backend: &B,
     name: &str,
-    (params, level, components): (&Params, usize, usize),
+    params: &Params,
+    CiphertextShape { level, components }: CiphertextShape,
     map: &LinearMap,
 ) -> Result<()> {
     let (basis, ops) = (params.basis(), [SlotwiseOp::Linear(map)]);
@@ -167,9 +177,13 @@ fn linear<B: Measured>(
     let work = Work {
         kernel: "linear",
         shape: format!("{name}: {rows} x {taps} at {positions}, {level} x {components} x {lanes} lanes"),
-        items: ((level * components * lanes) as u64, "lane"),
+        items: (level * components * lanes) as u64,
+        item: "lane",
         bytes: 4 * (level * components * lanes * (map.inputs() + map.outputs())) as u64,
-        arithmetic: Some((per_limb * level as u64, small.limbs.iter().map(operations).sum())),
+        arithmetic: Some(Arithmetic {
+            multiply_adds: per_limb * level as u64,
+            operations: small.limbs.iter().map(operations).sum(),
+        }),
     };
     bench.measure(backend, work, || backend.slotwise(&ops, &x, 0..lanes, &mut out))
 }
@@ -178,7 +192,9 @@ fn relinearise<B: Measured>(
     bench: &mut Bench<'_>,
     backend: &B,
     params: &Params,
-    (layout, level, dropped): (RelinLayout, usize, usize),
+    layout: RelinLayout,
+    level: usize,
+    dropped: usize,
 ) -> Result<()> {
     let (basis, n, special) = (params.basis(), params.n(), params.special());
     let small = Shape { limbs: params.chain(level), values: 1, components: 3, lanes: n };
@@ -207,7 +223,8 @@ fn relinearise<B: Measured>(
     let work = Work {
         kernel: "relinearise",
         shape: format!("N = {n}, {level} limbs to {}, {digits} digits, {values} at once", level - dropped),
-        items: (values as u64, "ciphertext"),
+        items: values as u64,
+        item: "ciphertext",
         bytes: operands + key_bytes,
         arithmetic: None,
     };
@@ -218,7 +235,8 @@ fn rescale<B: Measured>(
     bench: &mut Bench<'_>,
     backend: &B,
     params: &Params,
-    (level, count, components): (usize, usize, usize),
+    CiphertextShape { level, components }: CiphertextShape,
+    count: usize,
 ) -> Result<()> {
     let (basis, n) = (params.basis(), params.n());
     let small = Shape { limbs: params.chain(level), values: 1, components, lanes: n };
@@ -240,7 +258,8 @@ fn rescale<B: Measured>(
     let work = Work {
         kernel: "mod_down",
         shape: format!("N = {n}, {level} limbs to {}, {values} x {components} at once", level - count),
-        items: (values as u64, "ciphertext"),
+        items: values as u64,
+        item: "ciphertext",
         bytes: backend.shape(&x).bytes() + backend.shape(&out).bytes(),
         arithmetic: None,
     };
@@ -269,7 +288,8 @@ fn unpack_and_expand<B: Measured>(bench: &mut Bench<'_>, backend: &B, params: &P
     let (bits, residues) = (basis.modulus(0).bits(), shape(values).len() as u64);
     let name = format!("N = {n}, {level} x {bits} bits, {values} at once");
     let bytes = packed_len(basis, &shape(values)) as u64 + 4 * residues;
-    let work = Work { kernel: "unpack", shape: name.clone(), items: (values as u64, "value"), bytes, arithmetic: None };
+    let (items, item, arithmetic) = (values as u64, "value", None);
+    let work = Work { kernel: "unpack", shape: name.clone(), items, item, bytes, arithmetic };
     bench.measure(backend, work, || backend.unpack(&packed, &mut x, 0).map(drop))?;
 
     let source = UniformPurpose::Ciphertext.source(params, &[7; 32]);
@@ -277,7 +297,6 @@ fn unpack_and_expand<B: Measured>(bench: &mut Bench<'_>, backend: &B, params: &P
     let mut expected = reference.zeros(shape(values))?;
     reference.expand(&source, 5, &mut expected, 0)?;
     check(backend, "expand", &x, &shape(values), expected.residues())?;
-    let work =
-        Work { kernel: "expand", shape: name, items: (values as u64, "value"), bytes: 4 * residues, arithmetic: None };
+    let work = Work { kernel: "expand", shape: name, items, item, bytes: 4 * residues, arithmetic: None };
     bench.measure(backend, work, || backend.expand(&source, 5, &mut x, 0))
 }

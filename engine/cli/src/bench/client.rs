@@ -12,7 +12,7 @@ use cryptodl_core::wire::{Binding, CiphertextLayout, read_ciphertexts, write_cip
 use cryptodl_cpu::Reference;
 
 use super::cases::Shipped;
-use super::{Bench, Work};
+use super::kernels::{Bench, Work};
 
 /// Standard deviations within which the noise of every slot stays: the chance that one of 10^7 slots leaves them is about 10^-5.
 const DEVIATIONS: f64 = 7.0;
@@ -83,7 +83,8 @@ impl Client<'_> {
         let work = Work {
             kernel: "encrypt",
             shape: format!("N = {n}, {level} x {bits} bits, {values} at once"),
-            items: (values as u64, "ciphertext"),
+            items: values as u64,
+            item: "ciphertext",
             bytes: (4 * images.len() + file.len()) as u64,
             arithmetic: None,
         };
@@ -126,7 +127,8 @@ impl Client<'_> {
         let work = Work {
             kernel: "decrypt",
             shape: format!("N = {n}, {level} x {bits} bits, {components} components, {classes} at once"),
-            items: (classes as u64, "ciphertext"),
+            items: classes as u64,
+            item: "ciphertext",
             bytes: (file.len() + 8 * scores.len()) as u64,
             arithmetic: None,
         };

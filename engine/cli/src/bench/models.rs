@@ -116,7 +116,9 @@ impl Part {
 /// Classifies `samples` under encryption, `computations` times, in turns with `peer`. A peer that fails is lost, and why is told.
 pub fn end_to_end(
     prepared: &Prepared,
-    (samples, computations, schedule): (&Samples, usize, &'static str),
+    samples: &Samples,
+    computations: usize,
+    schedule: &'static str,
     limits: &Limits<'_>,
     peer: &mut Option<Peer>,
     lost: &mut dyn FnMut(anyhow::Error),

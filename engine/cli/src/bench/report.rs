@@ -5,7 +5,7 @@ use std::fmt::Write;
 use cryptodl_core::backend::{Ceiling, Ceilings};
 use serde::Serialize;
 
-use super::Row;
+use super::kernels::Row;
 use super::models::EndToEnd;
 use super::published::{PUBLISHED, Published, comparable};
 use crate::memory::show_size;
@@ -32,7 +32,9 @@ pub struct Report {
 impl Report {
     /// With the published figures.
     pub fn new(
-        (machine, clock, ceilings): (Machine, &'static str, Ceilings),
+        machine: Machine,
+        clock: &'static str,
+        ceilings: Ceilings,
         rows: Vec<Row>,
         models: Vec<EndToEnd>,
         skipped: Vec<String>,

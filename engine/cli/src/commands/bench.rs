@@ -1,12 +1,11 @@
 //! `cryptodl bench`.
 
 use std::collections::HashSet;
-use std::fs;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Result, bail, ensure};
 use clap::Args;
 use cryptodl_core::backend::{BackendError, Ceilings, Effort, Measured};
 use cryptodl_core::ckks::{Params, params_for_tests};
@@ -17,19 +16,21 @@ use cryptodl_network::Network;
 use cryptodl_plan::{DEFAULT_BATCH, PlanError, PlanOptions, ScheduleKind, plan};
 use cryptodl_run::RunError;
 use cryptodl_zoo as zoo;
+use serde_json::Value;
 
+use crate::advice::explain;
 use crate::bench::{
     Alternatives, Bench, Calibration, EndToEnd, Limits, Peer, Report, Shipped, client, draw, end_to_end, programs,
     transforms,
 };
-use crate::files::{self, Access, Output};
-use crate::flags::{Backend, CPU_KERNELS_ONLY, Execution, one_of};
+use crate::files::{self, Access, Output, Written};
+use crate::flags::{Backend, CPU_KERNELS_ONLY, Execution, SCHEDULE, one_of};
 use crate::gpu::Choice;
 use crate::json::Json;
+use crate::memory;
 use crate::prepared::Prepared;
 use crate::progress::Bar;
 use crate::samples::Samples;
-use crate::{explain, memory};
 use cryptodl::{CpuKernels, Machine};
 
 /// Measure kernels and whole models against what the machine allows: the standard report
@@ -46,7 +47,7 @@ use cryptodl::{CpuKernels, Machine};
 #[command(after_help = "\
 Examples:
   cryptodl bench
-  cryptodl bench --only models --model mnist-1 --json bench.json --plots plots
+  cryptodl bench --only models --model mnist-1 --schedule auto --json bench.json --plots plots
   cryptodl bench --only kernels --backend cpu --threads 1 --model mnist-1
   cryptodl bench --kernels avx2 --model mnist-1
   cryptodl bench --calibrate
@@ -60,6 +61,14 @@ pub struct BenchCommand {
     /// Measure nothing else
     #[arg(long, value_parser = one_of(PARTS))]
     only: Option<Part>,
+    /// Measure this schedule alone [default: both]
+    #[arg(long, value_parser = one_of(SCHEDULE))]
+    schedule: Option<ScheduleKind>,
+    /// Measure nothing, and draw again what an earlier report says, as --json wrote it
+    #[arg(long, value_name = "FILE", requires = "plots", conflicts_with_all = [
+        "models", "only", "schedule", "images", "repeat", "python", "calibrate", "alternatives", "quick", "markdown", "to"
+    ])]
+    draw: Option<PathBuf>,
     /// Classify the first K test images [default: 8192]
     #[arg(long, value_name = "K")]
     images: Option<usize>,
@@ -125,6 +134,10 @@ const DIMENSIONS: std::ops::RangeInclusive<u32> = 12..=16;
 
 impl BenchCommand {
     pub fn run(self) -> Result<()> {
+        if let (Some(report), Some(folder)) = (&self.draw, &self.plots) {
+            let report: Value = files::read(report, serde_json::from_reader)?;
+            return files::print(&files::listed(&plots(folder, &report)?));
+        }
         let of_whole_models = [
             self.images.is_some(),
             self.repeat.is_some(),
@@ -161,26 +174,31 @@ impl BenchCommand {
             return json.show(&calibration, || calibration.text());
         }
         if self.alternatives {
-            let (models, repeat) = (self.whole_models(), self.repetitions());
-            let alternatives = Alternatives::measure(&models, (self.image_count(), repeat), &self.execution)?;
+            let models = self.whole_models();
+            let alternatives = Alternatives::measure(&models, self.image_count(), self.repetitions(), &self.execution)?;
             write(alternatives.text())?;
             return json.show(&alternatives, || alternatives.text());
         }
         if let Some(folder) = &self.plots {
-            fs::create_dir_all(folder).with_context(|| format!("cannot make the folder {}", folder.display()))?;
+            files::make_folder(folder, Access::Everybody)?;
         }
         let report = match &choice {
             Some(choice) => self.measure(|params| choice.timed(params))?,
             None => self.measure(|params| Ok(Cpu::with_kernels(params.basis().clone(), kernels)))?,
         };
         write(report.text())?;
+        let mut files = Vec::new();
         if let Some(folder) = &self.plots {
-            for (name, drawing) in draw(&report)? {
-                let file = Output::create(&folder.join(name), Access::Everybody)?;
-                file.write(|file| file.write_all(drawing.as_bytes()))?;
-            }
+            files = plots(folder, &serde_json::to_value(&report)?)?;
         }
-        json.show(&report, || report.text())
+        files.extend(self.markdown.iter().map(|path| Written::at(path, "")));
+        json.show(&report, || report.text() + "\n" + &files::listed(&files))
+    }
+
+    /// The schedules of whole models.
+    fn schedules(&self) -> impl Iterator<Item = (ScheduleKind, &'static str)> {
+        let only = self.schedule;
+        SCHEDULES.into_iter().filter(move |(kind, _)| only.is_none_or(|only| only == *kind))
     }
 
     fn measure<B: Measured>(&self, open: impl Fn(&Params) -> Result<B>) -> Result<Report> {
@@ -190,9 +208,15 @@ impl BenchCommand {
         let (mut models, mut skipped) = (Vec::new(), Vec::new());
         // Models come first: kernels leave memory behind, which would count as theirs.
         if self.only != Some(Part::Kernels) {
-            for name in self.whole_models() {
+            let names = self.whole_models();
+            for (done, name) in names.iter().enumerate() {
+                bar.show(done as u64, names.len() as u64);
                 bar.say(format!("{name}, end to end"));
-                models.extend(self.end_to_end(&name, &first, bench.ceilings(), &mut skipped)?);
+                for model in self.end_to_end(name, &first, bench.ceilings(), &mut skipped)? {
+                    let (seconds, images) = (model.run.seconds.stages.compute, model.run.images);
+                    bar.leave(&format!("{name}, {}: {seconds:.3} s for {images} images", model.schedule));
+                    models.push(model);
+                }
             }
         }
         if self.only != Some(Part::Models) {
@@ -200,7 +224,7 @@ impl BenchCommand {
         }
         let clock = if first.kernel_seconds().is_some() { "device" } else { "host" };
         let ceilings = bench.ceilings().clone();
-        Ok(Report::new((Machine::of(&first), clock, ceilings), bench.rows, models, skipped))
+        Ok(Report::new(Machine::of(&first), clock, ceilings, bench.rows, models, skipped))
     }
 
     fn effort(&self) -> Effort {
@@ -279,7 +303,7 @@ impl BenchCommand {
         .ok();
         let mut measured = Vec::new();
         let mut refused = Vec::new();
-        for (schedule, label) in SCHEDULES {
+        for (schedule, label) in self.schedules() {
             memory::forget_peak();
             let options = PlanOptions { schedule, ..PlanOptions::default() };
             let mut measure = || {
@@ -292,7 +316,7 @@ impl BenchCommand {
                 );
                 let operations = backend.linear_operations(prepared.params().basis().modulus(0).bits());
                 let limits = Limits { ceilings, operations };
-                end_to_end(&prepared, (&samples, repeat, label), &limits, &mut peer, &mut lost)
+                end_to_end(&prepared, &samples, repeat, label, &limits, &mut peer, &mut lost)
             };
             measured.extend(fitting(name, label, measure(), &mut refused)?);
         }
@@ -310,7 +334,7 @@ impl BenchCommand {
         let mut shipped = Vec::new();
         for name in names {
             let network: Network = zoo::load(name)?;
-            for (schedule, label) in SCHEDULES {
+            for (schedule, label) in self.schedules() {
                 let found = plan(&network, &PlanOptions { schedule, ..PlanOptions::default() });
                 if let Some(plan) = fitting(name, label, found.map_err(Into::into), skipped)? {
                     let params = plan.program.params()?;
@@ -320,6 +344,17 @@ impl BenchCommand {
         }
         Ok(shipped)
     }
+}
+
+/// Writes the drawings of `report` to `folder`.
+fn plots(folder: &Path, report: &Value) -> Result<Vec<Written>> {
+    files::make_folder(folder, Access::Everybody)?;
+    let drawings = draw(report)?.into_iter().map(|(name, drawing)| {
+        let path = folder.join(name);
+        Output::create(&path, Access::Everybody)?.write(|file| file.write_all(drawing.as_bytes()))?;
+        Ok(Written::at(&path, ""))
+    });
+    drawings.collect()
 }
 
 /// What was `found`, or nothing where the planner refuses or the memory is too small, which `skipped` then says: the rest of a

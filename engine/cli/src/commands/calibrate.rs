@@ -1,7 +1,8 @@
 //! `cryptodl calibrate`.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
@@ -13,7 +14,10 @@ use serde::Serialize;
 
 use crate::files::{self, Access, Output};
 use crate::json::Json;
+use crate::prepared::model_files;
+use crate::progress::Bar;
 use crate::samples::Samples;
+use crate::terminal::counted;
 
 /// Measure what the planner must know of a trained network: value ranges, margins, and how each image answers to noise
 ///
@@ -36,8 +40,8 @@ pub struct Calibrate {
     /// A shipped model (`cryptodl models` lists them) or a .toml file, in which all calibration may be missing
     #[arg(long)]
     model: String,
-    /// Data set (mnist, fashion-mnist, cifar10), of which the training images are taken, or an IDX, .npy or PNG file, or a folder of
-    /// PNG files [default: the model's data set]
+    /// Data set (mnist, fashion-mnist, cifar10), of which the training images are taken, or an IDX,
+    /// .npy, PNG or JPEG file, or a folder of PNG and JPEG files [default: the model's data set]
     #[arg(long, value_name = "SET|PATH")]
     data: Option<String>,
     /// Measure on so many images, taken at equal distances; of these, 1000 are followed one by one
@@ -67,14 +71,26 @@ struct Report {
     stored: usize,
     /// The description, weights and calibration.
     files: Vec<PathBuf>,
+    seconds: Seconds,
+}
+
+#[derive(Default, Serialize)]
+struct Seconds {
+    read: f64,
+    compute: f64,
+    write: f64,
 }
 
 impl Calibrate {
     pub fn run(self) -> Result<()> {
         ensure!(self.images > 0, "--images 0: at least one image is needed");
+        let (start, mut seconds) = (Instant::now(), Seconds::default());
         let mut network = zoo::load(&self.model)?;
         let mut samples = Samples::for_calibration(&network, self.data.as_deref())?;
         samples.spread(self.images);
+        seconds.read = start.elapsed().as_secs_f64();
+        let (bar, start) = (Bar::new("calibrate"), Instant::now());
+        bar.say(format!("ranges and margins on {}", counted(samples.count(), "image")));
         if self.keep_ranges {
             complete(&network)?;
             // They lie in the file that is written.
@@ -82,7 +98,10 @@ impl Calibrate {
         } else {
             measure(&mut network, samples.values.view());
         }
+        bar.say("how every place of the network answers to noise, image by image".into());
         let calibration = plan::calibrate(&network, samples.rows()).with_context(|| format!("model {}", self.model))?;
+        drop(bar);
+        seconds.compute = start.elapsed().as_secs_f64();
 
         fs::create_dir_all(&self.out).with_context(|| format!("cannot make folder {}", self.out.display()))?;
         let stem = network.weights.strip_suffix(".safetensors").unwrap_or(&network.weights).to_owned();
@@ -95,12 +114,19 @@ impl Calibrate {
             (name, calibration.to_bytes(&network)),
         ];
         let paths: Vec<PathBuf> = contents.iter().map(|(name, _)| self.out.join(name)).collect();
+        let outputs: Vec<&Path> = paths.iter().map(PathBuf::as_path).chain(self.json.path()).collect();
+        let model = model_files(&self.model);
+        let data = self.data.as_deref().map(Path::new).filter(|data| data.exists());
+        let inputs = model.iter().map(PathBuf::as_path).chain(data);
+        files::distinct(&outputs, &inputs.collect::<Vec<_>>())?;
+        let start = Instant::now();
         let write = |(path, (_, bytes)): (&PathBuf, &(String, Vec<u8>))| -> Result<Output> {
             let output = Output::create(path, Access::Everybody)?;
             output.fill(|file| file.write_all(bytes))?;
             Ok(output)
         };
         files::publish_all(paths.iter().zip(&contents).map(write).collect::<Result<_>>()?)?;
+        seconds.write = start.elapsed().as_secs_f64();
         let report = Report {
             model: network.name.clone(),
             data: samples.name.clone(),
@@ -108,6 +134,7 @@ impl Calibrate {
             followed: calibration.margins.len(),
             stored: calibration.images.nrows(),
             files: paths,
+            seconds,
         };
         self.json.create()?.show(&report, || report.to_string())
     }

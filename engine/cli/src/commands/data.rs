@@ -5,12 +5,21 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::{Args, Subcommand};
 use cryptodl_data::{DatasetId, FetchOptions, cache_dir, dataset_dir};
+use serde::Serialize;
 
-use crate::{files, samples};
+use crate::json::Json;
+use crate::samples;
 
 /// Fetch and locate data sets
 #[derive(Args)]
-#[command(subcommand_required = true, arg_required_else_help = true)]
+#[command(
+    subcommand_required = true,
+    arg_required_else_help = true,
+    after_help = "\
+Examples:
+  cryptodl data fetch mnist        fetch it once; then everything works offline
+  cryptodl data path mnist         where its files are"
+)]
 pub struct Data {
     #[command(subcommand)]
     command: Command,
@@ -44,6 +53,8 @@ struct Fetch {
     /// Cache folder instead of $CRYPTODL_CACHE or the platform's
     #[arg(long, value_name = "DIR")]
     cache: Option<PathBuf>,
+    #[command(flatten)]
+    json: Json,
 }
 
 /// Print the cache folder, or the folder of one data set in it
@@ -58,18 +69,36 @@ struct Location {
     /// Cache folder instead of $CRYPTODL_CACHE or the platform's
     #[arg(long, value_name = "DIR")]
     cache: Option<PathBuf>,
+    #[command(flatten)]
+    json: Json,
 }
 
 impl Data {
     pub fn run(self) -> Result<()> {
-        let folder = match self.command {
-            Command::Fetch(Fetch { set, from, folder, cache }) => {
-                let options = FetchOptions { cache, from_dir: folder, from_url: from, offline: false, split: None };
-                samples::fetch(set.parse::<DatasetId>()?, &options)?
+        let (folder, json, absent) = match self.command {
+            Command::Fetch(Fetch { set, from, folder, cache, json }) => {
+                let options = FetchOptions { cache, from_dir: folder, from_url: from, ..FetchOptions::default() };
+                (samples::fetch(set.parse::<DatasetId>()?, &options)?, json, None)
             }
-            Command::Path(Location { set: None, cache }) => cache_dir(cache.as_deref())?,
-            Command::Path(Location { set: Some(set), cache }) => dataset_dir(set.parse()?, cache.as_deref())?,
+            Command::Path(Location { set: None, cache, json }) => {
+                (cache_dir(cache.as_deref())?, json, Some("`cryptodl data fetch` makes it".to_owned()))
+            }
+            Command::Path(Location { set: Some(set), cache, json }) => {
+                let id: DatasetId = set.parse()?;
+                (dataset_dir(id, cache.as_deref())?, json, Some(format!("`cryptodl data fetch {id}` fetches the set")))
+            }
         };
-        files::print(&format!("{}\n", folder.display()))
+        if let Some(advice) = absent.filter(|_| !folder.exists()) {
+            eprintln!("note: {} is not there yet; {advice}", folder.display());
+        }
+        let place = Place { present: folder.exists(), path: folder };
+        json.create()?.show(&place, || format!("{}\n", place.path.display()))
     }
+}
+
+/// What `data --json` writes.
+#[derive(Serialize)]
+struct Place {
+    path: PathBuf,
+    present: bool,
 }

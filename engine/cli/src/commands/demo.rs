@@ -8,8 +8,8 @@ use cryptodl_plan::PlanOptions;
 use ndarray::Axis;
 
 use crate::classify::classify;
-use crate::files;
 use crate::flags::{Execution, TestSeed};
+use crate::json::Json;
 use crate::prepared::Prepared;
 use crate::report::RunReport;
 use crate::samples::Samples;
@@ -32,6 +32,8 @@ Example:
 To go on: `cryptodl run --help` for other models and images, `cryptodl --help` for client and server apart.")]
 pub struct Demo {
     #[command(flatten)]
+    json: Json,
+    #[command(flatten)]
     execution: Execution,
 }
 
@@ -40,9 +42,10 @@ impl Demo {
         let prepared = Prepared::new(MODEL, &PlanOptions::default(), &self.execution)?;
         let mut samples = Samples::load(prepared.network(), None, None)?;
         samples.truncate(IMAGES)?;
+        let json = self.json.create()?;
         let outcome = classify(&prepared, &samples, &TestSeed::default(), NonZeroUsize::MIN)?;
-        files::print(&RunReport::new(&prepared, &samples, &outcome).to_string())?;
-        files::print(&digits(&samples, &outcome.decrypted.labels))
+        let report = RunReport::new(&prepared, &samples, &outcome);
+        json.show(&report, || format!("{report}{}", digits(&samples, &outcome.decrypted.labels)))
     }
 }
 

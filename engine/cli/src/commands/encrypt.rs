@@ -1,6 +1,7 @@
 //! `cryptodl encrypt`.
 
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
@@ -9,13 +10,17 @@ use cryptodl_client::{Encryption, EncryptionKey};
 use cryptodl_core::ckks::{CiphertextsInfo, EncryptionKind, Params};
 use cryptodl_core::watch::{Progress, Watch};
 use cryptodl_core::wire::{Binding, CiphertextLayout, CiphertextsWriter, ciphertexts_len, read_public_key};
+use cryptodl_data::images::is_image_name;
 use cryptodl_network::InputSpec;
+use serde::Serialize;
 
-use crate::files::{self, Access, Output};
+use crate::files::{self, Access, Output, Written};
 use crate::flags::{Limit, TestSeed};
+use crate::json::Json;
 use crate::memory::{self, show_size};
-use crate::progress::Bar;
+use crate::progress::{Bar, timed};
 use crate::samples::{READING, next_values, open_images};
+use crate::terminal::counted;
 
 /// Encrypt images
 ///
@@ -23,10 +28,19 @@ use crate::samples::{READING, next_values, open_images};
 /// values: an 8-bit pixel is scaled to that range, values from .npy files must lie in it. Channels come in the order
 /// gray, or red, green, blue.
 #[derive(Args)]
+#[command(override_usage = "\
+cryptodl encrypt <--secret FILE|--public FILE> --spec FILE --input FILE --out FILE [OPTIONS]")]
 #[command(after_help = "\
+Images of one folder have one size, and it is the network's. Colours become grey, and grey three
+channels, where the network takes the other; 16 bits and palettes become 8-bit colours. A rotation
+that a camera only notes is not applied.
+
+Where images come from files of their own, their names go to OUT.names, one per line in the order of
+the images. Keep that file: `decrypt --names` puts the names beside the labels.
+
 Examples:
   cryptodl encrypt --secret keys/secret/secret.key --spec keys/public/client.spec \\
-      --input t10k-images-idx3-ubyte.gz --out digits.ct
+      --input \"$(cryptodl data path mnist)/t10k-images-idx3-ubyte\" --out digits.ct
   cryptodl encrypt --public public.key --spec client.spec --input my-digits/ --out digits.ct")]
 pub struct Encrypt {
     #[command(flatten)]
@@ -34,12 +48,13 @@ pub struct Encrypt {
     /// The client spec that the keys were made for, or a later one with the same parameters
     #[arg(long, value_name = "FILE")]
     spec: PathBuf,
-    /// IDX (plain or .gz), .npy (uint8 or float, N x ...), PNG, or a folder of PNG files, taken in the order of their names
-    /// as text (10.png before 2.png)
-    #[arg(long, value_name = "FILE")]
+    /// IDX (plain or .gz), .npy (uint8 or float, N x ...), PNG, JPEG, or a folder of PNG and JPEG
+    /// files, taken in the order of their names as text (10.png before 2.png); `-` is standard
+    /// input
+    #[arg(long, value_name = "FILE", value_parser = files::input_path)]
     input: PathBuf,
-    /// Where the ciphertexts go
-    #[arg(long, value_name = "FILE")]
+    /// Where the ciphertexts go; `-` is standard output
+    #[arg(long, value_name = "FILE", value_parser = files::output_path)]
     out: PathBuf,
     #[command(flatten)]
     limit: Limit,
@@ -48,6 +63,8 @@ pub struct Encrypt {
     /// How large ciphertexts are follows from the client spec, which may come from a stranger.
     #[arg(long, value_name = "SIZE", default_value = "64GiB", value_parser = memory::parse_size)]
     max_size: u64,
+    #[command(flatten)]
+    json: Json,
     #[command(flatten)]
     seed: TestSeed,
 }
@@ -63,11 +80,33 @@ struct Key {
     public: Option<PathBuf>,
 }
 
+/// What `encrypt --json` writes.
+#[derive(Serialize)]
+struct Report {
+    model: String,
+    program: String,
+    images: usize,
+    batches: usize,
+    files: Vec<Written>,
+    seconds: Seconds,
+}
+
+#[derive(Default, Serialize)]
+struct Seconds {
+    read: f64,
+    compute: f64,
+    write: f64,
+}
+
 impl Encrypt {
     pub fn run(self) -> Result<()> {
         let keys = self.key.secret.iter().chain(&self.key.public).map(PathBuf::as_path);
         let inputs: Vec<&Path> = keys.chain([self.spec.as_path(), &self.input]).collect();
-        files::distinct(&[&self.out], &inputs)?;
+        let names_path = self.names_path();
+        let outputs: Vec<&Path> =
+            std::iter::once(self.out.as_path()).chain(names_path.as_deref()).chain(self.json.path()).collect();
+        files::distinct(&outputs, &inputs)?;
+        let start = Instant::now();
         let spec = files::read_spec(&self.spec)?;
         let params = spec.params();
         let (flag, other) = match spec.encryption {
@@ -94,22 +133,68 @@ impl Encrypt {
         let mut encryption = Encryption::new(&spec, key, images.count(), &mut rng).with_context(refused)?;
         let (layout, info) = (CiphertextLayout::input(&spec), encryption.info().clone());
         self.check_cost(params, &layout, &info)?;
+        let json = self.json.create_beside(&self.out)?;
         let out = Output::create(&self.out, Access::Everybody)?;
+        let names = names_path.as_deref().zip(images.names());
+        let names =
+            names.map(|(path, names)| Ok::<_, anyhow::Error>((path, Output::create(path, Access::Owner)?, names)));
+        let names = names.transpose()?;
 
-        let bar = Bar::new("encrypt");
-        out.write(|file| {
+        let (bar, mut seconds) =
+            (Bar::new("encrypt"), Seconds { read: start.elapsed().as_secs_f64(), ..Seconds::default() });
+        let all = info.images as u64;
+        let mut done = 0;
+        if let Some((_, file, names)) = &names {
+            file.fill(|file| names.iter().try_for_each(|name| writeln!(file, "{name}")))?;
+        }
+        let names = names.map(|(path, file, _)| (path, file));
+        out.fill(|file| {
             let mut writer = CiphertextsWriter::new(file, &binding, &layout, &info)?;
             let mut set = Vec::new();
             while encryption.next_images() > 0 {
-                let values = next_values(&mut images, &self.input, encryption.next_images(), &input)?;
+                let count = encryption.next_images();
+                let values = timed(&mut seconds.read, || next_values(&mut images, &self.input, count, &input))?;
                 let values = values.as_slice().expect("images are in standard order");
-                let show = |progress: Progress| bar.show(progress.done as u64, progress.total as u64);
-                encryption.next(values, &mut set, Watch::new(&show)).with_context(refused)?;
-                writer.put(&set)?;
+                // Of the whole file, whatever part of it the set is.
+                let show = |progress: Progress| {
+                    let share = progress.done as f64 / progress.total.max(1) as f64;
+                    bar.show(done + (share * count as f64) as u64, all);
+                };
+                timed(&mut seconds.compute, || {
+                    encryption.next(values, &mut set, Watch::new(&show)).with_context(refused)
+                })?;
+                timed(&mut seconds.write, || Ok(writer.put(&set)?))?;
+                done += count as u64;
             }
             writer.finish()?;
             Ok::<_, anyhow::Error>(())
-        })
+        })?;
+        drop(bar);
+        let named = names.as_ref().map(|(path, _)| *path);
+        timed(&mut seconds.write, || {
+            files::publish_all(names.map(|(_, file)| file).into_iter().chain([out]).collect())
+        })?;
+        let files = [
+            Some(Written::at(&self.out, "for the server")),
+            named.map(|path| Written::at(path, "the names of the images, for `decrypt --names`")),
+        ];
+        let report = Report {
+            model: spec.model.clone(),
+            program: spec.program.to_string(),
+            images: info.images,
+            batches: info.sets(&params),
+            files: files.into_iter().flatten().collect(),
+            seconds,
+        };
+        json.show(&report, || files::listed(&report.files))
+    }
+
+    /// Where the names of the images go: beside the ciphertexts, if these are a file.
+    fn names_path(&self) -> Option<PathBuf> {
+        let replaced = std::fs::metadata(&self.out).map_or(true, |found| found.is_file());
+        let mut name = self.out.clone().into_os_string();
+        name.push(".names");
+        (replaced && (self.input.is_dir() || is_image_name(&self.input))).then(|| name.into())
     }
 
     /// Says what it will cost, before it does: spec and images can ask for any amount.
@@ -129,7 +214,9 @@ impl Encrypt {
         let pixels = images.min(params.n()).saturating_mul(layout.values);
         let numbers = (pixels as u64).saturating_mul(4).saturating_add(READING);
         memory::afford((info.set_bytes(params) as u64).saturating_add(numbers), &self.spec)?;
-        eprintln!("{images} images make {sets} set(s) of {set}: {out} will have {file}");
+        let n = params.n();
+        let (images, sets) = (counted(images, "image"), counted(sets, "set"));
+        eprintln!("{images} in {sets} of up to {n}, {set} each however full: {out} will have {file}");
         Ok(())
     }
 }

@@ -9,12 +9,13 @@ use cryptodl_core::watch::{Progress, Watch};
 use cryptodl_core::wire::{CiphertextLayout, CiphertextsWriter, read_needed_eval_keys, read_public_key};
 use serde::Serialize;
 
-use crate::files::{self, Access, Output, Sets};
+use crate::files::{self, Access, Output, Sets, Written};
 use crate::flags::{Execution, Limit, Planning, TestSeed};
 use crate::json::Json;
 use crate::memory::peak_rss;
 use crate::prepared::{ProgramSource, service};
 use crate::progress::Bar;
+use crate::terminal::counted;
 use cryptodl::{ComputeParts, Machine, PrivacyGoal, Rerandomisation, SegmentTime};
 
 /// Classify encrypted images: the server's job, which needs no secret
@@ -25,12 +26,16 @@ use cryptodl::{ComputeParts, Machine, PrivacyGoal, Rerandomisation, SegmentTime}
 /// SECURITY.md says what else it learns. With --deterministic nothing is masked and the same input gives the same bytes: for
 /// tests only, and refused together with --circuit-privacy.
 #[derive(Args)]
+#[command(override_usage = "\
+cryptodl infer <--model MODEL|--program FILE> --eval-key FILE <--public FILE|--deterministic>
+                      --input FILE --out FILE [OPTIONS]")]
 #[command(group(ArgGroup::new("computed").required(true).args(["model", "program"])))]
 #[command(after_help = "\
 Examples:
-  cryptodl infer --model mnist-1 --eval-key public/eval.key --public public/public.key --input digits.ct \\
-      --out scores.ct
-  cryptodl infer --model mnist-1 --eval-key public/eval.key --deterministic --input digits.ct --out scores.ct --json -")]
+  cryptodl infer --model mnist-1 --eval-key public/eval.key --public public/public.key \\
+      --input digits.ct --out scores.ct
+  cryptodl infer --program mnist-1.program --eval-key public/eval.key \\
+      --public public/public.key --input digits.ct --out scores.ct --json -")]
 pub struct Infer {
     #[command(flatten)]
     source: ProgramSource,
@@ -39,11 +44,11 @@ pub struct Infer {
     eval_key: PathBuf,
     #[command(flatten)]
     masking: Masking,
-    /// The client's encrypted images
-    #[arg(long, value_name = "FILE")]
+    /// The client's encrypted images; `-` is standard input
+    #[arg(long, value_name = "FILE", value_parser = files::input_path)]
     input: PathBuf,
-    /// Where the encrypted scores go
-    #[arg(long, value_name = "FILE")]
+    /// Where the encrypted scores go; `-` is standard output
+    #[arg(long, value_name = "FILE", value_parser = files::output_path)]
     out: PathBuf,
     #[command(flatten)]
     limit: Limit,
@@ -85,6 +90,7 @@ struct InferReport {
     images_per_second: f64,
     /// Multiply-adds are of one set.
     layers: Vec<SegmentTime>,
+    files: Vec<Written>,
     peak_rss_bytes: Option<u64>,
 }
 
@@ -97,8 +103,12 @@ struct Seconds {
 impl Infer {
     pub fn run(self) -> Result<()> {
         let outputs: Vec<&Path> = std::iter::once(self.out.as_path()).chain(self.json.path()).collect();
-        let inputs: Vec<&Path> =
-            [self.eval_key.as_path(), &self.input].into_iter().chain(self.masking.public.as_deref()).collect();
+        let model = self.source.files();
+        let inputs: Vec<&Path> = [self.eval_key.as_path(), &self.input]
+            .into_iter()
+            .chain(self.masking.public.as_deref())
+            .chain(model.iter().map(PathBuf::as_path))
+            .collect();
         files::distinct(&outputs, &inputs)?;
         let start = Instant::now();
         let program = self.source.load(&self.planning)?;
@@ -114,17 +124,16 @@ impl Infer {
         let keys = files::read(&self.eval_key, |file| read_needed_eval_keys(file, params, &spec.evaluation_keys))?;
         let public = self.masking.public.as_ref().map(|path| files::read(path, |file| read_public_key(file, params)));
         let public = public.transpose()?;
-        let mut input = Sets::open(&self.input, &binding, &CiphertextLayout::input(spec))?;
+        let mut input = Sets::open(&self.input, &spec.model, &binding, &CiphertextLayout::input(spec))?;
         let info = input.info().clone();
         self.limit.check(&self.input, info.images)?;
-        let json = self.json.create()?;
+        let json = self.json.create_beside(&self.out)?;
         let out = Output::create(&self.out, Access::Everybody)?;
 
         let (bar, mut rng) = (Bar::new("compute"), self.seed.masks(circuit_privacy.is_some())?);
-        let masks = public
-            .as_ref()
-            .map_or(Rerandomisation::Omitted, |public| Rerandomisation::Fresh { key: public, rng: &mut rng });
-        let progress = |progress: Progress| bar.show(progress.done as u64, progress.total as u64);
+        let masks =
+            public.as_ref().map_or(Rerandomisation::Omitted, |key| Rerandomisation::Fresh { key, rng: &mut rng });
+        let progress = |progress: Progress| bar.watch(progress);
         let refused = || self.input.display().to_string();
         let expanding = Instant::now();
         let keys = service.accept_evaluation_keys(&keys).with_context(|| self.eval_key.display().to_string())?;
@@ -163,14 +172,16 @@ impl Infer {
             compute_parts: compute.parts,
             images_per_second: info.images as f64 / compute.seconds,
             layers: compute.segments,
+            files: vec![Written::at(&self.out, "for the client")],
             peak_rss_bytes: peak_rss(),
         };
         json.show(&report, || {
-            let (images, seconds) = (report.images, report.seconds.compute);
+            let (images, seconds) = (counted(report.images, "image"), report.seconds.compute);
             let Machine { backend, device, .. } = &report.machine;
             format!(
-                "{images} images in {seconds:.3} s: {:.0} per second on {backend}: {device}\n",
-                report.images_per_second
+                "{images} in {seconds:.3} s: {:.0} per second on {backend}: {device}\n{}",
+                report.images_per_second,
+                files::listed(&report.files)
             )
         })
     }

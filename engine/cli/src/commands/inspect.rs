@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 
 use crate::files;
 use crate::json::Json;
+use crate::terminal::wrapped;
 
 /// Say what a file is: a key, ciphertexts, a result, a client spec, a saved Program or a model
 ///
@@ -137,6 +138,9 @@ fn extend(facts: &mut Value, more: Value) {
     }
 }
 
+/// Columns of a table.
+const WIDTH: usize = 100;
+
 /// One fact per line.
 fn table(facts: &Value) -> String {
     let mut text = String::new();
@@ -145,7 +149,7 @@ fn table(facts: &Value) -> String {
             Value::String(value) => writeln!(text, "{name:<14} {}", one_line(value)),
             Value::Array(rows) if rows.iter().any(Value::is_object) => writeln!(text, "{name}")
                 .and_then(|()| rows.iter().try_for_each(|row| writeln!(text, "  {}", line(row)))),
-            value => writeln!(text, "{name:<14} {}", line(value)),
+            value => writeln!(text, "{}", wrapped(&format!("{name:<14} {}", line(value)), WIDTH, &" ".repeat(15))),
         }
         .expect("a string takes everything");
     }
@@ -160,6 +164,7 @@ fn line(value: &Value) -> String {
         Value::Object(fields) => {
             fields.iter().map(|(name, value)| format!("{name} {}", line(value))).collect::<Vec<_>>().join(", ")
         }
+        Value::Array(values) => format!("[{}]", values.iter().map(line).collect::<Vec<_>>().join(", ")),
         value => value.to_string(),
     }
 }

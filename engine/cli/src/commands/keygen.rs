@@ -1,18 +1,22 @@
 //! `cryptodl keygen`.
 
 use std::path::PathBuf;
+use std::time::Instant;
 
 use anyhow::{Result, ensure};
-use clap::Args;
+use clap::{ArgGroup, Args};
 use cryptodl::Keys;
 use cryptodl_client::wire::{secret_key_len, write_secret_key};
 use cryptodl_core::ckks::CheckedSpec;
 use cryptodl_core::wire::{eval_keys_len, public_key_len, write_client_spec, write_eval_keys, write_public_key};
+use serde::Serialize;
 
-use crate::files::{self, Access, Output};
+use crate::files::{self, Access, Output, Written};
 use crate::flags::{Planning, TestSeed};
+use crate::json::Json;
 use crate::memory::{self, show_size};
 use crate::prepared::ProgramSource;
+use crate::progress::timed;
 
 /// Generate a client's keys
 ///
@@ -24,13 +28,14 @@ use crate::prepared::ProgramSource;
 /// (`cryptodl inspect` shows their digest) and asks for the same evaluation keys, as after
 /// retraining, these keys serve it too.
 #[derive(Args)]
+#[command(group(ArgGroup::new("for").required(true).args(["spec", "model", "program"])))]
 #[command(after_help = "\
 Examples:
   cryptodl keygen --spec client.spec --out keys
   cryptodl keygen --model mnist-1 --out keys")]
 pub struct Keygen {
     /// What to make keys for, as written by `plan --write-spec`
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["Planning", "ProgramSource"], required_unless_present = "ProgramSource")]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["Planning", "ProgramSource"])]
     spec: Option<PathBuf>,
     #[command(flatten)]
     source: ProgramSource,
@@ -46,13 +51,32 @@ pub struct Keygen {
     #[arg(long, value_name = "SIZE", default_value = "256MiB", value_parser = memory::parse_size)]
     max_size: u64,
     #[command(flatten)]
+    json: Json,
+    #[command(flatten)]
     planning: Planning,
     #[command(flatten)]
     seed: TestSeed,
 }
 
+/// What `keygen --json` writes.
+#[derive(Serialize)]
+struct Report {
+    model: String,
+    program: String,
+    files: Vec<Written>,
+    seconds: Seconds,
+}
+
+#[derive(Default, Serialize)]
+struct Seconds {
+    prepare: f64,
+    compute: f64,
+    write: f64,
+}
+
 impl Keygen {
     pub fn run(self) -> Result<()> {
+        let (start, mut seconds) = (Instant::now(), Seconds::default());
         let spec = match &self.spec {
             Some(path) => files::read_spec(path)?,
             None => self.source.load(&self.planning)?.client_spec().check()?,
@@ -81,20 +105,32 @@ impl Keygen {
             Output::create(&secret_key, Access::Owner)?,
         ];
 
-        let keys = Keys::generate(&spec, &mut self.seed.randomness("keygen")?)?;
-        let [public_key, eval_key, client_spec, secret_key] = &outputs;
-        public_key.fill(|file| write_public_key(file, params, &keys.public))?;
-        eval_key.fill(|file| write_eval_keys(file, params, &keys.evaluation))?;
-        client_spec.fill(|file| write_client_spec(file, &spec))?;
-        secret_key.fill(|file| write_secret_key(file, &keys.secret))?;
+        let json = self.json.create()?;
+        seconds.prepare = start.elapsed().as_secs_f64();
+        let keys = timed(&mut seconds.compute, || Ok(Keys::generate(&spec, &mut self.seed.randomness("keygen")?)?))?;
+        let start = Instant::now();
+        let [public_file, eval_file, spec_file, secret_file] = &outputs;
+        public_file.fill(|file| write_public_key(file, params, &keys.public))?;
+        eval_file.fill(|file| write_eval_keys(file, params, &keys.evaluation))?;
+        spec_file.fill(|file| write_client_spec(file, &spec))?;
+        secret_file.fill(|file| write_secret_key(file, &keys.secret))?;
         files::publish_all(outputs.into())?;
-        files::print(&format!(
-            "keys for {} (Program {}): {} is for the server and for whoever encrypts, {} is yours alone\n",
-            spec.model,
-            spec.program,
-            public.display(),
-            secret.display()
-        ))
+        seconds.write = start.elapsed().as_secs_f64();
+        let report = Report {
+            model: spec.model.clone(),
+            program: spec.program.to_string(),
+            files: vec![
+                Written::at(&secret_key, "yours alone: it decrypts everything"),
+                Written::at(&public_key, "masks results, and encrypts for you"),
+                Written::at(&eval_key, "what the server needs to compute"),
+                Written::at(&client_spec, "what `encrypt` and `decrypt` need"),
+            ],
+            seconds,
+        };
+        json.show(&report, || {
+            let public = public.display();
+            format!("keys for {}; give {public} to the server as it is\n{}", spec.model, files::listed(&report.files))
+        })
     }
 
     /// Refuses to make larger keys than is allowed: a spec can ask for any size.

@@ -1,17 +1,19 @@
 //! `cryptodl plan`.
 
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use anyhow::Result;
 use clap::Args;
-use cryptodl::Salt;
+use cryptodl::{PlanReport, Salt};
 use cryptodl_core::wire::write_client_spec;
+use serde::Serialize;
 
 use crate::advice;
-use crate::files::{self, Access, Output};
+use crate::files::{self, Access, Output, Written};
 use crate::flags::Planning;
 use crate::json::Json;
-use crate::prepared::load_and_plan;
+use crate::prepared::{load_and_plan, model_files};
 
 /// Show the depth-budget schedule of a model: parameters, noise, sizes and cost
 ///
@@ -24,7 +26,7 @@ Examples:
   cryptodl plan --model mnist-1 --out mnist-1.program --write-spec client.spec
   cryptodl plan --model mnist-1 --schedule layered --json plan.json")]
 pub struct Plan {
-    /// A shipped model (`cryptodl models` lists them) or a .toml file
+    /// A shipped model (`cryptodl models` lists them) or a .toml file (docs/networks.md)
     #[arg(long)]
     model: String,
     /// Write what clients must know of the Program: `keygen`, `encrypt` and `decrypt` take it
@@ -48,20 +50,42 @@ impl Plan {
     pub fn run(self) -> Result<()> {
         let outputs: Vec<&Path> =
             self.write_spec.as_deref().into_iter().chain(self.out.as_deref()).chain(self.json.path()).collect();
-        files::distinct(&outputs, &[])?;
+        let model = model_files(&self.model);
+        files::distinct(&outputs, &model.iter().map(PathBuf::as_path).collect::<Vec<_>>())?;
+        let start = Instant::now();
         let (_, mut plan) = load_and_plan(&self.model, &self.planning.options())?;
         if self.salt {
             plan.program.content.salt = Salt::random()?;
             plan.report.program = plan.program.digest().to_string();
         }
+        let prepare = start.elapsed().as_secs_f64();
         let json = self.json.create()?;
+        let mut files = Vec::new();
         if let Some(path) = &self.out {
             Output::create(path, Access::Owner)?.write(|file| plan.program.write(file))?;
+            files.push(Written::at(path, "for the server, which needs nothing else of the model"));
         }
         if let Some(path) = &self.write_spec {
             let spec = plan.program.client_spec();
             Output::create(path, Access::Everybody)?.write(|file| write_client_spec(file, &spec))?;
+            files.push(Written::at(path, "for clients, who make their keys from it"));
         }
-        json.show(&plan.report, || advice::with_report(&plan.report))
+        let output = PlanOutput { report: &plan.report, files, seconds: Seconds { prepare } };
+        json.show(&output, || advice::with_report(&plan.report) + &files::listed(&output.files))
     }
+}
+
+/// What `plan --json` writes.
+#[derive(Serialize)]
+struct PlanOutput<'a> {
+    #[serde(flatten)]
+    report: &'a PlanReport,
+    files: Vec<Written>,
+    seconds: Seconds,
+}
+
+#[derive(Serialize)]
+struct Seconds {
+    /// Reading and planning the model.
+    prepare: f64,
 }

@@ -7,10 +7,10 @@ use anyhow::Result;
 use clap::Args;
 
 use crate::classify::classify;
-use crate::files;
+use crate::files::{self, Written};
 use crate::flags::{Execution, Planning, TestSeed};
 use crate::json::Json;
-use crate::prepared::Prepared;
+use crate::prepared::{Prepared, model_files};
 use crate::report::RunReport;
 use crate::results::{Results, Shown};
 use crate::samples::Samples;
@@ -27,11 +27,11 @@ Examples:
   cryptodl run --model mnist-1 --schedule layered --images 500
   cryptodl run --model my-network.toml --data my-images/ --out labels.csv")]
 pub struct Run {
-    /// A shipped model (`cryptodl models` lists them) or a .toml file
+    /// A shipped model (`cryptodl models` lists them) or a .toml file (docs/networks.md)
     #[arg(long)]
     model: String,
-    /// Data set (mnist, fashion-mnist, cifar10), or an IDX, .npy or PNG file, or a folder of PNG files [default: the
-    /// model's]
+    /// Data set (mnist, fashion-mnist, cifar10), or an IDX, .npy, PNG or JPEG file, or a folder of
+    /// PNG and JPEG files [default: the model's]
     #[arg(long, value_name = "SET|PATH")]
     data: Option<String>,
     /// True labels of your own images, an IDX file; without it no accuracy is reported
@@ -43,7 +43,7 @@ pub struct Run {
     /// Compute K times and report the median; the first time can be slower
     #[arg(long, value_name = "K", default_value = "1")]
     repeat: NonZeroUsize,
-    /// Write the decrypted labels, as `decrypt` does: a .csv, .json or .npy file
+    /// Write the decrypted labels, as `decrypt` does: a .csv, .json, .npy or .txt file
     #[arg(long, value_name = "FILE")]
     out: Option<Results>,
     #[command(flatten)]
@@ -61,22 +61,30 @@ pub struct Run {
 impl Run {
     pub fn run(self) -> Result<()> {
         let outputs: Vec<&Path> = self.out.iter().map(Results::path).chain(self.json.path()).collect();
-        files::distinct(&outputs, &[])?;
+        let model = model_files(&self.model);
+        let data = self.data.as_deref().map(Path::new).filter(|data| data.exists());
+        let inputs = data.into_iter().chain(self.labels.as_deref()).chain(model.iter().map(PathBuf::as_path));
+        files::distinct(&outputs, &inputs.collect::<Vec<_>>())?;
         let prepared = Prepared::new(&self.model, &self.planning.options(), &self.execution)?;
         let mut samples = Samples::load(prepared.network(), self.data.as_deref(), self.labels.as_deref())?;
         if let Some(images) = self.images {
             samples.truncate(images)?;
         }
         let out = self.out.as_ref().map(|out| out.create(&self.shown)).transpose()?;
-        let json = self.json.create()?;
+        let json = match &self.out {
+            Some(out) => self.json.create_beside(out.path())?,
+            None => self.json.create()?,
+        };
         let outcome = classify(&prepared, &samples, &self.seed, self.repeat)?;
         if let Some(out) = out {
-            out.write(prepared.spec(), samples.count(), |out| out.put(&outcome.decrypted))?;
+            let names = samples.names.as_deref();
+            out.write(prepared.spec(), samples.count(), names, |out| out.put(&outcome.decrypted))?;
         }
         let report = RunReport::new(&prepared, &samples, &outcome);
         if let Some(warning) = report.broken_promise(prepared.plan.program.content.tolerance) {
             eprintln!("warning: {warning}");
         }
-        json.show(&report, || report.to_string())
+        let files: Vec<Written> = self.out.iter().map(|out| Written::at(out.path(), "")).collect();
+        json.show(&report, || report.to_string() + &files::listed(&files))
     }
 }

@@ -11,7 +11,7 @@ use cryptodl_core::ckks::{Params, Randomness, params_for_tests};
 use cryptodl_cpu::{Cpu, Kernels, Reference};
 use serde::Serialize;
 
-use crate::explain;
+use crate::advice::explain;
 use crate::flags::{Backend, Place};
 use crate::gpu::{Choice, VARIANTS, Variant};
 use crate::json::Json;

@@ -48,6 +48,14 @@ fn the_lowest_degree_for_an_error() {
     let row = &report["approximations"][0];
     let (degree, sup) = (row["degree"].as_u64().expect("a number"), row["errors"]["sup"].as_f64().expect("a number"));
     assert!(sup <= 0.01 && row["alternation"]["lower"].as_f64().expect("a bound") <= sup);
+    assert!(report["notes"].as_array().is_some_and(Vec::is_empty) && row["plannable"] == true, "{report}");
+    // A degree that the planner refuses is told.
+    let high = "approx --function relu --interval=-5,5 --method minimax --error 0.05";
+    let too_high = json(Path::new("."), high);
+    let row = &too_high["approximations"][0];
+    assert!(row["degree"].as_u64().is_some_and(|degree| degree > 8) && row["plannable"] == false, "{row}");
+    let note = format!("note: a network with an activation of degree {} is refused by the planner", row["degree"]);
+    assert!(succeed(Path::new("."), high).contains(&note), "{note}");
     // Odd, so two degrees lower is the next that differs.
     let below = json(Path::new("."), &format!("{request} --degree {}", degree - 2));
     assert!(below["approximations"][0]["alternation"]["lower"].as_f64().expect("a bound") > 0.01);
@@ -60,19 +68,27 @@ fn a_drawing_and_a_table() {
         folder.path(),
         "approx --function relu --method all --degree 3 --interval -4,4 --plot relu.svg --json relu.json",
     );
-    for part in
-        ["relu on [-4, 4]", "modified-chebyshev", "derivative (chebyshev)", "coefficients = [", "Horner", "vanish"]
-    {
+    for part in [
+        "relu on [-4, 4]",
+        "modified-chebyshev",
+        "derivative (chebyshev)",
+        "coefficients = [",
+        "Horner",
+        "vanish",
+        "wrote relu.svg",
+    ] {
         assert!(text.contains(part), "{part} in\n{text}");
     }
+    assert!(text.lines().all(|line| line.chars().count() <= 100), "{text}");
     assert_eq!(names(folder.path()), ["relu.json", "relu.svg"]);
     let svg = fs::read_to_string(folder.path().join("relu.svg")).expect("text");
     assert!(svg.starts_with("<svg") && svg.trim_end().ends_with("</svg>"));
     // Title, axes, and a legend entry and a curve for the function and each of the eight methods.
-    for part in ["relu on [-4, 4]", ">\nx\n<", "value", "taylor, degree 2", "minimax, degree 2"] {
+    for part in ["relu on [-4, 4]", ">\nx\n<", "value", "error", "taylor, degree 2", "minimax, degree 2"] {
         assert!(svg.contains(part), "{part} in\n{svg}");
     }
-    assert!(svg.matches("<polyline").count() >= 2 * 9, "{svg}");
+    // The function once, every approximation and its error, and all but the errors in the key.
+    assert!(svg.matches("<polyline").count() >= 1 + 2 * 8 + 9, "{svg}");
 }
 
 /// Measured points: the file in any order, with a line of names.

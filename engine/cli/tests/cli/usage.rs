@@ -26,8 +26,8 @@ fn wrong_usage_exits_with_2() {
         (&format!("{infer} --public p --deterministic"), "cannot be used with"),
         ("encrypt --spec s --input i --out o", "--secret"),
         ("encrypt --secret s --public p --spec s --input i --out o", "cannot be used with"),
-        ("decrypt --secret s --spec s --input i --out labels.txt", ".csv, .json or .npy"),
-        ("keygen --out keys", "--spec"),
+        ("decrypt --secret s --spec s --input i --out labels.doc", ".csv, .json, .npy or .txt"),
+        ("keygen --out keys", "<--spec <FILE>|--model <MODEL>|--program <FILE>>"),
         ("keygen --spec s --model mnist-1 --out keys", "cannot be used with"),
         ("keygen --spec s --schedule layered --out keys", "cannot be used with"),
         ("data", "fetch"),
@@ -67,15 +67,39 @@ fn every_command_has_an_example() {
         "infer",
         "decrypt",
         "inspect",
+        "calibrate",
+        "data",
         "data fetch",
         "data path",
         "models",
         "approx",
         "devices",
         "verify",
+        "bench",
     ] {
         let help = succeed(Path::new("."), &format!("{command} --help"));
         assert!(help.contains("Example") && help.contains(command), "{help}");
         assert!(!help.contains("insecure"), "{help}");
+        // Commands to copy are not broken, and what every command has comes after its own flags.
+        let widest = help.lines().map(|line| line.chars().count()).max();
+        assert!(widest.is_some_and(|columns| columns <= 100), "{widest:?} columns in\n{help}");
+        let own = help.lines().filter(|line| line.trim_start().starts_with("--")).find(|line| !line.contains("--help"));
+        assert!(own.is_none_or(|line| !line.contains("--threads") || command.starts_with("data")), "{help}");
     }
+}
+
+/// Names that are nearly right are met with the right one, and not with a list.
+#[test]
+fn slips_are_met_with_a_suggestion() {
+    let error = fail(Path::new("."), "plan --model mnist1", 1);
+    assert!(
+        error.contains("unknown model `mnist1`; did you mean `mnist-1`?") && !error.contains("secureml"),
+        "{error}"
+    );
+    let error = fail(Path::new("."), "run --model Fashion1", 1);
+    assert!(error.contains("did you mean `fashion-1`?"), "{error}");
+    let error = fail(Path::new("."), "plan --model resnet", 1);
+    assert!(error.contains("Shipped models are mnist-1, mnist-1-square"), "{error}");
+    let error = fail(Path::new("."), "run --model mnist-1 --schedul auto", 2);
+    assert!(error.contains("a similar argument exists: '--schedule'"), "{error}");
 }

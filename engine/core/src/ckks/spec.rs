@@ -105,6 +105,13 @@ pub struct OutputLayout {
 #[serde(try_from = "String", into = "String")]
 pub struct Digest(pub [u8; 32]);
 
+impl Digest {
+    /// The first 16 digits, for people: enough to tell files apart.
+    pub fn short(&self) -> String {
+        self.to_string().chars().take(16).collect()
+    }
+}
+
 impl std::fmt::Display for Digest {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))

@@ -53,9 +53,10 @@ pub enum WireError {
     Checksum,
     /// The file belongs to another Program.
     #[error(
-        "made for Program {actual}, but this is Program {expected}: the same model and the same \
-         planning options are needed everywhere (schedule, security, encryption, batch, tolerance, \
-         circuit privacy, and pins for N, primes and bits)"
+        "made for Program {}, but this is Program {}: the same model and the same planning options are \
+         needed everywhere",
+        actual.short(),
+        expected.short()
     )]
     Program {
         /// Digest in the file.
@@ -64,7 +65,11 @@ pub enum WireError {
         expected: Digest,
     },
     /// The file belongs to another ring or modulus chain.
-    #[error("made for parameters {actual}, but these are parameters {expected}: make it again from this client spec")]
+    #[error(
+        "made for parameters {}, but these are parameters {}: make it again from this client spec",
+        actual.short(),
+        expected.short()
+    )]
     Params {
         /// Digest in the file.
         actual: Digest,

@@ -9,17 +9,19 @@ use ndarray::Array4;
 
 use super::error::{ImageError, open_file};
 use super::folder::Files;
+use super::picture::is_picture;
 use super::raw::{RawImages, room, stack};
 use super::{array, idx, npy};
 
 /// Images of a file or folder, read some at a time: files of any size take no more memory than that.
 ///
-/// What a file is shows in its content (PNG, npy, gzip) or follows IDX:
+/// What a file is shows in its content (PNG, JPEG, npy, gzip) or follows IDX:
 ///
 /// - IDX of unsigned bytes, N x H x W or N x C x H x W, plain or gzip-compressed;
 /// - `.npy` of uint8, float32 or float64, N x H x W or N x C x H x W, or N x values where the shape is known;
-/// - PNG, 8-bit gray or RGB, without alpha: one image, and nothing after it;
-/// - a folder: all its `.png` files, of equal size, in the order of their names compared byte by byte.
+/// - PNG or JPEG: one image, and nothing after it. Palettes, 16 bits and an alpha channel that hides nothing become 8-bit grey or
+///   RGB; where the shape is known, colours become grey and grey three channels;
+/// - a folder: all its `.png`, `.jpg` and `.jpeg` files, of equal size, in the order of their names compared byte by byte.
 pub struct ImageFile {
     path: PathBuf,
     source: Source,
@@ -29,7 +31,7 @@ pub struct ImageFile {
 enum Source {
     Idx(array::Source<idx::Unzip<BufReader<File>>>),
     Npy(array::Source<BufReader<File>>),
-    Png(Files),
+    Pictures(Files),
 }
 
 impl ImageFile {
@@ -51,7 +53,7 @@ impl ImageFile {
         match &self.source {
             Source::Idx(source) => source.shape(),
             Source::Npy(source) => source.shape(),
-            Source::Png(files) => files.shape(),
+            Source::Pictures(files) => files.shape(),
         }
     }
 
@@ -60,7 +62,24 @@ impl ImageFile {
         match &self.source {
             Source::Idx(source) => source.count() as usize,
             Source::Npy(source) => source.count() as usize,
-            Source::Png(files) => files.count(),
+            Source::Pictures(files) => files.count(),
+        }
+    }
+
+    /// Names of the files that the images come from, one for each image, without folders; none
+    /// where one file holds many.
+    pub fn names(&self) -> Option<&[String]> {
+        match &self.source {
+            Source::Pictures(files) => Some(files.names()),
+            Source::Idx(_) | Source::Npy(_) => None,
+        }
+    }
+
+    /// What the user should know of the images: what was left out or converted.
+    pub fn notes(&self) -> &[String] {
+        match &self.source {
+            Source::Pictures(files) => &files.notes,
+            Source::Idx(_) | Source::Npy(_) => &[],
         }
     }
 
@@ -74,7 +93,7 @@ impl ImageFile {
         let images = match &mut self.source {
             Source::Idx(source) => source.next(count as u64).map_err(wrong)?,
             Source::Npy(source) => source.next(count as u64).map_err(wrong)?,
-            Source::Png(files) => files.next(count)?,
+            Source::Pictures(files) => files.next(count)?,
         };
         self.taken += images.count;
         Ok(images)
@@ -107,21 +126,22 @@ impl ImageFile {
         match &self.source {
             Source::Idx(source) => source.piece() as usize,
             Source::Npy(source) => source.piece() as usize,
-            Source::Png(files) => files.piece(),
+            Source::Pictures(files) => files.piece(),
         }
     }
 }
 
 impl Source {
     fn open(path: &Path, shape: Option<[usize; 3]>) -> Result<Self, ImageError> {
+        let channels = shape.map(|shape| shape[0]);
         if path.is_dir() {
-            return Files::folder(path).map(Source::Png);
+            return Files::folder(path, channels).map(Source::Pictures);
         }
         let mut file = open_file(path)?;
         let read = |source| ImageError::Read { path: path.to_owned(), source };
         let wrong = |problem| ImageError::File { path: path.to_owned(), problem };
         match file.fill_buf().map_err(read)? {
-            [0x89, b'P', b'N', b'G', ..] => Files::one(path).map(Source::Png),
+            start if is_picture(start) => Files::one(path, channels).map(Source::Pictures),
             [0x93, b'N', b'U', b'M', b'P', b'Y', ..] => {
                 let mut source = npy::open(file, shape).map_err(wrong)?;
                 let rest = rest(source.file_mut()).map_err(read)?;

@@ -83,7 +83,7 @@ fn header(file: &mut impl Read) -> Result<Vec<u64>, String> {
     let mut start = [0; 4];
     let read = read_up_to(file, &mut start)?;
     let &[0, 0, kind, dimensions] = &start[..read] else {
-        return Err("not an image file: expected IDX (plain or .gz), .npy or PNG".into());
+        return Err("not an image file: expected IDX (plain or .gz), .npy, PNG or JPEG".into());
     };
     if kind != UNSIGNED_BYTE {
         return Err(format!("IDX of type {kind:#04x}; only unsigned bytes (0x08) are read"));

@@ -1,35 +1,29 @@
-//! PNG images, gray or RGB.
+//! PNG images of any kind that has one colour at every pixel.
 
 use std::io::{BufRead, Cursor, Seek};
 
 use cryptodl_network::text;
 use png::{BitDepth, ColorType, Decoder, Limits, Transformations};
 
-use super::array::{Format, Layout};
-use super::raw::{Pixels, RawImages};
+use super::picture::{OVERHEAD, Picture};
 
-/// Bytes that a file may have, and that its decoder may take, for other things than pixels.
-const OVERHEAD: u64 = 1 << 20;
+const TRANSPARENT: &str =
+    "PNG with transparent pixels, which have no colour of their own: save it on a background, without transparency";
 
-/// One image from the bytes of an 8-bit gray or RGB PNG file.
+/// What a header says.
+pub(super) struct Header {
+    /// Channels, height, width of the colours: one channel for grey, three for anything else.
+    pub shape: [u64; 3],
+    /// Bytes that a pixel takes at most while it is decoded: alpha and a second byte are dropped
+    /// afterwards.
+    pub pixel_bytes: u64,
+}
+
+/// The pixels of a file whose header was read.
 ///
 /// # Errors
 /// What was found and what is expected.
-pub fn parse(bytes: &[u8]) -> Result<RawImages, String> {
-    let (pixels, shape) = decode(bytes)?;
-    Ok(RawImages { pixels: Pixels::U8(pixels), count: 1, shape })
-}
-
-/// Pixels in channel, row, column order, and the shape.
-pub(crate) fn decode(bytes: &[u8]) -> Result<(Vec<u8>, [usize; 3]), String> {
-    let (mut decoder, shape) = header(Cursor::new(bytes))?;
-    let pixels: usize = shape.iter().product();
-    if bytes.len() as u64 > largest_file(shape) {
-        return Err(format!(
-            "PNG of more than {} bytes for {pixels} pixels; save it without other data",
-            largest_file(shape)
-        ));
-    }
+pub(super) fn decode(bytes: &[u8], header: &Header) -> Result<Picture, String> {
     match end(bytes) {
         Some(end) if end < bytes.len() => {
             return Err(format!("{} bytes follow the end of the PNG; the file is damaged", bytes.len() - end));
@@ -37,27 +31,40 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<(Vec<u8>, [usize; 3]), String> {
         Some(_) => {}
         None => return Err("damaged PNG: it has no end".into()),
     }
+    let shape = header.shape.map(|size| size as usize);
+    let most = shape[1].saturating_mul(shape[2]).saturating_mul(header.pixel_bytes as usize);
+    let mut decoder = decoder(Cursor::new(bytes));
     // The lines of a frame and what expands of it; not the buffer that it is written to.
-    decoder.set_limits(Limits { bytes: pixels.saturating_mul(4).saturating_add(OVERHEAD as usize) });
+    decoder.set_limits(Limits { bytes: most.saturating_mul(4).saturating_add(OVERHEAD as usize) });
     let mut reader = decoder.read_info().map_err(damaged)?;
-    if reader.info().trns.is_some() {
-        return Err(TRANSPARENT.into());
+    let size = reader.output_buffer_size().filter(|&size| size <= most).ok_or("damaged PNG: it names two sizes")?;
+    let mut pixels = vec![0; size];
+    reader.next_frame(&mut pixels).map_err(damaged)?;
+    let (colour, depth) = reader.output_color_type();
+    if depth == BitDepth::Sixteen {
+        let rounded = |pair: &[u8; 2]| ((u32::from(u16::from_be_bytes(*pair)) * 255 + 32_767) / 65_535) as u8;
+        pixels = pixels.as_chunks().0.iter().map(rounded).collect();
     }
-    let mut interleaved = vec![0; pixels];
-    reader.next_frame(&mut interleaved).map_err(damaged)?;
-    let planes = (0..shape[0]).flat_map(|c| interleaved.iter().skip(c).step_by(shape[0]).copied()).collect();
-    Ok((planes, shape))
+    let channels = match colour {
+        ColorType::GrayscaleAlpha | ColorType::Rgba => {
+            let samples = colour.samples();
+            if pixels.chunks_exact(samples).any(|pixel| pixel[samples - 1] != u8::MAX) {
+                return Err(TRANSPARENT.into());
+            }
+            pixels = pixels.chunks_exact(samples).flat_map(|pixel| &pixel[..samples - 1]).copied().collect();
+            samples - 1
+        }
+        _ => colour.samples(),
+    };
+    // An expanded palette may turn out as announced only.
+    if channels != shape[0] || pixels.len() != shape.iter().product::<usize>() {
+        return Err(format!("damaged PNG: {channels} channels where its header announces {}", shape[0]));
+    }
+    Ok(Picture { interleaved: pixels, shape })
 }
-
-const TRANSPARENT: &str = "PNG with transparency; save it without an alpha channel";
 
 fn damaged(error: png::DecodingError) -> String {
     format!("damaged PNG: {}", text::message(&error))
-}
-
-/// Bytes of the largest file that is read: twice what pixels take that do not compress, and what is not pixels.
-pub(super) fn largest_file(shape: [usize; 3]) -> u64 {
-    2 * shape.iter().product::<usize>() as u64 + OVERHEAD
 }
 
 /// Where the last chunk ends: after the signature come chunks of length, name, data and checksum.
@@ -73,24 +80,28 @@ fn end(bytes: &[u8]) -> Option<usize> {
     }
 }
 
-/// Reads the header, and says what the pixels will be: channels, height, width. Profiles and texts, which can be compressed
-/// and expand to any size, will not be.
-pub(super) fn header<R: BufRead + Seek>(file: R) -> Result<(Decoder<R>, [usize; 3]), String> {
+/// Profiles and texts, which can be compressed and expand to any size, are not read. Palettes and
+/// few bits become bytes.
+fn decoder<R: BufRead + Seek>(file: R) -> Decoder<R> {
     let mut decoder = Decoder::new_with_limits(file, Limits { bytes: OVERHEAD as usize });
-    decoder.set_transformations(Transformations::IDENTITY);
+    decoder.set_transformations(Transformations::EXPAND);
     decoder.set_ignore_text_chunk(true);
     decoder.set_ignore_iccp_chunk(true);
+    decoder
+}
+
+/// Reads the header.
+///
+/// # Errors
+/// What was found and what is expected.
+pub(super) fn header<R: BufRead + Seek>(file: R) -> Result<Header, String> {
+    let mut decoder = decoder(file);
     let info = decoder.read_header_info().map_err(damaged)?;
     let (width, height) = info.size();
-    let channels = match (info.color_type, info.bit_depth) {
-        (ColorType::Grayscale, BitDepth::Eight) => 1,
-        (ColorType::Rgb, BitDepth::Eight) => 3,
-        (ColorType::GrayscaleAlpha | ColorType::Rgba, _) => return Err(TRANSPARENT.into()),
-        (color, depth) => {
-            return Err(format!("PNG of type {color:?} with {} bits; expected 8-bit gray or RGB", depth as u8));
-        }
+    let channels = match info.color_type {
+        ColorType::Grayscale | ColorType::GrayscaleAlpha => 1,
+        ColorType::Rgb | ColorType::Rgba | ColorType::Indexed => 3,
     };
-    let shape = [channels, height.into(), width.into()];
-    Layout { count: 1, shape, format: Format::U8 }.check()?;
-    Ok((decoder, shape.map(|size| size as usize)))
+    let sample_bytes = if info.bit_depth == BitDepth::Sixteen { 2 } else { 1 };
+    Ok(Header { shape: [channels, height.into(), width.into()], pixel_bytes: sample_bytes * (channels + 1) })
 }

@@ -11,7 +11,7 @@ use clap::Args;
 use clap::builder::PossibleValuesParser;
 use cryptodl_approx::{Activation, Approximation, DEFAULT_POINTS, Error, Function, Interval, Method, Weight};
 
-use crate::files::{self, Access, Output};
+use crate::files::{self, Access, Output, Written};
 use crate::flags::one_of;
 use crate::json::Json;
 use report::{LeftOut, Report, Row};
@@ -115,7 +115,8 @@ impl Approx {
             let drawing = plot::draw(&report, &function)?;
             file.write(|file| file.write_all(drawing.as_bytes()))?;
         }
-        json.show(&report, || report.to_string())
+        let files: Vec<Written> = self.plot.iter().map(|path| Written::at(path, "")).collect();
+        json.show(&report, || report.to_string() + &files::listed(&files))
     }
 
     fn function(&self) -> Result<Function> {
@@ -149,7 +150,7 @@ impl Approx {
         if let (true, Some(first)) = (rows.is_empty(), left_out.first()) {
             bail!("no method approximates {}: {}: {}", function.name(), first.method, first.reason);
         }
-        Ok(Report { function: function.name().into(), interval, approximations: rows, left_out })
+        Ok(Report::new(function.name().into(), interval, rows, left_out))
     }
 
     fn approximations(&self, function: &Function, interval: Interval, method: Method) -> Result<Vec<Row>, Error> {

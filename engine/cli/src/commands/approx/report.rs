@@ -1,9 +1,13 @@
 //! What `approx` tells.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use cryptodl_approx::{Alternation, Approximation, Cost, Error, Errors, Interval, Monomial};
+use cryptodl_program::MAX_DEGREE;
 use serde::{Serialize, Serializer};
+
+use crate::terminal::wrapped;
 
 #[derive(Serialize)]
 pub struct Report {
@@ -12,6 +16,8 @@ pub struct Report {
     pub approximations: Vec<Row>,
     /// Methods of `all` that cannot meet the request.
     pub left_out: Vec<LeftOut>,
+    /// What should be known of the approximations.
+    pub notes: Vec<String>,
 }
 
 #[derive(Serialize)]
@@ -28,6 +34,8 @@ pub struct Row {
     /// The method with its settings.
     pub description: String,
     pub requested_degree: usize,
+    /// Whether the planner takes an activation of this degree.
+    pub plannable: bool,
     /// Of the coefficients: less than requested where the leading ones vanish.
     pub degree: usize,
     #[serde(flatten)]
@@ -45,6 +53,7 @@ impl Row {
             method: found.method.name(),
             description: found.method.to_string(),
             requested_degree: found.series.degree(),
+            plannable: (2..=MAX_DEGREE).contains(&monomial.degree()),
             degree: monomial.degree(),
             cost: Cost::new(monomial.degree()),
             monomial,
@@ -54,21 +63,32 @@ impl Row {
     }
 }
 
+/// Columns of a report.
+const WIDTH: usize = 100;
+
+impl Report {
+    /// With notes on degrees that cannot be planned.
+    pub fn new(function: String, interval: Interval, approximations: Vec<Row>, left_out: Vec<LeftOut>) -> Self {
+        let degrees: BTreeSet<usize> =
+            approximations.iter().filter(|row| !row.plannable).map(|row| row.degree).collect();
+        let degrees = degrees.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        let note = format!(
+            "a network with an activation of degree {degrees} is refused by the planner, which takes 2 to {MAX_DEGREE}: allow a \
+             larger error or narrow the interval"
+        );
+        let notes = if degrees.is_empty() { Vec::new() } else { vec![note] };
+        Report { function, interval, approximations, left_out, notes }
+    }
+}
+
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{} on [{}, {}]\n", self.function, self.interval.low(), self.interval.high())?;
         let width = self.approximations.iter().map(|row| row.description.len()).max().unwrap_or(0).max(6);
         writeln!(
             f,
-            "{:<width$} {:>6} {:>11} {:>11} {:>11} {:>11} {:>15} {:>20}",
-            "method",
-            "degree",
-            "largest err",
-            "rms error",
-            "slope: max",
-            "slope: rms",
-            "Horner d/mults",
-            "Paterson-St. d/mults"
+            "{:<width$} {:>6} {:>12} {:>12} {:>12} {:>12} {:>7} {:>7}",
+            "method", "degree", "largest err", "rms error", "slope: max", "slope: rms", "Horner", "P.-S."
         )?;
         for row in &self.approximations {
             let Row { errors, cost, .. } = row;
@@ -76,7 +96,7 @@ impl fmt::Display for Report {
             let circuit = |c: cryptodl_approx::Circuit| format!("{}/{}", c.depth, c.multiplications);
             writeln!(
                 f,
-                "{:<width$} {:>6} {:>11} {:>11} {:>11} {:>11} {:>15} {:>20}",
+                "{:<width$} {:>6} {:>12} {:>12} {:>12} {:>12} {:>7} {:>7}",
                 row.description,
                 row.degree,
                 number(errors.sup),
@@ -87,19 +107,22 @@ impl fmt::Display for Report {
                 circuit(cost.paterson_stockmeyer)
             )?;
         }
+        writeln!(f, "\nslope: error of the derivative. Horner, P.-S. (Paterson and Stockmeyer): depth/products of")?;
+        writeln!(f, "ciphertexts with this scheme; the planner chooses.")?;
+        for note in &self.notes {
+            writeln!(f, "{}", wrapped(&format!("note: {note}"), WIDTH, "      "))?;
+        }
         for row in &self.approximations {
             write!(f, "\n# {}, degree {}", row.description, row.degree)?;
             if row.degree < row.requested_degree {
                 write!(f, ": the terms above it, up to {}, vanish", row.requested_degree)?;
             }
             if let Some(alternation) = &row.alternation {
-                write!(
-                    f,
-                    "; no polynomial of degree {} has a largest error below {:e}",
-                    row.requested_degree, alternation.lower
-                )?;
+                let (degree, lower) = (row.requested_degree, number(alternation.lower));
+                write!(f, "\n# no polynomial of degree {degree} has a largest error below {lower}")?;
             }
-            writeln!(f, "\ncoefficients = {:?}", row.monomial.coefficients)?;
+            let coefficients = format!("coefficients = {:?}", row.monomial.coefficients);
+            writeln!(f, "\n{}", wrapped(&coefficients, WIDTH, "    "))?;
         }
         for LeftOut { method, reason } in &self.left_out {
             writeln!(f, "\nleft out: {method}: {reason}")?;
