@@ -141,7 +141,8 @@ fn the_demo_needs_no_arguments() {
 #[cfg(unix)]
 fn a_closed_pipe_is_no_failure() {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let mut child = command(folder.path(), "models").stdout(std::process::Stdio::piped()).spawn().expect("started");
+    let mut child =
+        command(folder.path(), "plan --model mnist-1").stdout(std::process::Stdio::piped()).spawn().expect("started");
     drop(child.stdout.take());
     assert!(child.wait().expect("ended").success());
 }
