@@ -193,6 +193,18 @@ impl Ring {
         if self.log_leaves == 0 { Packing::Spread } else { Packing::Compact(self.log_leaves) }
     }
 
+    /// Noise of the rotations by which ciphertexts with several pixels of an image are unpacked before anything else happens.
+    fn rotations(&self, inputs: usize) -> Noise {
+        let leaves = Leaves { log: self.log_leaves };
+        if leaves.is_spread() {
+            return Noise::even(0.0);
+        }
+        let layout = self.relin_layout(self.primes.len());
+        let log_digit = layout.digit_primes as f64 * f64::from(self.prime_bits);
+        let depth = leaves.mean_depth(inputs);
+        noise::rotations(self.n, depth, layout.digits(layout.level), log_digit, self.log_p)
+    }
+
     /// How keys are cut into digits: as large as `P`.
     pub fn relin_layout(&self, level: usize) -> RelinLayout {
         RelinLayout::of_primes(level, self.special.len())
@@ -418,13 +430,7 @@ pub fn walk(
     let worst = privacy.map(|_| WorstImage { gains: network.worst_gains(), sum_of_squares: 0.0 });
     let mut sources = Sources { network, entered: Vec::new(), worst };
     let output = network.gains.places().output();
-    // Ciphertexts with several pixels of an image are rotated before anything else happens.
-    let layout = ring.relin_layout(ring.primes.len());
-    let leaves = Leaves { log: ring.log_leaves };
-    let depth = leaves.mean_depth(network.inputs);
-    let log_digit = layout.digit_primes as f64 * f64::from(ring.prime_bits);
-    let rotated = noise::rotations(ring.n, depth, layout.digits(layout.level), log_digit, ring.log_p());
-    sources.enter(0, fresh.plus(rotated).times(1.0 / scale.value()));
+    sources.enter(0, fresh.plus(ring.rotations(network.inputs)).times(1.0 / scale.value()));
     let mut input = State {
         level: ring.primes.len(),
         components: 2,

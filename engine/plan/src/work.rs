@@ -122,6 +122,9 @@ impl Counted {
 
 /// Work of the rotations that make a ciphertext for every value, for N = 1.
 fn rotations(leaves: Leaves, values: usize, level: usize, special: usize) -> Work {
+    if leaves.is_spread() {
+        return Work::default();
+    }
     let (digits, limbs) = (level.div_ceil(special), level + special);
     let stages = leaves.stages(values);
     // Those that are read are cut once.
