@@ -129,8 +129,8 @@ fn few_images_are_packed_compactly() {
         assert!(rms < 4.0 * noise, "{count} images: {rms}, predicted {noise}");
     }
     let input = client.encrypt(&program, &vec![low as f32; pixels]);
-    let none = EvalKeys::default();
-    let error = executor.compute(&input, &none, Rerandomisation::Omitted, Watch::default()).err().unwrap();
+    let some = client.secret.eval_keys(&layouts[..5], &mut client.rng).unwrap();
+    let error = executor.compute(&input, &some, Rerandomisation::Omitted, Watch::default()).err().unwrap();
     assert!(error.to_string().contains("a key for X -> X^"), "{error}");
     let tight = Ciphertexts { images: 5, ..input };
     let error = executor.compute(&tight, &keys, Rerandomisation::Omitted, Watch::default()).err().unwrap();
