@@ -213,7 +213,7 @@ fn quantised_weights_are_nearest() {
         output_range: None,
         layer_multiply_adds: 3,
     };
-    assert_eq!(quantise::grid(&map), Some(25.0));
+    assert_eq!(quantise::grid(&map), Some(50.0));
     let scale = quantise::weight_scale(&map, None, 4.0);
     assert_eq!(scale, 7.0);
     let quantised = crate::quantise::quantised(&map, scale);
