@@ -29,10 +29,11 @@ def overridden(recipe, items):
     return recipe
 
 
-def teacher(name, folder):
-    path = folder / f"{name}.pt"
+def teacher(name, folder, validate):
+    """A trained network; one that has not seen the held-out images either if these are to measure."""
+    path, flag = (folder / f"{name}.validate.pt", " --validate") if validate else (folder / f"{name}.pt", "")
     if not path.is_file():
-        raise SystemExit(f"{path} does not exist; train it first: python models/train/train.py {name}")
+        raise SystemExit(f"{path} does not exist; train it first: python models/train/train.py {name}{flag}")
     net = fitting.build(RECIPES[name])
     net.load_state_dict(torch.load(path, weights_only=True))
     return net.eval().requires_grad_(False)
@@ -68,7 +69,7 @@ def main():
     torch.set_num_threads(args.threads)
     recipe = overridden(RECIPES[args.name], args.set)
     train, test = data.load(recipe.dataset, args.data)
-    teachers = [teacher(name, args.checkpoints) for name in recipe.teachers]
+    teachers = [teacher(name, args.checkpoints, args.validate) for name in recipe.teachers]
     partial = args.checkpoints / f"{args.name}.partial.pt"
 
     def log(line):
@@ -87,7 +88,10 @@ def main():
         return
     if args.validate:
         net = fitting.fit(recipe, train, held_out, teachers, log, partial)
-        log(f"merged maps rounded, labels kept: {results.agreement(net, held_out)}")
+        if not args.set:
+            torch.save(net.state_dict(), args.checkpoints / f"{args.name}.validate.pt")
+        if not isinstance(recipe.activation, str):
+            log(f"merged maps rounded, labels kept: {results.agreement(net, held_out)}")
         return
     net = fitting.fit(recipe, train, None, teachers, log, partial)
     if args.out is None and not args.set:

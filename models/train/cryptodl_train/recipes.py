@@ -65,13 +65,16 @@ RESIDUAL = named(
 OWN, NORM = Activation(per_channel=True), BatchNorm(learned=False)
 # Narrow where maps are large and limbs many, wide where they are small and few. Strides instead of
 # pools: the kernels see more than means, at the same number of values in activations.
-CIFAR = named(
-    Conv(16, 3, padding=1), NORM, OWN,
-    Conv(48, 3, 2, padding=1), NORM, OWN, Conv(64, 3, padding=1), NORM, OWN,
-    Conv(128, 3, 2, padding=1), NORM, OWN, Conv(192, 3, padding=1), NORM, OWN,
-    Conv(256, 3, 2, padding=1), NORM, OWN, Conv(384, 3, padding=1), NORM, OWN,
-    Pool(4), Flatten(), Dense(10),
-)
+def cifar(first, *widths):
+    """So many channels at 32x32, then twice as many numbers for 16x16, 8x8 and 4x4."""
+    layers = [Conv(first, 3, padding=1), NORM, OWN]
+    for strided, plain in zip(widths[::2], widths[1::2]):
+        layers += [Conv(strided, 3, 2, padding=1), NORM, OWN, Conv(plain, 3, padding=1), NORM, OWN]
+    return named(*layers, Pool(4), Flatten(), Dense(10))
+
+
+CIFAR = cifar(24, 64, 96, 192, 256, 384, 512)
+CIFAR_SMALL = cifar(16, 48, 64, 128, 192, 256, 384)
 
 SQUARE = (0.0, 0.5, 0.2)  # where learned polynomials start
 CUBE = (0.0, 0.5, 0.2, 0.02)
@@ -101,6 +104,17 @@ RECIPES = {
     "cifar-10": Recipe(
         title="Seven convolutions, learned degree-2 polynomials per channel",
         architecture=CIFAR,
+        activation=(-0.16, 0.5, 0.16),
+        leading_factor=2.0,
+        label_smoothing=0.1,
+        epochs=60,
+        teachers=("cifar-10-original-relu",),
+        distillation=0.5,
+        **CIFAR_10,
+    ),
+    "cifar-10-small": Recipe(
+        title="Seven convolutions of fewer channels, learned degree-2 polynomials per channel",
+        architecture=CIFAR_SMALL,
         activation=(-0.16, 0.5, 0.16),
         leading_factor=2.0,
         label_smoothing=0.1,
