@@ -1,4 +1,5 @@
-//! Body of the fuzz target of `cryptodl_onnx`; `models/onnx/tests/fuzz_bodies.rs` runs it on stable Rust.
+//! Body of the fuzz target of `cryptodl_onnx`; `models/onnx/tests/fuzz_bodies.rs` runs it on stable
+//! Rust.
 
 use cryptodl_network::plain;
 use cryptodl_onnx::{ImportOptions, import_bytes};

@@ -330,7 +330,8 @@ fn input<'a>(graph: &'a GraphProto, nodes: &[Node<'a>], options: &ImportOptions)
 const IN_PLACE: [&str; 7] = ["Identity", "Cast", "Add", "Sub", "Mul", "Div", "Neg"];
 
 /// Whether the file itself moves the channels of its input from the last place to the front, as
-/// exports from TensorFlow do. A single channel is moved by a reshape, where `single` says that the last axis is one.
+/// exports from TensorFlow do. A single channel, which `single` says that there may be, is moved by
+/// a reshape.
 fn brought_to_front(nodes: &[Node<'_>], input: &str, single: bool) -> bool {
     let mut names = HashSet::from([input]);
     for node in nodes {

@@ -19,11 +19,16 @@ fn floats(path: PathBuf) -> Option<Vec<f32>> {
     Some(bytes.as_chunks::<4>().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect())
 }
 
+/// The file of the same name with this extension.
+fn beside(stem: &Path, extension: &str) -> PathBuf {
+    let name = stem.file_name().unwrap_or_default().to_string_lossy();
+    stem.with_file_name(format!("{name}.{extension}"))
+}
+
 /// The largest difference between the network's scores and those in the file, in terms of the
 /// largest score; none where their numbers differ.
 fn difference(network: &Network, stem: &Path) -> Option<f32> {
-    let (images, expected) =
-        (floats(stem.with_added_extension("images"))?, floats(stem.with_added_extension("scores"))?);
+    let (images, expected) = (floats(beside(stem, "images"))?, floats(beside(stem, "scores"))?);
     let [c, h, w] = network.input.shape;
     let images = Array4::from_shape_vec((images.len() / (c * h * w), c, h, w), images).ok()?;
     let expected = Array2::from_shape_vec((images.dim().0, network.classes()), expected).ok()?;

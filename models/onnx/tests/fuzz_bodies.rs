@@ -1,4 +1,5 @@
-//! The fuzz target's body (`fuzz/src/onnx.rs`) on stable Rust: mutated valid files and plain noise never panic.
+//! The fuzz target's body (`fuzz/src/onnx.rs`) on stable Rust: mutated valid files and plain noise
+//! never panic.
 
 #[path = "../../../fuzz/src/onnx.rs"]
 mod bodies;

@@ -110,7 +110,8 @@ def small_networks():
 
         def __init__(self):
             super().__init__()
-            self.conv1, self.conv2, self.fc = nn.Conv2d(2, 4, 3, groups=2), nn.Conv2d(4, 4, 2, dilation=2), nn.Linear(64, 3)
+            self.conv1, self.conv2 = nn.Conv2d(2, 4, 3, groups=2), nn.Conv2d(4, 4, 2, dilation=2)
+            self.fc = nn.Linear(64, 3)
             self.register_buffer("scale", torch.tensor([0.5, 0.25, 0.125, 1.0]).view(1, 4, 1, 1))
 
         def forward(self, x):
@@ -197,8 +198,8 @@ def fixtures(folder):
             signature = [tf.TensorSpec((None, height, width, channels), tf.float32, name="image")]
             path = folder / f"{name}.tensorflow.onnx"
             tf2onnx.convert.from_function(tf.function(twin), signature, opset=17, output_path=str(path))
-            difference = onnxruntime(path, last=True)(images) - np.fromfile(folder / f"{name}.scores", np.float32).reshape(8, -1)
-            print(name, "twin differs by", np.abs(difference).max())
+            scores = np.fromfile(folder / f"{name}.scores", np.float32).reshape(8, -1)
+            print(name, "twin differs by", np.abs(onnxruntime(path, last=True)(images) - scores).max())
 
 
 # ---------------------------------------------------------------- shipped networks
@@ -256,7 +257,8 @@ def shipped(path):
         def module(self, layer, shape):
             name, kind = layer["name"], layer["kind"]
             def fill(module):
-                state = {key.removeprefix(f"{name}."): value for key, value in tensors.items() if key.startswith(f"{name}.")}
+                own = f"{name}."
+                state = {key.removeprefix(own): value for key, value in tensors.items() if key.startswith(own)}
                 module.load_state_dict(module.state_dict() | state)
                 return module
             match kind:
@@ -271,7 +273,8 @@ def shipped(path):
                 case "global_avg_pool2d":
                     return nn.AdaptiveAvgPool2d(1)
                 case "batch_norm":
-                    return fill((nn.BatchNorm2d if len(shape) == 4 else nn.BatchNorm1d)(shape[1], layer.get("eps", 1e-5)))
+                    norm = nn.BatchNorm2d if len(shape) == 4 else nn.BatchNorm1d
+                    return fill(norm(shape[1], layer.get("eps", 1e-5)))
                 case "polynomial":
                     return Polynomial(layer["coefficients"])
                 case "flatten":
@@ -304,7 +307,8 @@ def zoo(folder):
         target = folder / f"{path.stem}.onnx"
         export(net, target, net.shape, "kept")
         low, high = net.range
-        images = np.random.default_rng(11).integers(0, 256, (1000, *net.shape)).astype(np.float32) / 255 * (high - low) + low
+        pixels = np.random.default_rng(11).integers(0, 256, (1000, *net.shape)).astype(np.float32)
+        images = pixels / 255 * (high - low) + low
         write_case(folder, path.stem, images, onnxruntime(target))
         print(path.stem)
 

@@ -1,12 +1,12 @@
 //! `cryptodl calibrate`.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
-use cryptodl_network::Network;
 use cryptodl_network::measure::{measure, measure_channels};
+use cryptodl_network::{Calibration, Network};
 use cryptodl_plan as plan;
 use cryptodl_zoo as zoo;
 use serde::Serialize;
@@ -84,23 +84,8 @@ impl Calibrate {
         }
         let calibration = plan::calibrate(&network, samples.rows()).with_context(|| format!("model {}", self.model))?;
 
-        fs::create_dir_all(&self.out).with_context(|| format!("cannot make folder {}", self.out.display()))?;
-        let stem = network.weights.strip_suffix(".safetensors").unwrap_or(&network.weights).to_owned();
-        let name = format!("{stem}.calibration.safetensors");
         let comment = format!("Calibrated by `cryptodl calibrate` on {}.", samples.name);
-        let description = network.description(&comment, Some(&name));
-        let contents = [
-            (format!("{stem}.toml"), description.into_bytes()),
-            (network.weights.clone(), zoo::weights(&self.model, &network)?),
-            (name, calibration.to_bytes(&network)),
-        ];
-        let paths: Vec<PathBuf> = contents.iter().map(|(name, _)| self.out.join(name)).collect();
-        let write = |(path, (_, bytes)): (&PathBuf, &(String, Vec<u8>))| -> Result<Output> {
-            let output = Output::create(path, Access::Everybody)?;
-            output.fill(|file| file.write_all(bytes))?;
-            Ok(output)
-        };
-        files::publish_all(paths.iter().zip(&contents).map(write).collect::<Result<_>>()?)?;
+        let paths = write_model(&network, zoo::weights(&self.model, &network)?, &calibration, &comment, &self.out)?;
         let report = Report {
             model: network.name.clone(),
             data: samples.name.clone(),
@@ -111,6 +96,33 @@ impl Calibrate {
         };
         self.json.create()?.show(&report, || report.to_string())
     }
+}
+
+/// Writes a calibrated network into a folder: description, weights and calibration. Gives their paths, that of the description
+/// first.
+pub(super) fn write_model(
+    network: &Network,
+    weights: Vec<u8>,
+    calibration: &Calibration,
+    comment: &str,
+    folder: &Path,
+) -> Result<Vec<PathBuf>> {
+    fs::create_dir_all(folder).with_context(|| format!("cannot make folder {}", folder.display()))?;
+    let stem = network.weights.strip_suffix(".safetensors").unwrap_or(&network.weights);
+    let name = format!("{stem}.calibration.safetensors");
+    let contents = [
+        (format!("{stem}.toml"), network.description(comment, Some(&name)).into_bytes()),
+        (network.weights.clone(), weights),
+        (name, calibration.to_bytes(network)),
+    ];
+    let paths: Vec<PathBuf> = contents.iter().map(|(name, _)| folder.join(name)).collect();
+    let write = |(path, (_, bytes)): (&PathBuf, &(String, Vec<u8>))| -> Result<Output> {
+        let output = Output::create(path, Access::Everybody)?;
+        output.fill(|file| file.write_all(bytes))?;
+        Ok(output)
+    };
+    files::publish_all(paths.iter().zip(&contents).map(write).collect::<Result<_>>()?)?;
+    Ok(paths)
 }
 
 /// Refuses a description that lacks what is to be kept.
