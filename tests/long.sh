@@ -12,6 +12,8 @@
 #   neon          the CPU kernels of 64-bit ARM, in an emulator
 #   full          all 10,000 test images against the promised accuracy, and kernels at the full dimensions
 #   wasm          the library's client for WebAssembly
+#   onnx          ONNX files: shipped networks from PyTorch and back, ONNX's reference cases, and the committed files
+#                 made again (needs 6 GB for PyTorch and TensorFlow)
 #   data          data sets from their packages, and trained weights on whole test sets in plaintext
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -75,8 +77,28 @@ full() {
     cargo test -p cryptodl-cpu -- --ignored
 }
 
+onnx() {
+    local folder=$PWD/target/onnx python
+    python=$folder/venv/bin/python
+    mkdir -p "$folder"
+    [ -x "$python" ] || python3 -m venv "$folder/venv"
+    "$python" -m pip install --quiet torch --index-url https://download.pytorch.org/whl/cpu ||
+        "$python" -m pip install --quiet torch
+    "$python" -m pip install --quiet onnx onnxruntime onnxscript safetensors tensorflow-cpu tf2onnx
+    for task in fixtures zoo reference; do
+        "$python" models/onnx/tests/generate.py "$task" "$folder/$task"
+    done
+    # The exporters of today write the networks that are committed.
+    for file in models/onnx/tests/fixtures/*.onnx; do
+        [ -e "$folder/fixtures/${file##*/}" ] || { echo "$file was not made" >&2; exit 1; }
+    done
+    export CRYPTODL_ONNX=$folder
+    cargo test -p cryptodl-onnx --test exported -- --include-ignored --nocapture
+    cargo test -p cryptodl-tests --test onnx -- --include-ignored --nocapture
+}
+
 case ${1-} in
-swiftshader | full) "$1" ;;
+swiftshader | full | onnx) "$1" ;;
 bundle) bundle "${2-}" ;;
 mutants) shaders/tests/mutants.sh ;;
 neon) cpu-fallback/tests/neon.sh ;;

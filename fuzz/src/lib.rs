@@ -1,6 +1,6 @@
 //! The bodies of the fuzz targets, one function per parser and one for the planner. The same files are modules of ordinary
 //! tests, which feed them arbitrary and mutated input on stable Rust (`engine/core/tests/wire`, `engine/client/tests/wire.rs`,
-//! `engine/plan/tests`, `models/network/tests`, `models/data/tests`).
+//! `engine/plan/tests`, `models/network/tests`, `models/onnx/tests`, `models/data/tests`).
 //!
 //! ```text
 //! cargo install cargo-fuzz
@@ -11,6 +11,7 @@
 
 pub mod images;
 pub mod network;
+pub mod onnx;
 pub mod plan;
 pub mod program;
 pub mod secret_key;

@@ -24,8 +24,19 @@ pub enum LoadError {
     /// The files are no network.
     #[error(transparent)]
     Model(#[from] ModelError),
+    /// A folder without a description, or with several.
+    #[error("{} holds {count} descriptions (.toml files); give the path of one", path.display())]
+    Folder {
+        /// The folder.
+        path: PathBuf,
+        /// How many there are.
+        count: usize,
+    },
     /// Neither a shipped model nor a path to a description.
-    #[error("unknown model `{name}`{} For a model of your own give the path of its .toml file", near(name))]
+    #[error(
+        "unknown model `{name}`{} For a model of your own give the path of its .toml file, or of the folder that holds it",
+        near(name)
+    )]
     UnknownModel {
         /// What was asked for.
         name: String,

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{ErrorKind, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use cryptodl_network::limits::{MAX_CALIBRATION_BYTES, MAX_DESCRIPTION_BYTES, MAX_WEIGHT_BYTES};
 use cryptodl_network::{Description, ModelError, Network};
@@ -10,18 +10,43 @@ use cryptodl_network::{Description, ModelError, Network};
 use crate::error::LoadError;
 use crate::shipped::{self, Shipped};
 
-/// The shipped network of this name, or the one described by the file if `name_or_path` ends in `.toml`.
+/// The shipped network of this name, or the one described by the file if `name_or_path` ends in `.toml`, or by the only such
+/// file in the folder `name_or_path`.
 ///
 /// # Errors
-/// Those of [`load_file`]; an unknown name is met with the nearest of the shipped ones, or with all.
+/// Those of [`load_file`]; an unknown name is met with the nearest of the shipped ones, or with all; a folder with no or
+/// several descriptions.
 pub fn load(name_or_path: &str) -> Result<Network, LoadError> {
-    if name_or_path.ends_with(".toml") {
-        return load_file(Path::new(name_or_path));
+    if let Some(path) = description(name_or_path)? {
+        return load_file(&path);
     }
     let Some(Shipped { toml, weights, calibration }) = shipped::find(name_or_path) else {
         return Err(LoadError::UnknownModel { name: name_or_path.into() });
     };
     Ok(Network::parse(name_or_path, toml, weights, Some(calibration))?)
+}
+
+/// The description that `name_or_path` stands for, if it is no shipped network.
+fn description(name_or_path: &str) -> Result<Option<PathBuf>, LoadError> {
+    let path = Path::new(name_or_path);
+    if name_or_path.ends_with(".toml") {
+        return Ok(Some(path.to_owned()));
+    }
+    if shipped::find(name_or_path).is_some() || !path.is_dir() {
+        return Ok(None);
+    }
+    let read = |source| LoadError::Read { path: path.to_owned(), source };
+    let mut found = Vec::new();
+    for entry in path.read_dir().map_err(read)? {
+        let file = entry.map_err(read)?.path();
+        if file.extension().is_some_and(|extension| extension == "toml") {
+            found.push(file);
+        }
+    }
+    match found.len() {
+        1 => Ok(found.pop()),
+        count => Err(LoadError::Folder { path: path.to_owned(), count }),
+    }
 }
 
 /// Reads and checks the description at `path` and the files of weights and calibration that it names, which lie beside it.
@@ -52,7 +77,8 @@ pub fn weights(name_or_path: &str, network: &Network) -> Result<Vec<u8>, LoadErr
     match shipped::find(name_or_path) {
         Some(shipped) => Ok(shipped.weights.to_vec()),
         None => {
-            let path = Path::new(name_or_path).with_file_name(&network.weights);
+            let description = description(name_or_path)?.unwrap_or_else(|| name_or_path.into());
+            let path = description.with_file_name(&network.weights);
             std::fs::read(&path).map_err(|source| LoadError::Read { path, source })
         }
     }

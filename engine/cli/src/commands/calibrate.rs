@@ -6,8 +6,8 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
-use cryptodl_network::Network;
 use cryptodl_network::measure::{measure, measure_channels};
+use cryptodl_network::{Calibration, Network};
 use cryptodl_plan as plan;
 use cryptodl_zoo as zoo;
 use serde::Serialize;
@@ -103,29 +103,15 @@ impl Calibrate {
         drop(bar);
         seconds.compute = start.elapsed().as_secs_f64();
 
-        fs::create_dir_all(&self.out).with_context(|| format!("cannot make folder {}", self.out.display()))?;
-        let stem = network.weights.strip_suffix(".safetensors").unwrap_or(&network.weights).to_owned();
-        let name = format!("{stem}.calibration.safetensors");
         let comment = format!("Calibrated by `cryptodl calibrate` on {}.", samples.name);
-        let description = network.description(&comment, Some(&name));
-        let contents = [
-            (format!("{stem}.toml"), description.into_bytes()),
-            (network.weights.clone(), zoo::weights(&self.model, &network)?),
-            (name, calibration.to_bytes(&network)),
-        ];
-        let paths: Vec<PathBuf> = contents.iter().map(|(name, _)| self.out.join(name)).collect();
-        let outputs: Vec<&Path> = paths.iter().map(PathBuf::as_path).chain(self.json.path()).collect();
         let model = model_files(&self.model);
         let data = self.data.as_deref().map(Path::new).filter(|data| data.exists());
-        let inputs = model.iter().map(PathBuf::as_path).chain(data);
-        files::distinct(&outputs, &inputs.collect::<Vec<_>>())?;
+        let inputs: Vec<&Path> = model.iter().map(PathBuf::as_path).chain(data).collect();
+        let files = ModelFiles::new(&network, zoo::weights(&self.model, &network)?, &calibration, &comment, &self.out);
+        let outputs: Vec<&Path> = files.paths().chain(self.json.path()).collect();
+        files::distinct(&outputs, &inputs)?;
         let start = Instant::now();
-        let write = |(path, (_, bytes)): (&PathBuf, &(String, Vec<u8>))| -> Result<Output> {
-            let output = Output::create(path, Access::Everybody)?;
-            output.fill(|file| file.write_all(bytes))?;
-            Ok(output)
-        };
-        files::publish_all(paths.iter().zip(&contents).map(write).collect::<Result<_>>()?)?;
+        let paths = files.write()?;
         seconds.write = start.elapsed().as_secs_f64();
         let report = Report {
             model: network.name.clone(),
@@ -137,6 +123,51 @@ impl Calibrate {
             seconds,
         };
         self.json.create()?.show(&report, || report.to_string())
+    }
+}
+
+/// The files of a calibrated network: description, weights and calibration.
+pub(super) struct ModelFiles {
+    /// In this order.
+    contents: [(PathBuf, Vec<u8>); 3],
+}
+
+impl ModelFiles {
+    /// Those of `network` in `folder`.
+    pub(super) fn new(
+        network: &Network,
+        weights: Vec<u8>,
+        calibration: &Calibration,
+        comment: &str,
+        folder: &Path,
+    ) -> Self {
+        let stem = network.weights.strip_suffix(".safetensors").unwrap_or(&network.weights);
+        let name = format!("{stem}.calibration.safetensors");
+        let contents = [
+            (format!("{stem}.toml"), network.description(comment, Some(&name)).into_bytes()),
+            (network.weights.clone(), weights),
+            (name, calibration.to_bytes(network)),
+        ];
+        ModelFiles { contents: contents.map(|(name, bytes)| (folder.join(name), bytes)) }
+    }
+
+    /// Where they will be, the description first.
+    pub(super) fn paths(&self) -> impl Iterator<Item = &Path> {
+        self.contents.iter().map(|(path, _)| path.as_path())
+    }
+
+    /// Writes all of them or none, and gives their paths.
+    pub(super) fn write(self) -> Result<Vec<PathBuf>> {
+        if let Some(folder) = self.contents[0].0.parent() {
+            fs::create_dir_all(folder).with_context(|| format!("cannot make folder {}", folder.display()))?;
+        }
+        let write = |(path, bytes): &(PathBuf, Vec<u8>)| -> Result<Output> {
+            let output = Output::create(path, Access::Everybody)?;
+            output.fill(|file| file.write_all(bytes))?;
+            Ok(output)
+        };
+        files::publish_all(self.contents.iter().map(write).collect::<Result<_>>()?)?;
+        Ok(self.contents.map(|(path, _)| path).into())
     }
 }
 

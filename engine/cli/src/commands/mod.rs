@@ -8,6 +8,7 @@ mod decrypt;
 mod demo;
 mod devices;
 mod encrypt;
+mod import;
 mod infer;
 mod inspect;
 mod keygen;
@@ -29,6 +30,7 @@ pub enum Command {
     Infer(infer::Infer),
     Decrypt(decrypt::Decrypt),
     Inspect(inspect::Inspect),
+    Import(import::Import),
     Calibrate(calibrate::Calibrate),
     Data(data::Data),
     Models(models::Models),
@@ -49,6 +51,7 @@ impl Command {
             Command::Infer(command) => command.run(),
             Command::Decrypt(command) => command.run(),
             Command::Inspect(command) => command.run(),
+            Command::Import(command) => command.run(),
             Command::Calibrate(command) => command.run(),
             Command::Data(command) => command.run(),
             Command::Models(command) => command.run(),

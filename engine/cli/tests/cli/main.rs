@@ -5,6 +5,7 @@ mod bad_input;
 mod bench;
 mod calibrate;
 mod images;
+mod import;
 mod large;
 mod listings;
 mod run;
