@@ -430,7 +430,7 @@ impl<B: Backend> Computation<'_, B> {
     }
 
     fn load(&self, set: &[u8]) -> Result<Loaded<B::Tensor>, RunError> {
-        let Computation { executor, component_bytes, leaves, ref keys, ref special, .. } = *self;
+        let Computation { executor, component_bytes, leaves, keys, ref special, .. } = *self;
         let (uniform, first_object) = (self.uniform.as_ref(), self.first_object());
         let rotations = &keys.rotations;
         Loader { executor, uniform, component_bytes, leaves, rotations, special, set: self.loaded, first_object }

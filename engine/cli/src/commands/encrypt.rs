@@ -182,7 +182,7 @@ impl Encrypt {
             model: spec.model.clone(),
             program: spec.program.to_string(),
             images: info.images,
-            batches: info.sets(&params),
+            batches: info.sets(params),
             files: files.into_iter().flatten().collect(),
             seconds,
         };
