@@ -34,7 +34,7 @@ pub use calibrate::calibrate;
 pub use cost::CostTable;
 pub use error::PlanError;
 pub use map::RealMap;
-pub use options::{DEFAULT_BATCH, PackingKind, PlanOptions, ScheduleKind};
+pub use options::{DEFAULT_BATCH, PackingKind, PlanOptions, SMALL_BATCH, ScheduleKind};
 pub use remedy::{PlanChoice, PlanRemedy};
 pub use report::{BytesReport, ParamsReport, PlanNote, PlanReport, PrivacyReport, SegmentReport};
 pub use tolerance::changed_share;
