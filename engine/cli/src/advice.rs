@@ -25,7 +25,7 @@ const MAX_ERROR: usize = 2000;
 
 /// The planning flags, which decide the Program.
 const PLANNING: &str = "--schedule, --security, --encryption, --batch, --tolerance, --n, --limbs, --prime-bits, \
-                        --weight-bits, --input-scale-bits and --circuit-privacy";
+                        --weight-bits, --input-scale-bits, --packing and --circuit-privacy";
 
 /// The error with its causes, without causes that it already quotes, and what the user can do about
 /// it.
