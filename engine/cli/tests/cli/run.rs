@@ -51,7 +51,7 @@ fn a_run_is_as_accurate_and_as_large_as_planned() {
     for stage in ["prepare", "keygen", "encrypt", "compute", "decrypt"] {
         assert!(number(&run, &format!("/seconds/{stage}")) > 0.0, "{stage}");
     }
-    let parts = ["key", "unpack", "expand", "layers", "masks", "pack"];
+    let parts = ["key", "unpack", "expand", "rotate", "layers", "masks", "pack"];
     let parts: f64 = parts.iter().map(|part| number(&run, &format!("/compute_parts/{part}"))).sum();
     assert!((0.9..=1.0).contains(&(parts / number(&run, "/seconds/compute"))), "{}", run["compute_parts"]);
     assert!(number(&run, "/images_per_hour") > 0.0 && number(&run, "/images_per_second") > 0.0);
