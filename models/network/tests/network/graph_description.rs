@@ -5,7 +5,7 @@ use ndarray::Array2;
 
 use crate::common::graph::{GRAPH, tensors};
 use crate::common::oracle::assert_layers_agree;
-use crate::common::{assert_refused, contents, images, parse, random_tensors};
+use crate::common::{assert_refused, contents, images, parse};
 
 #[test]
 fn a_description_of_a_graph_is_read_completely() {
@@ -30,23 +30,6 @@ fn a_description_of_a_graph_is_read_completely() {
     // One number stands for both directions, two for the same padding on opposite sides.
     let same = GRAPH.replace("dilation = [1, 1]", "dilation = 1").replace("padding = [1, 1, 1, 1]", "padding = [1, 1]");
     assert_eq!(contents(&parse(&same, &tensors()).unwrap()), contents(&net));
-}
-
-/// The example of docs/networks.md is a network.
-#[test]
-fn the_documented_example_is_read() {
-    let document = include_str!("../../../../docs/networks.md");
-    let text = document.split("```toml\n").nth(1).unwrap().split("```").next().unwrap();
-    let tensors = random_tensors([
-        ("conv1.weight", [8, 1, 3, 3].as_slice()),
-        ("conv1.bias", &[8]),
-        ("act1.coefficients", &[8, 3]),
-        ("conv2.weight", &[8, 1, 3, 3]),
-        ("fc.weight", &[10, 8]),
-    ]);
-    let net = parse(text, &tensors).unwrap();
-    assert_eq!((net.classes(), net.shape(Source::Layer(0)).len()), (10, 8 * 14 * 14));
-    assert_layers_agree(&net, &images(&net, 2, 4));
 }
 
 /// Whatever changes what the network computes changes its fingerprint, and nothing else does.
