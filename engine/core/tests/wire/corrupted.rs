@@ -199,7 +199,7 @@ fn other_programs_and_parameters() {
     let file = example(Kind::Result).file;
     let other = Binding { program: Digest([8; 32]), ..binding() };
     let message = wire::read_ciphertexts(&file[..], &other, &layout).unwrap_err().to_string();
-    let needed = [SPEC.program.to_string(), other.program.to_string(), "schedule".into(), "batch".into()];
+    let needed = [SPEC.program.short(), other.program.short(), "planning options".into()];
     assert!(needed.iter().all(|part| message.contains(part)), "{message}");
 
     let spec = ParamsSpec { special_primes: Vec::new(), ..SPEC.params.clone() };
