@@ -1,5 +1,6 @@
 //! Long steps: what they take, and bars on stderr where it is a terminal, nothing elsewhere.
 
+use serde::Serialize;
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
@@ -67,6 +68,14 @@ impl Drop for Bar {
             BARS.remove(bar);
         }
     }
+}
+
+/// Where the time of a command went that takes files to files.
+#[derive(Default, Serialize)]
+pub struct Seconds {
+    pub read: f64,
+    pub compute: f64,
+    pub write: f64,
 }
 
 /// Adds what `work` takes to `seconds`.

@@ -15,7 +15,7 @@ use serde::Serialize;
 use crate::files::{self, Access, Output};
 use crate::json::Json;
 use crate::prepared::model_files;
-use crate::progress::Bar;
+use crate::progress::{Bar, Seconds};
 use crate::samples::Samples;
 use crate::terminal::counted;
 
@@ -72,13 +72,6 @@ struct Report {
     /// The description, weights and calibration.
     files: Vec<PathBuf>,
     seconds: Seconds,
-}
-
-#[derive(Default, Serialize)]
-struct Seconds {
-    read: f64,
-    compute: f64,
-    write: f64,
 }
 
 impl Calibrate {

@@ -15,7 +15,7 @@ use crate::files::{self, Sets, Written};
 use crate::flags::Limit;
 use crate::json::Json;
 use crate::memory;
-use crate::progress::{Bar, timed};
+use crate::progress::{Bar, Seconds, timed};
 use crate::results::{FORMATS, Results, Shown};
 use crate::terminal::counted;
 
@@ -65,13 +65,6 @@ struct Report {
     out_of_range: usize,
     files: Vec<Written>,
     seconds: Seconds,
-}
-
-#[derive(Default, Serialize)]
-struct Seconds {
-    read: f64,
-    compute: f64,
-    write: f64,
 }
 
 impl Decrypt {

@@ -18,7 +18,7 @@ use crate::files::{self, Access, Output, Written};
 use crate::flags::{Limit, TestSeed};
 use crate::json::Json;
 use crate::memory::{self, show_size};
-use crate::progress::{Bar, timed};
+use crate::progress::{Bar, Seconds, timed};
 use crate::samples::{READING, next_values, open_images};
 use crate::terminal::counted;
 
@@ -89,13 +89,6 @@ struct Report {
     batches: usize,
     files: Vec<Written>,
     seconds: Seconds,
-}
-
-#[derive(Default, Serialize)]
-struct Seconds {
-    read: f64,
-    compute: f64,
-    write: f64,
 }
 
 impl Encrypt {
