@@ -1,6 +1,8 @@
 //! `--json`: results for machines.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use anyhow::{Result, bail};
 use clap::Args;
@@ -71,6 +73,21 @@ impl Report {
                 files::print(&text())
             }
         }
+    }
+}
+
+/// A command's report with the time that its one step took.
+#[derive(Serialize)]
+pub struct Timed<'a, T> {
+    #[serde(flatten)]
+    report: &'a T,
+    seconds: BTreeMap<&'static str, f64>,
+}
+
+impl<'a, T> Timed<'a, T> {
+    /// `step` is `read` or `compute`, as in the reports of other commands.
+    pub fn since(start: Instant, step: &'static str, report: &'a T) -> Self {
+        Timed { report, seconds: [(step, start.elapsed().as_secs_f64())].into() }
     }
 }
 

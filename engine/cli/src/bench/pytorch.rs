@@ -1,9 +1,11 @@
 //! Plaintext PyTorch on the same images: a process that classifies them whenever it is asked, so that its computations and
 //! encrypted ones can take turns on a noisy machine.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::path::Path;
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use serde::de::DeserializeOwned;
@@ -16,12 +18,17 @@ const SCRIPT: &str = "benches/plaintext.py";
 /// What to do where PyTorch is missing.
 const ADVICE: &str = "name a Python that has models/train/requirements.txt with --python";
 
+/// How long PyTorch may take to load a model, or for one request. What takes longer hangs: a network
+/// of 100 million multiply-adds needs minutes for 10,000 images on one core.
+const LIMIT: Duration = Duration::from_secs(1800);
+
 /// A running PyTorch, its model loaded and warmed up.
 pub struct Peer {
     process: Child,
     /// None once it is to end.
     questions: Option<ChildStdin>,
-    answers: BufReader<ChildStdout>,
+    /// Lines that it writes to stdout.
+    answers: Receiver<String>,
     /// What it writes to stderr.
     complaints: NamedTempFile,
     ready: Ready,
@@ -101,17 +108,17 @@ impl Peer {
             .spawn()
             .with_context(|| format!("cannot start {python}: {ADVICE}"))?;
         let questions = process.stdin.take();
-        let mut answers = BufReader::new(process.stdout.take().expect("a pipe"));
-        match answer::<Ready>(&mut answers) {
+        let answers = lines(process.stdout.take().expect("a pipe"));
+        match answer::<Ready>(&answers, &mut process) {
             Ok(ready) if !ready.peers.is_empty() => {
                 let seconds = vec![Vec::new(); ready.peers.len()];
                 Ok(Peer { process, questions, answers, complaints, ready, seconds })
             }
             Ok(_) => bail!("{SCRIPT} measures nothing"),
-            Err(_) => {
+            Err(error) => {
                 drop(questions);
                 process.wait()?;
-                bail!("{python} {SCRIPT}: {}; {ADVICE}", last_line(&complaints))
+                bail!("{python} {SCRIPT}: {error}: {}; {ADVICE}", last_line(&complaints))
             }
         }
     }
@@ -123,8 +130,9 @@ impl Peer {
     pub fn classify(&mut self, times: usize) -> Result<()> {
         let questions = self.questions.as_mut().expect("the process is to go on");
         let asked = writeln!(questions, "{times}").and_then(|()| questions.flush()).context("PyTorch has ended");
-        let Answer { seconds } =
-            asked.and_then(|()| answer(&mut self.answers)).with_context(|| last_line(&self.complaints))?;
+        let Answer { seconds } = asked
+            .and_then(|()| answer(&self.answers, &mut self.process))
+            .with_context(|| last_line(&self.complaints))?;
         ensure!(seconds.len() == self.seconds.len(), "{SCRIPT} measured {} peers", seconds.len());
         self.seconds.iter_mut().zip(seconds).for_each(|(all, new)| all.extend(new));
         Ok(())
@@ -159,9 +167,59 @@ fn last_line(complaints: &NamedTempFile) -> String {
     said.trim().lines().last().unwrap_or("it said nothing").to_owned()
 }
 
-/// The next line, which is JSON.
-fn answer<T: DeserializeOwned>(answers: &mut impl BufRead) -> Result<T> {
-    let mut line = String::new();
-    answers.read_line(&mut line)?;
-    serde_json::from_str(&line).context("PyTorch has ended, or said something that is no measurement")
+/// The lines of `output`, read by a thread of their own, which ends with them.
+fn lines(output: impl Read + Send + 'static) -> Receiver<String> {
+    let (send, receive) = mpsc::channel();
+    std::thread::spawn(move || {
+        let lines = BufReader::new(output).lines().map_while(Result::ok);
+        // Nobody listens any more once the peer is dropped.
+        lines.map(|line| send.send(line)).take_while(Result::is_ok).for_each(drop);
+    });
+    receive
+}
+
+/// The next line, which is JSON. Ends the process that does not give it in time.
+fn answer<T: DeserializeOwned>(answers: &Receiver<String>, process: &mut Child) -> Result<T> {
+    answer_within(LIMIT, answers, process)
+}
+
+fn answer_within<T: DeserializeOwned>(limit: Duration, answers: &Receiver<String>, process: &mut Child) -> Result<T> {
+    let line = match answers.recv_timeout(limit) {
+        Ok(line) => line,
+        Err(RecvTimeoutError::Disconnected) => bail!("PyTorch has ended"),
+        Err(RecvTimeoutError::Timeout) => {
+            // One that has ended by now needs no end.
+            process.kill().ok();
+            bail!("PyTorch gave no answer for {} s and was ended", limit.as_secs())
+        }
+    };
+    serde_json::from_str(&line).context("PyTorch said something that is no measurement")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shell(script: &str) -> (Child, Receiver<String>) {
+        let mut process = Command::new("sh").args(["-c", script]).stdout(Stdio::piped()).spawn().unwrap();
+        let answers = lines(process.stdout.take().unwrap());
+        (process, answers)
+    }
+
+    #[test]
+    fn answers_come_in_time_or_the_process_is_ended() {
+        let (mut process, answers) = shell("echo '[1, 2]'; exec sleep 600");
+        let long = Duration::from_secs(60);
+        assert_eq!(answer_within::<Vec<u8>>(long, &answers, &mut process).unwrap(), [1, 2]);
+        let late = answer_within::<Vec<u8>>(Duration::from_millis(10), &answers, &mut process).unwrap_err();
+        assert!(late.to_string().contains("no answer for 0 s"), "{late}");
+        assert!(!process.wait().unwrap().success());
+
+        let (mut process, answers) = shell("echo no measurement");
+        for expected in ["no measurement", "has ended"] {
+            let error = answer_within::<Vec<u8>>(long, &answers, &mut process).unwrap_err();
+            assert!(error.to_string().contains(expected), "{error}");
+        }
+        process.wait().unwrap();
+    }
 }

@@ -1,13 +1,14 @@
 //! `cryptodl data`.
 
 use std::path::PathBuf;
+use std::time::Instant;
 
 use anyhow::Result;
 use clap::{Args, Subcommand};
 use cryptodl_data::{DatasetId, FetchOptions, cache_dir, dataset_dir};
 use serde::Serialize;
 
-use crate::json::Json;
+use crate::json::{Json, Timed};
 use crate::samples;
 
 /// Fetch and locate data sets
@@ -75,6 +76,7 @@ struct Location {
 
 impl Data {
     pub fn run(self) -> Result<()> {
+        let start = Instant::now();
         let (folder, json, absent) = match self.command {
             Command::Fetch(Fetch { set, from, folder, cache, json }) => {
                 let options = FetchOptions { cache, from_dir: folder, from_url: from, ..FetchOptions::default() };
@@ -92,7 +94,7 @@ impl Data {
             eprintln!("note: {} is not there yet; {advice}", folder.display());
         }
         let place = Place { present: folder.exists(), path: folder };
-        json.create()?.show(&place, || format!("{}\n", place.path.display()))
+        json.create()?.show(&Timed::since(start, "read", &place), || format!("{}\n", place.path.display()))
     }
 }
 

@@ -1,12 +1,14 @@
 //! `cryptodl devices`.
 
+use std::time::Instant;
+
 use anyhow::Result;
 use clap::Args;
 use serde::Serialize;
 
 use crate::flags::CompileTimeout;
 use crate::gpu::{self, Choice, Device};
-use crate::json::Json;
+use crate::json::{Json, Timed};
 
 /// List the GPU adapters, and whether and how they would compute
 ///
@@ -42,13 +44,13 @@ struct Report {
 
 impl Devices {
     pub fn run(self) -> Result<()> {
-        let json = self.json.create()?;
+        let (json, start) = (self.json.create()?, Instant::now());
         let limit = self.compile_timeout.limit();
         let adapters = gpu::devices(limit, self.compile)?;
         let usable = |index: &usize| adapters.get(*index).is_some_and(Device::is_usable);
         let auto = Choice::automatic(limit).and_then(Result::ok).map(|choice| choice.index()).filter(usable);
         let report = Report { auto, adapters };
-        json.show(&report, || text(&report))
+        json.show(&Timed::since(start, "compute", &report), || text(&report))
     }
 }
 

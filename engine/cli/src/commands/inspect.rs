@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use anyhow::{Context, Result};
 use clap::Args;
@@ -13,7 +14,7 @@ use cryptodl_program::{Program, Salt};
 use serde_json::{Value, json};
 
 use crate::files;
-use crate::json::Json;
+use crate::json::{Json, Timed};
 use crate::terminal::wrapped;
 
 /// Say what a file is: a key, ciphertexts, a result, a client spec, a saved Program or a model
@@ -37,9 +38,10 @@ pub struct Inspect {
 
 impl Inspect {
     pub fn run(self) -> Result<()> {
+        let start = Instant::now();
         let is_model = self.file.extension().is_some_and(|extension| extension == "toml");
         let (facts, check) = if is_model { (model(&self.file)?, Ok(())) } else { container(&self.file)? };
-        self.json.create()?.show(&facts, || table(&facts))?;
+        self.json.create()?.show(&Timed::since(start, "read", &facts), || table(&facts))?;
         check.with_context(|| self.file.display().to_string())
     }
 }

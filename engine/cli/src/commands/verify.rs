@@ -14,7 +14,7 @@ use serde::Serialize;
 use crate::advice::explain;
 use crate::flags::{Backend, Place};
 use crate::gpu::{Choice, VARIANTS, Variant};
-use crate::json::Json;
+use crate::json::{Json, Timed};
 use crate::progress::Bar;
 
 /// Check on this machine that a backend computes every bit as the reference does
@@ -96,9 +96,9 @@ impl Verify {
             }
         };
         let all: Vec<Params> = self.n.iter().map(|&n| params_for_tests(n)).collect::<Result<_, _>>()?;
-        let json = self.json.create()?;
+        let (json, start) = (self.json.create()?, Instant::now());
         let report = check(&candidate, &all, seed)?;
-        json.show(&report, || text(&report))?;
+        json.show(&Timed::since(start, "compute", &report), || text(&report))?;
         verdict(&report)
     }
 

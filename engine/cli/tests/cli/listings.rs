@@ -257,3 +257,20 @@ fn an_absent_data_set_says_how_to_provide_it() {
     }
     assert!(names(folder.path()).is_empty());
 }
+
+/// Commands of one step say how long it took, as the others do.
+#[test]
+fn reports_of_one_step_have_its_seconds() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    succeed(folder.path(), &format!("plan --model {SMALL} --write-spec client.spec"));
+    for (line, step) in [
+        ("inspect client.spec", "read"),
+        ("data path mnist", "read"),
+        ("approx --function relu --degree 2 --interval=-1,1", "compute"),
+        ("verify --backend cpu --n 1024 --kernels portable", "compute"),
+        ("devices", "compute"),
+    ] {
+        let seconds = &json(folder.path(), line)["seconds"];
+        assert!(seconds[step].as_f64().is_some_and(|seconds| seconds > 0.0), "{line}: {seconds}");
+    }
+}

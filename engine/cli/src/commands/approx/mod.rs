@@ -5,6 +5,7 @@ mod report;
 mod samples;
 
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
@@ -13,7 +14,7 @@ use cryptodl_approx::{Activation, Approximation, DEFAULT_POINTS, Error, Function
 
 use crate::files::{self, Access, Output, Written};
 use crate::flags::one_of;
-use crate::json::Json;
+use crate::json::{Json, Timed};
 use report::{LeftOut, Report, Row};
 
 /// Approximate an activation by a polynomial, which is all that encrypted evaluation can compute
@@ -109,14 +110,15 @@ impl Approx {
         let function = self.function()?;
         let interval = self.interval(&function)?;
         let plot = self.plot.as_deref().map(|path| Output::create(path, Access::Everybody)).transpose()?;
-        let json = self.json.create()?;
+        let (json, start) = (self.json.create()?, Instant::now());
         let report = self.report(&function, interval)?;
+        let timed = Timed::since(start, "compute", &report);
         if let Some(file) = plot {
             let drawing = plot::draw(&report, &function)?;
             file.write(|file| file.write_all(drawing.as_bytes()))?;
         }
         let files: Vec<Written> = self.plot.iter().map(|path| Written::at(path, "")).collect();
-        json.show(&report, || report.to_string() + &files::listed(&files))
+        json.show(&timed, || report.to_string() + &files::listed(&files))
     }
 
     fn function(&self) -> Result<Function> {
