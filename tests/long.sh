@@ -11,6 +11,7 @@
 #   mutants       shows that the tests of the shaders catch broken shaders
 #   neon          the CPU kernels of 64-bit ARM, in an emulator
 #   full          all 10,000 test images against the promised accuracy, and kernels at the full dimensions
+#   resume        a computation that is killed ten times at random moments, and goes on with the same bytes
 #   wasm          the library's client for WebAssembly
 #   onnx          ONNX files: shipped networks from PyTorch and back, ONNX's reference cases, and the committed files
 #                 made again (needs 6 GB for PyTorch and TensorFlow)
@@ -77,6 +78,10 @@ full() {
     cargo test -p cryptodl-cpu -- --ignored
 }
 
+resume() {
+    cargo test --release -p cryptodl-cli --test cli -- --ignored ten_kills
+}
+
 onnx() {
     local folder=$PWD/target/onnx python
     python=$folder/venv/bin/python
@@ -98,7 +103,7 @@ onnx() {
 }
 
 case ${1-} in
-swiftshader | full | onnx) "$1" ;;
+swiftshader | full | onnx | resume) "$1" ;;
 bundle) bundle "${2-}" ;;
 mutants) shaders/tests/mutants.sh ;;
 neon) cpu-fallback/tests/neon.sh ;;

@@ -1,11 +1,13 @@
 //! The whole way in one process: keys, encryption, computation, decryption, and what the plaintext network says.
 
+use std::fs;
 use std::io::{self, Write};
 use std::num::NonZeroUsize;
+use std::path::Path;
 use std::time::Instant;
 
-use anyhow::Result;
-use cryptodl::Keys;
+use anyhow::{Context as _, Result, ensure};
+use cryptodl::{Checkpoint, Keys, Request, Thrift};
 use cryptodl_client::{Decrypted, SecretKey, decrypt, decrypt_slots_raw_do_not_return_to_server, encrypt};
 use cryptodl_core::ckks::{Ciphertexts, Randomness};
 use cryptodl_core::watch::{Progress, Watch};
@@ -16,7 +18,9 @@ use cryptodl_program::plain;
 use cryptodl_run::{ComputeReport, Rerandomisation};
 use ndarray::{Array2, Axis, Slice};
 use serde::Serialize;
+use zeroize::Zeroizing;
 
+use crate::files::{Access, Output, make_folder};
 use crate::flags::TestSeed;
 use crate::prepared::Prepared;
 use crate::progress::{Bar, timed};
@@ -82,21 +86,55 @@ pub struct Session<'a> {
 impl<'a> Session<'a> {
     /// Makes keys and encrypts.
     pub fn start(prepared: &'a Prepared, samples: &'a Samples, seed: &TestSeed) -> Result<Self> {
+        let masks = seed.masks(prepared.circuit_privacy().is_some())?;
+        Self::encrypted(prepared, samples, |purpose| seed.randomness(purpose), masks)
+    }
+
+    /// Makes keys, encrypts and computes, and goes on where an earlier process was killed that was
+    /// given the same folder.
+    ///
+    /// Both roles are played here, so the folder holds what the client's secrets are made of.
+    pub fn resume(prepared: &'a Prepared, samples: &'a Samples, folder: &Path, thrift: Thrift) -> Result<Self> {
+        make_folder(folder, Access::Owner)?;
+        let spec = prepared.spec();
+        let mut images = blake3::Hasher::new();
+        images.update(&spec.program.0);
+        for pixel in samples.pixels() {
+            images.update(&pixel.to_le_bytes());
+        }
+        let secret = client_secret(&folder.join("client"), images.finalize().as_bytes())?;
+        let randomness = |purpose: &str| Ok(Randomness::from_secret(&secret, purpose));
+        let mut session = Self::encrypted(prepared, samples, randomness, Randomness::from_os()?)?;
+        let request = Request::new(spec.program, &session.uploaded.info(), &session.keys.evaluation, true);
+        let checkpoint = Checkpoint::open(&folder.join("server"), request, thrift)?;
+        session.compute_from(Some(&checkpoint))?;
+        Ok(session)
+    }
+
+    fn encrypted(
+        prepared: &'a Prepared,
+        samples: &'a Samples,
+        randomness: impl Fn(&str) -> Result<Randomness>,
+        masks: Randomness,
+    ) -> Result<Self> {
         let spec = prepared.spec();
         let mut stages = Stages { prepare: prepared.seconds, ..Stages::default() };
-        let keys = timed(&mut stages.keygen, || Ok(Keys::generate(spec, &mut seed.randomness("keygen")?)?))?;
+        let keys = timed(&mut stages.keygen, || Ok(Keys::generate(spec, &mut randomness("keygen")?)?))?;
         let uploaded = timed(&mut stages.encrypt, || {
-            let (bar, mut rng) = (Bar::new("encrypt"), seed.randomness("encrypt")?);
+            let (bar, mut rng) = (Bar::new("encrypt"), randomness("encrypt")?);
             let show = |progress: Progress| bar.watch(progress);
             let (pixels, count) = (samples.pixels(), samples.count());
             Ok(encrypt(spec, keys.encryption(spec.encryption), pixels, count, &mut rng, Watch::new(&show))?)
         })?;
-        let masks = seed.masks(prepared.circuit_privacy().is_some())?;
         Ok(Session { prepared, samples, stages, keys, uploaded, masks, result: None, reports: Vec::new() })
     }
 
     /// Computes once.
     pub fn compute(&mut self) -> Result<()> {
+        self.compute_from(None)
+    }
+
+    fn compute_from(&mut self, checkpoint: Option<&Checkpoint>) -> Result<()> {
         let Session { prepared, keys, uploaded, masks, .. } = self;
         let bar = Bar::new("compute");
         let show = |progress: Progress| bar.watch(progress);
@@ -104,7 +142,8 @@ impl<'a> Session<'a> {
         let start = Instant::now();
         let accepted = prepared.service.accept_evaluation_keys(&keys.evaluation)?;
         let seconds = start.elapsed().as_secs_f64();
-        let (result, mut report) = prepared.service.compute(uploaded, &accepted, masks, Watch::new(&show))?;
+        let watch = Watch::new(&show);
+        let (result, mut report) = prepared.service.compute(uploaded, &accepted, masks, checkpoint, watch)?;
         report.seconds += seconds;
         report.parts.key = seconds;
         self.result = Some(result);
@@ -141,6 +180,29 @@ impl<'a> Session<'a> {
             decrypted,
         })
     }
+}
+
+/// The 32 bytes in the file `path` that all randomness of a client is made of, new ones if it is
+/// absent. They are of use for `images` alone: other images encrypted with the same randomness would
+/// show the difference.
+fn client_secret(path: &Path, images: &[u8; 32]) -> Result<Zeroizing<[u8; 32]>> {
+    let mut secret = Zeroizing::new([0; 32]);
+    if path.exists() {
+        let kept = Zeroizing::new(fs::read(path).with_context(|| path.display().to_string())?);
+        ensure!(
+            kept.len() == 64 && kept[32..] == *images,
+            "{} is of other images or of another Program: name another folder with --checkpoint, or delete this one",
+            path.display()
+        );
+        secret.copy_from_slice(&kept[..32]);
+    } else {
+        let mut words = Zeroizing::new([0; 4]);
+        Randomness::from_os()?.streams().stream(0).fill(&mut *words);
+        words.iter().zip(secret.chunks_mut(8)).for_each(|(word, part)| part.copy_from_slice(&word.to_le_bytes()));
+        let file = Output::create(path, Access::Owner)?;
+        file.write(|file| file.write_all(&*secret).and_then(|()| file.write_all(images)))?;
+    }
+    Ok(secret)
 }
 
 /// Images that are computed in the clear together.

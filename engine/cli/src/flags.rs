@@ -1,12 +1,12 @@
 //! Flags that several commands share.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Result, bail};
 use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use cryptodl::{BackendChoice, CpuKernels, Placement};
+use cryptodl::{BackendChoice, CpuKernels, Placement, Thrift};
 use cryptodl_core::ckks::{EncryptionKind, Randomness, SecurityLevel};
 use cryptodl_network::limits::MIN_TOLERANCE;
 use cryptodl_plan::{DEFAULT_BATCH, PackingKind, PlanOptions, ScheduleKind};
@@ -193,6 +193,31 @@ impl Execution {
 
 /// Why `--kernels` and a GPU do not go together.
 pub const CPU_KERNELS_ONLY: &str = "--kernels names kernels of the CPU: leave it out, or use --backend cpu";
+
+/// Going on where a process was killed.
+#[derive(Args)]
+pub struct Checkpointing {
+    /// Keep in this folder what is done, so that the same command goes on there after it was killed
+    ///
+    /// Kept are the results of whole sets, and where more than ten minutes are left the state of the
+    /// set that is computed, which is at most as large as the memory for ciphertexts. That takes at
+    /// most a twentieth of the time. The folder is deleted when the result is written.
+    #[arg(long = "checkpoint", value_name = "DIR")]
+    pub folder: Option<PathBuf>,
+    /// Keep the state after every step, for tests
+    #[arg(long, hide = true, requires = "folder")]
+    checkpoint_every_step: bool,
+}
+
+impl Checkpointing {
+    /// When states are kept.
+    pub fn thrift(&self) -> Thrift {
+        match self.checkpoint_every_step {
+            true => Thrift { least_rest: Duration::ZERO, most_share: f64::INFINITY },
+            false => Thrift::default(),
+        }
+    }
+}
 
 /// How much a file may ask for.
 #[derive(Args)]

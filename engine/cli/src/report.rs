@@ -45,6 +45,8 @@ pub struct RunReport {
     /// `compute` of each repetition; `seconds` and what follows are of the median one.
     pub compute_repetitions: Vec<f64>,
     compute_parts: ComputeParts,
+    /// Sets whose results a checkpoint had: `compute` and the rates are without their time.
+    batches_kept: usize,
     pub images_per_second: f64,
     images_per_hour: f64,
     layers: Vec<MeasuredSegment>,
@@ -168,6 +170,7 @@ impl RunReport {
             seconds: Seconds { stages: outcome.stages, total: outcome.stages.total() },
             compute_repetitions: outcome.repetitions.clone(),
             compute_parts: outcome.compute.parts,
+            batches_kept: outcome.compute.sets_kept,
             images_per_second,
             images_per_hour: 3600.0 * images_per_second,
             layers: MeasuredSegment::all(plan, &outcome.compute, outcome.sets),
@@ -235,6 +238,10 @@ impl Display for RunReport {
         }
         for (name, seconds) in [("masks", parts.rerandomisation), ("pack", parts.pack)] {
             writeln!(f, "{name:<10} {seconds:>8.3}")?;
+        }
+        if self.batches_kept > 0 {
+            let (kept, sets) = (counted(self.batches_kept, "set"), self.batches);
+            writeln!(f, "{kept} of {sets} came from the checkpoint: their time is not in these")?;
         }
         if let Some(Transfers { uploaded_bytes, upload_seconds, downloaded_bytes, download_seconds }) = parts.transfers
         {

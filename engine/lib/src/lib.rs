@@ -39,6 +39,7 @@
 //! | what is computed, and what it costs | [`Program`], [`PlanReport`] |
 //! | computing | [`Server`], [`Service`], [`Placement`] |
 //! | progress, and ending early | [`Watch`] |
+//! | going on after a process was killed | [`Checkpoint`], [`Computation::resume`] |
 //!
 //! Everything that travels is a stream of bytes ([`std::io::Read`], [`std::io::Write`]) whose format docs/format.md describes. Files of
 //! any size take the memory of one *set*, as many images as a ciphertext has slots. SECURITY.md says what is protected, and against
@@ -78,7 +79,9 @@ pub use cryptodl_plan::{
 #[cfg(feature = "server")]
 pub use cryptodl_program::{CircuitPrivacy, PrivacyGoal, Program, ProgramError, Salt, Tolerance};
 #[cfg(feature = "server")]
-pub use cryptodl_run::{ComputeParts, ComputeReport, Rerandomisation, RunError, SegmentTime};
+pub use cryptodl_run::{
+    Checkpoint, CheckpointError, ComputeParts, ComputeReport, Request, Rerandomisation, RunError, SegmentTime, Thrift,
+};
 #[cfg(feature = "server")]
 pub use memory::default_budget;
 #[cfg(feature = "server")]

@@ -16,7 +16,7 @@ use cryptodl_core::wire::{
 };
 use cryptodl_cpu::{Cpu, Reference};
 use cryptodl_program::{CircuitPrivacy, Program};
-use cryptodl_run::{ComputeReport, Executor, ExpandedKeys, Rerandomisation, RunError};
+use cryptodl_run::{Checkpoint, ComputeReport, Executor, ExpandedKeys, Rerandomisation, RunError};
 
 use crate::placement::cpu_kernels;
 use crate::{BackendChoice, CpuKernels, Error, Placement, PlacementError, default_budget};
@@ -380,7 +380,7 @@ impl Service {
         self.engine.result(input)
     }
 
-    /// Classifies what is all in memory.
+    /// Classifies what is all in memory, and goes on from `checkpoint` where there is one.
     ///
     /// # Errors
     /// As [`Self::infer`].
@@ -389,10 +389,12 @@ impl Service {
         input: &Ciphertexts,
         keys: &AcceptedEvaluationKeys,
         rerandomisation: Rerandomisation<'_>,
+        checkpoint: Option<&Checkpoint>,
         watch: Watch<'_>,
     ) -> Result<(Ciphertexts, ComputeReport), Error> {
         let info = input.info();
         let mut computation = self.begin(&info, keys, rerandomisation, watch)?;
+        checkpoint.into_iter().for_each(|checkpoint| computation.resume(checkpoint));
         let mut sets = Vec::with_capacity(input.sets.len());
         for set in &input.sets {
             sets.extend(computation.push(set)?);
@@ -429,12 +431,18 @@ impl Service {
 /// A computation that takes ciphertext sets one after the other and gives each result as soon as it is there, on a device one set
 /// late.
 pub struct Computation<'a> {
-    steps: Box<dyn Steps + 'a>,
+    steps: Box<dyn Steps<'a> + 'a>,
     service: &'a Service,
     _turn: Turn<'a>,
 }
 
-impl Computation<'_> {
+impl<'a> Computation<'a> {
+    /// Takes what `checkpoint` has of these sets instead of computing it, and keeps there what is
+    /// computed. To be called before the first set.
+    pub fn resume(&mut self, checkpoint: &'a Checkpoint) {
+        self.steps.resume(checkpoint);
+    }
+
     /// Takes the next set, and returns the next result, packed, if it is there.
     ///
     /// # Errors
@@ -455,13 +463,19 @@ impl Computation<'_> {
 }
 
 /// A [`cryptodl_run::Computation`], whatever its backend.
-trait Steps: Send {
+trait Steps<'a>: Send {
+    fn resume(&mut self, checkpoint: &'a Checkpoint);
+
     fn push(&mut self, set: &[u8]) -> Result<Option<Vec<u8>>, RunError>;
 
     fn finish(self: Box<Self>) -> Result<(Option<Vec<u8>>, ComputeReport), RunError>;
 }
 
-impl<B: Backend> Steps for cryptodl_run::Computation<'_, B> {
+impl<'a, B: Backend> Steps<'a> for cryptodl_run::Computation<'a, B> {
+    fn resume(&mut self, checkpoint: &'a Checkpoint) {
+        cryptodl_run::Computation::resume(self, checkpoint);
+    }
+
     fn push(&mut self, set: &[u8]) -> Result<Option<Vec<u8>>, RunError> {
         cryptodl_run::Computation::push(self, set)
     }
@@ -481,7 +495,7 @@ trait Engine: Send + Sync {
         keys: &'a (dyn Any + Send + Sync),
         rerandomisation: Rerandomisation<'a>,
         watch: Watch<'a>,
-    ) -> Result<Box<dyn Steps + 'a>, RunError>;
+    ) -> Result<Box<dyn Steps<'a> + 'a>, RunError>;
 
     fn result(&self, input: &CiphertextsInfo) -> CiphertextsInfo;
 
@@ -499,7 +513,7 @@ impl<B: Backend<Tensor: 'static>> Engine for Executor<B> {
         keys: &'a (dyn Any + Send + Sync),
         rerandomisation: Rerandomisation<'a>,
         watch: Watch<'a>,
-    ) -> Result<Box<dyn Steps + 'a>, RunError> {
+    ) -> Result<Box<dyn Steps<'a> + 'a>, RunError> {
         let keys: Option<&ExpandedKeys<B::Tensor>> = keys.downcast_ref();
         let keys = keys.expect("keys of this service");
         Ok(Box::new(Executor::begin(self, input, keys, rerandomisation, watch)?))

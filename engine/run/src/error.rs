@@ -4,8 +4,10 @@ use cryptodl_core::backend::BackendError;
 use cryptodl_core::ckks::ParamsError;
 use cryptodl_core::watch::Cancelled;
 
+use super::CheckpointError;
+
 /// Executor errors.
-#[derive(Debug, Clone, thiserror::Error)]
+#[derive(Debug, thiserror::Error)]
 pub enum RunError {
     /// The backend could not.
     #[error(transparent)]
@@ -56,6 +58,9 @@ pub enum RunError {
         /// What is needed at least.
         needed: u64,
     },
+    /// The checkpoint cannot be used.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
     /// No secure randomness for the encryptions of zero that re-randomise the result.
     #[error("re-randomisation of the result: {0}")]
     Randomness(String),

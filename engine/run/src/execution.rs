@@ -8,6 +8,7 @@ use cryptodl_core::backend::{
 };
 
 use super::bands::Action;
+use super::checkpoint::{Alive, Resumable, State};
 use super::execution_plan::{ExecutionPlan, Segment, Unit};
 use super::ops::{Join, JoinTerm, Op};
 use super::{ComputeReport, RunError, SegmentTime};
@@ -15,7 +16,8 @@ use cryptodl_core::watch::Watch;
 use cryptodl_program::{ActivationStep, PreparedPolynomial};
 
 impl ExecutionPlan {
-    /// All steps on one set. Tells how many actions are done.
+    /// All steps on one set. Tells how many actions are done. A set that is resumable goes on where
+    /// it was left.
     pub fn execute<B: Backend>(
         &self,
         backend: &B,
@@ -23,15 +25,36 @@ impl ExecutionPlan {
         key: Option<&KeySwitch<'_, B::Tensor>>,
         report: &mut ComputeReport,
         watch: WatchOfSet<'_>,
+        mut resumable: Option<Resumable<'_>>,
     ) -> Result<B::Tensor, RunError> {
         let input = Window { positions: Positions::of(0..self.planes(&self.units, 0)), x };
         let mut windows: Vec<Option<Window<B::Tensor>>> = (0..self.shapes.len()).map(|_| None).collect();
         windows[0] = Some(input);
         let mut execution =
             Execution { plan: self, backend, key, report, watch: watch.watch, windows, last: Instant::now() };
-        for (done, action) in self.schedule.actions.iter().enumerate() {
+        let (start, mut first) = (Instant::now(), 0);
+        if let Some(resumable) = &resumable
+            && let Some(state) = resumable.state(backend, |tensor| self.shapes.get(tensor).cloned())?
+        {
+            first = state.action;
+            execution.take_up(state);
+        }
+        let actions = &self.schedule.actions;
+        for (done, action) in actions.iter().enumerate().skip(first) {
             execution.follow(action)?;
-            watch.watch.tell(watch.before + done + 1, watch.total);
+            let done = done + 1;
+            watch.watch.tell(watch.before + done, watch.total);
+            if let Some(resumable) = &mut resumable {
+                let rest = start.elapsed().mul_f64((watch.total - watch.before - done) as f64 / (done - first) as f64);
+                let alive = execution.alive();
+                let bytes = alive.iter().map(|alive| backend.shape(alive.x).bytes()).sum();
+                if done < actions.len() && resumable.is_due(bytes, rest) {
+                    let keeping = Instant::now();
+                    resumable.keep(backend, done, &alive)?;
+                    execution.report.parts.checkpoint += keeping.elapsed().as_secs_f64();
+                    execution.last = Instant::now();
+                }
+            }
         }
         let result = execution.windows.pop().flatten();
         Ok(result.expect("the schedule ends with the result").x)
@@ -86,6 +109,24 @@ struct Execution<'a, B: Backend> {
 }
 
 impl<B: Backend> Execution<'_, B> {
+    /// What is kept of tensors.
+    fn alive(&self) -> Vec<Alive<&B::Tensor>> {
+        let windows = self.windows.iter().enumerate();
+        let alive = windows.filter_map(|(tensor, window)| {
+            let Window { positions, x } = window.as_ref()?;
+            Some(Alive { tensor, positions: positions.clone(), x })
+        });
+        alive.collect()
+    }
+
+    /// Forgets all tensors and keeps those of a state.
+    fn take_up(&mut self, state: State<B::Tensor>) {
+        self.windows.iter_mut().for_each(|window| *window = None);
+        for Alive { tensor, positions, x } in state.alive {
+            self.windows[tensor] = Some(Window { positions, x });
+        }
+    }
+
     fn follow(&mut self, action: &Action) -> Result<(), RunError> {
         match action {
             Action::Replace { unit, positions } => {

@@ -266,6 +266,12 @@ impl ExecutionPlan {
         self.schedule.actions.len()
     }
 
+    /// What the numbers of actions and tensors of a state mean, as a digest.
+    pub fn digest(&self) -> [u8; 32] {
+        let units: Vec<&Range<usize>> = self.units.iter().map(|unit| &unit.ops).collect();
+        blake3::hash(format!("{units:?} {:?}", self.schedule).as_bytes()).into()
+    }
+
     /// Positions of a tensor that a unit takes: one where whole segments are computed.
     pub(super) fn planes(&self, units: &[Unit], tensor: usize) -> usize {
         match self.unit_tensor(units, tensor).checked_sub(1) {

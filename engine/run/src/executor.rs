@@ -15,6 +15,7 @@ use cryptodl_core::ring::UniformSource;
 
 use zeroize::Zeroizing;
 
+use super::checkpoint::{Checkpoint, Resumable, SetDigest, digest};
 use super::execution::WatchOfSet;
 use super::execution_plan::ExecutionPlan;
 use super::{ComputeReport, RunError};
@@ -149,6 +150,7 @@ impl<B: Backend> Executor<B> {
             uniform: input.seed.map(|seed| UniformPurpose::Ciphertext.source(&self.params, &seed)),
             rerandomisation,
             watch,
+            checkpoint: None,
             waiting: None,
             loaded: 0,
             computed: 0,
@@ -340,15 +342,29 @@ pub struct Computation<'a, B: Backend> {
     uniform: Option<UniformSource>,
     rerandomisation: Rerandomisation<'a>,
     watch: Watch<'a>,
+    checkpoint: Option<&'a Checkpoint>,
     /// A set that is loaded and not yet computed.
-    waiting: Option<B::Tensor>,
+    waiting: Option<Waiting<B::Tensor>>,
     loaded: usize,
     computed: usize,
     crossed: Option<Transfers>,
     report: ComputeReport,
 }
 
-impl<B: Backend> Computation<'_, B> {
+/// A set on the backend.
+struct Waiting<T> {
+    x: T,
+    /// Where there is a checkpoint.
+    digest: Option<SetDigest>,
+}
+
+impl<'a, B: Backend> Computation<'a, B> {
+    /// Takes what `checkpoint` has of these sets instead of computing it, and keeps there what is
+    /// computed. To be called before the first set.
+    pub fn resume(&mut self, checkpoint: &'a Checkpoint) {
+        self.checkpoint = Some(checkpoint);
+    }
+
     /// Takes the next set, and returns the next result, packed, if it is there.
     ///
     /// # Errors
@@ -360,18 +376,22 @@ impl<B: Backend> Computation<'_, B> {
             check("the number of sets", self.loaded + 1, self.sets)?;
         }
         check("the length of a set", set.len(), self.set_bytes)?;
+        let digest = self.checkpoint.map(|_| digest(set));
         let result = match self.waiting.take() {
-            Some(x) => self.compute(x, Some(set)).map(Some),
-            None => {
-                let loaded = self.load(set);
-                let x = self.note(loaded)?;
-                if self.executor.loads_ahead {
-                    self.waiting = Some(x);
-                    Ok(None)
-                } else {
-                    self.compute(x, None).map(Some)
+            Some(before) => self.compute(before, Some((set, digest))).map(Some),
+            None => match self.kept(digest.as_ref())? {
+                Some(result) => Ok(Some(result)),
+                None => {
+                    let loaded = self.load(set);
+                    let loaded = Waiting { x: self.note(loaded)?, digest };
+                    if self.executor.loads_ahead {
+                        self.waiting = Some(loaded);
+                        Ok(None)
+                    } else {
+                        self.compute(loaded, None).map(Some)
+                    }
                 }
-            }
+            },
         };
         self.report.seconds += start.elapsed().as_secs_f64();
         result
@@ -384,7 +404,7 @@ impl<B: Backend> Computation<'_, B> {
     pub fn finish(mut self) -> Result<(Option<Vec<u8>>, ComputeReport), RunError> {
         let start = Instant::now();
         check("the number of sets", self.loaded, self.sets)?;
-        let last = self.waiting.take().map(|x| self.compute(x, None)).transpose()?;
+        let last = self.waiting.take().map(|set| self.compute(set, None)).transpose()?;
         let mut report = self.report;
         report.parts.transfers =
             self.executor.backend.transfers().zip(self.crossed).map(|(now, before)| now.since(&before));
@@ -392,15 +412,34 @@ impl<B: Backend> Computation<'_, B> {
         Ok((last, report))
     }
 
+    /// The result of the next set, if the checkpoint has it.
+    fn kept(&mut self, digest: Option<&SetDigest>) -> Result<Option<Vec<u8>>, RunError> {
+        let Some((checkpoint, digest)) = self.checkpoint.zip(digest) else { return Ok(None) };
+        let result = checkpoint.result(self.loaded, digest)?;
+        if result.is_some() {
+            self.loaded += 1;
+            self.computed += 1;
+            self.report.sets_kept += 1;
+            self.watch.tell(self.computed * self.executor.plan.steps(), self.sets * self.executor.plan.steps());
+        }
+        Ok(result)
+    }
+
     /// Computes a set, and loads the next one beside it if there is one.
-    fn compute(&mut self, x: B::Tensor, next: Option<&[u8]>) -> Result<Vec<u8>, RunError> {
+    fn compute(
+        &mut self,
+        Waiting { x, digest }: Waiting<B::Tensor>,
+        next: Option<(&[u8], Option<SetDigest>)>,
+    ) -> Result<Vec<u8>, RunError> {
         let Executor { backend, plan, relin, .. } = self.executor;
         let key = self.keys.relin.as_ref().zip(*relin);
         let key = key.map(|(rows, layout)| KeySwitch { rows, layout, special: &self.special });
         let (total, before, watch) = (self.sets * plan.steps(), self.computed * plan.steps(), self.watch);
         let of_set = WatchOfSet { watch, before, total };
         let mut report = std::mem::take(&mut self.report);
-        let computed = || plan.execute(backend, x, key.as_ref(), &mut report, of_set);
+        let kept = self.checkpoint.zip(digest);
+        let resumable = kept.map(|(kept, digest)| Resumable::new(kept, self.computed, digest, plan.digest()));
+        let computed = || plan.execute(backend, x, key.as_ref(), &mut report, of_set, resumable);
         let loader = Loader {
             executor: self.executor,
             uniform: self.uniform.as_ref(),
@@ -412,7 +451,8 @@ impl<B: Backend> Computation<'_, B> {
             first_object: self.first_object(),
         };
         let rerandomisation = &mut self.rerandomisation;
-        let mut beside = || (self.executor.draw_zeros(rerandomisation), next.map(|set| loader.load(set)));
+        let mut beside =
+            || (self.executor.draw_zeros(rerandomisation), next.map(|(set, digest)| (loader.load(set), digest)));
         let (x, (zeros, next)) = if self.crossed.is_some() {
             // The device computes; the host's threads are free.
             thread::scope(|scope| {
@@ -425,8 +465,16 @@ impl<B: Backend> Computation<'_, B> {
         };
         self.report = report;
         self.computed += 1;
-        self.waiting = next.map(|next| self.note(next)).transpose()?;
-        self.executor.finish(x, zeros, &mut self.report)
+        if let Some((next, digest)) = next {
+            self.waiting = Some(Waiting { x: self.note(next)?, digest });
+        }
+        let result = self.executor.finish(x, zeros, &mut self.report)?;
+        if let Some((checkpoint, digest)) = kept {
+            let keeping = Instant::now();
+            checkpoint.keep_result(self.computed - 1, &digest, &result)?;
+            self.report.parts.checkpoint += keeping.elapsed().as_secs_f64();
+        }
+        Ok(result)
     }
 
     fn load(&self, set: &[u8]) -> Result<Loaded<B::Tensor>, RunError> {

@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 mod bands;
+mod checkpoint;
 mod error;
 mod execution;
 mod execution_plan;
@@ -11,6 +12,7 @@ mod executor;
 mod ops;
 mod report;
 
+pub use checkpoint::{Checkpoint, CheckpointError, Request, Thrift};
 pub use error::RunError;
 pub use executor::{Computation, Executor, ExpandedKeys, Rerandomisation};
 pub use report::{ComputeParts, ComputeReport, SegmentTime};

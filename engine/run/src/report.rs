@@ -23,6 +23,8 @@ pub struct ComputeParts {
     pub rerandomisation: f64,
     /// Packing the result's residues; on a device, the transfer is inside.
     pub pack: f64,
+    /// Keeping results of sets and states on disk, where there is a checkpoint.
+    pub checkpoint: f64,
     /// What crossed between host and device, for all parts together; none where the backend computes in the host's memory.
     pub transfers: Option<Transfers>,
 }
@@ -51,6 +53,8 @@ pub struct ComputeReport {
     pub seconds: f64,
     /// Parts.
     pub parts: ComputeParts,
+    /// Sets whose results a checkpoint had already.
+    pub sets_kept: usize,
     /// Segments in order.
     #[serde(rename = "layers")]
     pub segments: Vec<SegmentTime>,

@@ -1,12 +1,17 @@
 //! Networks with several activations and higher degrees, planned and run encrypted at secure parameters.
 
+use std::fs;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
 use cryptodl_client::{EncryptionKey, SecretKey, decrypt_slots_raw_do_not_return_to_server, encrypt};
 use cryptodl_core::ckks::{EncryptionKind, Randomness};
 use cryptodl_core::watch::{Progress, Watch};
 use cryptodl_cpu::Cpu;
 use cryptodl_network::{LayerOp, Network, Padding};
 
-use crate::{Executor, Rerandomisation};
+use crate::{Checkpoint, CheckpointError, Executor, Request, Rerandomisation, RunError, Thrift};
 use cryptodl_plan::{Plan, PlanOptions, ScheduleKind, calibrate, plan};
 use cryptodl_program::{SplitMix, Step, Tolerance, plain};
 use cryptodl_test_networks::{batch_norm, conv, dense, graph, images, network, per_channel, polynomial, pool, rows};
@@ -315,4 +320,105 @@ fn residual_networks_compute_what_is_predicted() {
 fn residual_networks_have_the_same_bits_in_bands() {
     let [few, _, many] = check_bands(&residual(8), ScheduleKind::Auto);
     assert!(many > 2 * few, "{many} steps instead of {few}");
+}
+
+/// Two sets whose computation is ended after every number of steps: what goes on from the checkpoint
+/// gives the same bytes and computes nothing twice.
+#[test]
+fn what_was_ended_goes_on_from_its_checkpoint() {
+    let program = plan(&deep_image(8), &PlanOptions::default()).unwrap().program;
+    let spec = program.client_spec().check().unwrap();
+    let params = spec.params();
+    let mut rng = Randomness::insecure_from_seed_for_tests(7, "checkpoint");
+    let secret = SecretKey::generate(params, &mut rng);
+    let keys = secret.eval_keys(&spec.evaluation_keys, &mut rng).unwrap();
+    let count = params.n() + 1;
+    let images = images(count, [2, 8, 8], 8);
+    let mut encrypted = || {
+        let key = EncryptionKey::Secret(&secret);
+        encrypt(&spec, key, images.as_slice().unwrap(), count, &mut rng, Watch::default()).unwrap()
+    };
+    let (input, other) = (encrypted(), encrypted());
+    let backend = Cpu::new(params.basis().clone());
+    let Err(RunError::Budget { needed, .. }) = Executor::new(&program, params, backend.clone(), 1) else {
+        panic!("a budget of one byte");
+    };
+    let executor = Executor::new(&program, params, backend, needed).unwrap();
+    let expanded = executor.expand_keys(&keys).unwrap();
+    let info = input.info();
+    let request = Request::new(spec.program, &info, &keys, false);
+    let open = |folder: &Path, request, least_rest| {
+        Checkpoint::open(folder, request, Thrift { least_rest, most_share: f64::INFINITY })
+    };
+
+    // Ended after so many steps; the results, and how many steps were computed.
+    let run = |input: &cryptodl_core::ckks::Ciphertexts, checkpoint: Option<&Checkpoint>, steps: usize| {
+        let (computed, cancel, first) = (AtomicUsize::new(0), AtomicBool::new(false), AtomicUsize::new(usize::MAX));
+        let progress = |Progress { done, .. }: Progress| {
+            first.fetch_min(done, Ordering::Relaxed);
+            cancel.store(computed.fetch_add(1, Ordering::Relaxed) + 1 >= steps, Ordering::Relaxed);
+        };
+        let watch = Watch::new(&progress).with_cancel(&cancel);
+        let mut computation = executor.begin(&info, &expanded, Rerandomisation::Omitted, watch).unwrap();
+        checkpoint.into_iter().for_each(|checkpoint| computation.resume(checkpoint));
+        let mut sets = Vec::new();
+        for set in &input.sets {
+            sets.extend(computation.push(set)?);
+        }
+        let (last, report) = computation.finish()?;
+        sets.extend(last);
+        Ok::<_, RunError>((sets, computed.into_inner(), report.sets_kept))
+    };
+    let (expected, all, _) = run(&input, None, usize::MAX).unwrap();
+    assert!(all > 10, "{all} steps");
+
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    for steps in [2, all / 2, all - 2] {
+        let checkpoint = open(path, request, Duration::ZERO).unwrap();
+        assert!(matches!(run(&input, Some(&checkpoint), steps), Err(RunError::Cancelled(_))));
+        assert!(matches!(open(path, request, Duration::ZERO), Err(CheckpointError::InUse(_))));
+        drop(checkpoint);
+        let checkpoint = open(path, request, Duration::ZERO).unwrap();
+        let (sets, rest, kept) = run(&input, Some(&checkpoint), usize::MAX).unwrap();
+        assert!(sets == expected);
+        assert_eq!(kept, usize::from(steps >= all / 2), "{steps} of {all}");
+        // A set whose result is there is told as one step. Before some steps nobody asks whether to go on.
+        assert!((all - steps - 2..=all - steps).contains(&(rest - kept)), "{rest} after {steps} of {all}");
+        checkpoint.remove().unwrap();
+        assert!(!path.exists());
+    }
+
+    // Other images, other masks, a folder of something else: refused. A damaged state: computed anew.
+    let left = |steps: usize| {
+        let checkpoint = open(path, request, Duration::ZERO).unwrap();
+        assert!(matches!(run(&input, Some(&checkpoint), steps), Err(RunError::Cancelled(_))));
+        checkpoint
+    };
+    let checkpoint = left(all / 4);
+    assert!(matches!(run(&other, Some(&checkpoint), all), Err(RunError::Checkpoint(CheckpointError::Other(_)))));
+    drop(checkpoint);
+    let masked = Request::new(spec.program, &info, &keys, true);
+    assert!(matches!(open(path, masked, Duration::ZERO), Err(CheckpointError::Other(_))));
+    let state = path.join("set-0.state");
+    let mut bytes = fs::read(&state).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(&state, &bytes).unwrap();
+    fs::write(path.join("unfinished-set-0.result"), "half").unwrap();
+    let checkpoint = open(path, request, Duration::ZERO).unwrap();
+    assert_eq!(fs::read_dir(path).unwrap().count(), 2);
+    assert_eq!(run(&input, Some(&checkpoint), usize::MAX).unwrap(), (expected.clone(), all, 0));
+    drop(checkpoint);
+    fs::write(path.join("letter.txt"), "mine").unwrap();
+    assert!(matches!(open(path, request, Duration::ZERO), Err(CheckpointError::Occupied(_))));
+    fs::remove_file(path.join("letter.txt")).unwrap();
+    open(path, request, Duration::ZERO).unwrap().remove().unwrap();
+
+    // States are kept only where much is left to do.
+    let checkpoint = open(path, request, Duration::from_secs(3600)).unwrap();
+    assert!(matches!(run(&input, Some(&checkpoint), all / 2 + 2), Err(RunError::Cancelled(_))));
+    let mut names: Vec<_> = fs::read_dir(path).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    names.sort();
+    assert_eq!(names, ["request", "set-0.result"]);
 }

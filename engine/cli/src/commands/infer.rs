@@ -10,13 +10,13 @@ use cryptodl_core::wire::{CiphertextLayout, CiphertextsWriter, read_needed_eval_
 use serde::Serialize;
 
 use crate::files::{self, Access, Output, Sets, Written};
-use crate::flags::{Execution, Limit, Planning, TestSeed};
+use crate::flags::{Checkpointing, Execution, Limit, Planning, TestSeed};
 use crate::json::Json;
 use crate::memory::peak_rss;
 use crate::prepared::{ProgramSource, service};
 use crate::progress::Bar;
 use crate::terminal::counted;
-use cryptodl::{ComputeParts, Machine, PrivacyGoal, Rerandomisation, SegmentTime};
+use cryptodl::{Checkpoint, ComputeParts, Machine, PrivacyGoal, Request, Rerandomisation, SegmentTime};
 
 /// Classify encrypted images: the server's job, which needs no secret
 ///
@@ -53,6 +53,8 @@ pub struct Infer {
     #[command(flatten)]
     limit: Limit,
     #[command(flatten)]
+    checkpoint: Checkpointing,
+    #[command(flatten)]
     json: Json,
     #[command(flatten)]
     planning: Planning,
@@ -82,6 +84,8 @@ struct InferReport {
     program: String,
     images: usize,
     batches: usize,
+    /// Sets that a checkpoint had.
+    batches_kept: usize,
     masked: bool,
     /// What the results hide beside that.
     circuit_privacy: Option<PrivacyGoal>,
@@ -135,10 +139,16 @@ impl Infer {
             public.as_ref().map_or(Rerandomisation::Omitted, |key| Rerandomisation::Fresh { key, rng: &mut rng });
         let progress = |progress: Progress| bar.watch(progress);
         let refused = || self.input.display().to_string();
+        let checkpoint = self.checkpoint.folder.as_deref().map(|folder| {
+            let request = Request::new(spec.program, &info, &keys, public.is_some());
+            Checkpoint::open(folder, request, self.checkpoint.thrift())
+        });
+        let checkpoint = checkpoint.transpose()?;
         let expanding = Instant::now();
         let keys = service.accept_evaluation_keys(&keys).with_context(|| self.eval_key.display().to_string())?;
         let expanding = expanding.elapsed().as_secs_f64();
         let mut computation = service.begin(&info, &keys, masks, Watch::new(&progress)).with_context(refused)?;
+        checkpoint.iter().for_each(|checkpoint| computation.resume(checkpoint));
         let mut compute = out.write(|file| {
             let (layout, result) = (CiphertextLayout::result(spec), service.result(&info));
             let mut writer = CiphertextsWriter::new(file, &binding, &layout, &result)?;
@@ -155,6 +165,7 @@ impl Infer {
             Ok::<_, anyhow::Error>(report)
         })?;
         drop(bar);
+        checkpoint.map_or(Ok(()), Checkpoint::remove)?;
         compute.seconds += expanding;
         compute.parts.key = expanding;
         let sets = info.sets(service.params());
@@ -166,6 +177,7 @@ impl Infer {
             program: spec.program.to_string(),
             images: info.images,
             batches: sets,
+            batches_kept: compute.sets_kept,
             masked: public.is_some(),
             circuit_privacy,
             seconds: Seconds { prepare, compute: compute.seconds },
@@ -178,8 +190,12 @@ impl Infer {
         json.show(&report, || {
             let (images, seconds) = (counted(report.images, "image"), report.seconds.compute);
             let Machine { backend, device, .. } = &report.machine;
+            let kept = match report.batches_kept {
+                0 => String::new(),
+                kept => format!("{} of {sets} came from the checkpoint\n", counted(kept, "set")),
+            };
             format!(
-                "{images} in {seconds:.3} s: {:.0} per second on {backend}: {device}\n{}",
+                "{images} in {seconds:.3} s: {:.0} per second on {backend}: {device}\n{kept}{}",
                 report.images_per_second,
                 files::listed(&report.files)
             )

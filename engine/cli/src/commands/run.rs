@@ -1,14 +1,15 @@
 //! `cryptodl run`.
 
+use std::fs;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use clap::Args;
 
-use crate::classify::classify;
+use crate::classify::{Session, classify};
 use crate::files::{self, Written};
-use crate::flags::{Execution, Planning, TestSeed};
+use crate::flags::{Checkpointing, Execution, Planning, TestSeed};
 use crate::json::Json;
 use crate::prepared::{Prepared, model_files};
 use crate::report::RunReport;
@@ -25,7 +26,8 @@ Examples:
   cryptodl run --model mnist-1
   cryptodl run --model mnist-1 --images 10000 --backend cpu --json -
   cryptodl run --model mnist-1 --schedule layered --images 500
-  cryptodl run --model my-network.toml --data my-images/ --out labels.csv")]
+  cryptodl run --model my-network.toml --data my-images/ --out labels.csv
+  cryptodl run --model mnist-2 --checkpoint run.checkpoint    # may be killed and begun again")]
 pub struct Run {
     /// A shipped model (`cryptodl models` lists them) or a .toml file (docs/networks.md)
     #[arg(long)]
@@ -41,11 +43,13 @@ pub struct Run {
     #[arg(long, value_name = "K")]
     images: Option<usize>,
     /// Compute K times and report the median; the first time can be slower
-    #[arg(long, value_name = "K", default_value = "1")]
+    #[arg(long, value_name = "K", default_value = "1", conflicts_with = "folder")]
     repeat: NonZeroUsize,
     /// Write the decrypted labels, as `decrypt` does: a .csv, .json, .npy or .txt file
     #[arg(long, value_name = "FILE")]
     out: Option<Results>,
+    #[command(flatten)]
+    checkpoint: Checkpointing,
     #[command(flatten)]
     shown: Shown,
     #[command(flatten)]
@@ -75,7 +79,10 @@ impl Run {
             Some(out) => self.json.create_beside(out.path())?,
             None => self.json.create()?,
         };
-        let outcome = classify(&prepared, &samples, &self.seed, self.repeat)?;
+        let outcome = match &self.checkpoint.folder {
+            None => classify(&prepared, &samples, &self.seed, self.repeat)?,
+            Some(folder) => Session::resume(&prepared, &samples, folder, self.checkpoint.thrift())?.finish()?,
+        };
         if let Some(out) = out {
             let names = samples.names.as_deref();
             out.write(prepared.spec(), samples.count(), names, |out| out.put(&outcome.decrypted))?;
@@ -85,6 +92,10 @@ impl Run {
             eprintln!("warning: {warning}");
         }
         let files: Vec<Written> = self.out.iter().map(|out| Written::at(out.path(), "")).collect();
-        json.show(&report, || report.to_string() + &files::listed(&files))
+        json.show(&report, || report.to_string() + &files::listed(&files))?;
+        let remove = |folder: &PathBuf| {
+            fs::remove_dir_all(folder).with_context(|| format!("cannot delete {}", folder.display()))
+        };
+        self.checkpoint.folder.as_ref().map_or(Ok(()), remove)
     }
 }

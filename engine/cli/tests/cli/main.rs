@@ -4,6 +4,7 @@ mod approx;
 mod bad_input;
 mod bench;
 mod calibrate;
+mod checkpoint;
 mod images;
 mod import;
 mod large;

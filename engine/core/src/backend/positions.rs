@@ -33,6 +33,18 @@ impl Positions {
         Positions { held: 0..0, origin: 0, room }
     }
 
+    /// First and end of what is held, the position at place 0 modulo the room, and the room: for
+    /// [`Self::from_parts`].
+    pub fn parts(&self) -> [usize; 4] {
+        [self.held.start, self.held.end, self.origin, self.room]
+    }
+
+    /// The same again; none where [`Self::parts`] gives no such numbers.
+    pub fn from_parts([start, end, origin, room]: [usize; 4]) -> Option<Self> {
+        let held = end.checked_sub(start)?;
+        (held <= room && origin <= start).then_some(Positions { held: start..end, origin, room })
+    }
+
     /// How many there is room for.
     pub fn room(&self) -> usize {
         self.room
@@ -93,6 +105,12 @@ mod tests {
         assert_eq!(positions.spans(3..7).collect::<Vec<_>>(), [span(3..5, 3), span(5..7, 0)]);
         positions.push(&(9..10));
         assert_eq!(positions.spans(9..10).collect::<Vec<_>>(), [span(9..10, 4)]);
+        for positions in [positions, Positions::of(4..6), Positions::with_room(3)] {
+            assert_eq!(Positions::from_parts(positions.parts()), Some(positions));
+        }
+        for parts in [[2, 1, 0, 5], [0, 3, 0, 2], [1, 2, 2, 3]] {
+            assert_eq!(Positions::from_parts(parts), None);
+        }
         assert_eq!(Positions::of(4..6).spans(4..6).collect::<Vec<_>>(), [span(4..6, 0)]);
     }
 

@@ -3,7 +3,7 @@
 
 use chacha20::ChaCha20;
 use chacha20::cipher::{KeyIvInit, StreamCipher};
-use zeroize::Zeroizing;
+use zeroize::{Zeroize as _, Zeroizing};
 
 /// The operating system gave no randomness.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -21,7 +21,7 @@ pub struct Randomness {
 
 enum SeedSource {
     OperatingSystem,
-    Test(SecretStream),
+    Derived(SecretStream),
 }
 
 impl Randomness {
@@ -35,6 +35,21 @@ impl Randomness {
         Ok(Randomness { secrets: SecretStream::new(&key, 0), seeds: SeedSource::OperatingSystem })
     }
 
+    /// The generator of a secret that its owner keeps, for work that may have to be done once more
+    /// with the same outcome. The streams of different purposes (`"keygen"`, `"encrypt"`, ...) are
+    /// unrelated. Whoever knows the secret knows what was made of it; and two different messages
+    /// must never be encrypted with one secret and purpose.
+    pub fn from_secret(secret: &[u8; 32], purpose: &str) -> Self {
+        let stream = |role: &str| {
+            let mut hasher = blake3::Hasher::new_derive_key("cryptodl randomness of a kept secret v1");
+            hasher.update(secret).update(role.as_bytes()).update(purpose.as_bytes());
+            let key = Zeroizing::new(hasher.finalize().into());
+            hasher.zeroize();
+            SecretStream::new(&key, 0)
+        };
+        Randomness { secrets: stream("secrets"), seeds: SeedSource::Derived(stream("seeds")) }
+    }
+
     /// A generator that gives everybody the same "secrets", so that tests can be repeated. The streams of different purposes
     /// (`"keygen"`, `"encrypt"`, ...) under one seed are unrelated.
     pub fn insecure_from_seed_for_tests(seed: u64, purpose: &str) -> Self {
@@ -44,7 +59,7 @@ impl Randomness {
             hasher.update(&seed.to_le_bytes()).update(purpose.as_bytes());
             SecretStream::new(&hasher.finalize().into(), 0)
         };
-        Randomness { secrets: stream(b"secrets"), seeds: SeedSource::Test(stream(b"seeds")) }
+        Randomness { secrets: stream(b"secrets"), seeds: SeedSource::Derived(stream(b"seeds")) }
     }
 
     /// A fresh public seed. Every key and every call of `encrypt` takes its own.
@@ -54,7 +69,7 @@ impl Randomness {
     pub fn fresh_seed(&mut self) -> Result<[u8; 32], RandomError> {
         match &mut self.seeds {
             SeedSource::OperatingSystem => os_bytes(),
-            SeedSource::Test(stream) => Ok(stream.bytes()),
+            SeedSource::Derived(stream) => Ok(stream.bytes()),
         }
     }
 
