@@ -12,6 +12,7 @@
 #   neon          the CPU kernels of 64-bit ARM, in an emulator
 #   full          all 10,000 test images against the promised accuracy, and kernels at the full dimensions
 #   resume        a computation that is killed ten times at random moments, and goes on with the same bytes
+#   neutral       the stages of the neutral benchmark with 10,000 images (benches/neutral)
 #   wasm          the library's client for WebAssembly
 #   onnx          ONNX files: shipped networks from PyTorch and back, ONNX's reference cases, and the committed files
 #                 made again (needs 6 GB for PyTorch and TensorFlow)
@@ -78,6 +79,10 @@ full() {
     cargo test -p cryptodl-cpu -- --ignored
 }
 
+neutral() {
+    cargo test --release -p cryptodl-neutral -- --ignored
+}
+
 resume() {
     cargo test --release -p cryptodl-cli --test cli -- --ignored ten_kills
 }
@@ -103,7 +108,7 @@ onnx() {
 }
 
 case ${1-} in
-swiftshader | full | onnx | resume) "$1" ;;
+swiftshader | full | onnx | resume | neutral) "$1" ;;
 bundle) bundle "${2-}" ;;
 mutants) shaders/tests/mutants.sh ;;
 neon) cpu-fallback/tests/neon.sh ;;

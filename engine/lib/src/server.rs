@@ -31,6 +31,7 @@ pub type CompileProgress = Arc<dyn Fn(Option<&'static str>, usize, usize) + Send
 pub struct Server {
     placement: Placement,
     threads: Option<Arc<rayon::ThreadPool>>,
+    #[cfg_attr(not(feature = "gpu"), expect(dead_code, reason = "nothing is compiled without a GPU"))]
     compiling: Option<CompileProgress>,
     turn: Arc<Turns>,
 }
