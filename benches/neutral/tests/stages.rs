@@ -59,7 +59,8 @@ fn accuracy(folder: &Path, number: usize, instance: &str, images: usize) -> f64 
 fn installed() -> tempfile::TempDir {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let program = env!("CARGO_BIN_EXE_cryptodl-neutral");
-    let install = Command::new(program).args(["install", "submissions/mnist/build"]).current_dir(folder.path());
+    let mut install = Command::new(program);
+    install.args(["install", "submissions/mnist/build"]).current_dir(folder.path());
     assert!(install.status().expect("it starts").success());
     folder
 }

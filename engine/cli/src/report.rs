@@ -52,6 +52,8 @@ pub struct RunReport {
     layers: Vec<MeasuredSegment>,
     noise: Noise,
     pub bytes: BytesReport,
+    /// Of a set's ciphertexts on the server, as predicted.
+    predicted_peak_bytes: u64,
     pub peak_rss_bytes: Option<u64>,
 }
 
@@ -183,6 +185,7 @@ impl RunReport {
                 measured_rounding_log2: outcome.noise.rounding,
             },
             bytes: outcome.bytes.clone(),
+            predicted_peak_bytes: prepared.service.peak(),
             peak_rss_bytes: peak_rss(),
         }
     }
@@ -303,7 +306,12 @@ impl Display for RunReport {
             show_size(self.bytes.public_key)
         )?;
         match self.peak_rss_bytes {
-            Some(bytes) => writeln!(f, "memory      {} at most, client and server together", show_size(bytes)),
+            Some(bytes) => writeln!(
+                f,
+                "memory      {} at most, both sides together; {} of ciphertexts on the server predicted",
+                show_size(bytes),
+                show_size(self.predicted_peak_bytes)
+            ),
             None => Ok(()),
         }
     }

@@ -81,6 +81,7 @@ pub use cryptodl_program::{CircuitPrivacy, PrivacyGoal, Program, ProgramError, S
 #[cfg(feature = "server")]
 pub use cryptodl_run::{
     Checkpoint, CheckpointError, ComputeParts, ComputeReport, Request, Rerandomisation, RunError, SegmentTime, Thrift,
+    least_memory_budget,
 };
 #[cfg(feature = "server")]
 pub use memory::default_budget;

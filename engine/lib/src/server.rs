@@ -91,6 +91,13 @@ pub struct AcceptedKeys {
     evaluation: AcceptedEvaluationKeys,
 }
 
+impl AcceptedKeys {
+    /// The part that [`Service::begin`] needs.
+    pub fn evaluation(&self) -> &AcceptedEvaluationKeys {
+        &self.evaluation
+    }
+}
+
 /// The part of them that switches keys.
 pub struct AcceptedEvaluationKeys {
     expanded: Box<dyn Any + Send + Sync>,
@@ -266,6 +273,11 @@ impl Service {
     /// What computes.
     pub fn machine(&self) -> Machine {
         self.on_threads(|| self.engine.machine())
+    }
+
+    /// The most bytes that a set's ciphertexts take on the way, as predicted.
+    pub fn peak(&self) -> u64 {
+        self.engine.peak()
     }
 
     /// Why the CPU computes although there is a GPU and neither was named.
@@ -501,6 +513,8 @@ trait Engine: Send + Sync {
     fn result(&self, input: &CiphertextsInfo) -> CiphertextsInfo;
 
     fn machine(&self) -> Machine;
+
+    fn peak(&self) -> u64;
 }
 
 impl<B: Backend<Tensor: 'static>> Engine for Executor<B> {
@@ -526,5 +540,9 @@ impl<B: Backend<Tensor: 'static>> Engine for Executor<B> {
 
     fn machine(&self) -> Machine {
         Machine::of(self.backend())
+    }
+
+    fn peak(&self) -> u64 {
+        Executor::peak(self)
     }
 }

@@ -118,6 +118,11 @@ impl<B: Backend> Executor<B> {
         })
     }
 
+    /// The most bytes of operands and results of a set that are alive at a time.
+    pub fn peak(&self) -> u64 {
+        self.plan.peak()
+    }
+
     /// The backend.
     pub fn backend(&self) -> &B {
         &self.backend
@@ -314,6 +319,19 @@ impl<B: Backend> Executor<B> {
         }
         let shape = Shape { limbs, values: digits, components: 2, lanes: n };
         Ok(self.backend.upload(shape, &rows)?)
+    }
+}
+
+/// The bytes of the least memory budget that suffices for a Program: with narrower bands nothing is
+/// gained.
+///
+/// # Errors
+/// A budget as large as can be is too small.
+pub fn least_memory_budget(program: &Program, params: &Params) -> Result<u64, RunError> {
+    match ExecutionPlan::new(program, params, 0, u64::MAX) {
+        Err(RunError::Budget { needed, .. }) if needed < u64::MAX => Ok(needed),
+        Err(error) => Err(error),
+        Ok(_) => Ok(0),
     }
 }
 

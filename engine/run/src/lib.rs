@@ -14,7 +14,7 @@ mod report;
 
 pub use checkpoint::{Checkpoint, CheckpointError, Request, Thrift};
 pub use error::RunError;
-pub use executor::{Computation, Executor, ExpandedKeys, Rerandomisation};
+pub use executor::{Computation, Executor, ExpandedKeys, Rerandomisation, least_memory_budget};
 pub use report::{ComputeParts, ComputeReport, SegmentTime};
 
 #[cfg(test)]

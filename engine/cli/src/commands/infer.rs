@@ -95,6 +95,8 @@ struct InferReport {
     /// Multiply-adds are of one set.
     layers: Vec<SegmentTime>,
     files: Vec<Written>,
+    /// Of a set's ciphertexts, as predicted.
+    predicted_peak_bytes: u64,
     peak_rss_bytes: Option<u64>,
 }
 
@@ -185,6 +187,7 @@ impl Infer {
             images_per_second: info.images as f64 / compute.seconds,
             layers: compute.segments,
             files: vec![Written::at(&self.out, "for the client")],
+            predicted_peak_bytes: service.peak(),
             peak_rss_bytes: peak_rss(),
         };
         json.show(&report, || {

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use anyhow::Result;
 use clap::Args;
-use cryptodl::{PlanReport, Salt};
+use cryptodl::{PlanReport, Salt, least_memory_budget};
 use cryptodl_core::wire::write_client_spec;
 use serde::Serialize;
 
@@ -13,6 +13,7 @@ use crate::advice;
 use crate::files::{self, Access, Output, Written};
 use crate::flags::Planning;
 use crate::json::Json;
+use crate::memory::show_size;
 use crate::prepared::{load_and_plan, model_files};
 
 /// Show the depth-budget schedule of a model: parameters, noise, sizes and cost
@@ -58,6 +59,8 @@ impl Plan {
             plan.program.content.salt = Salt::random()?;
             plan.report.program = plan.program.digest().to_string();
         }
+        let spec = plan.program.client_spec().check()?;
+        let least = least_memory_budget(&plan.program, spec.params())?;
         let prepare = start.elapsed().as_secs_f64();
         let json = self.json.create()?;
         let mut files = Vec::new();
@@ -70,8 +73,12 @@ impl Plan {
             Output::create(path, Access::Everybody)?.write(|file| write_client_spec(file, &spec))?;
             files.push(Written::at(path, "for clients, who make their keys from it"));
         }
-        let output = PlanOutput { report: &plan.report, files, seconds: Seconds { prepare } };
-        json.show(&output, || advice::with_report(&plan.report) + &files::listed(&output.files))
+        let seconds = Seconds { prepare };
+        let output = PlanOutput { report: &plan.report, least_memory_budget: least, files, seconds };
+        json.show(&output, || {
+            let least = format!("a --memory-budget of {} is enough for a set\n", show_size(least));
+            advice::with_report(&plan.report) + &least + &files::listed(&output.files)
+        })
     }
 }
 
@@ -80,6 +87,8 @@ impl Plan {
 struct PlanOutput<'a> {
     #[serde(flatten)]
     report: &'a PlanReport,
+    /// Bytes of the least `--memory-budget` with which a set can be computed.
+    least_memory_budget: u64,
     files: Vec<Written>,
     seconds: Seconds,
 }
