@@ -110,7 +110,8 @@ peers() {
     install_pytorch
     cargo build --release -p cryptodl-cli
     mkdir -p "$results"
-    while read -r name set; do
+    # npm, which fetches data sets, may read standard input.
+    while read -r name set <&3; do
         target/release/cryptodl data fetch "$set"
         "$python" models/onnx/tests/peers.py "$name" target/peers | tee "$results/$name.training.txt"
         read -ra flags <"target/peers/$name.flags"
@@ -120,7 +121,7 @@ peers() {
         target/release/cryptodl run --model "target/peers/$name" --data "$set" \
             --json "$results/$name.json" 2>&1 | tee "$results/$name.run.txt"
         ! grep '^warning' "$results/$name.run.txt" || exit 1
-    done <<<$'lola mnist\nresnet fashion-mnist'
+    done 3<<<$'lola mnist\nresnet fashion-mnist'
 }
 
 case ${1-} in
