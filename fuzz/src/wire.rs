@@ -20,6 +20,7 @@ pub static SPEC: LazyLock<ClientSpec> = LazyLock::new(|| {
     let scale = Scale::new(32.0).expect("an allowed scale");
     ClientSpec {
         model: "tiny".into(),
+        class_names: Vec::new(),
         program: Digest([7; 32]),
         params: ParamsSpec { n, primes: primes(12, 2), special_primes: primes(13, 1), security },
         evaluation_keys: vec![EvalKeyLayout::Relinearisation(RelinLayout::of_primes(2, 1))],

@@ -12,7 +12,6 @@ from pathlib import Path
 import torch
 
 from cryptodl_train import augmentation, data, export, fitting, results
-from cryptodl_train.calibration import calibrate
 from cryptodl_train.recipes import RECIPES
 
 ZOO = Path(__file__).resolve().parent.parent / "zoo" / "trained"
@@ -37,16 +36,6 @@ def teacher(name, folder, validate):
     net = fitting.build(RECIPES[name])
     net.load_state_dict(torch.load(path, weights_only=True))
     return net.eval().requires_grad_(False)
-
-
-def calibrated(recipe, net, train):
-    strength = recipe.deformation if recipe.margin_deformation is None else recipe.margin_deformation
-    changed = dataclasses.replace(recipe, deformation=strength)
-
-    def change(images, generator):
-        return augmentation.augment(images, changed, generator, cutout=False)
-
-    return calibrate(net, train.images, change)
 
 
 def main():
@@ -83,8 +72,8 @@ def main():
         measured = held_out if args.validate else test
         score = fitting.correct(net, measured)
         log(f"{score} of {len(measured)}")
-        calibration = calibrate(net, measured.images) if args.validate else calibrated(recipe, net, train)
-        export.export(args.name, recipe, net, calibration, score, measured, args.snapshot, args.cryptodl)
+        images = measured.images if args.validate else augmentation.for_calibration(train.images, recipe)
+        export.export(args.name, recipe, net, images, score, measured, args.snapshot, args.cryptodl)
         return
     if args.validate:
         net = fitting.fit(recipe, train, held_out, teachers, log, partial)
@@ -98,11 +87,12 @@ def main():
         args.checkpoints.mkdir(parents=True, exist_ok=True)
         torch.save(net.state_dict(), args.checkpoints / f"{args.name}.pt")
     score = fitting.correct(net, test)
-    calibration = None
+    description = None
     if not isinstance(recipe.activation, str):
-        calibration = calibrated(recipe, net, train)
-        export.export(args.name, recipe, net, calibration, score, test, args.out or ZOO / recipe.folder, args.cryptodl)
-    entry = results.entry(recipe, net, calibration, score, test)
+        folder, images = args.out or ZOO / recipe.folder, augmentation.for_calibration(train.images, recipe)
+        export.export(args.name, recipe, net, images, score, test, folder, args.cryptodl)
+        description = folder / f"{args.name}.toml"
+    entry = results.entry(recipe, net, description, score, test)
     log(str(entry))
     if args.out is None and not args.set:
         results.save(args.name, entry)

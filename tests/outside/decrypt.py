@@ -5,6 +5,7 @@
 
 It skips the BLAKE3 checksum, which takes plain Python long.
 """
+import csv
 import json
 import struct
 import sys
@@ -52,13 +53,17 @@ def main():
     spec = json.loads(spec)
     secret = [byte - 256 if byte > 127 else byte for byte in key]
     digit, power = score_unit(spec)
-    print("index,label," + ",".join(f"score_{c}" for c in range(spec["output"]["classes"])))
+    names = spec.get("class_names", [])
+    table = csv.writer(sys.stdout, lineterminator="\n")
+    columns = ["index", "label"] + ["class"] * bool(names)
+    table.writerow(columns + [f"score_{c}" for c in range(spec["output"]["classes"])])
     for index, row in enumerate(scores(spec, secret, result)):
         label = row.index(max(row))
         # Whole numbers of units, written as decimal numbers.
         units = (round(score * 10**-power / digit) * digit for score in row)
         numbers = (x * 10**power if power >= 0 else x / 10**-power for x in units)
-        print(index, label, *(f"{x:.{max(-power, 0)}f}" for x in numbers), sep=",")
+        name = [names[label]] if names else []
+        table.writerow([index, label, *name, *(f"{x:.{max(-power, 0)}f}" for x in numbers)])
 
 
 main()

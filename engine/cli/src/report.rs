@@ -39,6 +39,8 @@ pub struct RunReport {
     pub agreement: f64,
     agreement_quantised: f64,
     labels_changed: LabelsChanged,
+    /// By class, where classes have names.
+    classes: Vec<ClassReport>,
     /// Images with a score far outside the calibrated range.
     out_of_range: usize,
     pub seconds: Seconds,
@@ -55,6 +57,43 @@ pub struct RunReport {
     /// Of a set's ciphertexts on the server, as predicted.
     predicted_peak_bytes: u64,
     pub peak_rss_bytes: Option<u64>,
+}
+
+/// How often a class was found.
+#[derive(Serialize)]
+struct ClassReport {
+    label: usize,
+    name: String,
+    /// Images with this label, under encryption.
+    encrypted: usize,
+    /// Images with this label in truth, where it is known.
+    truly: Option<usize>,
+    /// Images of both kinds.
+    correct: Option<usize>,
+}
+
+impl ClassReport {
+    /// Of every class that has a name.
+    fn all(names: &[String], labels: &[u32], truth: Option<&[u32]>) -> Vec<ClassReport> {
+        let count = |labels: &mut dyn Iterator<Item = u32>| {
+            let mut counts = vec![0; names.len()];
+            labels.for_each(|label| counts.get_mut(label as usize).into_iter().for_each(|count| *count += 1));
+            counts
+        };
+        let encrypted = count(&mut labels.iter().copied());
+        let known = truth.map(|truth| {
+            let both = labels.iter().zip(truth).filter(|(label, truth)| label == truth).map(|(&label, _)| label);
+            (count(&mut truth.iter().copied()), count(&mut { both }))
+        });
+        let class = |(label, name): (usize, &String)| ClassReport {
+            label,
+            name: name.clone(),
+            encrypted: encrypted[label],
+            truly: known.as_ref().map(|(truly, _)| truly[label]),
+            correct: known.as_ref().map(|(_, correct)| correct[label]),
+        };
+        names.iter().enumerate().map(class).collect()
+    }
 }
 
 /// Correct labels; nothing where the true ones are not known.
@@ -168,6 +207,7 @@ impl RunReport {
                 measured: (images - equal(labels, &outcome.plaintext)) as f64 / images as f64,
                 tolerance: plan.tolerance,
             },
+            classes: ClassReport::all(&prepared.spec().class_names, labels, truth.as_deref()),
             out_of_range: outcome.decrypted.out_of_range.iter().filter(|&&out| out).count(),
             seconds: Seconds { stages: outcome.stages, total: outcome.stages.total() },
             compute_repetitions: outcome.repetitions.clone(),
@@ -277,6 +317,7 @@ impl Display for RunReport {
         let [predicted, measured, tolerance] =
             [changed.predicted, changed.measured, changed.tolerance].map(|share| format!("{:.3} %", 100.0 * share));
         writeln!(f, "labels      {measured} differ from plaintext, {predicted} predicted, {tolerance} tolerated")?;
+        write_classes(f, &self.classes)?;
         if self.out_of_range > 0 {
             writeln!(
                 f,
@@ -315,6 +356,38 @@ impl Display for RunReport {
             None => Ok(()),
         }
     }
+}
+
+/// Classes of which a report has a line.
+const CLASSES: usize = 20;
+
+/// A line for each class, but no more than fit a screen.
+fn write_classes(f: &mut Formatter<'_>, classes: &[ClassReport]) -> fmt::Result {
+    let Some(first) = classes.first() else { return Ok(()) };
+    let listed = &classes[..classes.len().min(CLASSES)];
+    let width = listed.iter().map(|class| class.name.chars().count()).max().unwrap_or(0).clamp(4, 40);
+    let known = if first.truly.is_some() { "  true labels  both" } else { "" };
+    writeln!(f, "classes     label  {:<width$}  encrypted{known}", "name")?;
+    for ClassReport { label, name, encrypted, truly, correct } in listed {
+        let name = shortened(name, width);
+        write!(f, "            {label:>5}  {name:<width$}  {encrypted:>9}")?;
+        if let (Some(truly), Some(correct)) = (truly, correct) {
+            write!(f, "  {truly:>11}  {correct:>4}")?;
+        }
+        writeln!(f)?;
+    }
+    match classes.len() - listed.len() {
+        0 => Ok(()),
+        more => writeln!(f, "            and {more} more, which --json lists"),
+    }
+}
+
+/// A name of at most `most` characters.
+fn shortened(name: &str, most: usize) -> String {
+    if name.chars().count() <= most {
+        return name.into();
+    }
+    name.chars().take(most - 3).chain("...".chars()).collect()
 }
 
 /// A share in percent with two decimals.

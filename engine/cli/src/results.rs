@@ -45,19 +45,20 @@ enum Format {
     Csv,
     Json,
     Npy,
-    /// One label per line.
+    /// One label per line, with the name of its class if it has one.
     Txt,
 }
 
 /// What an `--out` of labels may be called, for help.
 pub const FORMATS: &str = "\
 The name of --out says what is written (`-`, standard output, is as .txt):
-  .csv   index,label; with --scores also score_0,score_1,...; where images came from files of
-         their own, their names are the last column, file
+  .csv   index,label; where the network names its classes also class, the name; with --scores
+         also score_0,score_1,...; where images came from files of their own, their names are
+         the last column, file
   .json  the same, and whether a score is far outside the calibrated range, which makes a label
          doubtful
   .npy   the labels, uint32; with --scores the scores instead, float32, images x classes
-  .txt   one label per line";
+  .txt   one label per line, and after a tab the name of the class if it has one";
 
 impl FromStr for Results {
     type Err = &'static str;
@@ -114,12 +115,12 @@ impl ResultsOutput {
         self.output.write(|file| {
             let classes = scores.then_some(spec.output.classes);
             match format {
-                Format::Csv => write_csv_header(file, classes, names.is_some())?,
+                Format::Csv => write_csv_header(file, !spec.class_names.is_empty(), classes, names.is_some())?,
                 Format::Json => write_json_header(file, spec, scores)?,
                 Format::Npy => write_npy_header(file, images, classes)?,
                 Format::Txt => {}
             }
-            let mut writer = ResultsWriter { file, format, scores, names, images: 0 };
+            let mut writer = ResultsWriter { file, spec, format, scores, names, images: 0 };
             parts(&mut writer)?;
             assert_eq!(writer.images, images, "results of all images");
             if let Format::Json = format {
@@ -133,6 +134,7 @@ impl ResultsOutput {
 /// Writes results of some images after the other.
 pub struct ResultsWriter<'a> {
     file: &'a mut dyn Write,
+    spec: &'a ClientSpec,
     format: Format,
     /// Whether scores are written.
     scores: bool,
@@ -148,7 +150,7 @@ impl ResultsWriter<'_> {
             Format::Csv => self.write_csv(decrypted)?,
             Format::Json => self.write_json(decrypted)?,
             Format::Npy => write_npy(self.file, decrypted, self.scores)?,
-            Format::Txt => decrypted.labels.iter().try_for_each(|label| writeln!(self.file, "{label}"))?,
+            Format::Txt => self.write_txt(decrypted)?,
         }
         self.images += decrypted.labels.len();
         Ok(())
@@ -160,6 +162,9 @@ impl ResultsWriter<'_> {
         let images = decrypted.labels.iter().zip(decrypted.scores.chunks_exact(decrypted.classes));
         for (index, (label, scores)) in (self.images..).zip(images) {
             write!(self.file, "{index},{label}")?;
+            if let Some(class) = self.spec.class_name(*label) {
+                write!(self.file, ",{}", quoted(class))?;
+            }
             scores[..columns].iter().try_for_each(|score| write!(self.file, ",{score:.decimals$}"))?;
             if let Some(names) = self.names {
                 write!(self.file, ",{}", quoted(&names[index]))?;
@@ -167,6 +172,13 @@ impl ResultsWriter<'_> {
             writeln!(self.file)?;
         }
         Ok(())
+    }
+
+    fn write_txt(&mut self, decrypted: &Decrypted) -> io::Result<()> {
+        decrypted.labels.iter().try_for_each(|&label| match self.spec.class_name(label) {
+            Some(class) => writeln!(self.file, "{label}\t{class}"),
+            None => writeln!(self.file, "{label}"),
+        })
     }
 
     fn write_json(&mut self, decrypted: &Decrypted) -> io::Result<()> {
@@ -177,6 +189,9 @@ impl ResultsWriter<'_> {
                 write!(self.file, ",")?;
             }
             let mut image = json!({ "index": index, "label": label, "out_of_range": out_of_range });
+            if let Some(class) = self.spec.class_name(*label) {
+                image["class"] = json!(class);
+            }
             if self.scores {
                 image["scores"] = json!(row);
             }
@@ -198,9 +213,9 @@ fn quoted(text: &str) -> Cow<'_, str> {
     }
 }
 
-/// `classes` where scores are written.
-fn write_csv_header(file: &mut dyn Write, classes: Option<usize>, names: bool) -> io::Result<()> {
-    write!(file, "index,label")?;
+/// `named` where classes have names, `classes` where scores are written, `names` where images have names.
+fn write_csv_header(file: &mut dyn Write, named: bool, classes: Option<usize>, names: bool) -> io::Result<()> {
+    write!(file, "index,label{}", if named { ",class" } else { "" })?;
     (0..classes.unwrap_or(0)).try_for_each(|class| write!(file, ",score_{class}"))?;
     writeln!(file, "{}", if names { ",file" } else { "" })
 }
@@ -208,6 +223,9 @@ fn write_csv_header(file: &mut dyn Write, classes: Option<usize>, names: bool) -
 /// All before the first image: one object of which the images are the last member.
 fn write_json_header(file: &mut dyn Write, spec: &ClientSpec, scores: bool) -> io::Result<()> {
     let mut object = json!({ "model": spec.model, "program": spec.program });
+    if !spec.class_names.is_empty() {
+        object["class_names"] = json!(spec.class_names);
+    }
     if scores {
         object["score_unit"] = json!(ScoreUnit::of(spec).value());
     }

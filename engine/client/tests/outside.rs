@@ -24,6 +24,7 @@ fn spec() -> ClientSpec {
     let scale = Scale::new(f64::from(1 << 22) * 1.25).expect("an allowed scale");
     ClientSpec {
         model: "outside".into(),
+        class_names: Vec::new(),
         program: Digest([9; 32]),
         params: ParamsSpec { n: N, primes, special_primes: Vec::new(), security: SecurityLevel::Bits128 },
         evaluation_keys: Vec::new(),
@@ -299,7 +300,8 @@ fn a_program_written_from_the_format_description_decrypts() {
     if !there_is_python() {
         return;
     }
-    let spec = spec();
+    let class_names: Vec<String> = (0..10).map(|class| format!("\"Größe\" {class}")).collect();
+    let spec = ClientSpec { class_names, ..spec() };
     let spec = spec.check().expect("a valid spec");
     let params = spec.params();
     let key = SecretKey::generate(params, &mut Randomness::insecure_from_seed_for_tests(1, "outside"));
@@ -319,10 +321,12 @@ fn a_program_written_from_the_format_description_decrypts() {
     let lines: Vec<&str> = theirs.lines().skip(1).collect();
     assert_eq!(lines.len(), result.images);
     for (image, line) in lines.into_iter().enumerate() {
-        let fields: Vec<f64> = line.split(',').map(|field| field.parse().expect("a number")).collect();
-        assert_eq!(fields[..2], [image as f64, f64::from(ours.labels[image])]);
-        for (value, theirs) in fields[2..].iter().enumerate() {
-            assert_eq!(*theirs, ours.scores[image * spec.output.classes + value]);
+        let fields: Vec<&str> = line.split(',').collect();
+        let name = format!("\"{}\"", spec.class_name(ours.labels[image]).expect("a name").replace('"', "\"\""));
+        assert_eq!(fields[..3], [image.to_string(), ours.labels[image].to_string(), name]);
+        let scores = fields[3..].iter().map(|field| field.parse::<f64>().expect("a number"));
+        for (value, theirs) in scores.enumerate() {
+            assert_eq!(theirs, ours.scores[image * spec.output.classes + value]);
             assert!(
                 (theirs - score(image, value)).abs() < 0.004 + 0.5 * unit,
                 "image {image}, class {value}: {theirs}"

@@ -14,11 +14,17 @@ fn relin(spec: &mut ClientSpec) -> &mut RelinLayout {
     }
 }
 
+/// Names of so many classes.
+fn names(count: usize) -> Vec<String> {
+    (0..count).map(|class| format!("Größe {class}{}", "☃".repeat(class))).collect()
+}
+
 /// A spec as the planner would write it: N = 8192, three chain primes and a special one.
 fn honest() -> ClientSpec {
     let primes = ntt_primes(8192, 30, 4).unwrap();
     ClientSpec {
         model: "mnist-1".into(),
+        class_names: names(10),
         program: Digest([7; 32]),
         params: ParamsSpec {
             n: 8192,
@@ -51,6 +57,9 @@ fn an_honest_spec_passes() {
     let spec = honest().check().unwrap();
     let params = spec.params();
     assert_eq!((params.n(), params.chain_len(), params.special()), (8192, 3, vec![3]));
+    assert_eq!((spec.class_name(1), spec.class_name(10)), (Some("Größe 1☃"), None));
+    let nameless = ClientSpec { class_names: Vec::new(), ..honest() };
+    assert_eq!(nameless.check().unwrap().class_name(1), None);
     let keyless = ClientSpec { evaluation_keys: Vec::new(), encryption: EncryptionKind::Secret, ..honest() };
     keyless.check().unwrap();
 }
@@ -106,6 +115,24 @@ fn hostile_specs_are_refused_by_name() {
         (|s| s.input.scale = s.input.scale.times(2f64.powi(75)), "input.scale = 2^89.0 is not allowed"),
         (|s| s.input.scale = s.input.scale.times(f64::INFINITY), "input.scale = 2^inf"),
         (|s| s.input.scale = s.input.scale.times(f64::NAN), "input.scale = 2^NaN"),
+        (|s| s.class_names = names(9), "class_names = 9 names is not allowed: none, or one for each of the 10 classes"),
+        (|s| s.class_names = names(11), "class_names = 11 names"),
+        (|s| s.class_names[3] = String::new(), "class_names = \"\""),
+        (|s| s.class_names[3] = "x".repeat(201), "1 to 200 bytes"),
+        (|s| s.class_names[3] = "a\nb".into(), "class_names = \"a\\nb\""),
+        (|s| s.class_names[3] = "a\u{1b}[2J".into(), "class_names = "),
+        (|s| s.class_names[3] = "a\u{202e}b".into(), "class_names = "),
+        (|s| s.class_names[3] = "a\u{2028}b".into(), "class_names = "),
+        (|s| s.class_names[3] = " cat".into(), "no space at either end"),
+        (|s| s.class_names[3] = "=HYPERLINK(\"x\")".into(), "spreadsheets take for a formula"),
+        (|s| s.class_names[3] = "@cat".into(), "class_names = "),
+        (
+            |s| {
+                s.output.classes = 400;
+                s.class_names = vec!["x".repeat(200); 400];
+            },
+            "class_names = 80000 bytes in all is not allowed: at most 65536",
+        ),
         (|s| s.output.classes = 0, "output.classes = 0 is not allowed: 1 to 65536"),
         (|s| s.output.classes = 65_537, "output.classes = 65537"),
         (|s| s.output.components = 1, "output.components = 1 is not allowed: 2 to 16"),

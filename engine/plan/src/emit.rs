@@ -192,7 +192,7 @@ fn build(network: &Network, lowered: &Lowered, options: &PlanOptions, found: &Fo
         },
         circuit_privacy: walk.flood.map(|flood| flood.privacy),
     };
-    Program { model: network.name.clone(), names, content }
+    Program { model: network.name.clone(), names, class_names: network.class_names.clone(), content }
 }
 
 /// Bits with sign of the largest weight of a sum of maps; none where there are factors of any size only.

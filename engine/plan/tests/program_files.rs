@@ -93,7 +93,11 @@ fn programs_come_back() {
     }
     let mut renamed = programs[0].clone();
     renamed.names[0].push('x');
+    renamed.class_names = (0..renamed.content.output.classes).map(|class| format!("class {class}")).collect();
     assert_eq!(renamed.digest(), programs[0].digest(), "names are for people");
+    let read = Program::read(&file(&renamed)[..]).expect("a Program");
+    assert_eq!((&read.names, &read.class_names), (&renamed.names, &renamed.class_names));
+    assert_eq!(read.client_spec().class_names, renamed.class_names);
 }
 
 #[test]
@@ -119,7 +123,7 @@ fn cut_and_damaged_files_are_refused() {
 #[test]
 fn contradictions_are_refused() {
     type Change = fn(&mut Program);
-    let changes: [(&str, Change); 10] = [
+    let changes: [(&str, Change); 12] = [
         ("it takes tensor 9", |p| change_operand(p, 9)),
         ("nothing takes tensor", |p| {
             let step = p.content.steps[1].clone();
@@ -133,6 +137,8 @@ fn contradictions_are_refused() {
         }),
         ("values, components and limbs", |p| p.content.output.components += 1),
         ("output.classes", |p| p.content.output.classes = 0),
+        ("none, or one for each", |p| p.class_names = vec!["cat".into()]),
+        ("class_names", |p| p.class_names = vec!["=1".into(); p.content.output.classes]),
         ("integers", |p| change_constant(p, 0.5)),
         ("polynomials for", |p| change_activation(p, |a| a.channels.resize(5, a.channels[0].clone()))),
         ("limbs are dropped", |p| change_activation(p, |a| a.maintenance[0].drop = 40)),

@@ -48,6 +48,8 @@ impl Program {
         let mut names = Bytes::default();
         names.text(&self.model);
         self.names.iter().for_each(|name| names.text(name));
+        names.count(self.class_names.len());
+        self.class_names.iter().for_each(|name| names.text(name));
         let header = Header {
             kind: Kind::Program,
             program: digest_of(&content),
@@ -93,11 +95,13 @@ impl Program {
         let length = usize::try_from(length).ok().filter(|&length| length <= fields.0.len());
         let (content, names) = fields.0.split_at(length.ok_or_else(|| malformed("its content is longer than it"))?);
         let (mut content, mut names) = (Parser(content), Parser(names));
-        let program = Program { content: content.content()?, model: names.text()?, names: Vec::new() };
+        let (fields, model) = (content.content()?, names.text()?);
         content.finish()?;
-        let names_of_steps = program.content.steps.iter().map(|_| names.text()).collect::<Result<_, _>>()?;
+        let names_of_steps = fields.steps.iter().map(|_| names.text()).collect::<Result<_, _>>()?;
+        let named = names.length("names of classes")?;
+        let class_names = (0..named).map(|_| names.text()).collect::<Result<_, _>>()?;
         names.finish()?;
-        Ok(Program { names: names_of_steps, ..program })
+        Ok(Program { model, names: names_of_steps, class_names, content: fields })
     }
 }
 

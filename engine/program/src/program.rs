@@ -18,6 +18,8 @@ pub struct Program {
     pub model: String,
     /// Names of the steps, for people; not part of the digest.
     pub names: Vec<String>,
+    /// Names of the classes, for people: one for each, or none; not part of the digest.
+    pub class_names: Vec<String>,
     /// Everything that the digest covers.
     pub content: Content,
 }
@@ -197,6 +199,7 @@ impl Program {
         let content = self.content.clone();
         ClientSpec {
             model: self.model.clone(),
+            class_names: self.class_names.clone(),
             program: self.digest(),
             params: content.params,
             evaluation_keys: content.evaluation_keys,

@@ -83,6 +83,16 @@ fn every_format_gives_the_stored_pixels() {
     assert_eq!(read(&files.write("b", &idx(&[2, 3, 2, 2], &bytes))).unwrap(), stored([3, 2, 2]));
     assert_eq!(read(&files.write("a.npy", &npy("|u1", "(2, 3, 4)", &bytes))).unwrap(), stored([1, 3, 4]));
     assert_eq!(read(&files.write("b.npy", &npy("|u1", "(2, 3, 2, 2)", &bytes))).unwrap(), stored([3, 2, 2]));
+    // Channels last, where the shape says so: value `v` of an image is channel `v % 3` of pixel `v / 3`.
+    let known = |sizes: &str, shape| {
+        let path = files.write("last.npy", &npy("|u1", sizes, &bytes));
+        ImageFile::open(&path, Some(shape)).map(|mut images| images.next(2).unwrap())
+    };
+    let last: Vec<u8> = bytes.chunks(12).flat_map(|image| (0..12).map(|v| image[v % 4 * 3 + v / 4])).collect();
+    assert_eq!(known("(2, 1, 4, 3)", [3, 1, 4]).unwrap(), expected(Pixels::U8(last), 2, [3, 1, 4]));
+    assert_eq!(known("(2, 4, 3, 1)", [1, 4, 3]).unwrap(), stored([1, 4, 3]));
+    assert_eq!(known("(2, 3, 2, 2)", [3, 2, 2]).unwrap(), stored([3, 2, 2]));
+    assert!(matches!(known("(2, 4, 1, 3)", [3, 1, 4]), Err(ImageError::Shape { .. })));
     let rows = files.write("c.npy", &npy("|u1", "(2, 12)", &bytes));
     assert_eq!(ImageFile::open(&rows, Some([3, 2, 2])).unwrap().next(9).unwrap(), stored([3, 2, 2]));
 

@@ -13,7 +13,7 @@ use crate::limits::{
     MAX_WINDOW_VALUES, MIN_TOLERANCE,
 };
 use crate::network::{Network, released};
-use crate::rules::{self, checked_file_name, checked_histogram, checked_name, checked_range};
+use crate::rules::{self, checked_class_names, checked_file_name, checked_histogram, checked_name, checked_range};
 use crate::spec::{Accuracy, NetworkSpec};
 use crate::tensors::weight_file;
 
@@ -77,6 +77,7 @@ impl Builder {
         if !(1..=200).contains(&spec.title.chars().count()) || spec.title.contains(char::is_control) {
             return Err(at("title")(Problem::Title { found: spec.title }));
         }
+        checked_class_names(&spec.class_names).map_err(at("class_names"))?;
         if let Some(found) = spec.tolerance.filter(|share| !(MIN_TOLERANCE..=0.5).contains(share)) {
             let expected = "a share of the labels, from 0.000000001 to 0.5 (0.01 is one label in a hundred)";
             return Err(at("tolerance")(Problem::Number { field: "tolerance", found, expected }));
@@ -210,6 +211,10 @@ impl Builder {
         };
         if !matches!(output, Shape::Flat(2..)) {
             return Err(Invalid::new("[[layer]]".into(), Problem::NoLogits { output }));
+        }
+        let (names, classes) = (spec.class_names.len(), output.len());
+        if names != 0 && names != classes {
+            return Err(Invalid::new("class_names".into(), Problem::ClassNameCount { found: names, classes }));
         }
         let released = released(layers);
         let mut used = vec![false; layers.len() + 1];

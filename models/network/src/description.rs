@@ -29,6 +29,8 @@ struct Raw {
     name: String,
     title: String,
     dataset: Option<String>,
+    #[serde(default)]
+    class_names: Vec<String>,
     weights: String,
     calibration: Option<String>,
     tolerance: Option<f64>,
@@ -102,6 +104,7 @@ impl<'a> Description<'a> {
             name: raw.name,
             title: raw.title,
             dataset: dataset.map_err(invalid("dataset"))?,
+            class_names: raw.class_names,
             weights: raw.weights,
             tolerance: raw.tolerance,
             input: raw.input.sized().map_err(invalid("[input]"))?,

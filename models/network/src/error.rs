@@ -5,8 +5,8 @@ use thiserror::Error;
 use crate::dataset::UnknownDataset;
 use crate::layer::{INPUT, Padding, Shape};
 use crate::limits::{
-    CHANNEL_BINS, MAX_DIMENSION, MAX_HELD_VALUES, MAX_LAYERS, MAX_OPERANDS, MAX_VALUES, MAX_WEIGHT_BYTES,
-    MAX_WINDOW_VALUES,
+    CHANNEL_BINS, MAX_CLASS_NAME_BYTES, MAX_CLASS_NAMES_BYTES, MAX_DIMENSION, MAX_HELD_VALUES, MAX_LAYERS,
+    MAX_OPERANDS, MAX_VALUES, MAX_WEIGHT_BYTES, MAX_WINDOW_VALUES,
 };
 use crate::text;
 
@@ -182,6 +182,32 @@ pub enum Problem {
     Title {
         /// What was found.
         found: String,
+    },
+    /// A name of a class that is empty, long, or of several lines, or that a spreadsheet takes for a formula.
+    #[error(
+        "the name \"{}\" of class {class} must have 1 to {MAX_CLASS_NAME_BYTES} bytes without control characters and marks of \
+         direction, no space at either end, and not start with =, +, - or @, which spreadsheets take for a formula",
+        text::name(found)
+    )]
+    ClassName {
+        /// Index of the class, from 0.
+        class: usize,
+        /// What was found.
+        found: String,
+    },
+    /// Names of classes that take too much room.
+    #[error("names of {bytes} bytes in all; at most {MAX_CLASS_NAMES_BYTES} are allowed")]
+    ClassNamesBytes {
+        /// Of all names.
+        bytes: usize,
+    },
+    /// More or fewer names than classes.
+    #[error("{found} names, but the network has {classes} outputs; give one name for each of them, or none")]
+    ClassNameCount {
+        /// Number of names.
+        found: usize,
+        /// Number of scores.
+        classes: usize,
     },
     /// Unsupported version.
     #[error("format {found} is not supported; this version reads format 1")]

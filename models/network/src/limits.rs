@@ -1,5 +1,9 @@
 //! How large a network and its files may be. Whatever is larger is refused before it takes memory.
 
+/// Longest name of a class, in bytes.
+pub const MAX_CLASS_NAME_BYTES: usize = 200;
+/// Most bytes of the names of all classes together.
+pub const MAX_CLASS_NAMES_BYTES: usize = 1 << 16;
 /// Least share of labels that a description may allow to change: as many decimals as are shown of it.
 pub const MIN_TOLERANCE: f64 = 1e-9;
 /// Largest description that is read, in bytes.

@@ -2,7 +2,8 @@
 
 use crate::error::Problem;
 use crate::histogram::Histogram;
-use crate::limits::MAX_DIMENSION;
+use crate::limits::{MAX_CLASS_NAME_BYTES, MAX_CLASS_NAMES_BYTES, MAX_DIMENSION};
+use crate::text;
 
 /// Longest name of a file beside the description, in bytes.
 const MAX_FILE_NAME: usize = 200;
@@ -13,6 +14,24 @@ pub(crate) fn checked_name(name: &str) -> Result<(), Problem> {
         Ok(())
     } else {
         Err(Problem::Name { found: name.into() })
+    }
+}
+
+/// Names of classes as clients accept them: each is one line that steers neither a terminal nor a spreadsheet.
+pub(crate) fn checked_class_names(names: &[String]) -> Result<(), Problem> {
+    let bytes = names.iter().map(String::len).sum();
+    if bytes > MAX_CLASS_NAMES_BYTES {
+        return Err(Problem::ClassNamesBytes { bytes });
+    }
+    let plain = |name: &String| {
+        (1..=MAX_CLASS_NAME_BYTES).contains(&name.len())
+            && name.trim() == name
+            && !name.starts_with(['=', '+', '-', '@'])
+            && text::one_line(name) == *name
+    };
+    match names.iter().position(|name| !plain(name)) {
+        None => Ok(()),
+        Some(class) => Err(Problem::ClassName { class, found: names[class].clone() }),
     }
 }
 

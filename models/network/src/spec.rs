@@ -13,6 +13,10 @@ pub struct NetworkSpec {
     pub title: String,
     /// The data set that `accuracy` is about.
     pub dataset: Option<DatasetId>,
+    /// Names of the classes: none, or one for each score, in their order. A name has 1 to
+    /// [`MAX_CLASS_NAME_BYTES`](crate::limits::MAX_CLASS_NAME_BYTES) bytes in one line, and all of them at most
+    /// [`MAX_CLASS_NAMES_BYTES`](crate::limits::MAX_CLASS_NAMES_BYTES).
+    pub class_names: Vec<String>,
     /// What one input image looks like.
     pub input: InputSpec,
     /// Plain name of the weight file beside the description.
@@ -36,6 +40,7 @@ impl NetworkSpec {
             name: name.into(),
             title: title.into(),
             dataset: None,
+            class_names: Vec::new(),
             input,
             weights: format!("{name}.safetensors"),
             accuracy: None,

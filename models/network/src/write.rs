@@ -25,6 +25,10 @@ impl Network {
         if let Some(dataset) = self.dataset {
             put(&mut text, "dataset", quoted(&dataset.to_string()));
         }
+        if !self.class_names.is_empty() {
+            let lines: String = self.class_names.iter().map(|name| format!("  {},\n", quoted(name))).collect();
+            put(&mut text, "class_names", format!("[\n{lines}]"));
+        }
         put(&mut text, "weights", quoted(&self.weights));
         if let Some(calibration) = calibration {
             put(&mut text, "calibration", quoted(calibration));
@@ -127,7 +131,7 @@ fn numbers(values: &[f64]) -> String {
     format!("{values:?}")
 }
 
-/// Names and titles hold no control characters, so only quotes and backslashes need care.
+/// Names, titles and names of classes hold no control characters, so only quotes and backslashes need care.
 fn quoted(text: &str) -> String {
     format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
 }

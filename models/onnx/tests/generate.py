@@ -133,8 +133,20 @@ def small_networks():
         def forward(self, x):
             return self.fc(F.relu(self.conv(x)).flatten(1))
 
+    class Colour(nn.Module):
+        """Three channels, for images in colour."""
+
+        shape = (3, 8, 8)
+
+        def __init__(self):
+            super().__init__()
+            self.conv, self.act, self.fc = nn.Conv2d(3, 4, 4, stride=2), Horner(0.0, 0.5, 0.25), nn.Linear(36, 3)
+
+        def forward(self, x):
+            return self.fc(self.act(self.conv(x)).flatten(1))
+
     torch.manual_seed(19)
-    return {"line": Line(), "residual": Residual(), "spelled": Spelled(), "relu": Gates()}
+    return {"line": Line(), "residual": Residual(), "spelled": Spelled(), "relu": Gates(), "colour": Colour()}
 
 
 def tensorflow_twin(name, net):

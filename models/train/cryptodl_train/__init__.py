@@ -1,1 +1,1 @@
-"""Training of CryptoDL's networks: data, networks, fitting, calibration and export."""
+"""Training of CryptoDL's networks: data, networks, fitting and export."""

@@ -1,5 +1,6 @@
 """Random changes of training images."""
 
+import dataclasses
 import math
 
 import torch
@@ -84,3 +85,16 @@ def augment(images, recipe, generator, cutout=True):
     if recipe.cutout and cutout:
         images = cut(images, recipe.cutout, generator)
     return images
+
+
+def for_calibration(images, recipe, count=10_000):
+    """`count` of the images at equal distances, changed as in training but for cutout.
+
+    A network is surer of the images that it learned than of new ones, and changed ones stand for
+    these. The command `cryptodl calibrate` measures on as many.
+    """
+    if recipe.calibration_deformation is not None:
+        recipe = dataclasses.replace(recipe, deformation=recipe.calibration_deformation)
+    count, generator = min(count, len(images)), torch.Generator().manual_seed(0)
+    rows = torch.arange(count) * len(images) // count
+    return torch.cat([augment(images[part], recipe, generator, cutout=False) for part in rows.split(500)])

@@ -38,6 +38,12 @@ SHAPES = {"mnist": (1, 28, 28), "fashion-mnist": (1, 28, 28), "cifar10": (3, 32,
 # What the bytes 0 and 255 mean to the networks. Those of CIFAR-10 have then a mean near 0, which is
 # what a convolution pads with, and a standard deviation near 1.
 RANGES = {"mnist": (0.0, 1.0), "fashion-mnist": (0.0, 1.0), "cifar10": (-2.0, 2.0)}
+# In the order of the labels; digits are called by their labels.
+CLASS_NAMES = {
+    "fashion-mnist": ["T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag",
+                      "Ankle boot"],
+    "cifar10": ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"],
+}
 HELD_OUT = 5000
 
 

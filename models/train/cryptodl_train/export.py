@@ -1,12 +1,14 @@
-"""Writes a trained network as the Rust crate reads it: description, weights, reference outputs."""
+"""Writes a trained network as the Rust crate reads it: description, weights, reference outputs, calibration."""
 
 import copy
 import io
 import json
+import shutil
 import subprocess
 import tempfile
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors.torch import save_file
 
@@ -28,11 +30,6 @@ def numbers(values):
     return "[" + ", ".join(number(v) for v in values) + "]"
 
 
-def integer_lines(values, width=16):
-    rows = [values[i:i + width] for i in range(0, len(values), width)]
-    return "[\n" + "".join("  " + ", ".join(str(int(v)) for v in row) + ",\n" for row in rows) + "]"
-
-
 def rings(shape, low, high):
     """Eight drawn images that a test can make without the data set: white rings of radius 3 to 10 on black."""
     y, x = torch.meshgrid(torch.arange(shape[1]), torch.arange(shape[2]), indexing="ij")
@@ -43,8 +40,8 @@ def rings(shape, low, high):
     return (torch.stack(images)[:, None] * (high - low) + low).expand(-1, *shape)
 
 
-def fields(layer, module, range_):
-    """The lines of a layer's table that say what it computes; `range_` is that of its input."""
+def fields(layer, module):
+    """The lines of a layer's table that say what it computes."""
     match layer:
         case Conv(channels, kernel, stride, padding, dilation, groups):
             text = f'kind = "conv2d"\nout_channels = {channels}\nkernel = [{kernel}, {kernel}]'
@@ -69,24 +66,26 @@ def fields(layer, module, range_):
         case Concat():
             return 'kind = "concat"'
         case Activation():
-            text = 'kind = "polynomial"\n'
+            text = 'kind = "polynomial"'
             if module.coefficients.dim() == 1:  # else they are a tensor among the weights
-                text += f"coefficients = {numbers(module.coefficients.tolist())}\n"
-            return text + f"range = {numbers(range_)}"
+                text += f"\ncoefficients = {numbers(module.coefficients.tolist())}"
+            return text
         case Flatten():
             return 'kind = "flatten"'
         case Dense(features):
             return f'kind = "dense"\nout_features = {features}'
 
 
-def description(name, recipe, net, calibration, score, images):
+def description(name, recipe, net, score, images):
+    """All that is known of the network without a calibration."""
     out = io.StringIO()
-    out.write(f"""# Written by models/train/train.py {name}; calibration is on the training images.
-format = 1
+    class_names = data.CLASS_NAMES.get(recipe.dataset)
+    named = f"class_names = {json.dumps(class_names)}\n" if class_names else ""
+    out.write(f"""format = 1
 name = "{name}"
 title = "{recipe.title}"
 dataset = "{recipe.dataset}"
-weights = "{name}.safetensors"
+{named}weights = "{name}.safetensors"
 
 [input]
 shape = {list(net.shape)}
@@ -96,31 +95,19 @@ range = {list(data.RANGES[recipe.dataset])}
 correct = {score}
 images = {images}
 """)
-    previous = None
     for layer_name, layer in net.architecture.items():
-        read = net.operands[layer_name]
-        range_ = calibration.ranges.get(read[0])
-        out.write(f'\n[[layer]]\nname = "{layer_name}"\n{fields(layer, getattr(net, layer_name), range_)}\n')
+        out.write(f'\n[[layer]]\nname = "{layer_name}"\n{fields(layer, getattr(net, layer_name))}\n')
         if layer.inputs:
-            out.write(f'inputs = {json.dumps(read)}\n')
-        out.write(f'input_rms = {number(calibration.rms[layer_name])}\n')
-        out.write(f'output_range = {numbers(calibration.ranges[layer_name])}\n')
-        if layer_name in calibration.histograms:
-            histogram = calibration.histograms[layer_name]
-            out.write(f'\n[layer.histogram]\nlow = {number(histogram.low)}\nhigh = {number(histogram.high)}\n'
-                      f'counts = {integer_lines(histogram.counts)}\n')
-        previous = layer_name
-    margins = calibration.margins
-    out.write(f'\n[output]\nrange = {numbers(calibration.ranges[previous])}\n\n'
-              f'[output.margins]\nlow = 0.0\nhigh = {number(margins.high)}\ncounts = {integer_lines(margins.counts)}\n')
+            out.write(f'inputs = {json.dumps(net.operands[layer_name])}\n')
     return out.getvalue()
 
 
 @torch.no_grad()
-def export(name, recipe, net, calibration, score, test, folder, cryptodl=FROM_SOURCE):
-    """Writes NAME.toml, NAME.safetensors and NAME.reference.json to `folder`."""
+def export(name, recipe, net, images, score, test, folder, cryptodl=FROM_SOURCE):
+    """Writes the network to `folder`, calibrated on `images`: NAME.toml, NAME.safetensors,
+    NAME.calibration.safetensors and NAME.reference.json."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{name}.toml").write_text(description(name, recipe, net, calibration, score, len(test)))
+    (folder / f"{name}.toml").write_text(description(name, recipe, net, score, len(test)))
     tensors = {key: value.detach().contiguous().float() for key, value in net.state_dict().items()
                if not key.endswith(("num_batches_tracked", ".rows"))}
     tensors |= {f"{key}.coefficients": module.coefficients.detach().contiguous() for key, module in net.named_modules()
@@ -132,17 +119,25 @@ def export(name, recipe, net, calibration, score, test, folder, cryptodl=FROM_SO
     reference = {key: [[round(v, 7) for v in row] for row in exact.predict(x.double()).tolist()]
                  for key, x in (("test_images", test.images[:16]), ("rings", drawn))}
     (folder / f"{name}.reference.json").write_text(json.dumps(reference, indent=1) + "\n")
-    calibrate(name, folder, cryptodl)
+    calibrate(name, folder, images, data.RANGES[recipe.dataset], cryptodl)
 
 
-def calibrate(name, folder, cryptodl):
-    """Adds the per-image calibration with the program itself.
+def calibrate(name, folder, images, limits, cryptodl):
+    """Measures the network in `folder` on `images`, whose values are within `limits`, with `cryptodl calibrate`.
 
-    The program measures it on the network as its planner folds it. `cryptodl` are the words of the
-    command that runs it.
+    The images are rounded to 8 bits, as pictures are. `cryptodl` are the words of the command that
+    runs it.
     """
+    low, high = limits
+    pixels = ((images - low) / (high - low) * 255).round().clamp(0, 255).to(torch.uint8)
+    program = shutil.which(cryptodl[0])
+    if program is None:
+        raise SystemExit(f"{cryptodl[0]} is no command; name `cryptodl` by --cryptodl")
     with tempfile.TemporaryDirectory() as out:
-        model = str(folder / f"{name}.toml")
-        subprocess.run([*cryptodl, "calibrate", "--model", model, "--keep-ranges", "--out", out], check=True)
+        # The first line of the description names this file.
+        np.save(Path(out) / "training-images.npy", pixels.numpy())
+        words = [str(Path(program).resolve()), *cryptodl[1:], "calibrate", "--model", str((folder / f"{name}.toml").resolve()),
+                 "--data", "training-images.npy", "--images", str(len(pixels)), "--out", "calibrated"]
+        subprocess.run(words, check=True, cwd=out)
         for file in (f"{name}.toml", f"{name}.calibration.safetensors"):
-            (folder / file).write_bytes((Path(out) / file).read_bytes())
+            (folder / file).write_bytes((Path(out) / "calibrated" / file).read_bytes())

@@ -17,7 +17,7 @@ class Recipe:
     mirror: bool = False
     shift: int = 0  # pixels by which images move while training
     cutout: int = 0  # side of the square that is cut out of images while training
-    margin_deformation: float | None = None  # of the images on which margins are calibrated; as in training if None
+    calibration_deformation: float | None = None  # of the images on which it is calibrated; as in training if None
     epochs: int = 45
     seed: int = 1
     batch: int = 256

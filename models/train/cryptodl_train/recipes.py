@@ -133,14 +133,14 @@ RECIPES = {
         title="CNN Model 1 of CryptoDL, learned degree-3 polynomial",
         architecture=MODEL_1,
         activation=CUBE,
-        margin_deformation=0.0,
+        calibration_deformation=0.0,
     ),
     "mnist-1-square": Recipe(
         title="CNN Model 1 of CryptoDL, learned degree-2 polynomial",
         architecture=MODEL_1,
         activation=SQUARE,
         deformation=0.5,
-        margin_deformation=0.0,
+        calibration_deformation=0.0,
     ),
     "mnist-2": Recipe(
         title="CNN Model 2 of CryptoDL, learned degree-2 polynomials",
@@ -171,7 +171,7 @@ RECIPES = {
         activation=(0.0, *approximation("sigmoid", 3)[1:]),  # less 1/2: see README
         learned=False,
         epochs=12,
-        margin_deformation=0.3,
+        calibration_deformation=0.3,
         weight_bits=4.5,
         **DEEP,
     ),

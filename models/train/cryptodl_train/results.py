@@ -1,6 +1,7 @@
 """What each recipe achieved: models/train/results.json, and the table made from it."""
 
 import json
+import tomllib
 from pathlib import Path
 
 import torch
@@ -48,17 +49,19 @@ def degrees(net):
     return {name: module.coefficients.shape[-1] - 1 for name, module in polynomials if isinstance(module, Polynomial)}
 
 
-def entry(recipe, net, calibration, score, test):
+def entry(recipe, net, description, score, test):
+    """`description` is the path of the exported one, None if the network cannot be exported."""
     values, multiply_adds = cost(net)
     result = {
         "title": recipe.title, "dataset": recipe.dataset, "epochs": recipe.epochs,
         "correct": score, "images": len(test), "activation_values": values, "multiply_adds": multiply_adds,
     }
-    if calibration is not None:
+    if description is not None:
         # Of coefficients per channel, their mean.
         result["polynomials"] = {name: getattr(net, name).coefficients.view(-1, degree + 1).mean(0).tolist()
                                  for name, degree in degrees(net).items()}
-        result["ranges"] = {name: [h.low, h.high] for name, h in calibration.histograms.items()}
+        layers = tomllib.loads(description.read_text())["layer"]
+        result["ranges"] = {layer["name"]: layer["range"] for layer in layers if layer["kind"] == "polynomial"}
         result["agreement"] = agreement(net, test)
     return result
 

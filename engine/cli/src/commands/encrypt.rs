@@ -33,7 +33,8 @@ cryptodl encrypt <--secret FILE|--public FILE> --spec FILE --input FILE --out FI
 #[command(after_help = "\
 Images of one folder have one size, and it is the network's. Colours become grey, and grey three
 channels, where the network takes the other; 16 bits and palettes become 8-bit colours. A rotation
-that a camera only notes is not applied.
+that a camera only notes is not applied. An .npy array is N x channels x rows x columns, or has its
+channels last.
 
 Where images come from files of their own, their names go to OUT.names, one per line in the order of
 the images. Keep that file: `decrypt --names` puts the names beside the labels.

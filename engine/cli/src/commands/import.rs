@@ -1,10 +1,11 @@
 //! `cryptodl import`.
 
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, ValueEnum};
-use cryptodl_network::limits::MAX_MARGINS;
+use cryptodl_network::limits::{MAX_CLASS_NAMES_BYTES, MAX_MARGINS};
 use cryptodl_network::measure::measure;
 use cryptodl_onnx::{self as onnx, ImageLayout, ImportOptions};
 use cryptodl_plan as plan;
@@ -22,6 +23,7 @@ use crate::terminal::printable;
 ///
 /// The model is a folder that every --model takes. ONNX says nothing of what pixels are to the
 /// network, so say it with --scale, --mean and --std if it was trained on other values than 0 to 1.
+/// The model has all of this, and the --tolerance if there is one.
 /// Images to measure on should be ones that the network has not seen in training.
 #[derive(Args)]
 #[command(after_help = "\
@@ -30,6 +32,8 @@ What a network may have, and what to use instead of the rest, is in docs/onnx.md
 Examples:
   cryptodl import my-network.onnx --calibration validation.npy --out my-network
   cryptodl import my-network.onnx --calibration mnist --out my-network --mean 0.1307 --std 0.3081
+  cryptodl import my-network.onnx --calibration validation.npy --out my-network \\
+      --labels classes.txt
   cryptodl run --model my-network --data test.npy")]
 pub struct Import {
     /// The ONNX file; its external data, if any, lies in the same folder
@@ -61,6 +65,10 @@ pub struct Import {
     /// Channels, rows and columns of an image, where the file leaves them open or takes vectors
     #[arg(long, value_name = "C,H,W", value_delimiter = ',', num_args = 1)]
     shape: Option<Vec<usize>>,
+    /// Names of the classes: a text file with one line for each output of the network. Results then
+    /// have them beside the labels
+    #[arg(long, value_name = "FILE")]
+    labels: Option<PathBuf>,
     /// Measure on so many images, taken at equal distances
     #[arg(long, value_name = "K", default_value_t = 10_000)]
     images: usize,
@@ -86,6 +94,7 @@ struct Report<'a> {
     opset: i64,
     nodes: usize,
     folded: usize,
+    class_names: &'a [String],
     layers: Vec<Layer<'a>>,
     multiply_adds: u64,
     depth: u32,
@@ -111,6 +120,15 @@ impl Import {
         let options = self.options()?;
         let shown = || self.file.display().to_string();
         let onnx::Imported { mut network, seen } = onnx::import(&self.file, &options).with_context(shown)?;
+        if let Some(path) = &self.labels {
+            let names = read_class_names(path)?;
+            let named = network.changed(|spec| spec.class_names = names);
+            network = named.with_context(|| path.display().to_string())?;
+        }
+        let planning = self.planning.options();
+        if let Some(tolerance) = planning.tolerance {
+            network = network.changed(|spec| spec.tolerance = Some(tolerance.total())).context("--tolerance")?;
+        }
         let mut samples = Samples::for_calibration(&network, Some(&self.calibration))?;
         samples.spread(self.images);
         if samples.count() < MAX_MARGINS {
@@ -124,13 +142,14 @@ impl Import {
         let comment = format!("Imported from ONNX by `cryptodl import`, calibrated on {}.", samples.name);
         let files = ModelFiles::new(&network, network.weight_file(), &calibration, &comment, &self.out);
         let outputs: Vec<&Path> = files.paths().chain(self.json.path()).collect();
-        files::distinct(&outputs, &[&self.file])?;
+        let inputs: Vec<&Path> = std::iter::once(&self.file).chain(&self.labels).map(PathBuf::as_path).collect();
+        files::distinct(&outputs, &inputs)?;
         let files = files.write()?;
         network.calibration = Some(calibration);
 
         let wrote: String = files.iter().map(|file| format!("wrote {}\n", file.display())).collect();
         let json = self.json.create()?;
-        let planned = match plan::plan(&network, &self.planning.options()) {
+        let planned = match plan::plan(&network, &planning) {
             Ok(planned) => planned,
             Err(error) => {
                 // What was seen helps to understand it, and the model may fit with other flags.
@@ -151,6 +170,7 @@ impl Import {
             opset: seen.opset,
             nodes: seen.nodes,
             folded: seen.folded,
+            class_names: &network.class_names,
             layers: layers.collect(),
             multiply_adds: seen.multiply_adds,
             depth: seen.depth,
@@ -198,4 +218,22 @@ impl Import {
         let of = |list: &[f64], channel: usize| list[if list.len() == 1 { 0 } else { channel }];
         Ok((0..channels).map(|c| [0.0, top].map(|pixel| (pixel - of(mean, c)) / of(std, c))).collect())
     }
+}
+
+/// The lines of a text file, without spaces around them and without a mark of byte order at the start.
+fn read_class_names(path: &Path) -> Result<Vec<String>> {
+    // Names, and the ends of their lines.
+    let most = 3 * MAX_CLASS_NAMES_BYTES as u64;
+    let bytes = files::read(path, |file| {
+        let mut bytes = Vec::new();
+        file.take(most + 1).read_to_end(&mut bytes).map(|_| bytes)
+    })?;
+    ensure!(
+        bytes.len() as u64 <= most,
+        "{} has more than {most} bytes; it must be a text of one line for each class",
+        path.display()
+    );
+    let text = String::from_utf8(bytes)
+        .with_context(|| format!("{} is not UTF-8; it must be a text of one line for each class", path.display()))?;
+    Ok(text.trim_start_matches('\u{feff}').lines().map(|line| line.trim().into()).collect())
 }

@@ -65,6 +65,7 @@ fn container(path: &Path) -> Result<(Value, Result<(), SpecError>)> {
             let spec = program.client_spec();
             json!({
                 "model": spec.model,
+                "class_names": spec.class_names,
                 "salted": program.content.salt != Salt::default(),
                 "encryption": spec.encryption,
                 "tolerance": program.content.tolerance,
@@ -93,6 +94,7 @@ fn container(path: &Path) -> Result<(Value, Result<(), SpecError>)> {
             json!({
                 "check": refused.as_ref().map_or_else(|error| format!("refused: {error}"), |()| "passed".into()),
                 "model": spec.model,
+                "class_names": spec.class_names,
                 "encryption": spec.encryption,
                 "params": spec.params,
                 "evaluation_keys": spec.evaluation_keys,
@@ -127,6 +129,7 @@ fn model(path: &Path) -> Result<Value> {
         "dataset": network.dataset.map(|id| id.name()),
         "input": { "shape": network.input.shape, "range": network.input.range },
         "classes": network.classes(),
+        "class_names": network.class_names,
         "accuracy": network.accuracy.map(|accuracy| accuracy.share()),
         "multiply_adds": network.multiply_adds(),
         "digest": network.digest().iter().map(|byte| format!("{byte:02x}")).collect::<String>(),

@@ -78,12 +78,17 @@ pub fn png(pixels: &[u8]) -> Vec<u8> {
 
 /// A PNG file of 28 x 28 pixels, which are of this kind.
 pub fn png_of(colour: png::ColorType, depth: png::BitDepth, pixels: &[u8]) -> Vec<u8> {
+    square_png(28, colour, depth, pixels)
+}
+
+/// A PNG file of `side` x `side` pixels, which are of this kind.
+pub fn square_png(side: u32, colour: png::ColorType, depth: png::BitDepth, pixels: &[u8]) -> Vec<u8> {
     let mut file = Vec::new();
-    let mut encoder = png::Encoder::new(&mut file, 28, 28);
+    let mut encoder = png::Encoder::new(&mut file, side, side);
     encoder.set_color(colour);
     encoder.set_depth(depth);
     let mut writer = encoder.write_header().expect("a valid header");
-    writer.write_image_data(pixels).expect("28 x 28 pixels");
+    writer.write_image_data(pixels).expect("as many pixels");
     writer.finish().expect("written");
     file
 }

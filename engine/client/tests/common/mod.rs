@@ -17,6 +17,7 @@ pub fn spec(n: usize, chain: usize, special: usize, values: usize, encryption: E
     let range = [-1.0, 1.0];
     ClientSpec {
         model: "identity".into(),
+        class_names: Vec::new(),
         program: Digest([0; 32]),
         params: ParamsSpec {
             n,

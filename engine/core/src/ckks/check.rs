@@ -20,8 +20,10 @@ pub const MAX_DIGIT_PRIMES: usize = 4;
 
 /// Largest magnitude of a pixel, of a score, or of a score's noise.
 const MAX_RANGE: f64 = 1e6;
-/// Longest name of a model, in bytes.
+/// Longest name of a model or of a class, in bytes.
 const MAX_NAME: usize = 200;
+/// Most bytes of the names of all classes together.
+const MAX_CLASS_NAMES: usize = 1 << 16;
 /// Smallest ring dimension of the security table.
 pub const MIN_SECURE_DIMENSION: usize = 1024;
 /// A value may be this many times its calibrated range before it wraps (docs/scheme.md, "Slots and
@@ -98,6 +100,7 @@ impl ClientSpec {
         })?;
         self.check_input(&params)?;
         self.check_output(&params)?;
+        self.check_class_names()?;
         for (i, layout) in self.evaluation_keys.iter().enumerate() {
             layout.check(&params)?;
             // A Program needs no two keys that switch the same: it would not know which one to
@@ -162,6 +165,44 @@ impl ClientSpec {
             format!("a number from 0 to {MAX_RANGE}")
         })
     }
+}
+
+impl ClientSpec {
+    /// Names of classes are one for each class or none, and each is one line that steers neither a terminal nor a
+    /// spreadsheet.
+    fn check_class_names(&self) -> Result<(), SpecError> {
+        let (names, classes) = (&self.class_names, self.output.classes);
+        require(names.is_empty() || names.len() == classes, "class_names", format!("{} names", names.len()), || {
+            format!("none, or one for each of the {classes} classes")
+        })?;
+        let bytes = names.iter().map(String::len).sum::<usize>();
+        require(bytes <= MAX_CLASS_NAMES, "class_names", format!("{bytes} bytes in all"), || {
+            format!("at most {MAX_CLASS_NAMES}")
+        })?;
+        let refused = names.iter().find(|name| !is_class_name(name));
+        refused.map_or(Ok(()), |name| {
+            require(false, "class_names", format!("{:?}", name.chars().take(20).collect::<String>()), || {
+                format!(
+                    "1 to {MAX_NAME} bytes without control characters and marks of direction, with no space at either \
+                     end, and not starting with =, +, - or @, which spreadsheets take for a formula"
+                )
+            })
+        })
+    }
+}
+
+/// Whether a class may be called so.
+fn is_class_name(name: &str) -> bool {
+    let steers = |c: char| {
+        // As in the Unicode standard, section 23.2: marks, embeddings, overrides and isolates of direction, and
+        // separators of lines and paragraphs.
+        c.is_control()
+            || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    (1..=MAX_NAME).contains(&name.len())
+        && name.trim() == name
+        && !name.starts_with(['=', '+', '-', '@'])
+        && !name.contains(steers)
 }
 
 impl RelinLayout {

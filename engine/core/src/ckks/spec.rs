@@ -23,6 +23,9 @@ pub enum EncryptionKind {
 pub struct ClientSpec {
     /// Name of the model, for people.
     pub model: String,
+    /// Names of the classes, for people: one for each, or none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub class_names: Vec<String>,
     /// BLAKE3 digest of the Program, lower-case hexadecimal.
     pub program: Digest,
     /// Ring, chain, special primes and security level.
@@ -41,6 +44,11 @@ impl ClientSpec {
     /// The relinearisation key to make, or none.
     pub fn relin(&self) -> Option<RelinLayout> {
         self.evaluation_keys.iter().find_map(|layout| layout.as_relin())
+    }
+
+    /// The name of the class with this label, if classes have names.
+    pub fn class_name(&self, label: u32) -> Option<&str> {
+        self.class_names.get(label as usize).map(String::as_str)
     }
 }
 

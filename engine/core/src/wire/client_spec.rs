@@ -9,7 +9,7 @@ use super::{Header, Kind, Reader, WireError, Writer};
 use crate::ckks::{ClientSpec, Digest};
 
 /// Largest text of a client spec.
-pub const MAX_CLIENT_SPEC_BYTES: u64 = 1 << 16;
+pub const MAX_CLIENT_SPEC_BYTES: u64 = 1 << 19;
 
 /// Writes a client spec.
 ///

@@ -473,11 +473,17 @@ fn hostile_spec_texts() {
     assert_eq!(field(altered(&packing)), "form of the client spec");
     let encryption = |spec: &mut serde_json::Value| spec["encryption"] = serde_json::json!({ "secret": null });
     assert_eq!(field(altered(&encryption)), "form of the client spec");
-    let whole: Vec<_> = ["model", "program", "params", "evaluation_keys", "encryption", "input", "output"]
+    let named = |names: serde_json::Value| altered(&|spec| spec["class_names"] = names.clone());
+    named(serde_json::json!(["a", "ß"])).expect("names of classes");
+    for names in [serde_json::Value::Null, "a".into(), serde_json::json!([1]), serde_json::json!({ "0": "a" })] {
+        assert!(matches!(named(names.clone()), Err(WireError::Text(_))), "{names}");
+    }
+    let mut whole: Vec<_> = ["model", "program", "params", "evaluation_keys", "encryption", "input", "output"]
         .map(|name| spec[name].clone())
         .into();
+    whole.insert(1, serde_json::json!([]));
     assert_eq!(field(read(serde_json::Value::from(whole).to_string().as_bytes())), "form of the client spec");
-    assert_eq!(field(read(&vec![b' '; 65_537])), "payload length");
+    assert_eq!(field(read(&vec![b' '; wire::MAX_CLIENT_SPEC_BYTES as usize + 1])), "payload length");
     assert_eq!(field(read(text.replace("0707", "0808").as_bytes())), "program digest of the header");
     assert_eq!(field(read(text.replace("\"n\":16", "\"n\":32").as_bytes())), "parameter digest of the header");
 }

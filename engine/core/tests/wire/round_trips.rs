@@ -129,8 +129,14 @@ proptest! {
     }
 
     #[test]
-    fn client_specs(model in ".{0,40}", program in any::<[u8; 32]>(), noise in 1e-300f64..1e300, n in any::<usize>()) {
-        let mut spec = ClientSpec { model, program: Digest(program), ..SPEC.clone() };
+    fn client_specs(
+        model in ".{0,40}",
+        class_names in prop::collection::vec(".{0,20}", 0..4),
+        program in any::<[u8; 32]>(),
+        noise in 1e-300f64..1e300,
+        n in any::<usize>(),
+    ) {
+        let mut spec = ClientSpec { model, class_names, program: Digest(program), ..SPEC.clone() };
         (spec.output.noise, spec.params.n) = (noise, n);
         let file = written(|file| wire::write_client_spec(file, &spec));
         prop_assert_eq!(&wire::read_client_spec(&file[..]).unwrap(), &spec);

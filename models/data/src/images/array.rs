@@ -46,6 +46,16 @@ impl Format {
     }
 }
 
+/// Images of `shape` whose pixels have their channels beside each other, in channel, row, column order.
+fn channels_first<T: Copy>(images: &[T], shape: [usize; 3]) -> Result<Vec<T>, String> {
+    let (channels, len) = (shape[0], shape.iter().product());
+    let mut values = reserved(images.len())?;
+    for image in images.chunks_exact(len) {
+        (0..channels).for_each(|channel| values.extend(image[channel..].iter().step_by(channels)));
+    }
+    Ok(values)
+}
+
 /// An empty vector with room for `len` values.
 fn reserved<T>(len: usize) -> Result<Vec<T>, String> {
     let mut values = Vec::new();
@@ -59,6 +69,8 @@ pub(super) struct Layout {
     pub count: u64,
     /// Channels, height, width.
     pub shape: [u64; 3],
+    /// Whether a pixel has its channels beside each other.
+    pub channels_last: bool,
     pub format: Format,
 }
 
@@ -152,7 +164,14 @@ impl<R: Read> Source<R> {
         if self.taken == self.layout.count && read_up_to(&mut self.file, &mut [0])? > 0 {
             return Err(self.damaged(format!("more than {}", self.announced()), self.announced()));
         }
-        Ok(RawImages { pixels: self.layout.format.pixels(bytes)?, count: count as usize, shape: self.shape() })
+        let mut pixels = self.layout.format.pixels(bytes)?;
+        if self.layout.channels_last {
+            pixels = match pixels {
+                Pixels::U8(pixels) => Pixels::U8(channels_first(&pixels, self.shape())?),
+                Pixels::F32(values) => Pixels::F32(channels_first(&values, self.shape())?),
+            };
+        }
+        Ok(RawImages { pixels, count: count as usize, shape: self.shape() })
     }
 
     /// All images that are left.

@@ -18,7 +18,8 @@ use super::{array, idx, npy};
 /// What a file is shows in its content (PNG, JPEG, npy, gzip) or follows IDX:
 ///
 /// - IDX of unsigned bytes, N x H x W or N x C x H x W, plain or gzip-compressed;
-/// - `.npy` of uint8, float32 or float64, N x H x W or N x C x H x W, or N x values where the shape is known;
+/// - `.npy` of uint8, float32 or float64, N x H x W or N x C x H x W, or where the shape is known N x values, and N x H x W x C if
+///   that is no other shape;
 /// - PNG or JPEG: one image, and nothing after it. Palettes, 16 bits and an alpha channel that hides nothing become 8-bit grey or
 ///   RGB; where the shape is known, colours become grey and grey three channels;
 /// - a folder: all its `.png`, `.jpg` and `.jpeg` files, of equal size, in the order of their names compared byte by byte.

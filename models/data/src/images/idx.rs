@@ -32,7 +32,7 @@ pub(super) fn open_labels<R: BufRead>(file: R) -> Result<Source<Unzip<R>>, Strin
     let [count] = sizes[..] else {
         return Err(format!("IDX of {} dimensions; labels have 1", sizes.len()));
     };
-    Source::new(file, Layout { count, shape: [1, 1, 1], format: Format::U8 }, "IDX header")
+    Source::new(file, Layout { count, shape: [1, 1, 1], channels_last: false, format: Format::U8 }, "IDX header")
 }
 
 /// All labels of a file.
@@ -52,7 +52,7 @@ pub(super) fn open<R: BufRead>(file: R) -> Result<Source<Unzip<R>>, String> {
         [count, channels, height, width] => (count, [channels, height, width]),
         _ => return Err(format!("IDX of {} dimensions; images have 3 (N x H x W) or 4 (N x C x H x W)", sizes.len())),
     };
-    Source::new(file, Layout { count, shape, format: Format::U8 }, "IDX header")
+    Source::new(file, Layout { count, shape, channels_last: false, format: Format::U8 }, "IDX header")
 }
 
 /// A plain or a compressed file.

@@ -9,7 +9,8 @@ use super::raw::RawImages;
 
 const MAX_HEADER: usize = 1 << 16;
 
-/// Images from the bytes of a `.npy` file: N x H x W, N x C x H x W, or N x values where `shape` is known.
+/// Images from the bytes of a `.npy` file: N x H x W, N x C x H x W, or where `shape` is known also N x values, and N x H x W x C
+/// if that is no other shape.
 ///
 /// # Errors
 /// What was found and what is expected.
@@ -34,8 +35,16 @@ pub(super) fn open<R: Read>(mut file: R, shape: Option<[usize; 3]>) -> Result<So
         }
     };
     let sizes = sizes(field(&header, "shape")?)?;
+    let known = shape.map(|shape| shape.map(|size| size as u64));
+    let mut channels_last = false;
     let (count, shape) = match (&sizes[..], shape) {
         (&[count, height, width], _) => (count, [1, height, width]),
+        (&[count, height, width, channels], _)
+            if known == Some([channels, height, width]) && known != Some([height, width, channels]) =>
+        {
+            channels_last = true;
+            (count, [channels, height, width])
+        }
         (&[count, channels, height, width], _) => (count, [channels, height, width]),
         (&[count, len], Some(shape)) if len == shape.iter().product::<usize>() as u64 => {
             (count, shape.map(|size| size as u64))
@@ -45,7 +54,7 @@ pub(super) fn open<R: Read>(mut file: R, shape: Option<[usize; 3]>) -> Result<So
             return Err(format!("array of shape {sizes:?}; images are N x H x W, N x C x H x W{flat}"));
         }
     };
-    Source::new(file, Layout { count, shape, format }, "header")
+    Source::new(file, Layout { count, shape, channels_last, format }, "header")
 }
 
 /// The header's text.

@@ -43,7 +43,8 @@ impl Header {
             Header::Png(png::header(file)?)
         };
         let [_, height, width] = header.stored();
-        Layout { count: 1, shape: [header.pixel_bytes(), height, width], format: Format::U8 }.check()?;
+        Layout { count: 1, shape: [header.pixel_bytes(), height, width], channels_last: false, format: Format::U8 }
+            .check()?;
         Ok(header)
     }
 

@@ -28,6 +28,21 @@ fn a_good_description_is_read_completely() {
     assert!(net.layers.iter().enumerate().all(|(index, layer)| layer.inputs == [Source::before(index)]));
 }
 
+/// Names of classes are read and written as they are, and belong to no calibration.
+#[test]
+fn classes_have_names() {
+    let names = r#"class_names = ["T-shirt/top", "Größe \"3\" \\ ☃", "2"]"#;
+    let named = parse(&TOML.replacen("title =", &format!("{names}\ntitle ="), 1), &tensors()).unwrap();
+    assert_eq!(named.class_names, ["T-shirt/top", "Größe \"3\" \\ ☃", "2"]);
+    let plain = parse(TOML, &tensors()).unwrap();
+    assert_eq!((plain.class_names.len(), plain.fingerprint()), (0, named.fingerprint()));
+    let again = parse(&named.description("again", None), &tensors()).unwrap();
+    assert_eq!(again.class_names, named.class_names);
+    let long = format!("class_names = [\"{}\", \"b\", \"c\"]\ntitle =", "x".repeat(201));
+    let error = parse(&TOML.replacen("title =", &long, 1), &tensors()).unwrap_err().to_string();
+    assert!(error.contains("of class 0 must have 1 to 200 bytes"), "{error}");
+}
+
 #[test]
 fn the_digest_covers_description_and_weights() {
     let good = parse(TOML, &tensors()).unwrap().digest();
@@ -43,6 +58,21 @@ const BAD_TEXT: &[(&str, &str, &[&str])] = &[
     ("format = 1", "format = 2", &["tiny.toml: format: format 2 is not supported; this version reads format 1"]),
     ("format = 1", "format = ", &["tiny.toml: TOML parse error at line 2"]),
     ("title =", "titel =", &["tiny.toml", "unknown field `titel`"]),
+    (
+        "title =",
+        "class_names = [\"a\", \"b\"]\ntitle =",
+        &["class_names: 2 names, but the network has 3 outputs; give one name for each"],
+    ),
+    ("title =", "class_names = [\"a\", \"b\", 3]\ntitle =", &["tiny.toml: TOML parse error at line 4"]),
+    (
+        "title =",
+        "class_names = [\"a\", \"\", \"b\"]\ntitle =",
+        &["class_names: the name \"\" of class 1 must have 1 to 200"],
+    ),
+    ("title =", "class_names = [\"a\\u001b[2J\", \"c\", \"b\"]\ntitle =", &["the name \"a\\u001b[2J\" of class 0"]),
+    ("title =", "class_names = [\"a\\u202e\", \"c\", \"b\"]\ntitle =", &["the name \"a\\u202e\" of class 0"]),
+    ("title =", "class_names = [\"a\", \"c\", \"=1\"]\ntitle =", &["class 2 must", "spreadsheets take for a formula"]),
+    ("title =", "class_names = [\"a\", \"c \", \"b\"]\ntitle =", &["of class 1 must", "no space at either end"]),
     ("title =", "tolerance = 0.0\ntitle =", &["tolerance: `tolerance` is 0; expected a share of the labels"]),
     ("title =", "tolerance = 0.6\ntitle =", &["`tolerance` is 0.6"]),
     ("title =", "tolerance = 1e-10\ntitle =", &["`tolerance` is 0.0000000001; expected", "from 0.000000001 to 0.5"]),
