@@ -225,3 +225,26 @@ fn names_of_classes_are_refused_with_the_file_and_the_class() {
         fail(folder, &format!("import {file} --calibration some.npy --out own --labels own/line.legacy.toml"), 1);
     assert!(told.contains("own/line.legacy.toml"), "{told}");
 }
+
+/// The same network through both exporters of PyTorch and through TensorFlow, calibrated on the same images: the same
+/// Program to the last bit.
+#[test]
+fn every_exporter_gives_the_same_program() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let folder = folder.path();
+    for (name, [channels, side], exporters) in [
+        ("line", [1, 8], &["legacy", "dynamo", "tensorflow"][..]),
+        ("residual", [2, 6], &["legacy", "dynamo", "tensorflow"]),
+        ("spelled", [2, 7], &["legacy", "dynamo"]),
+    ] {
+        let values = pixels(1000, channels * side * side);
+        npy(&folder.join("some.npy"), "|u1", &format!("1000, {channels}, {side}, {side}"), &values);
+        let program = |exporter: &&str| {
+            let file = fixture(&format!("{name}.{exporter}.onnx"));
+            let flags = "--calibration some.npy --out own --tolerance 5%";
+            json(folder, &format!("import {} --name {name} {flags}", file.display()))["plan"]["program"].clone()
+        };
+        let programs: Vec<serde_json::Value> = exporters.iter().map(program).collect();
+        assert!(programs.iter().all(|program| program.is_string() && *program == programs[0]), "{name}: {programs:?}");
+    }
+}
