@@ -233,7 +233,7 @@ impl Display for RunReport {
             )?;
             writeln!(f, "{}", wrapped(&format!("{NAMES}{}", report.name), WIDTH, NAMES))?;
         }
-        for (name, seconds) in [("masks", parts.rerandomisation), ("pack", parts.pack)] {
+        for (name, seconds) in [("scores", parts.scores), ("masks", parts.rerandomisation), ("pack", parts.pack)] {
             writeln!(f, "{name:<10} {seconds:>8.3}")?;
         }
         if let Some(Transfers { uploaded_bytes, upload_seconds, downloaded_bytes, download_seconds }) = parts.transfers

@@ -10,6 +10,7 @@ mod execution_plan;
 mod executor;
 mod ops;
 mod report;
+mod scores;
 
 pub use error::RunError;
 pub use executor::{Computation, Executor, ExpandedKeys, Rerandomisation};
