@@ -26,7 +26,15 @@ pub static SPEC: LazyLock<ClientSpec> = LazyLock::new(|| {
         evaluation_keys: vec![EvalKeyLayout::Relinearisation(RelinLayout::of_primes(2, 1))],
         encryption: EncryptionKind::Secret,
         input: InputLayout { packing: Packing::Spread, shape: [1, 2, 1], range: [0.0, 1.0], scale, level: 2 },
-        output: OutputLayout { classes: 2, components: 3, level: 1, scale, range: [-1.0, 1.0], noise: 0.1 },
+        output: OutputLayout {
+            packing: Packing::Spread,
+            classes: 2,
+            components: 3,
+            level: 1,
+            scale,
+            range: [-1.0, 1.0],
+            noise: 0.1,
+        },
     }
 });
 

@@ -9,6 +9,7 @@ import csv
 import json
 import struct
 import sys
+from math import cos, pi
 
 from cryptodl import integers, limbs_of, read, score_unit, slots
 
@@ -16,9 +17,13 @@ from cryptodl import integers, limbs_of, read, score_unit, slots
 def scores(spec, secret, payload):
     """Scores of every image."""
     out, n = spec["output"], spec["params"]["n"]
-    level, values, components, packing, first, sets, seeded, images = struct.unpack_from("<IIIIIIIQ", payload)
-    expected = (out["level"], out["classes"], out["components"], 0, -(-images // n), 0)
-    if (level, values, components, packing, sets, seeded) != expected or (first + sets) * values >= 2**32:
+    level, values, components, k, first, sets, seeded, images = struct.unpack_from("<IIIIIIIQ", payload)
+    most = [0 if packing == "spread" else packing["compact"] for packing in (spec["input"]["packing"], out["packing"])]
+    together = 1
+    while k > 0 and together < 2 ** most[1] and 2 * together * images <= n >> k:
+        together *= 2
+    expected = (out["level"], -(-out["classes"] // together), out["components"], -(-images // (n >> k)), 0)
+    if (level, values, components, sets, seeded) != expected or (first + sets) * values >= 2**32 or k > most[0]:
         sys.exit("the result is not what the client spec says")
     limbs = limbs_of(spec["params"])[:level]
     keys = [limb.to_entries(secret) for limb in limbs]
@@ -41,7 +46,12 @@ def scores(spec, secret, payload):
     for index in range(sets):
         base = 68 + index * components * values * rows
         columns = [decrypt(base, value) for value in range(values)]
-        yield from list(zip(*columns))[: images - index * n]
+        for image in range(min(images - index * n, n >> k)):
+            copies = range(image * together, (image + 1) * together)
+            yield [
+                sum(columns[c % values][b] * cos(c // values * (2 * b + 1) * pi / (2 * together)) for b in copies) / together
+                for c in range(out["classes"])
+            ]
 
 
 def main():

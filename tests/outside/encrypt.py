@@ -107,7 +107,10 @@ def main():
     with open(sys.argv[3]) as file:
         images = json.load(file)
     n, (low, high), scale = spec["params"]["n"], spec["input"]["range"], spec["input"]["scale"]
-    k = packing(spec, images)
+    k, copies = packing(spec, images), 1
+    most = spec["output"]["packing"]
+    while k > 0 and most != "spread" and copies < 2 ** most["compact"] and 2 * copies * len(images) <= n >> k:
+        copies *= 2
     slots, values, sets = places(n, k), -(-len(images[0]) // (1 << k)), -(-len(images) // n)
     level, stored = spec["input"]["level"], 1 if kind is Secret else 2
     payload = struct.pack("<IIIIIIIQ", level, values, 2, k, 0, sets, int(kind is Secret), len(images)) + key.seed
@@ -116,8 +119,8 @@ def main():
         for value in range(values):
             # Slots without a pixel hold the value of the range that is nearest to zero.
             column = [min(max(0.0, low), high)] * n
-            for image, leaves in zip(part, slots):
-                for pixel, slot in zip(image[value::values], leaves):
+            for place, leaves in enumerate(slots[: len(part) * copies]):
+                for pixel, slot in zip(part[place // copies][value::values], leaves):
                     column[slot] = pixel
             rows.append(key.encrypt(index * values + value, encode(column, scale)))
         for component in range(stored):

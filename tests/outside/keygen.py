@@ -14,6 +14,7 @@ PUBLIC_KEY = b"cryptodl uniform v1 public key"
 KINDS = {
     "relinearisation": (1, b"cryptodl uniform v1 relinearisation key"),
     "automorphism": (2, b"cryptodl uniform v1 automorphism key"),
+    "power": (3, b"cryptodl uniform v1 relinearisation key"),
 }
 
 
@@ -50,13 +51,14 @@ def evaluation_key(spec, limbs, secret, params, layout):
     chain, level, width = len(spec["params"]["primes"]), layout["level"], layout["digit_primes"]
     parts, (kind, tag) = layout.get("prime_parts", 1), KINDS[layout["kind"]]
     element = layout.get("element", 0)
+    power = 1 if element else layout.get("power", 2)
 
     def under(limb):
         entries = limb.to_entries(secret)
         return before(entries, element) if element else entries
 
     indices, seed = [*range(level), *range(chain, len(limbs))], secrets.token_bytes(32)
-    entry = struct.pack("<IIII", kind, element, level, width + 65536 * (parts - 1)) + seed
+    entry = struct.pack("<IIII", kind, layout.get("power", element), level, width + 65536 * (parts - 1)) + seed
     for digit in range(-(-level // width) * parts):
         rows, first = zero(limbs, indices, under, tag, params, seed, digit), digit // parts * width
         for index in range(first, min(first + width, level)):
@@ -64,7 +66,7 @@ def evaluation_key(spec, limbs, secret, params, layout):
             factor = 2 ** (-(-limb.q.bit_length() // parts) * (digit % parts))
             for special in limbs[chain:]:
                 factor = factor * special.q % limb.q
-            source = [s if element else s * s for s in limb.to_entries(secret)]
+            source = [pow(s, power, limb.q) for s in limb.to_entries(secret)]
             rows[index] = [(x + factor * s) % limb.q for x, s in zip(rows[index], source)]
         entry += pack(limbs, indices, rows)
     return entry

@@ -279,7 +279,7 @@ impl Display for RunReport {
             )?;
             writeln!(f, "{}", wrapped(&format!("{NAMES}{}", report.name), WIDTH, NAMES))?;
         }
-        for (name, seconds) in [("masks", parts.rerandomisation), ("pack", parts.pack)] {
+        for (name, seconds) in [("scores", parts.scores), ("masks", parts.rerandomisation), ("pack", parts.pack)] {
             writeln!(f, "{name:<10} {seconds:>8.3}")?;
         }
         if self.batches_kept > 0 {

@@ -2,7 +2,8 @@
 
 use cryptodl_core::backend::packed_row;
 use cryptodl_core::ckks::{
-    CheckedSpec, Ciphertexts, CiphertextsInfo, Encoder, HEADROOM, MAX_COMPONENTS, Params, Scale, UniformPurpose,
+    CheckedSpec, Ciphertexts, CiphertextsInfo, Encoder, HEADROOM, MAX_COMPONENTS, Params, Scale, ScoreLeaves,
+    UniformPurpose,
 };
 use cryptodl_core::parallel;
 use cryptodl_core::ring::{CentredConverter, UniformSource, unpack_row};
@@ -32,6 +33,7 @@ pub struct Decrypted {
 pub struct Decryption<'a> {
     spec: &'a CheckedSpec,
     decryptor: Decryptor<'a>,
+    scores: ScoreLeaves,
     /// Sets that are done.
     sets: usize,
 }
@@ -43,10 +45,18 @@ impl<'a> Decryption<'a> {
     /// A key of other parameters; ciphertexts that are not of the spec's output shape.
     pub fn new(spec: &'a CheckedSpec, key: &'a SecretKey, info: &CiphertextsInfo) -> Result<Self, ClientError> {
         let output = &spec.output;
-        require("values", info.values, info.values == output.classes, || output.classes.to_string())?;
+        let most = spec.input.packing.log_leaves();
+        require("packing", info.leaves.log as usize, info.leaves.log <= most, || format!("0 to {most}"))?;
+        let capacity = info.leaves.capacity(spec.params().n());
+        let fits = info.leaves.is_spread() || info.images <= capacity;
+        require("images", info.images, fits, || format!("at most {capacity}"))?;
+        let scores = output.packing.of_scores(spec.params().n(), info.leaves, info.images);
+        let values = scores.ciphertexts(output.classes);
+        require("values", info.values, info.values == values, || values.to_string())?;
         require("components", info.components, info.components == output.components, || output.components.to_string())?;
         require("level", info.level, info.level == output.level, || output.level.to_string())?;
-        Ok(Decryption { spec, decryptor: Decryptor::new(spec.params(), key, info, output.scale)?, sets: 0 })
+        let decryptor = Decryptor::new(spec.params(), key, info, output.scale)?;
+        Ok(Decryption { spec, decryptor, scores, sets: 0 })
     }
 
     /// Nothing of any image yet.
@@ -75,8 +85,13 @@ impl<'a> Decryption<'a> {
         let unit = decrypted.unit;
         let count = n.min(images - first);
         check_set(index, first..first + count, slots.chunks_exact(n), bound)?;
-        for slot in 0..count {
-            let scores = (0..output.classes).map(|class| slots[class * n + slot]);
+        let values = self.decryptor.info.values;
+        for image in 0..count {
+            let score = |class: usize| {
+                let of_copies = &slots[class % values * n..][self.scores.slots(image)];
+                self.scores.part(image, class / values, of_copies)
+            };
+            let scores = (0..output.classes).map(score);
             let best = scores.clone().enumerate().rev().max_by(|(_, a), (_, b)| a.total_cmp(b));
             decrypted.labels.push(best.map_or(0, |(class, _)| class as u32));
             decrypted.out_of_range.push(scores.clone().any(|score| exceeds(score, bound)));
@@ -163,7 +178,7 @@ fn check_sets(params: &Params, ciphertexts: &Ciphertexts) -> Result<(), ClientEr
     if images == 0 {
         return Err(ClientError::NoImages);
     }
-    let expected = images.div_ceil(params.n());
+    let expected = ciphertexts.info().sets(params);
     require("sets", sets, sets == expected, || format!("{expected} for {images} images"))
 }
 

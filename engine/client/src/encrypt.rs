@@ -112,9 +112,13 @@ impl<'a> Encryption<'a> {
             let object = first + value;
             let mut message = Zeroizing::new(vec![padding; n]);
             // The leaves of an image in this ciphertext are every so many of its pixels.
-            for (image, slots) in images.chunks_exact(*pixels).zip(slots.chunks_exact(1 << info.leaves.log)) {
-                for (&pixel, &slot) in image.iter().skip(value).step_by(values).zip(slots) {
-                    message[slot as usize] = f64::from(pixel);
+            let copies = spec.output.packing.of_scores(n, info.leaves, info.images).log;
+            let of_image = slots.chunks_exact(1usize << (info.leaves.log + copies));
+            for (image, slots) in images.chunks_exact(*pixels).zip(of_image) {
+                for slots in slots.chunks_exact(1 << info.leaves.log) {
+                    for (&pixel, &slot) in image.iter().skip(value).step_by(values).zip(slots) {
+                        message[slot as usize] = f64::from(pixel);
+                    }
                 }
             }
             encoder.encode(&mut message, scale);

@@ -60,10 +60,7 @@ impl SecretKey {
                 let digit = PrimeDigit::new(modulus, digits.part(g), digits.prime_parts);
                 let weight = modulus.mul(p, modulus.reduce(1 << digit.shift()));
                 for (b, &s) in b[limb * n..][..n].iter_mut().zip(self.row(limb)) {
-                    let from = match layout {
-                        EvalKeyLayout::Relinearisation(_) => modulus.mul(s, s),
-                        EvalKeyLayout::Automorphism(_) => s,
-                    };
+                    let from = (1..layout.of_power()).fold(s, |power, _| modulus.mul(power, s));
                     *b = modulus.add(*b, modulus.mul(weight, from));
                 }
             }

@@ -30,7 +30,15 @@ fn spec() -> ClientSpec {
         evaluation_keys: Vec::new(),
         encryption: EncryptionKind::Secret,
         input: InputLayout { packing: Packing::Spread, shape: [1, 1, 1], range: [0.0, 1.0], scale, level: 3 },
-        output: OutputLayout { classes: 10, components: 4, level: 3, scale, range: [-8.0, 8.0], noise: 2e-3 },
+        output: OutputLayout {
+            packing: Packing::Spread,
+            classes: 10,
+            components: 4,
+            level: 3,
+            scale,
+            range: [-8.0, 8.0],
+            noise: 2e-3,
+        },
     }
 }
 
@@ -39,11 +47,14 @@ fn score(image: usize, value: usize) -> f64 {
     7.0 * ((image * 31 + value * 17) as f64).sin()
 }
 
-/// A result with four components, as products without relinearisation leave it: `c_1, c_2, c_3` uniform and
-/// `c_0 = m - c_1 s - c_2 s^2 - c_3 s^3`.
+/// A result with so many components as the spec says, as products without relinearisation leave it: all but the first
+/// uniform and `c_0 = m - c_1 s - c_2 s^2 - ...`. Images whose pixels were packed have their scores where the leaves say.
 fn result(spec: &CheckedSpec, key: &SecretKey, images: usize) -> Ciphertexts {
     let params = spec.params();
-    let OutputLayout { classes: values, components, level, scale, .. } = spec.output;
+    let OutputLayout { classes, components, level, scale, .. } = spec.output;
+    let leaves = spec.input.packing.of_images(params.n(), images);
+    let scores = spec.output.packing.of_scores(params.n(), leaves, images);
+    let values = scores.ciphertexts(classes);
     let (encoder, source) = (Encoder::new(N), UniformPurpose::Ciphertext.source(params, &[1; 32]));
     let set = |set: usize| {
         let mut rows = vec![Vec::new(); components];
@@ -51,7 +62,15 @@ fn result(spec: &CheckedSpec, key: &SecretKey, images: usize) -> Ciphertexts {
             let table = params.basis().table(limb);
             let secret = transform(table, key.coefficients().iter().map(|&c| f64::from(c)));
             for value in 0..values {
-                let mut message: Vec<f64> = (0..N).map(|slot| score(set * N + slot, value)).collect();
+                let factor = |part: usize, slot: usize| match part {
+                    0 => 1.0,
+                    t => 2.0 * (std::f64::consts::PI * (t * (2 * slot + 1)) as f64 / (2 << scores.log) as f64).cos(),
+                };
+                let sum = |slot: usize| {
+                    let of_class = |(part, class)| factor(part, slot) * score(set * N + (slot >> scores.log), class);
+                    (value..classes).step_by(values).enumerate().map(of_class).sum()
+                };
+                let mut message: Vec<f64> = (0..N).map(sum).collect();
                 encoder.encode(&mut message, scale);
                 let (m, mut c_0, mut power) = (table.modulus(), transform(table, message), secret.clone());
                 for (component, rows) in rows.iter_mut().enumerate().skip(1) {
@@ -70,7 +89,7 @@ fn result(spec: &CheckedSpec, key: &SecretKey, images: usize) -> Ciphertexts {
         rows.concat()
     };
     let sets = (0..images.div_ceil(N)).map(set).collect();
-    Ciphertexts { level, values, components, leaves: Default::default(), first_set: 7, seed: None, images, sets }
+    Ciphertexts { level, values, components, leaves, first_set: 7, seed: None, images, sets }
 }
 
 fn transform(table: &NttTable, coefficients: impl IntoIterator<Item = f64>) -> Vec<u32> {
@@ -119,6 +138,7 @@ fn a_program_written_from_the_format_description_makes_keys() {
         EvalKeyLayout::Relinearisation(RelinLayout::of_primes(2, 1)),
         EvalKeyLayout::automorphism(25, RelinLayout::of_primes(2, 1)),
         EvalKeyLayout::automorphism(13, parts),
+        EvalKeyLayout::power(3, parts),
     ];
     let spec = spec.check_insecure_for_tests().expect("a valid spec");
     let params = spec.params();
@@ -132,17 +152,18 @@ fn a_program_written_from_the_format_description_makes_keys() {
     assert!([-1, 0, 1].iter().all(|c| secret.coefficients().contains(c)));
     let secret: Vec<f64> = secret.coefficients().iter().map(|&c| f64::from(c)).collect();
     // The integers that are left in a limb of a row, and how many times P s^2 or P s is taken away there.
-    let left = |limb: usize, b: &[u32], a: &[u32], element: u32, times: u32| -> Vec<i64> {
+    let left = |limb: usize, b: &[u32], a: &[u32], layout: Option<EvalKeyLayout>, times: u32| -> Vec<i64> {
         let table = params.basis().table(limb);
         let (m, s) = (table.modulus(), transform(table, secret.iter().copied()));
         let p = params.basis().product_mod(&params.special(), limb);
         let mut under = s.clone();
+        let element = layout.map_or(0, EvalKeyLayout::element);
         if let Some(automorphism) = Automorphism::new(N, element) {
             (0..N).for_each(|lane| under[automorphism.source(lane)] = s[lane]);
         }
         let mut row: Vec<u32> = (0..N)
             .map(|j| {
-                let from = if element == 0 { m.mul(s[j], s[j]) } else { s[j] };
+                let from = (1..layout.map_or(1, EvalKeyLayout::of_power)).fold(s[j], |power, _| m.mul(power, s[j]));
                 m.sub(m.add(b[j], m.mul(a[j], under[j])), m.mul(times, m.mul(p, from)))
             })
             .collect();
@@ -158,7 +179,7 @@ fn a_program_written_from_the_format_description_makes_keys() {
     let public = read_public_key(open(2), params).expect("a public key");
     let a = public.expand_a(params);
     let rows = |limb: usize| limb * N..(limb + 1) * N;
-    check((0..4).map(|limb| left(limb, &public.b[rows(limb)], &a[rows(limb)], 0, 0)).collect());
+    check((0..4).map(|limb| left(limb, &public.b[rows(limb)], &a[rows(limb)], None, 0)).collect());
 
     let keys = read_eval_keys(open(3), params).expect("evaluation keys");
     assert_eq!(keys.layouts(), spec.evaluation_keys);
@@ -171,7 +192,7 @@ fn a_program_written_from_the_format_description_makes_keys() {
             let part = |(i, &limb): (usize, &usize)| {
                 let rows = rows(digit * limbs.len() + i);
                 let own = layout.digit_limbs(digit, 2).contains(&limb);
-                left(limb, &key.b[rows.clone()], &a[rows], key.layout.element(), if own { times } else { 0 })
+                left(limb, &key.b[rows.clone()], &a[rows], Some(key.layout), if own { times } else { 0 })
             };
             check(limbs.iter().enumerate().map(part).collect());
         }
@@ -257,13 +278,14 @@ fn a_program_written_from_the_format_description_packs_compactly() {
     let primes = ntt_primes(N, 30, 4).expect("such primes exist");
     (spec.params.primes, spec.params.special_primes) = (primes[1..].to_vec(), primes[..1].to_vec());
     (spec.input.packing, spec.input.shape, spec.input.range) = (packing, [1, 1, PIXELS], [-0.5, 1.0]);
+    spec.output.packing = Packing::Compact(1);
     let layout = RelinLayout::of_primes(spec.input.level, 1);
     let automorphisms = packing.automorphisms(N).into_iter();
     spec.evaluation_keys = automorphisms.map(|g| EvalKeyLayout::automorphism(g.element(), layout)).collect();
     let spec = spec.check_insecure_for_tests().expect("a valid spec");
     let params = spec.params();
     let key = SecretKey::generate(params, &mut Randomness::insecure_from_seed_for_tests(3, "outside"));
-    for (images, ciphertexts) in [(2, 2), (N / 8 + 1, 3)] {
+    for (images, ciphertexts) in [(2, 2), (N / 8, 2), (N / 8 + 1, 3)] {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let files = ["key", "client.spec", "images.json", "images.enc"].map(|name| folder.path().join(name));
         let create = |i: usize| std::fs::File::create(&files[i]).expect("a writable folder");
@@ -283,9 +305,10 @@ fn a_program_written_from_the_format_description_packs_compactly() {
             decrypt_slots_raw_do_not_return_to_server(params, &key, &ciphertexts_read, spec.input.scale).unwrap();
         let leaves = ciphertexts_read.leaves;
         let mut expected = vec![0.0; ciphertexts * N];
-        for (image, slots) in leaves.slots(N).chunks(1 << leaves.log).enumerate().take(images) {
+        let copies = spec.output.packing.of_scores(N, leaves, images).log;
+        for (copy, slots) in leaves.slots(N).chunks(1 << leaves.log).enumerate().take(images << copies) {
             for value in 0..PIXELS {
-                expected[value % ciphertexts * N + slots[value / ciphertexts] as usize] = pixel(image, value);
+                expected[value % ciphertexts * N + slots[value / ciphertexts] as usize] = pixel(copy >> copies, value);
             }
         }
         let largest = sets[0].iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
@@ -301,11 +324,33 @@ fn a_program_written_from_the_format_description_decrypts() {
         return;
     }
     let class_names: Vec<String> = (0..10).map(|class| format!("\"Größe\" {class}")).collect();
-    let spec = ClientSpec { class_names, ..spec() };
-    let spec = spec.check().expect("a valid spec");
+    decrypts(ClientSpec { class_names, ..spec() }.check().expect("a valid spec"), N + 5);
+    // Scores of packed images: four of one image in a ciphertext, two of two images, one of three.
+    let packed = || {
+        let (primes, special) = (ntt_primes(N, 30, 3).expect("such primes exist"), ntt_primes(N, 24, 2));
+        let mut spec = spec();
+        (spec.input.packing, spec.output.packing) = (Packing::Compact(log_leaves()), Packing::Compact(2));
+        (spec.params.primes, spec.params.special_primes) = (primes[1..].to_vec(), primes[..1].to_vec());
+        spec.params.primes.extend(special.expect("such primes exist").last());
+        let automorphisms = spec.input.packing.automorphisms(N).into_iter();
+        let key = |g: Automorphism| EvalKeyLayout::automorphism(g.element(), RelinLayout::of_primes(3, 1));
+        spec.evaluation_keys = automorphisms.map(key).collect();
+        spec.check_insecure_for_tests().expect("a valid spec")
+    };
+    for images in 1..4 {
+        decrypts(packed(), images);
+    }
+}
+
+/// `log2` of leaves that leave room for four images.
+fn log_leaves() -> u32 {
+    N.ilog2() - 2
+}
+
+fn decrypts(spec: CheckedSpec, images: usize) {
     let params = spec.params();
     let key = SecretKey::generate(params, &mut Randomness::insecure_from_seed_for_tests(1, "outside"));
-    let result = result(&spec, &key, N + 5);
+    let result = result(&spec, &key, images);
     let ours = decrypt(&spec, &key, &result).expect("a valid result");
 
     let folder = tempfile::tempdir().expect("a temporary folder");

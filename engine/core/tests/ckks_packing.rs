@@ -1,6 +1,6 @@
 //! Compact packings: where automorphisms take the leaves of images, and in which order they are made.
 
-use cryptodl_core::ckks::{Encoder, Leaves, Packing, Scale};
+use cryptodl_core::ckks::{Encoder, Leaves, Packing, Scale, ScoreLeaves};
 
 /// Slots of integer coefficients.
 fn slots(coefficients: &[f64]) -> Vec<f64> {
@@ -100,4 +100,42 @@ fn stages_make_every_value_from_those_before() {
     let depth = Leaves { log: 10 }.mean_depth(784);
     assert!((depth - 4.65).abs() < 0.01, "{depth}");
     assert_eq!(Leaves { log: 0 }.mean_depth(784), 0.0);
+}
+
+/// What sums of several scores have in the slots of an image's copies gives each of them back, whatever other slots hold.
+#[test]
+fn sums_of_scores_come_apart() {
+    let n = 64;
+    for log in 0..=4 {
+        let leaves = ScoreLeaves { log };
+        let factors: Vec<Vec<f64>> = (0..1 << log)
+            .map(|part| slots(&leaves.factor(n, part).into_iter().map(f64::from).collect::<Vec<f64>>()))
+            .collect();
+        let score = |image: usize, part: usize| ((image * 31 + part * 7) as f64).sin();
+        let image_of = |slot: usize| slot >> log;
+        let sum: Vec<f64> = (0..n)
+            .map(|slot| factors.iter().enumerate().map(|(part, f)| f[slot] * score(image_of(slot), part)).sum())
+            .collect();
+        for image in 0..n >> log {
+            for part in 0..1 << log {
+                let found = leaves.part(image, part, &sum[leaves.slots(image)]);
+                assert!((found - score(image, part)).abs() < 1e-9, "2^{log} parts: part {part} of image {image}");
+            }
+        }
+        // The mean squares of factors in the slots of copies: 1 and 2.
+        for (part, factor) in factors.iter().enumerate() {
+            let square: f64 = factor[leaves.slots(1)].iter().map(|x| x * x).sum::<f64>() / (1 << log) as f64;
+            assert!((square - if part == 0 { 1.0 } else { 2.0 }).abs() < 1e-9);
+        }
+    }
+}
+
+#[test]
+fn images_are_sent_as_often_as_there_is_room() {
+    let packing = Packing::Compact(2);
+    for (log, images, copies) in [(10, 1, 2), (10, 2, 1), (10, 3, 0), (10, 4, 0), (9, 5, 0), (8, 4, 2), (0, 3, 0)] {
+        assert_eq!(packing.of_scores(4096, Leaves { log }, images).log, copies, "{images} images, 2^{log} leaves");
+        assert_eq!(Packing::Spread.of_scores(4096, Leaves { log }, images).log, 0);
+    }
+    assert_eq!([0, 1, 2, 4].map(|log| ScoreLeaves { log }.ciphertexts(10)), [10, 5, 3, 1]);
 }

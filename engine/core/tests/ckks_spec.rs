@@ -42,6 +42,7 @@ fn honest() -> ClientSpec {
             level: 3,
         },
         output: OutputLayout {
+            packing: Packing::Spread,
             classes: 10,
             components: 4,
             level: 3,

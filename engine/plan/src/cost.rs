@@ -29,6 +29,8 @@ pub struct CostTable {
     /// One byte sent or received, which also stands for the client's work on it. Not a measure of a machine: how much of the
     /// server's time a smaller upload is worth.
     pub byte: f64,
+    /// The same where few images are packed, who wait for it: a line of 100 megabits in a second.
+    pub small_byte: f64,
 }
 
 impl CostTable {
@@ -48,6 +50,7 @@ impl CostTable {
         convert: 0.19,
         stream: 1.08,
         byte: 0.25,
+        small_byte: 80.0,
     };
 }
 

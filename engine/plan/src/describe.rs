@@ -30,13 +30,19 @@ impl Found {
 
 /// A schedule in one line: ring, how every branch is factored, what follows the products.
 pub(super) fn describe(lowered: &Lowered, structure: &Structure, ring: RingShape) -> String {
-    let RingShape { n, prime_bits, limbs, special, log_leaves } = ring;
+    let RingShape { n, prime_bits, limbs, special, log_leaves, log_scores, parts, .. } = ring;
     let mut schedule = format!("N = {n}, {limbs} x {prime_bits} bits");
     if special > 0 {
         let _ = write!(schedule, " + {special} special");
     }
+    if parts > 1 {
+        let _ = write!(schedule, ", {parts} digits for each prime");
+    }
     if log_leaves > 0 {
         let _ = write!(schedule, ", up to {} pixels in a ciphertext", 1u32 << log_leaves);
+    }
+    if log_scores > 0 {
+        let _ = write!(schedule, ", up to {} scores", 1u32 << log_scores);
     }
     let mut activations = structure.maintenance.iter();
     let mut deferred = structure.deferred.iter();
@@ -176,13 +182,15 @@ impl Display for PlanReport {
             b.upload_per_image,
             size(b.download)
         )?;
-        writeln!(
-            f,
-            "            a request has whole sets: one image takes {} up and {} down, like {}",
-            size(b.upload / sets),
-            size(b.download / sets),
-            self.slots
-        )?;
+        if self.pixels_per_ciphertext == 1 {
+            writeln!(
+                f,
+                "            a request has whole sets: one image takes {} up and {} down, like {}",
+                size(b.upload / sets),
+                size(b.download / sets),
+                self.slots
+            )?;
+        }
         writeln!(f, "            evaluation key {}, public key {}", size(b.eval_key), size(b.public_key))?;
         writeln!(
             f,

@@ -1,6 +1,6 @@
 //! Pass 5: from a schedule to a Program, and what is predicted of it.
 
-use cryptodl_core::ckks::{EvalKeyLayout, InputLayout, OutputLayout, ParamsSpec};
+use cryptodl_core::ckks::{EvalKeyLayout, InputLayout, OutputLayout, Packing, ParamsSpec};
 use cryptodl_network::Network;
 use cryptodl_program::{ActivationStep, Content, PrivacyGoal, Program, Salt, Step, Term, TermMap};
 
@@ -159,8 +159,11 @@ fn build(network: &Network, lowered: &Lowered, options: &PlanOptions, found: &Fo
         }
     }
     let output = walk.result();
-    let layout = ring.relin_layout(ring.primes.len());
-    let relin = found.structure.relinearises().then_some(EvalKeyLayout::Relinearisation(layout));
+    let layout = ring.relin_layout();
+    // Packed scores have two components, whatever they had.
+    let most = if walk.packed.is_some() { walk.output().components as u32 } else { 2 };
+    let most = if found.structure.relinearises() { most.max(3) } else { most };
+    let powers = (2..most).map(|power| EvalKeyLayout::power(power, layout));
     let automorphisms = ring.packing().automorphisms(ring.n).into_iter();
     let rotations = automorphisms.map(|automorphism| EvalKeyLayout::automorphism(automorphism.element(), layout));
     let content = Content {
@@ -171,7 +174,7 @@ fn build(network: &Network, lowered: &Lowered, options: &PlanOptions, found: &Fo
             special_primes: ring.special.clone(),
             security: options.security,
         },
-        evaluation_keys: relin.into_iter().chain(rotations).collect(),
+        evaluation_keys: powers.chain(rotations).collect(),
         encryption: options.encryption,
         tolerance: lowered.tolerance,
         input: InputLayout {
@@ -183,6 +186,10 @@ fn build(network: &Network, lowered: &Lowered, options: &PlanOptions, found: &Fo
         },
         steps,
         output: OutputLayout {
+            packing: match walk.packed {
+                Some(_) if ring.log_scores > 0 => Packing::Compact(ring.log_scores),
+                _ => Packing::Spread,
+            },
             classes: network.classes(),
             components: output.components,
             level: output.level,
@@ -191,6 +198,7 @@ fn build(network: &Network, lowered: &Lowered, options: &PlanOptions, found: &Fo
             noise: walk.noise.rms,
         },
         circuit_privacy: walk.flood.map(|flood| flood.privacy),
+        score_packing: walk.packed.map(|packed| packed.packing),
     };
     Program { model: network.name.clone(), names, class_names: network.class_names.clone(), content }
 }

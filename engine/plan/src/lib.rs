@@ -23,6 +23,7 @@ mod quantise;
 mod remedy;
 mod report;
 mod schedule;
+mod scores;
 mod search;
 mod steps;
 mod structures;

@@ -2,7 +2,7 @@
 
 use cryptodl_core::backend::{CiphertextShape, Maintenance};
 use cryptodl_core::ckks::noise::{self, Noise};
-use cryptodl_core::ckks::{EncryptionKind, HEADROOM, Leaves, Packing, RelinLayout, Scale};
+use cryptodl_core::ckks::{EncryptionKind, HEADROOM, Leaves, Packing, RelinLayout, Scale, ScoreLeaves};
 
 use super::PlanError;
 use super::cost::draws;
@@ -10,6 +10,7 @@ use super::lowered::{Factor, Lowered, RoundedWeights};
 use super::normalise::ProductEstimates;
 use super::privacy::Flood;
 use super::quantise::{WEIGHT_BITS, rounding_gain};
+use super::scores::PackedScores;
 use super::steps::{Step, StepKind, Steps};
 use super::tolerance::Limits;
 use super::worst::WorstGains;
@@ -71,9 +72,7 @@ impl Ciphertext {
             divisor *= f64::from(q);
         }
         if maintenance.relinearise {
-            let layout = ring.relin_layout(ring.primes.len());
-            let log_digit = layout.digit_primes as f64 * f64::from(ring.prime_bits);
-            let key = noise::relinearise(ring.n, layout.digits(self.level), log_digit, ring.log_p());
+            let key = ring.key_switch(self.level);
             entered = entered.plus(key.times(1.0 / divisor));
         }
         let CiphertextShape { level, components } =
@@ -124,8 +123,14 @@ pub struct RingShape {
     pub limbs: usize,
     /// Special primes.
     pub special: usize,
+    /// Digits in which each prime is cut for key switching; 1 where digits have whole primes.
+    pub parts: usize,
+    /// The special prime where it has a size of its own, else 0.
+    pub narrow: u32,
     /// `log2` of the most pixels of an image in a ciphertext, 0 where images are spread.
     pub log_leaves: u32,
+    /// `log2` of the most scores of an image in a ciphertext, 0 where every score has its own.
+    pub log_scores: u32,
 }
 
 /// Ring and modulus chain of a schedule.
@@ -140,7 +145,13 @@ pub struct Ring {
     /// Special primes.
     pub special: Vec<u32>,
     /// As in [`RingShape`].
+    pub parts: usize,
+    /// As in [`RingShape`].
+    narrow: u32,
+    /// As in [`RingShape`].
     pub log_leaves: u32,
+    /// As in [`RingShape`].
+    pub log_scores: u32,
     /// `log2` of the product of the first primes of the chain, by their number.
     log_q: Vec<f64>,
     /// `log2 P`.
@@ -150,9 +161,9 @@ pub struct Ring {
 }
 
 impl Ring {
-    /// A ring over `primes`, descending: the special primes first, then the chain.
+    /// A ring over `primes`: the special primes first, then the chain, descending.
     pub fn new(shape: RingShape, primes: &[u32]) -> Self {
-        let RingShape { n, prime_bits, special, log_leaves, .. } = shape;
+        let RingShape { n, prime_bits, special, parts, narrow, log_leaves, log_scores, .. } = shape;
         let (special_primes, primes) = primes.split_at(special);
         let sums = |primes: &[u32]| {
             let sum = primes.iter().scan(0.0, |sum, &q| {
@@ -164,13 +175,14 @@ impl Ring {
         let (log_q, log_p) = (sums(primes), sums(special_primes)[special]);
         let draws = primes.iter().map(|&q| draws(q)).sum();
         let (primes, special) = (primes.to_vec(), special_primes.to_vec());
-        Ring { n, prime_bits, primes, special, log_leaves, log_q, log_p, draws }
+        Ring { n, prime_bits, primes, special, parts, narrow, log_leaves, log_scores, log_q, log_p, draws }
     }
 
     /// What decides it.
     pub fn shape(&self) -> RingShape {
+        let &Ring { n, prime_bits, parts, narrow, log_leaves, log_scores, .. } = self;
         let (limbs, special) = (self.primes.len(), self.special.len());
-        RingShape { n: self.n, prime_bits: self.prime_bits, limbs, special, log_leaves: self.log_leaves }
+        RingShape { n, prime_bits, limbs, special, parts, narrow, log_leaves, log_scores }
     }
 
     /// `log2 Q` of the first `level` primes.
@@ -193,21 +205,42 @@ impl Ring {
         if self.log_leaves == 0 { Packing::Spread } else { Packing::Compact(self.log_leaves) }
     }
 
+    /// How the scores of the batch lie that is planned for.
+    pub fn scores(&self) -> ScoreLeaves {
+        ScoreLeaves { log: self.log_scores }
+    }
+
     /// Noise of the rotations by which ciphertexts with several pixels of an image are unpacked before anything else happens.
     fn rotations(&self, inputs: usize) -> Noise {
         let leaves = Leaves { log: self.log_leaves };
         if leaves.is_spread() {
             return Noise::even(0.0);
         }
-        let layout = self.relin_layout(self.primes.len());
-        let log_digit = layout.digit_primes as f64 * f64::from(self.prime_bits);
-        let depth = leaves.mean_depth(inputs);
-        noise::rotations(self.n, depth, layout.digits(layout.level), log_digit, self.log_p)
+        self.rotations_at(self.primes.len(), leaves.mean_depth(inputs))
     }
 
-    /// How keys are cut into digits: as large as `P`.
-    pub fn relin_layout(&self, level: usize) -> RelinLayout {
-        RelinLayout::of_primes(level, self.special.len())
+    /// Noise of `depth` rotations one after the other at `level`.
+    pub fn rotations_at(&self, level: usize, depth: f64) -> Noise {
+        noise::rotations(self.n, depth, self.relin_layout().digits(level), self.log_digit(), self.log_p)
+    }
+
+    /// Noise of a key switch at `level`, its division not included.
+    pub fn key_switch(&self, level: usize) -> Noise {
+        noise::relinearise(self.n, self.relin_layout().digits(level), self.log_digit(), self.log_p)
+    }
+
+    /// Bits of a digit.
+    fn log_digit(&self) -> f64 {
+        match self.parts {
+            1 => self.special.len() as f64 * f64::from(self.prime_bits),
+            parts => f64::from(self.prime_bits.div_ceil(parts as u32)),
+        }
+    }
+
+    /// How keys are cut into digits: as large as `P`, or parts of primes.
+    pub fn relin_layout(&self) -> RelinLayout {
+        let whole = RelinLayout::of_primes(self.primes.len(), self.special.len());
+        RelinLayout { prime_parts: self.parts, ..whole }
     }
 }
 
@@ -329,6 +362,8 @@ pub struct Walk {
     pub noise: Deviation,
     /// The flood, where the computation's noise is hidden.
     pub flood: Option<Flood>,
+    /// How scores are packed, where images are packed compactly.
+    pub packed: Option<PackedScores>,
     /// Standard deviation on a logit from rounding weights.
     pub rounding: f64,
     /// Least headroom anywhere, in bits.
@@ -343,7 +378,8 @@ impl Walk {
 
     /// The ciphertexts that the client gets.
     pub fn result(&self) -> Ciphertext {
-        self.flood.map_or_else(|| self.output().ciphertext(), |flood| flood.result)
+        let packed = || self.packed.map_or_else(|| self.output().ciphertext(), |packed| packed.result);
+        self.flood.map_or_else(packed, |flood| flood.result)
     }
 
     /// The states with their places.
@@ -447,6 +483,7 @@ pub fn walk(
         steps: Vec::with_capacity(plan.0.len()),
         sources: Vec::new(),
         flood: None,
+        packed: None,
         rounding: 0.0,
     };
     let mut rounding = 0.0f64;
@@ -507,7 +544,15 @@ pub fn walk(
         walk.steps.push(WalkStep { place, precisions, after, product_scales });
     }
     let state = walk.output().clone();
-    let rerandomisation = noise::rerandomise(ring.n, state.components).times(1.0 / state.scale.value());
+    if ring.log_leaves > 0 && privacy.is_none() {
+        let packed = PackedScores::plan(ring, state.ciphertext(), network.scores(), state.bound);
+        walk.headroom = walk.headroom.min(packed.headroom);
+        sources.enter(output, packed.noise);
+        sources.entered.iter_mut().for_each(|source| source.noise = source.noise.times(packed.factor));
+        walk.packed = Some(packed);
+    }
+    let result = walk.result();
+    let rerandomisation = noise::rerandomise(ring.n, result.components).times(1.0 / result.scale.value());
     sources.enter(output, rerandomisation);
     if let (Some(goal), Some(WorstImage { sum_of_squares, .. })) = (privacy, &sources.worst) {
         let hidden = sum_of_squares.sqrt();

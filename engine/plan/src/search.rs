@@ -9,17 +9,18 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 
 use cryptodl_core::ckks::{EncryptionKind, MAX_SPECIAL_PRIMES, SecurityLevel};
-use cryptodl_core::ring::{MAX_DIMENSION, largest_ntt_primes};
+use cryptodl_core::ring::{MAX_DIMENSION, MAX_PARTS, largest_ntt_primes};
 use cryptodl_core::watch::Watch;
 
 use super::climb::{Attempt, LACKS, Tried, try_settings};
 use super::lowered::Lowered;
 use super::options::{LIMBS, PRIME_BITS, PlanOptions, ScheduleKind};
 use super::schedule::{Ring, RingShape, Structure, Walk};
+use super::scores;
 use super::steps::Steps;
 use super::structures::{degrees, most_dropped, neighbours, structures, too_many};
 use super::tolerance::Limits;
-use super::work::Counted;
+use super::work::{Counted, Switching};
 use super::{PlanError, PlanRemedy};
 use cryptodl_program::PrivacyGoal;
 
@@ -106,11 +107,17 @@ struct Group {
     structure: usize,
     limbs: usize,
     special: usize,
+    log_scores: u32,
+    parts: usize,
+    /// Of primes that are cut into digits: larger ones leave less room for the special prime.
+    prime_bits: u32,
 }
 
 impl Candidate {
     fn group(&self) -> Group {
-        Group { structure: self.structure, limbs: self.ring.limbs, special: self.ring.special }
+        let RingShape { limbs, special, parts, prime_bits, log_scores, .. } = self.ring;
+        let prime_bits = if parts > 1 { prime_bits } else { 0 };
+        Group { structure: self.structure, limbs, special, log_scores, parts, prime_bits }
     }
 }
 
@@ -402,40 +409,78 @@ impl Search<'_> {
         // key switches, and whether they are depends on the dimension.
         let log_leaves = |n| options.packing_of(n, self.network.inputs).log_leaves();
         let compact = log_leaves(MAX_DIMENSION) > 0;
+        let private = options.circuit_privacy.is_some();
         let (least, switches) = (usize::from(public), structure.relinearises());
         let special = if switches { 1 } else { least }..=if switches || compact { MAX_SPECIAL_PRIMES } else { least };
         let steps = structure.size();
         let plan = Steps::new(self.network, structure);
         let pinned = |pin: Option<usize>, value: usize| pin.is_none_or(|pin| pin == value);
-        for special in special {
+        // One special prime may be all that the modulus has room for, and of a size of its own; then each prime of the chain is cut
+        // into several digits.
+        let parts = (2..=MAX_PARTS).filter(|_| compact).map(|parts| Switching { special: 1, parts });
+        let smallest =
+            |log_qp: u32| (11..=16).map(|log_n| 1 << log_n).find(|&n| options.security.max_log_qp(n) >= log_qp);
+        for switching in special.map(|special| Switching { special, parts: 1 }).chain(parts) {
             // More limbs only cost more, so sizes that have become too dear need not be priced again.
             let mut sizes: Vec<u32> =
                 PRIME_BITS.filter(|&bits| options.prime_bits.is_none_or(|pin| pin == bits)).collect();
             for limbs in (structure.drops() + 1..=*LIMBS.end()).filter(|&limbs| pinned(options.limbs, limbs)) {
-                let counted = Counted::new(self.network, &plan, limbs, special);
+                if switching.parts > 1 {
+                    // It serves where a special prime like those of the chain would take a larger ring.
+                    let (chain, parts) = (limbs as u32, switching.parts as u32);
+                    sizes.retain(|&bits| smallest(bits * chain + bits.div_ceil(parts)).is_some());
+                    let serves = |&bits: &u32| {
+                        let ring = smallest(bits * chain + bits.div_ceil(parts));
+                        ring < smallest(bits * (chain + 1)).or(Some(usize::MAX))
+                    };
+                    if sizes.is_empty() {
+                        break;
+                    }
+                    if !sizes.iter().any(serves) {
+                        continue;
+                    }
+                }
+                let counted = Counted::new(self.network, &plan, limbs, switching, compact && !private);
                 self.left = self.left.saturating_sub(counting_work(steps));
                 sizes.retain(|&prime_bits| {
-                    let log_qp = prime_bits * (limbs + special) as u32;
+                    let Switching { special, parts } = switching;
+                    let digit_bits = prime_bits.div_ceil(parts as u32);
+                    let special_bits = if parts == 1 { prime_bits } else { digit_bits };
+                    let log_qp = prime_bits * limbs as u32 + special_bits * special as u32;
                     let secure = |n: &usize| options.security.max_log_qp(*n) >= log_qp;
-                    let smallest = (11..=16).map(|log_n| 1 << log_n).find(secure);
-                    let Some(n) = options.n.filter(secure).or(smallest.filter(|_| options.n.is_none())) else {
+                    let smallest = |log_qp| smallest(log_qp).filter(|_| options.n.is_none());
+                    let Some(n) = options.n.filter(secure).or(smallest(log_qp)) else {
                         return false;
                     };
+                    let whole = prime_bits * (limbs as u32 + 1);
+                    if parts > 1 && options.security.max_log_qp(n) >= whole {
+                        return true;
+                    }
                     let log_leaves = log_leaves(n);
                     let serves = if switches || log_leaves > 0 { special > 0 } else { special == least };
-                    if !serves {
+                    if !serves || (parts > 1 && log_leaves == 0) {
                         return true;
                     }
-                    let shape = RingShape { n, prime_bits, limbs, special, log_leaves };
-                    let Some(ring) = self.rings.get(shape) else {
-                        return true;
-                    };
-                    let price = counted.price(ring, public, options.batch);
+                    let security = options.security;
+                    let Some(narrow) = self.rings.narrow(n, prime_bits, limbs, parts, security) else { return true };
+                    let packs = log_leaves > 0 && !private;
+                    let room = (n >> log_leaves) / options.batch;
+                    let together = if packs { scores::together(self.network.scores(), room) } else { 0..=0 };
+                    let (mut is_cheaper, mut rest) = (false, None);
                     self.left = self.left.saturating_sub(pricing_work(steps));
-                    if price < below {
-                        candidates.push(Candidate { structure: index, ring: shape, price });
+                    for log_scores in together {
+                        let shape = RingShape { n, prime_bits, limbs, special, parts, narrow, log_leaves, log_scores };
+                        let Some(ring) = self.rings.get(shape) else {
+                            return true;
+                        };
+                        let rest = *rest.get_or_insert_with(|| counted.price(ring, public, options.batch));
+                        let price = rest + counted.result_price(ring, options.batch);
+                        if price < below {
+                            candidates.push(Candidate { structure: index, ring: shape, price });
+                        }
+                        is_cheaper |= price < below;
                     }
-                    price < below
+                    is_cheaper
                 });
                 if sizes.is_empty() {
                     break;
@@ -459,16 +504,55 @@ struct Rings {
     /// By dimension and prime size, the largest primes, as many as the longest chain takes where there are so many.
     primes: BTreeMap<(usize, u32), Vec<u32>>,
     rings: BTreeMap<RingShape, Ring>,
+    /// What [`Self::narrow`] has found, by dimension, prime size, limbs and parts.
+    narrow: BTreeMap<(usize, u32, usize, usize), Option<u32>>,
 }
 
 impl Rings {
     /// A ring, unless there are too few primes.
     fn get(&mut self, shape: RingShape) -> Option<&Ring> {
-        let RingShape { n, prime_bits, limbs, special, .. } = shape;
+        let RingShape { n, prime_bits, limbs, special, narrow, .. } = shape;
+        let primes = match narrow {
+            0 => self.primes(n, prime_bits).get(..limbs + special)?.to_vec(),
+            narrow => std::iter::once(narrow).chain(self.primes(n, prime_bits).get(..limbs)?.iter().copied()).collect(),
+        };
+        Some(self.rings.entry(shape).or_insert_with(|| Ring::new(shape, &primes)))
+    }
+
+    /// The largest primes of so many bits, descending.
+    fn primes(&mut self, n: usize, prime_bits: u32) -> &[u32] {
         let most = LIMBS.end() + MAX_SPECIAL_PRIMES;
         let found = || largest_ntt_primes(n, prime_bits, most).unwrap_or_default();
-        let primes = self.primes.entry((n, prime_bits)).or_insert_with(found).get(..limbs + special)?;
-        Some(self.rings.entry(shape).or_insert_with(|| Ring::new(shape, primes)))
+        self.primes.entry((n, prime_bits)).or_insert_with(found)
+    }
+
+    /// The special prime for digits that are parts of primes: the largest of fewer bits than those of the chain for which there is
+    /// room beside it. `None` if none is as large as a digit, and 0 where digits have whole primes.
+    fn narrow(
+        &mut self,
+        n: usize,
+        prime_bits: u32,
+        limbs: usize,
+        parts: usize,
+        security: SecurityLevel,
+    ) -> Option<u32> {
+        if parts == 1 {
+            return Some(0);
+        }
+        if let Some(&known) = self.narrow.get(&(n, prime_bits, limbs, parts)) {
+            return known;
+        }
+        let log_q: f64 = self.primes(n, prime_bits).get(..limbs)?.iter().map(|&q| libm::log2(q.into())).sum();
+        let room = f64::from(security.max_log_qp(n)) - log_q;
+        let digit = 1 << prime_bits.div_ceil(parts as u32);
+        let largest = ((room.floor() as u32) + 1).min(prime_bits - 1);
+        let mut sizes = (prime_bits.div_ceil(parts as u32)..=largest).rev();
+        let found = sizes.find_map(|bits| {
+            let primes = largest_ntt_primes(n, bits, usize::MAX).unwrap_or_default();
+            primes.into_iter().find(|&q| q >= digit && libm::log2(q.into()) <= room)
+        });
+        self.narrow.insert((n, prime_bits, limbs, parts), found);
+        found
     }
 
     /// A ring that [`Self::get`] made.
@@ -478,8 +562,9 @@ impl Rings {
 }
 
 fn describe_ring(ring: RingShape) -> String {
-    let RingShape { n, prime_bits, limbs, special, .. } = ring;
-    format!("the nearest attempt (N = {n}, {limbs} x {prime_bits} bits + {special} special) ")
+    let RingShape { n, prime_bits, limbs, special, parts, .. } = ring;
+    let digits = if parts > 1 { format!(", {parts} digits for each prime") } else { String::new() };
+    format!("the nearest attempt (N = {n}, {limbs} x {prime_bits} bits + {special} special{digits}) ")
 }
 
 #[cfg(test)]

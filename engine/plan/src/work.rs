@@ -6,6 +6,7 @@ use cryptodl_core::ckks::Leaves;
 use super::cost::{self, CostTable};
 use super::lowered::Lowered;
 use super::schedule::Ring;
+use super::scores;
 use super::steps::{StepKind, Steps};
 use cryptodl_program::Arrangement;
 
@@ -76,9 +77,30 @@ impl Work {
     }
 }
 
+/// How key switching cuts components into digits.
+#[derive(Clone, Copy, Debug)]
+pub struct Switching {
+    /// Special primes: chain primes per digit, or one where primes are cut.
+    pub special: usize,
+    /// Digits for each prime, or 1.
+    pub parts: usize,
+}
+
+impl Switching {
+    /// Of a ring.
+    pub fn of(ring: &Ring) -> Self {
+        Switching { special: ring.special.len(), parts: ring.parts }
+    }
+
+    /// Digits at a level.
+    fn digits(self, level: usize) -> usize {
+        level.div_ceil(self.special) * self.parts
+    }
+}
+
 /// Work of every step of a schedule on one ciphertext set, in the order of the walk's steps.
 pub fn steps(network: &Lowered, plan: &Steps, ring: &Ring) -> Vec<Work> {
-    let counted = Counted::new(network, plan, ring.primes.len(), ring.special.len());
+    let counted = Counted::new(network, plan, ring.primes.len(), Switching::of(ring), ring.log_leaves > 0);
     counted.steps.into_iter().map(|work| work.at(ring.n)).collect()
 }
 
@@ -88,6 +110,9 @@ pub struct Counted {
     /// In the order of the walk's steps.
     steps: Vec<Work>,
     result: CiphertextShape,
+    switching: Switching,
+    /// Whether few images are packed, and with them their scores.
+    packs: bool,
     /// Values of an image.
     inputs: usize,
     classes: usize,
@@ -95,45 +120,104 @@ pub struct Counted {
 
 impl Counted {
     /// Counts the work of the steps of a structure.
-    pub fn new(network: &Lowered, plan: &Steps, limbs: usize, special: usize) -> Self {
+    pub fn new(network: &Lowered, plan: &Steps, limbs: usize, switching: Switching, packs: bool) -> Self {
         let mut steps = vec![Work::default(); plan.0.len()];
-        let result = count(network, plan, limbs, special, &mut steps);
-        Counted { steps, result, inputs: network.inputs, classes: network.scores() }
+        let result = count(network, plan, limbs, switching, &mut steps);
+        Counted { steps, result, switching, packs, inputs: network.inputs, classes: network.scores() }
     }
 
-    /// Price of the schedule for `batch` images on a ring of as many primes, in the fixed table's nanoseconds.
+    /// Price of the schedule for `batch` images on a ring of as many primes, in the fixed table's nanoseconds, its result left
+    /// out: rings that differ in the packing of scores alone share it.
     pub fn price(&self, ring: &Ring, public: bool, batch: usize) -> f64 {
-        let CiphertextShape { level, components } = self.result;
-        let computation: f64 = self.steps.iter().map(|work| work.at(ring.n).price(ring)).sum();
-        // What crosses is packed on one side and unpacked on the other.
-        let crossing = 2.0 * COST.pack + f64::from(ring.prime_bits) / 8.0 * COST.byte;
-        let classes = (self.classes * ring.n) as f64;
-        let limbs = ring.primes.len() as f64;
-        let leaves = Leaves { log: ring.log_leaves };
+        let mut computation: f64 = self.steps.iter().map(|work| work.at(ring.n).price(ring)).sum();
+        if self.packs_scores(ring) {
+            computation += pack_scores(self.classes, self.result, self.switching, ring).at(ring.n).price(ring);
+        }
+        let (leaves, limbs) = (Leaves { log: ring.log_leaves }, ring.primes.len() as f64);
         let packed = (leaves.ciphertexts(self.inputs) * ring.n) as f64;
+        let crossing = crossing(ring);
         let input =
             packed * if public { 2.0 * limbs * crossing } else { limbs * crossing + ring.draws() * COST.expand };
-        let result = classes * level as f64;
-        let result = result * (components as f64 * crossing + (components - 1) as f64 * COST.zero_encryption);
-        let rotations = rotations(leaves, self.inputs, ring.primes.len(), ring.special.len()).at(ring.n).price(ring);
-        batch.div_ceil(ring.n) as f64 * (computation + input + rotations + result)
+        let rotations = rotations(leaves, self.inputs, ring.primes.len(), self.switching).at(ring.n).price(ring);
+        batch.div_ceil(ring.n) as f64 * (computation + input + rotations) + self.keys(ring) * byte(ring)
+    }
+
+    /// Price of the result, of which [`Self::price`] is the rest.
+    pub fn result_price(&self, ring: &Ring, batch: usize) -> f64 {
+        let (mut result, mut classes) = (self.result, self.classes);
+        if self.packs_scores(ring) {
+            result = scores::result(result, ring.prime_bits);
+            classes = ring.scores().ciphertexts(self.classes);
+        }
+        let CiphertextShape { level, components } = result;
+        let zeros = (components - 1) as f64 * COST.zero_encryption;
+        let residues = (classes * ring.n * level) as f64;
+        batch.div_ceil(ring.n) as f64 * residues * (components as f64 * crossing(ring) + zeros)
+    }
+
+    fn packs_scores(&self, ring: &Ring) -> bool {
+        self.packs && ring.log_leaves > 0
+    }
+
+    /// Bytes of a compact packing's keys for one of the requests that they serve.
+    fn keys(&self, ring: &Ring) -> f64 {
+        if ring.log_leaves == 0 {
+            return 0.0;
+        }
+        let powers = if self.packs { self.result.components - 2 } else { 0 };
+        let keys = powers + ring.log_leaves as usize;
+        let limbs = ring.primes.len();
+        let log_qp = f64::from(ring.prime_bits) * limbs as f64 + ring.log_p();
+        (keys * self.switching.digits(limbs) * ring.n) as f64 * log_qp / 8.0 / REQUESTS_PER_KEY
     }
 }
 
+/// Price of a byte up or down: a small batch waits for it.
+fn byte(ring: &Ring) -> f64 {
+    if ring.log_leaves == 0 { COST.byte } else { COST.small_byte }
+}
+
+/// Price of a residue up or down. What crosses is packed on one side and unpacked on the other.
+fn crossing(ring: &Ring) -> f64 {
+    2.0 * COST.pack + f64::from(ring.prime_bits) / 8.0 * byte(ring)
+}
+
+/// Requests over which the upload of keys is shared out, where few images are sent.
+const REQUESTS_PER_KEY: f64 = 256.0;
+
+/// Work of packing the scores of few images, for N = 1: key switches, the division and sums.
+fn pack_scores(classes: usize, scores: CiphertextShape, switching: Switching, ring: &Ring) -> Work {
+    let relinearise = Maintenance { relinearise: true, drop: 0 };
+    let three = CiphertextShape { components: 3, ..scores };
+    let switches = (2..scores.components).map(|_| maintenance_work(classes, three, &relinearise, switching));
+    let after = scores::result(scores, ring.prime_bits);
+    let two = CiphertextShape { components: 2, ..scores };
+    let rescale = Maintenance { relinearise: false, drop: scores.level - after.level };
+    let sums = Work { multiplies: (classes * 2 * after.level) as u64, ..Work::default() };
+    let divided = maintenance_work(classes, two, &rescale, switching);
+    switches.chain([divided, sums]).fold(Work::default(), Work::plus)
+}
+
 /// Work of the rotations that make a ciphertext for every value, for N = 1.
-fn rotations(leaves: Leaves, values: usize, level: usize, special: usize) -> Work {
+fn rotations(leaves: Leaves, values: usize, level: usize, switching: Switching) -> Work {
     if leaves.is_spread() {
         return Work::default();
     }
-    let (digits, limbs) = (level.div_ceil(special), level + special);
     let stages = leaves.stages(values);
     // Those that are read are cut once.
     let cut: usize = stages.iter().map(|stage| stage.from.len()).sum();
     let made: usize = stages.iter().flat_map(|stage| &stage.to).map(|(_, to)| to.len()).sum();
+    key_switches(cut, made, level, switching)
+}
+
+/// Work of `made` key switches of the digits of `cut` ciphertexts, with automorphisms, for N = 1.
+fn key_switches(cut: usize, made: usize, level: usize, switching: Switching) -> Work {
+    let special = switching.special;
+    let (digits, limbs) = (switching.digits(level), level + special);
     // Divided by the special primes, as after a relinearisation.
     let ntts = cut * (level + digits * limbs) + made * 2 * limbs;
     let products = made * (level + 2 * digits * limbs + 2 * level);
-    let conversions = cut * level * limbs + made * 2 * special * level;
+    let conversions = cut * level * switching.parts * limbs + made * 2 * special * level;
     let streamed = 2 * level * (cut + made);
     Work {
         multiplies: products as u64,
@@ -145,7 +229,7 @@ fn rotations(leaves: Leaves, values: usize, level: usize, special: usize) -> Wor
 }
 
 /// Counts the work of the steps for N = 1, and returns the shape of the result.
-fn count(network: &Lowered, plan: &Steps, limbs: usize, special: usize, work: &mut [Work]) -> CiphertextShape {
+fn count(network: &Lowered, plan: &Steps, limbs: usize, switching: Switching, work: &mut [Work]) -> CiphertextShape {
     let shapes = plan.ciphertext_shapes(network, limbs, |i, products, maintenance| {
         let step = &plan.0[i];
         let stage = &network.stages[step.stage];
@@ -155,7 +239,7 @@ fn count(network: &Lowered, plan: &Steps, limbs: usize, special: usize, work: &m
             StepKind::Maintenance(maintenance) => {
                 let product = products[0].shape();
                 let streamed = streamed(values, &[product, maintenance.result(product)]);
-                maintenance_work(values, product, maintenance, special).plus(streamed)
+                maintenance_work(values, product, maintenance, switching).plus(streamed)
             }
             StepKind::Activation(_) => {
                 let degree = stage.activation.as_ref().map_or(0, |activation| activation.degree());
@@ -165,7 +249,7 @@ fn count(network: &Lowered, plan: &Steps, limbs: usize, special: usize, work: &m
                     let [a, b] = product.operands;
                     let extra = if arrangement.adds_multiple(i) { components } else { 0 };
                     let multiplies = (values * (a * b + extra) * product.level) as u64;
-                    let after = maintenance_work(values, product.shape(), maintenance, special);
+                    let after = maintenance_work(values, product.shape(), maintenance, switching);
                     after.plus(Work { multiplies, ..Work::default() })
                 });
                 works.fold(Work::default(), Work::plus)
@@ -230,7 +314,8 @@ fn streamed(values: usize, tensors: &[CiphertextShape]) -> Work {
 }
 
 /// Work of the maintenance of products.
-fn maintenance_work(values: usize, product: CiphertextShape, maintenance: &Maintenance, special: usize) -> Work {
+fn maintenance_work(values: usize, product: CiphertextShape, maintenance: &Maintenance, switching: Switching) -> Work {
+    let special = switching.special;
     let CiphertextShape { level, components } = product;
     let drop = maintenance.drop;
     let (mut polynomial_products, mut ntts, mut conversions) = (0, 0, 0);
@@ -241,10 +326,10 @@ fn maintenance_work(values: usize, product: CiphertextShape, maintenance: &Maint
         components * kept
     };
     if maintenance.relinearise {
-        let digits = level.div_ceil(special);
+        let digits = switching.digits(level);
         polynomial_products += 2 * level + 2 * digits * (level + special) + divide(2, special + drop);
         ntts += level + digits * (level + special);
-        conversions += level * (level + special);
+        conversions += level * switching.parts * (level + special);
     } else if drop > 0 {
         polynomial_products += divide(components, drop);
     }

@@ -50,6 +50,7 @@ static PROGRAMS: LazyLock<Vec<Program>> = LazyLock::new(|| {
         planned(&shipped, private),
         planned(&branches(), PlanOptions::default()),
         planned(&quintic, layered),
+        planned(&shipped, PlanOptions { batch: 4, ..PlanOptions::default() }),
     ];
     let mut salted = all[0].clone();
     salted.content.salt = Salt([7; 32]);

@@ -15,7 +15,7 @@ use crate::arrangement::Arrangement;
 use crate::check::{MAX_DEGREE, MAX_STEPS, MAX_TERMS};
 use crate::{
     ActivationStep, CircuitPrivacy, Content, DiagonalMap, Geometry, Polynomial, PrivacyGoal, Program, ProgramError,
-    QuantisedMap, Salt, Step, Term, TermMap, Tolerance,
+    QuantisedMap, Salt, ScorePacking, Step, Term, TermMap, Tolerance,
 };
 
 /// Largest payload of a Program file.
@@ -150,8 +150,18 @@ impl Bytes {
     }
 
     fn content(&mut self, content: &Content) {
-        let Content { salt, params, evaluation_keys, encryption, tolerance, input, steps, output, circuit_privacy } =
-            content;
+        let Content {
+            salt,
+            params,
+            evaluation_keys,
+            encryption,
+            tolerance,
+            input,
+            steps,
+            output,
+            circuit_privacy,
+            score_packing,
+        } = content;
         self.0.extend(salt.0);
         self.counts(&[params.n, params.security.bits() as usize]);
         self.primes(&params.primes);
@@ -177,6 +187,12 @@ impl Bytes {
             let CircuitPrivacy { goal, doublings, drop } = privacy;
             [goal.sets as usize, goal.bits as usize, doublings as usize, drop]
         }));
+        if input.packing != Packing::Spread {
+            self.counts(&score_packing.map_or([0; 3], |packing| {
+                let ScorePacking { drop } = packing;
+                [1, output.packing.log_leaves() as usize, drop]
+            }));
+        }
         self.count(steps.len());
         steps.iter().for_each(|step| self.step(step));
     }
@@ -361,14 +377,15 @@ impl<'a> Parser<'a> {
         let tolerance = Tolerance::new(self.real()?).map_err(|error| malformed(error.to_string()))?;
         let (shape, range, scale) = (self.counts()?, self.range()?, self.scale()?);
         let [level, packing] = self.counts()?;
-        let packing = match packing {
+        let compact = |log_leaves: usize| match log_leaves {
             0 => Packing::Spread,
             log_leaves => Packing::Compact(log_leaves as u32),
         };
+        let packing = compact(packing);
         let input = InputLayout { shape, range, scale, level, packing };
         let [classes, components, level] = self.counts()?;
         let (scale, range, noise) = (self.scale()?, self.range()?, self.real()?);
-        let output = OutputLayout { classes, components, level, scale, range, noise };
+        let mut output = OutputLayout { packing: Packing::Spread, classes, components, level, scale, range, noise };
         let circuit_privacy = match self.counts()? {
             [0, 0, 0, 0] => None,
             [sets, bits, doublings, drop] => {
@@ -376,9 +393,31 @@ impl<'a> Parser<'a> {
                 Some(CircuitPrivacy { goal, doublings: doublings as u32, drop })
             }
         };
+        let mut score_packing = None;
+        if input.packing != Packing::Spread {
+            score_packing = match self.counts()? {
+                [0, 0, 0] => None,
+                [1, log_leaves, drop] => {
+                    output.packing = compact(log_leaves);
+                    Some(ScorePacking { drop })
+                }
+                other => return Err(malformed(format!("its scores are packed like {other:?}"))),
+            };
+        }
         let count = self.at_most("steps", MAX_STEPS)?;
         let steps = (0..count).map(|_| self.step()).collect::<Parsed<_>>()?;
-        Ok(Content { salt, params, evaluation_keys, encryption, tolerance, input, steps, output, circuit_privacy })
+        Ok(Content {
+            salt,
+            params,
+            evaluation_keys,
+            encryption,
+            tolerance,
+            input,
+            steps,
+            output,
+            circuit_privacy,
+            score_packing,
+        })
     }
 
     fn evaluation_key(&mut self) -> Parsed<EvalKeyLayout> {

@@ -2,11 +2,11 @@
 
 use cryptodl_core::backend::{CiphertextShape, LinearMapError, MAX_TAPS, Maintenance};
 use cryptodl_core::ckks::flood::MAX_DOUBLINGS;
-use cryptodl_core::ckks::{CheckedSpec, MAX_COMPONENTS, Params, RelinLayout, SpecError};
+use cryptodl_core::ckks::{CheckedSpec, MAX_COMPONENTS, Packing, Params, RelinLayout, SpecError};
 use cryptodl_core::wire::WireError;
 
 use crate::{ActivationStep, CircuitPrivacy, Geometry, MAX_PRIVACY_BITS, MAX_PRIVACY_SETS, Polynomial};
-use crate::{Program, Step, Term, TermMap};
+use crate::{Program, ScorePacking, Step, Term, TermMap};
 
 /// Highest degree of an activation polynomial.
 pub const MAX_DEGREE: usize = 8;
@@ -120,13 +120,35 @@ impl Program {
             return problem(format!("nothing takes tensor {unread}"));
         }
         let drop = content.circuit_privacy.map_or(Ok(0), check_privacy).map_err(wrong(last))?;
-        let (result, output) = (tensors[last], &content.output);
+        let (mut result, output) = (tensors[last], &content.output);
+        if let Some(packing) = content.score_packing {
+            result.ciphertext = self.check_score_packing(packing, result.ciphertext).map_err(wrong(last))?;
+        } else if output.packing != Packing::Spread {
+            return problem(format!("nothing packs scores, which are {}", output.packing));
+        }
         let found = [result.values, result.ciphertext.components, result.ciphertext.level];
         let stated = [output.classes, output.components, output.level + drop];
         if found != stated {
             return problem(format!("values, components and limbs of the result are {found:?}, and stated {stated:?}"));
         }
         Ok(spec)
+    }
+}
+
+impl Program {
+    /// The ciphertexts of packed scores.
+    fn check_score_packing(&self, packing: ScorePacking, scores: CiphertextShape) -> Result<CiphertextShape, String> {
+        let ScorePacking { drop } = packing;
+        let CiphertextShape { level, components } = scores;
+        let content = &self.content;
+        require(drop < level, || format!("{drop} of {level} limbs of the scores are dropped"))?;
+        require(content.circuit_privacy.is_none(), || "scores are packed, and their noise is hidden".into())?;
+        let keys = content.powers(components);
+        let serve = keys.len() + 2 == components && keys.iter().all(|key| key.digits().level >= level);
+        require(serve, || {
+            format!("{components} components at level {level} lack a key for every power of the secret")
+        })?;
+        Ok(CiphertextShape { level: level - drop, components: 2 })
     }
 }
 

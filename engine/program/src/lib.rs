@@ -25,6 +25,6 @@ pub use geometry::Geometry;
 pub use maps::{DiagonalMap, QuantisedMap};
 pub use plain::{plain, simulate, sum};
 pub use privacy::{CircuitPrivacy, MAX_PRIVACY_BITS, MAX_PRIVACY_SETS, PrivacyGoal};
-pub use program::{Content, PlainMap, Program, Salt, Step, Term, TermMap};
+pub use program::{Content, PlainMap, Program, Salt, ScorePacking, Step, Term, TermMap};
 pub use random::SplitMix;
 pub use tolerance::{Tolerance, ToleranceError};

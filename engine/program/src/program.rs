@@ -66,12 +66,29 @@ pub struct Content {
     pub output: OutputLayout,
     /// How the computation's noise is hidden, if it is.
     pub circuit_privacy: Option<CircuitPrivacy>,
+    /// How scores are packed, where the images may be packed compactly.
+    pub score_packing: Option<ScorePacking>,
+}
+
+/// How the scores of few images become few ciphertexts, after the last step: they are relinearised, divided, multiplied by
+/// monomials and added (docs/scheme.md, "Few scores").
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ScorePacking {
+    /// Primes that are divided off.
+    pub drop: usize,
 }
 
 impl Content {
     /// The relinearisation key, or none.
     pub fn relin(&self) -> Option<RelinLayout> {
         self.evaluation_keys.iter().find_map(|layout| layout.as_relin())
+    }
+
+    /// Layouts of the keys by which scores of so many components are relinearised to two: for `s^2`, `s^3` and so on. Those that
+    /// are missing are left out.
+    pub fn powers(&self, components: usize) -> Vec<EvalKeyLayout> {
+        let layout = |power: u32| self.evaluation_keys.iter().find(|layout| layout.of_power() == power).copied();
+        (2..components as u32).filter_map(layout).collect()
     }
 
     /// Layouts of the keys for the automorphisms that unpack compact inputs in dimension `n`, in the order of

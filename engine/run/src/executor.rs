@@ -9,7 +9,7 @@ use cryptodl_core::backend::{Backend, KeySwitch, Rotation, Shape, Transfers};
 use cryptodl_core::ckks::flood::add_flood;
 use cryptodl_core::ckks::{
     Ciphertexts, CiphertextsInfo, EncryptionKind, EvalKeyLayout, EvalKeys, Leaves, Packing, Params, PublicKey,
-    Randomness, RelinLayout, UniformPurpose, rerandomise,
+    Randomness, RelinLayout, ScoreLeaves, UniformPurpose, rerandomise,
 };
 use cryptodl_core::ring::UniformSource;
 
@@ -20,7 +20,9 @@ use super::execution::WatchOfSet;
 use super::execution_plan::ExecutionPlan;
 use super::{ComputeReport, RunError};
 use cryptodl_core::watch::Watch;
-use cryptodl_program::{CircuitPrivacy, Program};
+use cryptodl_program::{CircuitPrivacy, Program, ScorePacking};
+
+use super::scores::ScorePacker;
 
 /// Bytes of operands and results of a network that is large for the host's memory: the system takes longer to hand out that
 /// many pages than bands take on top, and bands use the same pages again and again.
@@ -38,6 +40,11 @@ pub struct Executor<B: Backend> {
     packing: Packing,
     /// Layouts of the keys for the packing's automorphisms.
     rotations: Vec<EvalKeyLayout>,
+    /// How the scores of few images are packed, and the packing of them and of images.
+    score_packing: Option<ScorePacking>,
+    scores: Packing,
+    /// Layouts of the keys for powers of the secret that packing takes, from the square on.
+    powers: Vec<EvalKeyLayout>,
     circuit_privacy: Option<CircuitPrivacy>,
 }
 
@@ -47,6 +54,8 @@ pub struct ExpandedKeys<T> {
     relin: Option<T>,
     /// Of the keys for automorphisms, in the order of the Program's packing.
     rotations: Vec<T>,
+    /// Of the keys for the third power of the secret and those after it.
+    powers: Vec<T>,
 }
 
 /// A set on the backend, and the seconds that it took.
@@ -105,6 +114,8 @@ impl<B: Backend> Executor<B> {
     ) -> Result<Self, RunError> {
         let plan = ExecutionPlan::new(program, params, memory_budget, large)?;
         let room = memory_budget - plan.peak();
+        let score_packing = program.content.score_packing;
+        let powers = score_packing.map_or(Vec::new(), |_| program.content.powers(plan.output().components));
         Ok(Executor {
             loads_ahead: !backend.is_host() && plan.input().bytes() <= room,
             plan,
@@ -112,6 +123,9 @@ impl<B: Backend> Executor<B> {
             relin: program.content.relin(),
             packing: program.content.input.packing,
             rotations: program.content.rotations(params.n()),
+            score_packing,
+            scores: program.content.output.packing,
+            powers,
             circuit_privacy: program.content.circuit_privacy,
             params: params.clone(),
             backend,
@@ -150,6 +164,7 @@ impl<B: Backend> Executor<B> {
             component_bytes: input.component_bytes(&self.params),
             set_bytes: input.set_bytes(&self.params),
             leaves: input.leaves,
+            images: input.images,
             first_set: input.first_set,
             sets: input.sets(&self.params),
             uniform: input.seed.map(|seed| UniformPurpose::Ciphertext.source(&self.params, &seed)),
@@ -167,11 +182,26 @@ impl<B: Backend> Executor<B> {
     /// What the sets of a result are, for images as `input` describes them: the same sets of the
     /// same whole.
     pub fn result(&self, input: &CiphertextsInfo) -> CiphertextsInfo {
-        let shape = self.plan.output();
-        let (values, components) = (shape.values, shape.components);
-        let level = shape.limbs.len() - self.divided_limbs();
-        let &CiphertextsInfo { first_set, images, .. } = input;
-        CiphertextsInfo { level, values, components, leaves: Leaves::default(), first_set, seed: None, images }
+        let &CiphertextsInfo { first_set, images, leaves, .. } = input;
+        let Shape { values, components, limbs, .. } = self.output(leaves, images);
+        let level = limbs.len() - self.divided_limbs();
+        // Without a packing of scores, they lie as those of spread images do.
+        let leaves = if self.score_packing.is_some() { leaves } else { Leaves::default() };
+        CiphertextsInfo { level, values, components, leaves, first_set, seed: None, images }
+    }
+
+    /// How the scores of so many images lie that lie so.
+    fn score_leaves(&self, leaves: Leaves, images: usize) -> ScoreLeaves {
+        self.scores.of_scores(self.params.n(), leaves, images)
+    }
+
+    /// Shape of what is re-randomised.
+    fn output(&self, leaves: Leaves, images: usize) -> Shape {
+        let shape = self.plan.output().clone();
+        let Some(ScorePacking { drop, .. }) = self.score_packing else { return shape };
+        let values = self.score_leaves(leaves, images).ciphertexts(shape.values);
+        let limbs = shape.limbs[..shape.limbs.len() - drop].to_vec();
+        Shape { limbs, values, components: 2, ..shape }
     }
 
     /// Classifies the images in `input`, which are all in memory, as [`Self::begin`] does set by set, with keys that are expanded for
@@ -209,13 +239,13 @@ impl<B: Backend> Executor<B> {
     }
 
     /// Draws what is added to a result.
-    fn draw_zeros(&self, rerandomisation: &mut Rerandomisation<'_>) -> Zeros {
+    fn draw_zeros(&self, output: &Shape, rerandomisation: &mut Rerandomisation<'_>) -> Zeros {
         let started = Instant::now();
         let residues = match rerandomisation {
             Rerandomisation::Omitted => None,
             Rerandomisation::Fresh { key, rng } => {
-                let &Shape { values, components, ref limbs, .. } = self.plan.output();
-                let mut zeros = Zeroizing::new(vec![0; self.plan.output().len()]);
+                let &Shape { values, components, ref limbs, .. } = output;
+                let mut zeros = Zeroizing::new(vec![0; output.len()]);
                 let level = limbs.len();
                 rerandomise(&self.params, key, &mut zeros, values, components, level, rng);
                 if let Some(CircuitPrivacy { doublings, .. }) = self.circuit_privacy {
@@ -230,19 +260,20 @@ impl<B: Backend> Executor<B> {
     /// Re-randomises a result, divides it where noise is hidden, and packs it.
     fn finish(&self, mut x: B::Tensor, zeros: Zeros, report: &mut ComputeReport) -> Result<Vec<u8>, RunError> {
         let started = Instant::now();
+        let components = self.backend.shape(&x).components;
         if let Some(residues) = zeros.residues {
-            let zeros = self.backend.upload(self.plan.output().clone(), &residues)?;
+            let zeros = self.backend.upload(self.backend.shape(&x).clone(), &residues)?;
             self.backend.add(&mut x, &zeros)?;
         }
         // After the flood, which makes the division a function of what is already hidden.
         if self.divided_limbs() > 0 {
-            let limbs = self.plan.output().limbs.as_slice();
+            let limbs = &self.backend.shape(&x).limbs;
             x = self.backend.mod_down(&x, &limbs[limbs.len() - self.divided_limbs()..])?;
         }
         self.backend.synchronise()?;
         report.parts.rerandomisation += zeros.seconds + started.elapsed().as_secs_f64();
         let started = Instant::now();
-        let packed: Result<Vec<_>, _> = (0..self.plan.output().components).map(|c| self.backend.pack(&x, c)).collect();
+        let packed: Result<Vec<_>, _> = (0..components).map(|c| self.backend.pack(&x, c)).collect();
         let packed = packed?.concat();
         report.parts.pack += started.elapsed().as_secs_f64();
         Ok(packed)
@@ -292,7 +323,9 @@ impl<B: Backend> Executor<B> {
         let relin =
             self.relin.map(|layout| self.expand_key(keys, EvalKeyLayout::Relinearisation(layout))).transpose()?;
         let rotations = self.rotations.iter().map(|&layout| self.expand_key(keys, layout)).collect::<Result<_, _>>()?;
-        Ok(ExpandedKeys { relin, rotations })
+        let beyond_square = self.powers.iter().skip(1);
+        let powers = beyond_square.map(|&layout| self.expand_key(keys, layout)).collect::<Result<_, _>>()?;
+        Ok(ExpandedKeys { relin, rotations, powers })
     }
 
     /// The rows of one key.
@@ -349,6 +382,8 @@ pub struct Computation<'a, B: Backend> {
     keys: &'a ExpandedKeys<B::Tensor>,
     /// How the pixels of the images lie in the ciphertexts.
     leaves: Leaves,
+    /// Images over all sets.
+    images: usize,
     /// Special limbs.
     special: Vec<usize>,
     component_bytes: usize,
@@ -469,8 +504,9 @@ impl<'a, B: Backend> Computation<'a, B> {
             first_object: self.first_object(),
         };
         let rerandomisation = &mut self.rerandomisation;
+        let output = self.executor.output(self.leaves, self.images);
         let mut beside =
-            || (self.executor.draw_zeros(rerandomisation), next.map(|(set, digest)| (loader.load(set), digest)));
+            || (self.executor.draw_zeros(&output, rerandomisation), next.map(|(set, digest)| (loader.load(set), digest)));
         let (x, (zeros, next)) = if self.crossed.is_some() {
             // The device computes; the host's threads are free.
             thread::scope(|scope| {
@@ -486,6 +522,7 @@ impl<'a, B: Backend> Computation<'a, B> {
         if let Some((next, digest)) = next {
             self.waiting = Some(Waiting { x: self.note(next)?, digest });
         }
+        let x = self.pack_scores(x)?;
         let result = self.executor.finish(x, zeros, &mut self.report)?;
         if let Some((checkpoint, digest)) = kept {
             let keeping = Instant::now();
@@ -493,6 +530,24 @@ impl<'a, B: Backend> Computation<'a, B> {
             self.report.parts.checkpoint += keeping.elapsed().as_secs_f64();
         }
         Ok(result)
+    }
+
+    /// Packs the scores of few images, if the Program does.
+    fn pack_scores(&mut self, x: B::Tensor) -> Result<B::Tensor, RunError> {
+        let Executor { backend, params, score_packing, .. } = self.executor;
+        let Some(packing) = *score_packing else { return Ok(x) };
+        let started = Instant::now();
+        let ExpandedKeys { relin, powers, .. } = self.keys;
+        let special = &self.special[..];
+        let powers: Vec<_> = (relin.iter().chain(powers).zip(&self.executor.powers))
+            .map(|(rows, layout)| KeySwitch { rows, layout: layout.digits(), special })
+            .collect();
+        let leaves = self.executor.score_leaves(self.leaves, self.images);
+        let packer = ScorePacker { backend, params, packing, leaves, powers: &powers };
+        let packed = packer.pack(&x)?;
+        backend.synchronise()?;
+        self.report.parts.scores += started.elapsed().as_secs_f64();
+        Ok(packed)
     }
 
     fn load(&self, set: &[u8]) -> Result<Loaded<B::Tensor>, RunError> {

@@ -11,6 +11,7 @@ mod execution_plan;
 mod executor;
 mod ops;
 mod report;
+mod scores;
 
 pub use checkpoint::{Checkpoint, CheckpointError, Request, Thrift};
 pub use error::RunError;

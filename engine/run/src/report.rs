@@ -17,6 +17,8 @@ pub struct ComputeParts {
     /// Segments.
     #[serde(rename = "layers")]
     pub segments: f64,
+    /// Packing the scores of few images.
+    pub scores: f64,
     /// Drawing encryptions of zero and adding them to the result, with the flood and the division
     /// after it.
     #[serde(rename = "masks")]

@@ -93,7 +93,7 @@ fn every_set_has_its_own_images_and_masks() {
 /// Few images travel in few ciphertexts, which rotations turn into one for every pixel: the scores are those of the network.
 #[test]
 fn few_images_are_packed_compactly() {
-    let options = PlanOptions { n: Some(4096), batch: 4, ..PlanOptions::default() };
+    let options = PlanOptions { n: Some(4096), batch: 1, ..PlanOptions::default() };
     let program = plan(&zoo::load("mnist-1-square").unwrap(), &options).unwrap().program;
     assert_eq!(program.content.input.packing, Packing::Compact(10));
     let mut client = Client::new(&program);
@@ -105,20 +105,25 @@ fn few_images_are_packed_compactly() {
     // Images whose pixels differ, so that every leaf must come to its place.
     let [low, high] = program.content.input.range;
     let pixel = |i: usize| (low + (high - low) * ((i * i) % 97) as f64 / 96.0 * f64::from(i % pixels > 300)) as f32;
-    for (count, ciphertexts) in [(1, 1), (4, 1), (5, 2), (64, 13), (2048, 392), (2049, 784)] {
+    assert_eq!(program.content.output.packing, Packing::Compact(2));
+    for (count, ciphertexts, scores) in
+        [(1, 1, 3), (2, 1, 5), (4, 1, 10), (5, 2, 10), (64, 13, 10), (2048, 392, 10), (2049, 784, 10)]
+    {
         let images: Vec<f32> = (0..count * pixels).map(pixel).collect();
         let input = client.encrypt(&program, &images);
         assert_eq!((input.values, input.sets.len()), (ciphertexts, 1), "{count} images");
         // The file says how they are packed.
-        let (layout, binding) = (
-            CiphertextLayout::input(&client.spec),
-            Binding { program: client.spec.program, params: client.spec.params() },
-        );
-        let mut file = Vec::new();
-        write_ciphertexts(&mut file, &binding, &layout, &input).unwrap();
-        assert_eq!(read_ciphertexts(&file[..], &binding, &layout).unwrap(), input);
+        let binding = Binding { program: client.spec.program, params: client.spec.params() };
+        let through_a_file = |layout: CiphertextLayout, ciphertexts: &Ciphertexts| {
+            let mut file = Vec::new();
+            write_ciphertexts(&mut file, &binding, &layout, ciphertexts).unwrap();
+            assert_eq!(read_ciphertexts(&file[..], &binding, &layout).unwrap(), *ciphertexts);
+        };
+        through_a_file(CiphertextLayout::input(&client.spec), &input);
 
         let (result, _) = executor.compute(&input, &keys, Rerandomisation::Omitted, Watch::default()).unwrap();
+        assert_eq!((result.values, result.components), (scores, 2), "{count} images");
+        through_a_file(CiphertextLayout::result(&client.spec), &result);
         let decrypted = decrypt(&client.spec, &client.secret, &result).unwrap();
         assert_eq!(decrypted.labels.len(), count);
         let expected = plain(&program, ArrayView2::from_shape((count, pixels), &images).unwrap());

@@ -91,6 +91,7 @@ impl Calibration {
             convert: conversions / (2 * kept.len() * N) as f64,
             stream: streaming / large.len() as f64,
             byte: CostTable::SHIPPED.byte,
+            small_byte: CostTable::SHIPPED.small_byte,
         };
         let machine = Machine::of(&backend);
         Ok(Calibration { version: env!("CARGO_PKG_VERSION"), machine, measured, shipped: CostTable::SHIPPED })

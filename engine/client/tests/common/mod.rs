@@ -28,7 +28,15 @@ pub fn spec(n: usize, chain: usize, special: usize, values: usize, encryption: E
         evaluation_keys: Vec::new(),
         encryption,
         input: InputLayout { packing: Packing::Spread, shape: [1, 1, values], range, scale, level: chain },
-        output: OutputLayout { classes: values, components: 2, level: chain, scale, range, noise: 1e-4 },
+        output: OutputLayout {
+            packing: Packing::Spread,
+            classes: values,
+            components: 2,
+            level: chain,
+            scale,
+            range,
+            noise: 1e-4,
+        },
     }
 }
 

@@ -105,7 +105,7 @@ impl ClientSpec {
             layout.check(&params)?;
             // A Program needs no two keys that switch the same: it would not know which one to
             // take.
-            let twin = self.evaluation_keys[..i].iter().any(|other| other.element() == layout.element());
+            let twin = self.evaluation_keys[..i].iter().any(|other| other.is_twin(*layout));
             require(!twin, "evaluation_keys", layout, || "at most one key that switches the same".into())?;
         }
         let divisible = self.encryption == EncryptionKind::Secret || !params.special().is_empty();
@@ -158,6 +158,15 @@ impl ClientSpec {
         require((2..=MAX_COMPONENTS).contains(&output.components), "output.components", output.components, || {
             format!("2 to {MAX_COMPONENTS}")
         })?;
+        // As many copies of an image as fit.
+        if let Packing::Compact(log) = output.packing {
+            let log_n = params.n().trailing_zeros();
+            let most = match self.input.packing {
+                Packing::Spread => 0,
+                Packing::Compact(log_leaves) => log_n - log_leaves,
+            };
+            require((1..=most).contains(&log), "output.packing", log, || format!("\"spread\", or 1 to {most}"))?;
+        }
         check_level("output.level", output.level, params)?;
         let bound = check_range("output.range", output.range)?;
         check_headroom("output.scale", output.scale, bound, output.level, params)?;

@@ -1,7 +1,7 @@
 //! The public keys: evaluation-domain residues, made by the client, used by the server.
 
 use super::check::require;
-use super::{Params, SpecError, UniformPurpose};
+use super::{MAX_COMPONENTS, Params, SpecError, UniformPurpose};
 use crate::backend::RelinLayout;
 use crate::ring::{Automorphism, UniformSource};
 
@@ -27,6 +27,7 @@ pub const MAX_EVAL_KEYS: usize = 64;
 
 const RELINEARISATION: u32 = 1;
 const AUTOMORPHISM: u32 = 2;
+const POWER: u32 = 3;
 
 /// What an evaluation key switches, and over which limbs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -36,6 +37,23 @@ pub enum EvalKeyLayout {
     Relinearisation(RelinLayout),
     /// Before the automorphism `X -> X^element`: from the secret that this automorphism takes to `s`.
     Automorphism(AutomorphismLayout),
+    /// From `s^power` to `s`, where powers beyond the second have been left standing.
+    Power(PowerLayout),
+}
+
+/// A power of the secret beyond the second, and the digits of its key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PowerLayout {
+    /// `t` of `s^t`, from 3 to one less than [`MAX_COMPONENTS`].
+    pub power: u32,
+    /// As in [`RelinLayout`].
+    pub level: usize,
+    /// As in [`RelinLayout`].
+    pub digit_primes: usize,
+    /// As in [`RelinLayout`].
+    #[serde(default = "RelinLayout::whole", skip_serializing_if = "RelinLayout::is_whole")]
+    pub prime_parts: usize,
 }
 
 /// An automorphism, and the digits of its key.
@@ -60,12 +78,35 @@ impl EvalKeyLayout {
         EvalKeyLayout::Automorphism(AutomorphismLayout { element, level, digit_primes, prime_parts })
     }
 
+    /// Of the key for `s^power`, 2 or more, over these digits.
+    pub fn power(power: u32, digits: RelinLayout) -> Self {
+        let RelinLayout { level, digit_primes, prime_parts } = digits;
+        match power {
+            2 => EvalKeyLayout::Relinearisation(digits),
+            _ => EvalKeyLayout::Power(PowerLayout { power, level, digit_primes, prime_parts }),
+        }
+    }
+
     /// The layout, if it is one of relinearisation keys.
     pub fn as_relin(self) -> Option<RelinLayout> {
         match self {
             EvalKeyLayout::Relinearisation(layout) => Some(layout),
-            EvalKeyLayout::Automorphism(_) => None,
+            EvalKeyLayout::Automorphism(_) | EvalKeyLayout::Power(_) => None,
         }
+    }
+
+    /// The power of the secret that is switched: 1 before an automorphism.
+    pub fn of_power(self) -> u32 {
+        match self {
+            EvalKeyLayout::Relinearisation(_) => 2,
+            EvalKeyLayout::Automorphism(_) => 1,
+            EvalKeyLayout::Power(layout) => layout.power,
+        }
+    }
+
+    /// Whether both switch the same, over whatever digits.
+    pub fn is_twin(self, other: Self) -> bool {
+        (self.of_power(), self.element()) == (other.of_power(), other.element())
     }
 
     /// How the component that is switched is cut into digits.
@@ -75,26 +116,30 @@ impl EvalKeyLayout {
             EvalKeyLayout::Automorphism(AutomorphismLayout { level, digit_primes, prime_parts, .. }) => {
                 RelinLayout { level, digit_primes, prime_parts }
             }
+            EvalKeyLayout::Power(PowerLayout { level, digit_primes, prime_parts, .. }) => {
+                RelinLayout { level, digit_primes, prime_parts }
+            }
         }
     }
 
-    /// `g` of `X -> X^g`; 0 of a relinearisation key.
+    /// `g` of `X -> X^g`; 0 of a key for a power of the secret.
     pub fn element(self) -> u32 {
         match self {
-            EvalKeyLayout::Relinearisation(_) => 0,
+            EvalKeyLayout::Relinearisation(_) | EvalKeyLayout::Power(_) => 0,
             EvalKeyLayout::Automorphism(layout) => layout.element,
         }
     }
 
-    /// The layout in files: kind (1 relinearisation, 2 automorphism), element, level, and the digits: primes per
-    /// digit, plus 65536 for every part of a prime beyond the first.
+    /// The layout in files: kind (1 relinearisation, 2 automorphism, 3 power), element or power, level, and the digits: primes
+    /// per digit, plus 65536 for every part of a prime beyond the first.
     pub fn fields(self) -> [u32; 4] {
-        let kind = match self {
-            EvalKeyLayout::Relinearisation(_) => RELINEARISATION,
-            EvalKeyLayout::Automorphism(_) => AUTOMORPHISM,
+        let (kind, element) = match self {
+            EvalKeyLayout::Relinearisation(_) => (RELINEARISATION, 0),
+            EvalKeyLayout::Automorphism(layout) => (AUTOMORPHISM, layout.element),
+            EvalKeyLayout::Power(layout) => (POWER, layout.power),
         };
         let RelinLayout { level, digit_primes, prime_parts } = self.digits();
-        [kind, self.element(), level as u32, digit_primes as u32 | (prime_parts as u32 - 1) << 16]
+        [kind, element, level as u32, digit_primes as u32 | (prime_parts as u32 - 1) << 16]
     }
 
     /// The inverse of [`Self::fields`]. Parameters may still refuse the layout ([`Self::check`]).
@@ -105,11 +150,16 @@ impl EvalKeyLayout {
         let (level, digit_primes, prime_parts) =
             (level as usize, (digits & 0xffff) as usize, (digits >> 16) as usize + 1);
         let digits = RelinLayout { level, digit_primes, prime_parts };
-        require([RELINEARISATION, AUTOMORPHISM].contains(&kind), "kind of an evaluation key", kind, || {
-            "1 (relinearisation) or 2 (automorphism)".into()
+        require((RELINEARISATION..=POWER).contains(&kind), "kind of an evaluation key", kind, || {
+            "1 (relinearisation), 2 (automorphism) or 3 (power)".into()
         })?;
-        if kind == AUTOMORPHISM {
-            return Ok(EvalKeyLayout::automorphism(element, digits));
+        match kind {
+            AUTOMORPHISM => return Ok(EvalKeyLayout::automorphism(element, digits)),
+            POWER => {
+                check_power(element)?;
+                return Ok(EvalKeyLayout::Power(PowerLayout { power: element, level, digit_primes, prime_parts }));
+            }
+            _ => {}
         }
         require(element == 0, "element of a relinearisation key", element, || "0".into())?;
         Ok(EvalKeyLayout::Relinearisation(digits))
@@ -132,6 +182,9 @@ impl EvalKeyLayout {
                 format!("5, 9, 13, and so on: numbers that are 1 modulo 4, below {}", 4 * n)
             })?;
         }
+        if let EvalKeyLayout::Power(PowerLayout { power, .. }) = *self {
+            check_power(power)?;
+        }
         self.digits().check(params)
     }
 }
@@ -142,6 +195,7 @@ impl std::fmt::Display for EvalKeyLayout {
         match self {
             EvalKeyLayout::Relinearisation(_) => write!(f, "a relinearisation key")?,
             EvalKeyLayout::Automorphism(layout) => write!(f, "a key for X -> X^{}", layout.element)?,
+            EvalKeyLayout::Power(layout) => write!(f, "a key for s^{}", layout.power)?,
         }
         match prime_parts {
             1 => write!(f, " for level {level} with digits of {digit_primes} primes"),
@@ -150,10 +204,15 @@ impl std::fmt::Display for EvalKeyLayout {
     }
 }
 
+fn check_power(power: u32) -> Result<(), SpecError> {
+    let most = MAX_COMPONENTS as u32 - 1;
+    require((3..=most).contains(&power), "evaluation_keys.power", power, || format!("3 to {most}"))
+}
+
 /// One evaluation key: for digit `g` the pair `(b_g, a_g)` with `b_g = e_g - a_g t + P w_g f`, over the limbs of its layout.
 ///
-/// It switches from a secret `f` to a secret `t`. For relinearisation `f = s^2` and `t = s`. Before an
-/// automorphism `f = s`, and the automorphism takes `t` to `s`: what is switched first is an encryption under
+/// It switches from a secret `f` to a secret `t`. For relinearisation `f = s^2` and `t = s`, and for another power `f` is that
+/// power. Before an automorphism `f = s`, and the automorphism takes `t` to `s`: what is switched first is an encryption under
 /// `s` again after it. `w_g` is 0 but in the digit's own limbs; there it is 1, or for part `h` of a prime that
 /// is cut into digits of `w` bits `2^(w h)`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -170,7 +229,7 @@ impl EvalKey {
     /// All `a_g`, evaluation domain, `[digit][limb][N]`, limbs as in [`EvalKeyLayout::limbs`].
     pub fn expand_a(&self, params: &Params) -> Vec<u32> {
         let purpose = match self.layout {
-            EvalKeyLayout::Relinearisation(_) => UniformPurpose::RelinKey,
+            EvalKeyLayout::Relinearisation(_) | EvalKeyLayout::Power(_) => UniformPurpose::RelinKey,
             EvalKeyLayout::Automorphism(_) => UniformPurpose::AutomorphismKey,
         };
         let source = purpose.source(params, &self.seed);

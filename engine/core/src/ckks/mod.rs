@@ -22,8 +22,8 @@ pub use check::{
 };
 pub use ciphertext::{Ciphertexts, CiphertextsInfo};
 pub use encoder::Encoder;
-pub use keys::{AutomorphismLayout, EvalKey, EvalKeyLayout, EvalKeys, MAX_EVAL_KEYS, PublicKey};
-pub use packing::{Leaves, Packing, RotationStage};
+pub use keys::{AutomorphismLayout, EvalKey, EvalKeyLayout, EvalKeys, MAX_EVAL_KEYS, PowerLayout, PublicKey};
+pub use packing::{Leaves, Packing, RotationStage, ScoreLeaves};
 pub use params::{MAX_SPECIAL_PRIMES, Params, ParamsError, ParamsSpec, params_for_tests};
 pub use random::{RandomError, Randomness, SecretStream, SecretStreams};
 pub use rerandomise::rerandomise;

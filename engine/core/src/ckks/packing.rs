@@ -13,8 +13,8 @@ pub enum Packing {
     /// One image in every slot, and one ciphertext for every pixel or score.
     #[default]
     Spread,
-    /// Or up to `2^k` pixels of an image in a ciphertext for this `k` or any smaller one, at least 1: few images take few
-    /// ciphertexts, which the server turns into one for every pixel by rotations of slots.
+    /// Or up to `2^k` values of an image in a ciphertext for this `k` or any smaller one, at least 1. Few images take few
+    /// ciphertexts, which the server turns into one for every pixel by rotations of slots. Their scores take few ciphertexts, too.
     Compact(u32),
 }
 
@@ -34,6 +34,13 @@ impl Packing {
         Leaves { log: (0..=self.log_leaves()).rev().find(room).unwrap_or(0) }
     }
 
+    /// How the scores of so many images lie that lie so, if this is the packing of scores: each image is sent as often as there is
+    /// room for all of them, but not more often than this packing has scores in a ciphertext.
+    pub fn of_scores(self, n: usize, leaves: Leaves, images: usize) -> ScoreLeaves {
+        let room = (leaves.capacity(n) / images.max(1)).checked_ilog2().unwrap_or(0);
+        ScoreLeaves { log: if leaves.is_spread() { 0 } else { room.min(self.log_leaves()) } }
+    }
+
     /// The automorphisms by which a server unpacks, for every packing that is allowed: `X -> X^(gamma^(2^i))` for
     /// `i = 0 .. k`, where `gamma` generates the rotations among `2^k` slots.
     pub fn automorphisms(self, n: usize) -> Vec<Automorphism> {
@@ -45,7 +52,7 @@ impl std::fmt::Display for Packing {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Packing::Spread => f.write_str("spread"),
-            Packing::Compact(log_leaves) => write!(f, "compact with up to 2^{log_leaves} pixels in a ciphertext"),
+            Packing::Compact(log_leaves) => write!(f, "compact with up to 2^{log_leaves} values in a ciphertext"),
         }
     }
 }
@@ -137,5 +144,43 @@ impl Leaves {
         let width = self.ciphertexts(values);
         let rotations: u32 = (0..values).map(|value| (value / width).count_ones()).sum();
         f64::from(rotations) / values as f64
+    }
+}
+
+/// How the scores of one set of images lie in the ciphertexts of a result: `2^log` of each image in every ciphertext.
+///
+/// Each image has been sent `2^log` times: copy `j` of image `i` is in the slots of image `i 2^log + j` of [`Leaves`]. With `U`
+/// ciphertexts, score `t U + u` is part `t` of ciphertext `u`, which is the sum of its scores' ciphertexts times `1` for part 0
+/// and `X^(t N / 2^log) + X^(-t N / 2^log)` for the others. In the slots of the copies these factors are orthogonal.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ScoreLeaves {
+    /// `log2` of the copies of an image, and of its scores in a ciphertext.
+    pub log: u32,
+}
+
+impl ScoreLeaves {
+    /// Ciphertexts for so many scores.
+    pub fn ciphertexts(self, scores: usize) -> usize {
+        scores.div_ceil(1 << self.log)
+    }
+
+    /// Slots of an image's copies.
+    pub fn slots(self, image: usize) -> Range<usize> {
+        image << self.log..(image + 1) << self.log
+    }
+
+    /// Coefficients of the factor of part `part`, in dimension `n`.
+    pub fn factor(self, n: usize, part: usize) -> Vec<u32> {
+        let mut factor = vec![0; n];
+        factor[part * (n >> self.log)] = 1;
+        factor
+    }
+
+    /// Part `part` of an image from what a ciphertext has in the slots of its copies: the factors' values in these slots,
+    /// `2 cos(pi part (2b + 1) / 2^(log + 1))` or 1, are orthogonal.
+    pub fn part(self, image: usize, part: usize, values: &[f64]) -> f64 {
+        let angle = std::f64::consts::PI * part as f64 / (2 << self.log) as f64;
+        let terms = self.slots(image).zip(values).map(|(slot, value)| libm::cos(angle * (2 * slot + 1) as f64) * value);
+        terms.sum::<f64>() / (1u64 << self.log) as f64
     }
 }

@@ -90,10 +90,12 @@ impl InputLayout {
     }
 }
 
-/// How a result is read: value `c` is the score of class `c`.
+/// How a result is read. Spread, value `c` is the score of class `c`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct OutputLayout {
+    /// Where the scores of images lie that are packed compactly themselves ([`Packing::of_scores`]).
+    pub packing: Packing,
     /// Number of classes.
     pub classes: usize,
     /// Components of a result.

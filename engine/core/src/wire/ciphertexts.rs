@@ -21,12 +21,14 @@ pub struct CiphertextLayout {
     pub kind: Kind,
     /// Chain limbs.
     pub level: usize,
-    /// Values of an image: ciphertexts per set, where it is spread.
+    /// Pixels or scores of an image: ciphertexts per set, where it is spread.
     pub values: usize,
     /// Components of each ciphertext.
     pub components: usize,
-    /// Where the values of an image may lie.
+    /// Where the pixels of an image may lie, or may have lain.
     pub packing: Packing,
+    /// Of a result, where the scores may lie.
+    pub scores: Packing,
     /// Whether component 1 is expanded from a seed.
     pub seeded: bool,
 }
@@ -37,20 +39,30 @@ impl CiphertextLayout {
         let values = spec.input.shape.iter().product();
         let (level, packing) = (spec.input.level, spec.input.packing);
         let seeded = spec.encryption == EncryptionKind::Secret;
-        CiphertextLayout { kind: Kind::Ciphertexts, level, values, components: 2, packing, seeded }
+        let scores = Packing::Spread;
+        CiphertextLayout { kind: Kind::Ciphertexts, level, values, components: 2, packing, scores, seeded }
     }
 
     /// Encrypted scores of a Program.
     pub fn result(spec: &ClientSpec) -> Self {
         let output = &spec.output;
         let (level, values, components) = (output.level, output.classes, output.components);
-        let packing = Packing::Spread;
-        CiphertextLayout { kind: Kind::Result, level, values, components, packing, seeded: false }
+        let (packing, scores) = (spec.input.packing, output.packing);
+        CiphertextLayout { kind: Kind::Result, level, values, components, packing, scores, seeded: false }
     }
 
-    fn set_len(&self, params: &Params, leaves: Leaves) -> u64 {
+    /// Ciphertexts of a set of so many images that lie so.
+    pub fn ciphertexts(&self, params: &Params, leaves: Leaves, images: u64) -> usize {
+        let images = usize::try_from(images).unwrap_or(usize::MAX);
+        match self.kind {
+            Kind::Result => self.scores.of_scores(params.n(), leaves, images).ciphertexts(self.values),
+            _ => leaves.ciphertexts(self.values),
+        }
+    }
+
+    fn set_len(&self, params: &Params, leaves: Leaves, images: u64) -> u64 {
         let stored = if self.seeded { 1 } else { self.components };
-        let polynomials = (stored as u64).saturating_mul(leaves.ciphertexts(self.values) as u64);
+        let polynomials = (stored as u64).saturating_mul(self.ciphertexts(params, leaves, images) as u64);
         rows_len(params, params.chain(self.level)).saturating_mul(polynomials)
     }
 }
@@ -116,9 +128,6 @@ impl CiphertextsHeader {
         if self.images == 0 {
             return Err(WireError::field("number of images", 0, "at least 1"));
         }
-        if kind == Kind::Result && !self.leaves.is_spread() {
-            return Err(WireError::field("packing", self.leaves.log, "0 for results"));
-        }
         // A set holds one image at least, and N at most; less where an image has several slots, and then there is one.
         let most = if self.leaves.is_spread() { self.images } else { 1 };
         let sets = self.images.div_ceil(self.leaves.capacity(MAX_DIMENSION) as u64)..=most;
@@ -162,7 +171,7 @@ impl CiphertextsHeader {
         if self.leaves.log > most {
             return Err(WireError::field("packing", self.leaves.log, format!("0 to {most}")));
         }
-        expect_field("values per set", self.values as usize, self.leaves.ciphertexts(layout.values))?;
+        expect_field("values per set", self.values as usize, layout.ciphertexts(params, self.leaves, self.images))?;
         expect_field("components", self.components as usize, layout.components)?;
         expect_field("seeded flag", self.seed.is_some(), layout.seeded)?;
         if self.images == 0 {
@@ -181,11 +190,12 @@ impl CiphertextsHeader {
 /// Bytes of a file with `images` images, in their best packing.
 pub fn ciphertexts_len(params: &Params, layout: &CiphertextLayout, images: u64) -> u64 {
     let leaves = layout.packing.of_images(params.n(), usize::try_from(images).unwrap_or(usize::MAX));
-    file_len(payload_len(params, layout, leaves, images.div_ceil(leaves.capacity(params.n()) as u64)))
+    file_len(payload_len(params, layout, leaves, images))
 }
 
-fn payload_len(params: &Params, layout: &CiphertextLayout, leaves: Leaves, sets: u64) -> u64 {
-    layout.set_len(params, leaves).saturating_mul(sets).saturating_add(CIPHERTEXTS_HEADER_LEN as u64)
+fn payload_len(params: &Params, layout: &CiphertextLayout, leaves: Leaves, images: u64) -> u64 {
+    let sets = images.div_ceil(leaves.capacity(params.n()) as u64);
+    layout.set_len(params, leaves, images).saturating_mul(sets).saturating_add(CIPHERTEXTS_HEADER_LEN as u64)
 }
 
 /// Writes ciphertexts set by set.
@@ -216,7 +226,7 @@ impl<W: Write> CiphertextsWriter<W> {
             seed: info.seed,
         };
         header.expect(layout, params).expect("ciphertexts of this layout");
-        let payload = payload_len(params, layout, info.leaves, sets.into());
+        let payload = payload_len(params, layout, info.leaves, header.images);
         let mut writer = Writer::new(sink, &Header::new(layout.kind, binding, payload))?;
         writer.put(&header.to_bytes())?;
         Ok(CiphertextsWriter { writer, set_len: info.set_bytes(params) })
@@ -284,14 +294,14 @@ impl<R: Read> CiphertextsReader<R> {
         let mut reader = Reader::open(source, layout.kind, binding)?;
         let header = CiphertextsHeader::read(&mut reader)?;
         header.expect(layout, params)?;
-        reader.expect_payload(payload_len(params, layout, header.leaves, header.sets.into()))?;
+        reader.expect_payload(payload_len(params, layout, header.leaves, header.images))?;
         let too_large = |what, size: u64| WireError::field(what, size, "what fits this machine's memory");
-        let set_len = layout.set_len(params, header.leaves);
+        let set_len = layout.set_len(params, header.leaves, header.images);
         let set_len = usize::try_from(set_len).map_err(|_| too_large("bytes of a set", set_len))?;
         let images = usize::try_from(header.images).map_err(|_| too_large("number of images", header.images))?;
         let (leaves, first_set) = (header.leaves, header.first_set as usize);
-        let CiphertextLayout { level, values, components, .. } = *layout;
-        let values = leaves.ciphertexts(values);
+        let CiphertextLayout { level, components, .. } = *layout;
+        let values = layout.ciphertexts(params, leaves, header.images);
         let info = CiphertextsInfo { level, values, components, leaves, first_set, seed: header.seed, images };
         Ok(CiphertextsReader { reader, info, set_len, left: header.sets })
     }

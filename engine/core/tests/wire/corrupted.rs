@@ -350,7 +350,7 @@ fn what_no_reader_takes_is_not_identified() {
         (4, (1 << 20) + 1, "values per set"),
         (8, 1, "components"),
         (8, 17, "components"),
-        (12, 1, "packing"),
+        (12, 1, "number of sets"),
         (12, 17, "packing"),
         (16, 1 << 31, "index of the first set"),
         // 17 images are in two sets, and 17 sets hold at least 17 images.
@@ -371,7 +371,8 @@ fn what_no_reader_takes_is_not_identified() {
         (0, 65, "number of keys"),
         (0, 0, "payload length"),
         (4, 0, "kind of an evaluation key"),
-        (4, 3, "kind of an evaluation key"),
+        (4, 3, "evaluation_keys.power"),
+        (4, 4, "kind of an evaluation key"),
         (8, 1, "element of a relinearisation key"),
         (12, 0, level),
         (12, 65, level),
@@ -432,7 +433,7 @@ fn hostile_spec_texts() {
     let in_order: [(&str, &[&str]); 3] = [
         ("params", &["n", "primes", "special_primes", "security"]),
         ("input", &["packing", "shape", "range", "scale", "level"]),
-        ("output", &["classes", "components", "level", "scale", "range", "noise"]),
+        ("output", &["packing", "classes", "components", "level", "scale", "range", "noise"]),
     ];
     for (member, order) in in_order {
         let array = |spec: &mut serde_json::Value| {
@@ -462,7 +463,9 @@ fn hostile_spec_texts() {
         let change = |spec: &mut serde_json::Value| spec["input"]["packing"] = packing.clone();
         assert!(matches!(altered(&change), Err(WireError::Text(_))), "{packing}");
     }
-    for (object, member) in [("", "evaluation_keys"), ("/input", "packing"), ("/output", "range")] {
+    for (object, member) in
+        [("", "evaluation_keys"), ("/input", "packing"), ("/output", "packing"), ("/output", "range")]
+    {
         let without = |spec: &mut serde_json::Value| {
             let object = spec.pointer_mut(object).and_then(serde_json::Value::as_object_mut);
             drop(object.expect("an object").remove(member));

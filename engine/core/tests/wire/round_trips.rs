@@ -80,7 +80,8 @@ fn sets() -> impl Strategy<Value = (Params, CiphertextLayout, Ciphertexts)> {
                 (level.min(params.chain_len()), [Kind::Result, Kind::Ciphertexts][seed.is_some() as usize]);
             let components = if seed.is_some() { 2 } else { components };
             let packing = Packing::Spread;
-            let layout = CiphertextLayout { kind, level, values, components, packing, seeded: seed.is_some() };
+            let layout =
+                CiphertextLayout { kind, level, values, components, packing, scores: packing, seeded: seed.is_some() };
             let empty = Ciphertexts {
                 level,
                 values,
@@ -222,7 +223,8 @@ fn sizes_by_hand() {
     let primes = ntt_primes(8192, 30, 3).expect("such primes exist");
     let params = ParamsSpec { n: 8192, primes, special_primes: Vec::new(), ..SPEC.params.clone() }.build().unwrap();
     let (kind, packing) = (Kind::Ciphertexts, Packing::Spread);
-    let layout = CiphertextLayout { kind, level: 3, values: 784, components: 2, packing, seeded: true };
+    let layout =
+        CiphertextLayout { kind, level: 3, values: 784, components: 2, packing, scores: packing, seeded: true };
     let row = 8192 * 30 / 8;
     assert_eq!(wire::ciphertexts_len(&params, &layout, 8192), 120 + 68 + 784 * 3 * row);
     assert_eq!(wire::ciphertexts_len(&params, &layout, 8193), 120 + 68 + 2 * 784 * 3 * row);
