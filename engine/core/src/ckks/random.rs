@@ -35,6 +35,13 @@ impl Randomness {
         Ok(Randomness { secrets: SecretStream::new(&key, 0), seeds: SeedSource::OperatingSystem })
     }
 
+    /// A generator whose secrets all follow from `secret`: 32 bytes of a cryptographic generator that serve this computation and
+    /// no other one. An attempt that was interrupted can be repeated with the same bytes. Public seeds are each drawn from the
+    /// operating system.
+    pub fn from_secret(secret: &[u8; 32]) -> Self {
+        Randomness { secrets: SecretStream::new(secret, 0), seeds: SeedSource::OperatingSystem }
+    }
+
     /// A generator that gives everybody the same "secrets", so that tests can be repeated. The streams of different purposes
     /// (`"keygen"`, `"encrypt"`, ...) under one seed are unrelated.
     pub fn insecure_from_seed_for_tests(seed: u64, purpose: &str) -> Self {
