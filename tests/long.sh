@@ -14,6 +14,9 @@
 #   wasm          the library's client for WebAssembly
 #   onnx          ONNX files: shipped networks from PyTorch and back, ONNX's reference cases, and the committed files
 #                 made again (needs 6 GB for PyTorch and TensorFlow)
+#   service       the service: 1,000 images over TLS and HTTP/2, docs/service.md as it stands there, kills, a crowd of clients,
+#                 memory of large uploads, clients of tus and of OpenAPI that others wrote, and what it costs beside `infer`;
+#                 `tests/long.sh service CHECK` runs one check of engine/service/tests/long.py
 #   data          data sets from their packages, and trained weights on whole test sets in plaintext
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -97,7 +100,25 @@ onnx() {
     cargo test -p cryptodl-tests --test onnx -- --include-ignored --nocapture
 }
 
+service() {
+    local folder=$PWD/target/service python
+    python=$folder/venv/bin/python
+    command -v jq >/dev/null && command -v curl >/dev/null && command -v openssl >/dev/null ||
+        install_packages curl jq openssl
+    mkdir -p "$folder"
+    [ -x "$python" ] || python3 -m venv "$folder/venv"
+    "$python" -m pip install --quiet tuspy schemathesis
+    cargo build --release -p cryptodl-cli
+    # States of earlier runs have jobs that this one does not know.
+    rm -rf "$folder"/state-*
+    "$python" engine/service/tests/long.py target/release/cryptodl "$folder" "$@"
+}
+
 case ${1-} in
+service)
+    shift
+    service "$@"
+    ;;
 swiftshader | full | onnx) "$1" ;;
 bundle) bundle "${2-}" ;;
 mutants) shaders/tests/mutants.sh ;;

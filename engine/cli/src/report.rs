@@ -56,7 +56,7 @@ pub struct RunReport {
 /// Correct labels; nothing where the true ones are not known.
 #[derive(Serialize)]
 pub struct Score {
-    correct: Option<usize>,
+    pub correct: Option<usize>,
     pub accuracy: Option<f64>,
 }
 

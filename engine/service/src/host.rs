@@ -1,5 +1,6 @@
 //! The service itself, whatever carries its requests.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -10,7 +11,7 @@ use tokio::sync::{Semaphore, watch};
 use crate::ServiceError;
 use crate::metrics::Metrics;
 use crate::model::Model;
-use crate::storage::{Bounds, Id, Recovered, Store, now};
+use crate::storage::{Bounds, Id, Recovered, Store, StoreError, now};
 use crate::tokens::{LOCAL, Tokens};
 
 /// Registrations of keys at a time: each is read and checked in memory.
@@ -52,6 +53,8 @@ pub struct Host {
     pub(crate) metrics: Metrics,
     pub(crate) registrations: Semaphore,
     recovered: Recovered,
+    /// Numbers of all tenants by their names.
+    tenants: HashMap<String, i64>,
     /// Counts changes of jobs, for whoever waits for one.
     changed: watch::Sender<u64>,
     running: Mutex<Option<Arc<Running>>>,
@@ -95,16 +98,9 @@ impl Host {
         for model in &models {
             store.add_model(model.program(), model.name())?;
         }
-        match &config.tokens {
-            None => {
-                store.tenant(LOCAL)?;
-            }
-            Some(tokens) => {
-                for name in tokens.tenants() {
-                    store.tenant(name)?;
-                }
-            }
-        }
+        let names: Vec<&str> = config.tokens.as_ref().map_or(vec![LOCAL], |tokens| tokens.tenants().collect());
+        let tenant = |name: &str| Ok::<_, StoreError>((name.to_owned(), store.tenant(name)?));
+        let tenants = names.into_iter().map(tenant).collect::<Result<_, _>>()?;
         let host = Host {
             store,
             models,
@@ -112,6 +108,7 @@ impl Host {
             metrics: Metrics::new()?,
             registrations: Semaphore::new(REGISTRATIONS),
             recovered,
+            tenants,
             changed: watch::channel(0).0,
             running: Mutex::default(),
             work: Mutex::new(true),
@@ -139,6 +136,15 @@ impl Host {
     /// The database or a file fails.
     pub fn sweep(&self) -> Result<usize, ServiceError> {
         Ok(self.store.sweep(now())?)
+    }
+
+    /// The tenant whose token this is; without tokens everybody is the same one.
+    pub(crate) fn tenant(&self, token: Option<&str>) -> Option<Tenant> {
+        let name = match &self.config.tokens {
+            None => LOCAL,
+            Some(tokens) => tokens.tenant(token?)?,
+        };
+        self.tenants.get(name).map(|&id| Tenant { id })
     }
 
     /// The model of this name.

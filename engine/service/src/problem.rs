@@ -139,6 +139,10 @@ impl From<StoreError> for Problem {
                 eprintln!("error: {error}");
                 Problem::new(StatusCode::INSUFFICIENT_STORAGE, "the server's disk is full: try again later")
             }
+            StoreError::Database(error) if error.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull) => {
+                eprintln!("error: {error}");
+                Problem::new(StatusCode::INSUFFICIENT_STORAGE, "the server's disk is full: try again later")
+            }
             StoreError::InUse(_) | StoreError::Database(_) | StoreError::Files(_) => Problem::internal(&detail),
         }
     }

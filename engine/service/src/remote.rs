@@ -21,9 +21,11 @@ use crate::api::KEYS_TYPE;
 const PIECE: usize = 8 << 20;
 /// Bytes of an answer that is JSON, or a client spec.
 const MAX_ANSWER: u64 = 16 << 20;
-/// Seconds that the server is asked to wait for a job.
-const WAIT: u64 = 20;
-/// How often progress is asked for while a job runs.
+/// Seconds that the server is asked to wait for a job that has not begun.
+const WAIT: u64 = 5;
+/// Between two looks at a job.
+const LEAST_WAIT: Duration = Duration::from_millis(50);
+/// Before another try, where the service does not say when.
 const LOOK: Duration = Duration::from_millis(500);
 
 /// How to reach a service.
@@ -314,26 +316,28 @@ impl Remote {
     /// # Errors
     /// It failed, was cancelled, or is gone; no answer for as long as patience lasts.
     pub fn wait(&self, job: &str, progress: &mut dyn FnMut(&JobStatus)) -> Result<(), RemoteError> {
+        let mut path = self.path(&format!("v1/jobs/{job}"));
+        let mut wait = 0;
         loop {
-            let path = self.path(&format!("v1/jobs/{job}"));
+            path.set_query(Some(&format!("wait={wait}")));
+            let asked = Instant::now();
             let status: JobStatus = read_json(self.ask(|| self.request(Method::GET, path.clone()))?)?;
             progress(&status);
             let ended = |state| {
                 let reason = status.error.clone().unwrap_or_else(|| "the service does not say why".into());
                 Err(RemoteError::Job { state, reason })
             };
-            match status.state.as_str() {
+            // The server answers at once when the state changes, and a job that runs is asked for its progress often.
+            wait = match status.state.as_str() {
                 "done" => return Ok(()),
                 "failed" => return ended("failed"),
                 "cancelled" => return ended("was cancelled"),
-                "queued" | "running" => {}
+                "queued" => WAIT,
+                "running" => 1,
                 other => return Err(RemoteError::Protocol(format!("a job that is {other:?}"))),
-            }
-            // A job that has begun is asked for its progress often; the server answers at once when the state changes.
-            let wait = if status.state == "running" { 1 } else { WAIT };
-            let mut path = path;
-            path.set_query(Some(&format!("wait={wait}")));
-            drop(self.ask(|| self.request(Method::GET, path.clone()))?);
+            };
+            // A service that stops does not wait.
+            sleep(LEAST_WAIT.saturating_sub(asked.elapsed()));
         }
     }
 

@@ -29,7 +29,6 @@ use utoipa_axum::routes;
 use crate::host::{Host, Tenant};
 use crate::problem::{PROBLEM_JSON, Problem};
 use crate::storage::{Id, StoreError};
-use crate::tokens::LOCAL;
 
 /// The media type of client specs, keys, requests and results.
 pub const SPEC_TYPE: &str = "application/vnd.cryptodl.client-spec";
@@ -173,30 +172,20 @@ fn is_this_machine(authority: &str) -> bool {
 
 /// Finds out who asks.
 async fn authenticate(State(host): Shared, mut request: Request, next: Next) -> Response {
-    let name = match &host.config.tokens {
-        None => LOCAL,
-        Some(tokens) => {
-            let token = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok());
-            let token = token.and_then(|value| {
-                let (scheme, token) = value.split_once(' ')?;
-                scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
-            });
-            match token.and_then(|token| tokens.tenant(token)) {
-                Some(name) => name,
-                None => {
-                    let why = "send the token that the operator gave you, as `Authorization: Bearer TOKEN`";
-                    return Problem::unauthorized(why).into_response();
-                }
-            }
-        }
-    };
-    let (name, store) = (name.to_owned(), host.clone());
-    match blocking(move || Ok(store.store.tenant(&name)?)).await {
-        Ok(id) => {
-            request.extensions_mut().insert(Tenant { id });
+    let token = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let token = token.and_then(|value| {
+        let (scheme, token) = value.split_once(' ')?;
+        scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+    });
+    match host.tenant(token) {
+        Some(tenant) => {
+            request.extensions_mut().insert(tenant);
             next.run(request).await
         }
-        Err(problem) => problem.into_response(),
+        None => {
+            let why = "send the token that the operator gave you, as `Authorization: Bearer TOKEN`";
+            Problem::unauthorized(why).into_response()
+        }
     }
 }
 

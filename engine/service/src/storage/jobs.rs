@@ -9,6 +9,9 @@ use super::{BlobKind, Id, Part, Store, StoreError, id, integer, now};
 /// Attempts at a job. Each but the last ended with the process; one that always ends it must not do so for ever.
 pub const MAX_ATTEMPTS: u32 = 16;
 
+/// Jobs of one tenant that are kept, whatever became of them.
+pub const JOBS_KEPT: u32 = 1000;
+
 /// Where a job is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum JobState {
@@ -212,6 +215,12 @@ impl Store {
         if own >= most {
             return Err(StoreError::Full(format!(
                 "{own} of your jobs wait or run, and {most} may: wait for one to end"
+            )));
+        }
+        let kept: u32 = db.query_row("SELECT count(*) FROM jobs WHERE tenant = ?1", [tenant], |row| row.get(0))?;
+        if kept >= JOBS_KEPT {
+            return Err(StoreError::Quota(format!(
+                "{kept} of your jobs are kept, and no more are: delete some that have ended"
             )));
         }
         if all >= self.bounds.jobs {

@@ -134,6 +134,7 @@ impl Store {
                 )));
             }
             db.execute("UPDATE keys SET deleted = 1 WHERE id = ?1", [key.as_str()])?;
+            forget_unused(db)?;
             Ok(())
         })?;
         Ok(self.blobs.remove(BlobKind::Keys, key)?)
@@ -153,6 +154,13 @@ impl Store {
         }
         Ok(())
     }
+}
+
+/// Removes the rows of deleted keys that were never used, unless a job that ended still names them.
+pub(super) fn forget_unused(db: &Connection) -> rusqlite::Result<usize> {
+    let unused = "DELETE FROM keys WHERE deleted = 1 AND sets = 0 AND id NOT IN (SELECT key FROM jobs)
+        AND id NOT IN (SELECT key FROM uploads)";
+    db.execute(unused, [])
 }
 
 /// A tenant's keys of this name that are not deleted.

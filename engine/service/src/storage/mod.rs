@@ -171,6 +171,7 @@ impl Store {
     /// The database or a file fails.
     pub fn sweep(&self, now: i64) -> Result<usize, StoreError> {
         let swept = self.sweep_uploads(now)? + self.sweep_jobs(now)?;
+        keys::forget_unused(&self.db())?;
         self.wipe_log()?;
         Ok(swept)
     }

@@ -100,6 +100,8 @@ fn the_same_keys_are_the_same_registration() {
     store.delete_key(alice, &first.key.id).unwrap();
     register(&store, alice, b"third").unwrap();
     assert_eq!(store.keys(alice).unwrap().len(), 2);
+    let rows: i64 = store.db().query_row("SELECT count(*) FROM keys", [], |row| row.get(0)).unwrap();
+    assert_eq!(rows, 3, "deleted keys that were never used are forgotten");
     assert_eq!(files(folder.path()).len(), 3);
 }
 
