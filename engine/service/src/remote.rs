@@ -428,6 +428,9 @@ impl Remote {
         let answer = match request.send() {
             Ok(answer) => answer,
             Err(error) if error.is_builder() => return Err(RemoteError::Protocol(reason(&error))),
+            Err(error) if is_distrust(&error) => {
+                return Err(RemoteError::Credentials(format!("{} is not trusted: {}", self.base, reason(&error))));
+            }
             Err(error) => return Ok(Attempt::Again { after: LOOK, reason: reason(&error) }),
         };
         let status = answer.status();
@@ -470,6 +473,22 @@ impl Remote {
     fn unreachable(&self, reason: String) -> RemoteError {
         RemoteError::Unreachable { url: self.base.to_string(), reason }
     }
+}
+
+/// Whether the certificate of the other side is refused: trying again does not help.
+fn is_distrust(error: &reqwest::Error) -> bool {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = cause {
+        if matches!(error.downcast_ref(), Some(rustls::Error::InvalidCertificate(_))) {
+            return true;
+        }
+        // What an error of a stream holds is not its source.
+        cause = match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
+            Some(inner) => Some(inner),
+            None => error.source(),
+        };
+    }
+    false
 }
 
 /// An error with its causes, and without the address, which may be long.

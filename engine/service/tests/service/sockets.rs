@@ -112,6 +112,14 @@ fn a_query_over_tls() {
     let url = format!("https://localhost:{}", served.address.port());
     let authority = Some(cert.pem().into_bytes());
     Party::shared().check(&query(&remote(url.clone(), Some(token.to_string()), authority.clone()), || {}));
+    // Another authority is known at once to be another one.
+    let other = rcgen::generate_simple_self_signed(["localhost".into()]).expect("a certificate").cert.pem();
+    let start = Instant::now();
+    match remote(url.clone(), Some(token.to_string()), Some(other.into_bytes())).spec(TINY) {
+        Err(RemoteError::Credentials(why)) => assert!(why.contains("not trusted"), "{why}"),
+        other => panic!("{other:?}"),
+    }
+    assert!(start.elapsed().as_secs() < 10);
     match remote(url, Some("cryptodl-0".into()), authority).spec(TINY) {
         Err(RemoteError::Refused { status: 401, detail }) => assert!(detail.contains("token"), "{detail}"),
         other => panic!("{other:?}"),
