@@ -18,6 +18,9 @@
 #                 made again (needs 6 GB for PyTorch and TensorFlow)
 #   peers [FOLDER]  networks as other packages define them, trained on one thread, exported, imported and run encrypted on
 #                 their test sets; reports go to FOLDER (needs 6 GB for PyTorch)
+#   service       the service: 1,000 images over TLS and HTTP/2, docs/service.md as it stands there, kills, a crowd of clients,
+#                 memory of large uploads, clients of tus and of OpenAPI that others wrote, and what it costs beside `infer`;
+#                 `tests/long.sh service CHECK` runs one check of engine/service/tests/long.py
 #   data          data sets from their packages, and trained weights on whole test sets in plaintext
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -134,7 +137,25 @@ peers() {
     done 3<<<$'lola mnist\nresnet fashion-mnist'
 }
 
+service() {
+    local folder=$PWD/target/service python
+    python=$folder/venv/bin/python
+    command -v jq >/dev/null && command -v curl >/dev/null && command -v openssl >/dev/null ||
+        install_packages curl jq openssl
+    mkdir -p "$folder"
+    [ -x "$python" ] || python3 -m venv "$folder/venv"
+    "$python" -m pip install --quiet tuspy schemathesis
+    cargo build --release -p cryptodl-cli
+    # States of earlier runs have jobs that this one does not know.
+    rm -rf "$folder"/state-*
+    "$python" engine/service/tests/long.py target/release/cryptodl "$folder" "$@"
+}
+
 case ${1-} in
+service)
+    shift
+    service "$@"
+    ;;
 swiftshader | full | onnx | resume | neutral) "$1" ;;
 bundle | peers) "$1" "${2-}" ;;
 mutants) shaders/tests/mutants.sh ;;

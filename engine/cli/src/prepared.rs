@@ -67,13 +67,22 @@ impl Prepared {
 
 /// Prepares `program` for the backend that the flags name, and says so where it is not the one that was to be expected.
 pub fn service(program: &Program, execution: &Execution) -> Result<Service> {
+    prepare(&server(execution)?, program)
+}
+
+/// The place that the flags name, for any number of Programs.
+pub fn server(execution: &Execution) -> Result<Server> {
     let bar = Bar::new("compile");
     let progress = move |kernel: Option<&'static str>, done: usize, total: usize| {
         bar.show(done as u64, total as u64);
         bar.say(kernel.unwrap_or_default().into());
     };
     let placement: Placement = execution.placement()?;
-    let server = Server::new(placement)?.with_compile_progress(Arc::new(progress));
+    Ok(Server::new(placement)?.with_compile_progress(Arc::new(progress)))
+}
+
+/// Prepares `program` for `server`, and says so where it is not the place that was to be expected.
+pub fn prepare(server: &Server, program: &Program) -> Result<Service> {
     let service = server.prepare(program)?;
     if let Some(reason) = service.fallback() {
         eprintln!("computing on the CPU: {reason}");

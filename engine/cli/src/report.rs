@@ -99,7 +99,7 @@ impl ClassReport {
 /// Correct labels; nothing where the true ones are not known.
 #[derive(Serialize)]
 pub struct Score {
-    correct: Option<usize>,
+    pub correct: Option<usize>,
     pub accuracy: Option<f64>,
 }
 

@@ -27,6 +27,14 @@ pub fn hold() -> MutexGuard<'static, Vec<PathBuf>> {
     TEMPORARY.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// What a command does at the first signal instead of being ended.
+static GRACEFUL: Mutex<Option<Box<dyn FnOnce() + Send>>> = Mutex::new(None);
+
+/// At the first signal `stop` is called, which lets the command end by itself; a second one ends the process.
+pub fn end_gracefully(stop: impl FnOnce() + Send + 'static) {
+    *GRACEFUL.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(stop));
+}
+
 /// From now on SIGINT (Ctrl-C), SIGTERM and SIGHUP (the terminal is gone) delete temporary files
 /// before they end the process.
 #[cfg(unix)]
@@ -43,7 +51,12 @@ pub fn watch() -> std::io::Result<()> {
     let watched = [SIGINT, SIGTERM, SIGHUP].into_iter().filter(|signal| ignored >> (signal - 1) & 1 == 0);
     let mut signals = signal_hook::iterator::Signals::new(watched)?;
     std::thread::Builder::new().name("signals".into()).spawn(move || {
-        if let Some(signal) = signals.forever().next() {
+        for signal in signals.forever() {
+            let graceful = GRACEFUL.lock().unwrap_or_else(PoisonError::into_inner).take();
+            if let Some(stop) = graceful {
+                stop();
+                continue;
+            }
             STOPPING.store(true, Ordering::Relaxed);
             std::thread::sleep(PROGRAMS_END);
             for path in hold().iter() {

@@ -505,8 +505,9 @@ impl<'a, B: Backend> Computation<'a, B> {
         };
         let rerandomisation = &mut self.rerandomisation;
         let output = self.executor.output(self.leaves, self.images);
-        let mut beside =
-            || (self.executor.draw_zeros(&output, rerandomisation), next.map(|(set, digest)| (loader.load(set), digest)));
+        let mut beside = || {
+            (self.executor.draw_zeros(&output, rerandomisation), next.map(|(set, digest)| (loader.load(set), digest)))
+        };
         let (x, (zeros, next)) = if self.crossed.is_some() {
             // The device computes; the host's threads are free.
             thread::scope(|scope| {

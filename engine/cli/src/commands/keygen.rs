@@ -1,6 +1,7 @@
 //! `cryptodl keygen`.
 
-use std::path::PathBuf;
+use std::fs::File;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Result, ensure};
@@ -81,71 +82,108 @@ impl Keygen {
             Some(path) => files::read_spec(path)?,
             None => self.source.load(&self.planning)?.client_spec().check()?,
         };
-        let params = spec.params();
-        self.check_cost(&spec)?;
-        let (secret, public) = (self.out.join("secret"), self.out.join("public"));
-        files::make_folder(&public, Access::Everybody)?;
-        files::make_folder(&secret, Access::Owner)?;
+        let folder = KeyFolder::new(&self.out);
+        let prepared = folder.prepare(&spec, self.max_size, self.force)?;
+        let json = self.json.create()?;
+        seconds.prepare = start.elapsed().as_secs_f64();
+        let keys = timed(&mut seconds.compute, || Ok(Keys::generate(&spec, &mut self.seed.randomness("keygen")?)?))?;
+        let files = timed(&mut seconds.write, || prepared.write(&spec, &keys))?;
+        let report = Report { model: spec.model.clone(), program: spec.program.to_string(), files, seconds };
+        json.show(&report, || {
+            let public = folder.public.display();
+            format!("keys for {}; give {public} to the server as it is\n{}", spec.model, files::listed(&report.files))
+        })
+    }
+}
+
+/// Where keys lie below a folder.
+pub struct KeyFolder {
+    folder: PathBuf,
+    public: PathBuf,
+    pub secret_key: PathBuf,
+    pub public_key: PathBuf,
+    pub eval_key: PathBuf,
+    pub client_spec: PathBuf,
+}
+
+/// Files that are to become a client's keys. Nobody else makes keys in the same folder meanwhile.
+pub struct NewKeys<'a> {
+    folder: &'a KeyFolder,
+    outputs: [Output; 4],
+    _lock: Option<File>,
+}
+
+impl KeyFolder {
+    /// Below `folder`.
+    pub fn new(folder: &Path) -> Self {
+        let (secret, public) = (folder.join("secret"), folder.join("public"));
+        KeyFolder {
+            folder: folder.to_owned(),
+            secret_key: secret.join("secret.key"),
+            public_key: public.join("public.key"),
+            eval_key: public.join("eval.key"),
+            client_spec: public.join("client.spec"),
+            public,
+        }
+    }
+
+    /// Makes the folders and prepares all files. Refuses keys that are larger than `max_size`, which a spec can ask for, and
+    /// unless `force` says so a folder that has keys.
+    pub fn prepare(&self, spec: &CheckedSpec, max_size: u64, force: bool) -> Result<NewKeys<'_>> {
+        check_cost(spec, max_size)?;
+        files::make_folder(&self.public, Access::Everybody)?;
+        files::make_folder(self.secret_key.parent().expect("a folder"), Access::Owner)?;
         // Two runs at once would each replace some of the other's files.
-        let _lock = files::lock_folder(&self.out)?;
-        let [secret_key, public_key, eval_key, client_spec] =
-            [secret.join("secret.key"), public.join("public.key"), public.join("eval.key"), public.join("client.spec")];
-        for path in [&secret_key, &public_key, &eval_key, &client_spec] {
+        let lock = files::lock_folder(&self.folder)?;
+        for path in [&self.secret_key, &self.public_key, &self.eval_key, &self.client_spec] {
             ensure!(
-                self.force || !path.exists(),
+                force || !path.exists(),
                 "{} exists: choose another folder, or replace the keys with --force",
                 path.display()
             );
         }
         let everybody = |path| Output::create(path, Access::Everybody);
         let outputs = [
-            everybody(&public_key)?,
-            everybody(&eval_key)?,
-            everybody(&client_spec)?,
-            Output::create(&secret_key, Access::Owner)?,
+            everybody(&self.public_key)?,
+            everybody(&self.eval_key)?,
+            everybody(&self.client_spec)?,
+            Output::create(&self.secret_key, Access::Owner)?,
         ];
+        Ok(NewKeys { folder: self, outputs, _lock: lock })
+    }
+}
 
-        let json = self.json.create()?;
-        seconds.prepare = start.elapsed().as_secs_f64();
-        let keys = timed(&mut seconds.compute, || Ok(Keys::generate(&spec, &mut self.seed.randomness("keygen")?)?))?;
-        let start = Instant::now();
-        let [public_file, eval_file, spec_file, secret_file] = &outputs;
+impl NewKeys<'_> {
+    /// Writes all files, or none.
+    pub fn write(self, spec: &CheckedSpec, keys: &Keys) -> Result<Vec<Written>> {
+        let params = spec.params();
+        let [public_file, eval_file, spec_file, secret_file] = &self.outputs;
         public_file.fill(|file| write_public_key(file, params, &keys.public))?;
         eval_file.fill(|file| write_eval_keys(file, params, &keys.evaluation))?;
-        spec_file.fill(|file| write_client_spec(file, &spec))?;
+        spec_file.fill(|file| write_client_spec(file, spec))?;
         secret_file.fill(|file| write_secret_key(file, &keys.secret))?;
-        files::publish_all(outputs.into())?;
-        seconds.write = start.elapsed().as_secs_f64();
-        let report = Report {
-            model: spec.model.clone(),
-            program: spec.program.to_string(),
-            files: vec![
-                Written::at(&secret_key, "yours alone: it decrypts everything"),
-                Written::at(&public_key, "masks results, and encrypts for you"),
-                Written::at(&eval_key, "what the server needs to compute"),
-                Written::at(&client_spec, "what `encrypt` and `decrypt` need"),
-            ],
-            seconds,
-        };
-        json.show(&report, || {
-            let public = public.display();
-            format!("keys for {}; give {public} to the server as it is\n{}", spec.model, files::listed(&report.files))
-        })
+        files::publish_all(self.outputs.into())?;
+        Ok(vec![
+            Written::at(&self.folder.secret_key, "yours alone: it decrypts everything"),
+            Written::at(&self.folder.public_key, "masks results, and encrypts for you"),
+            Written::at(&self.folder.eval_key, "what the server needs to compute"),
+            Written::at(&self.folder.client_spec, "what `encrypt` and `decrypt` need"),
+        ])
     }
+}
 
-    /// Refuses to make larger keys than is allowed: a spec can ask for any size.
-    fn check_cost(&self, spec: &CheckedSpec) -> Result<()> {
-        let params = spec.params();
-        let (public, eval) = (public_key_len(params), eval_keys_len(params, &spec.evaluation_keys));
-        let bytes = secret_key_len(params).saturating_add(public).saturating_add(eval);
-        ensure!(
-            bytes <= self.max_size,
-            "the keys would have {} (the evaluation key {}), and --max-size allows {}: raise it, or check where the \
-             client spec comes from",
-            show_size(bytes),
-            show_size(eval),
-            show_size(self.max_size)
-        );
-        Ok(())
-    }
+/// Refuses to make larger keys than is allowed: a spec can ask for any size.
+fn check_cost(spec: &CheckedSpec, max_size: u64) -> Result<()> {
+    let params = spec.params();
+    let (public, eval) = (public_key_len(params), eval_keys_len(params, &spec.evaluation_keys));
+    let bytes = secret_key_len(params).saturating_add(public).saturating_add(eval);
+    ensure!(
+        bytes <= max_size,
+        "the keys would have {} (the evaluation key {}), and --max-size allows {}: raise it, or check where the \
+         client spec comes from",
+        show_size(bytes),
+        show_size(eval),
+        show_size(max_size)
+    );
+    Ok(())
 }

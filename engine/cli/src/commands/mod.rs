@@ -14,7 +14,9 @@ mod inspect;
 mod keygen;
 mod models;
 mod plan;
+mod query;
 mod run;
+mod serve;
 mod verify;
 
 use anyhow::Result;
@@ -29,6 +31,8 @@ pub enum Command {
     Encrypt(encrypt::Encrypt),
     Infer(infer::Infer),
     Decrypt(decrypt::Decrypt),
+    Serve(serve::Serve),
+    Query(query::Query),
     Inspect(inspect::Inspect),
     Import(import::Import),
     Calibrate(calibrate::Calibrate),
@@ -50,6 +54,8 @@ impl Command {
             Command::Encrypt(command) => command.run(),
             Command::Infer(command) => command.run(),
             Command::Decrypt(command) => command.run(),
+            Command::Serve(command) => command.run(),
+            Command::Query(command) => command.run(),
             Command::Inspect(command) => command.run(),
             Command::Import(command) => command.run(),
             Command::Calibrate(command) => command.run(),

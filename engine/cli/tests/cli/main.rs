@@ -10,6 +10,7 @@ mod import;
 mod large;
 mod listings;
 mod run;
+mod service;
 mod staged;
 mod support;
 mod usage;

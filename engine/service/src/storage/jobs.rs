@@ -1,0 +1,486 @@
+//! Requests that were accepted, until their results expire.
+
+use rusqlite::{Connection, OptionalExtension, Row, params};
+use zeroize::Zeroizing;
+
+use super::uploads::find_upload;
+use super::{BlobKind, Id, Part, Store, StoreError, id, integer, now};
+
+/// Attempts at a job. Each but the last ended with the process; one that always ends it must not do so for ever.
+pub const MAX_ATTEMPTS: u32 = 16;
+
+/// Jobs of one tenant that are kept, whatever became of them.
+pub const JOBS_KEPT: u32 = 1000;
+
+/// Where a job is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum JobState {
+    /// It waits for its turn.
+    Queued,
+    /// It is being computed.
+    Running,
+    /// Its result can be fetched.
+    Done,
+    /// It has no result, and says why.
+    Failed,
+    /// Its tenant has ended it.
+    Cancelled,
+}
+
+impl JobState {
+    /// As in the database and in answers.
+    pub fn name(self) -> &'static str {
+        match self {
+            JobState::Queued => "queued",
+            JobState::Running => "running",
+            JobState::Done => "done",
+            JobState::Failed => "failed",
+            JobState::Cancelled => "cancelled",
+        }
+    }
+
+    /// Whether it goes on.
+    pub fn is_pending(self) -> bool {
+        matches!(self, JobState::Queued | JobState::Running)
+    }
+
+    fn named(name: &str) -> Option<Self> {
+        use JobState::{Cancelled, Done, Failed, Queued, Running};
+        [Queued, Running, Done, Failed, Cancelled].into_iter().find(|state| state.name() == name)
+    }
+}
+
+/// A job as its tenant sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Job {
+    /// Its name.
+    pub id: Id,
+    /// The upload that it was made of.
+    pub upload: Id,
+    /// The keys that it is computed with.
+    pub key: Id,
+    /// Digest of the Program.
+    pub program: String,
+    /// Encrypted images.
+    pub images: u64,
+    /// Sets that they fill.
+    pub sets: u64,
+    /// Bytes of the result.
+    pub result_bytes: u64,
+    /// Where it is.
+    pub state: JobState,
+    /// Its tenant has asked to end it.
+    pub cancelling: bool,
+    /// Attempts so far.
+    pub attempts: u32,
+    /// Seconds since 1970.
+    pub created: i64,
+    /// When its last attempt began.
+    pub started: Option<i64>,
+    /// When it ended.
+    pub finished: Option<i64>,
+    /// When it is removed with its result.
+    pub expires: Option<i64>,
+    /// Why it failed.
+    pub error: Option<String>,
+}
+
+/// What is to be accepted as a job.
+#[derive(Clone, Copy, Debug)]
+pub struct NewJob {
+    /// Encrypted images.
+    pub images: u64,
+    /// Sets that they fill.
+    pub sets: u64,
+    /// Bytes of the result.
+    pub result_bytes: u64,
+    /// Sets that one key may be used for with this Program.
+    pub sets_per_key: Option<u64>,
+    /// Sets that all keys of the tenant together may be used for with this Program.
+    pub sets_per_tenant: Option<u64>,
+}
+
+/// What a request for a job did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Accepted {
+    /// The job.
+    pub job: Job,
+    /// Whether it is new; else the upload was a job before.
+    pub created: bool,
+}
+
+/// A job that is to be computed now.
+pub struct Work {
+    /// The job.
+    pub job: Job,
+    /// What masks and floods are expanded from, at every attempt the same.
+    pub secret: Zeroizing<[u8; 32]>,
+}
+
+const SELECT: &str = "SELECT j.id, j.upload, j.key, k.program, j.images, j.sets, j.result_bytes, j.state, j.cancelling,
+    j.attempts, j.created, j.started, j.finished, j.expires, j.error FROM jobs j JOIN keys k ON k.id = j.key";
+
+fn job_row(row: &Row<'_>) -> rusqlite::Result<Job> {
+    let state: String = row.get(7)?;
+    let unknown = || rusqlite::Error::FromSqlConversionFailure(7, rusqlite::types::Type::Text, "no state".into());
+    Ok(Job {
+        id: id(row, 0)?,
+        upload: id(row, 1)?,
+        key: id(row, 2)?,
+        program: row.get(3)?,
+        images: row.get::<_, i64>(4)? as u64,
+        sets: row.get::<_, i64>(5)? as u64,
+        result_bytes: row.get::<_, i64>(6)? as u64,
+        state: JobState::named(&state).ok_or_else(unknown)?,
+        cancelling: row.get(8)?,
+        attempts: row.get(9)?,
+        created: row.get(10)?,
+        started: row.get(11)?,
+        finished: row.get(12)?,
+        expires: row.get(13)?,
+        error: row.get(14)?,
+    })
+}
+
+fn find_job(db: &Connection, tenant: i64, job: &Id) -> Result<Job, StoreError> {
+    let select = format!("{SELECT} WHERE j.id = ?1 AND j.tenant = ?2");
+    let found = db.query_row(&select, params![job.as_str(), tenant], job_row).optional()?;
+    found.ok_or(StoreError::Absent("job"))
+}
+
+impl Store {
+    /// The job that was made of an upload, if there is one.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub fn job_of_upload(&self, tenant: i64, upload: &Id) -> Result<Option<Job>, StoreError> {
+        job_of_upload(&self.db(), tenant, upload)
+    }
+
+    /// Accepts an upload as a job, whose secret is drawn now. From here on it is computed once, whatever happens to the process.
+    ///
+    /// # Errors
+    /// An upload that is not whole, or absent; a full queue; a quota; no room for the result.
+    pub fn accept_job(&self, tenant: i64, upload: &Id, new: &NewJob) -> Result<Accepted, StoreError> {
+        let lease = self.lease(upload);
+        self.transaction(|db| {
+            if let Some(job) = job_of_upload(db, tenant, upload)? {
+                return Ok(Accepted { job, created: false });
+            }
+            let found = find_upload(db, tenant, upload)?;
+            // After the look for a job, so that a second request for one meets it.
+            let _lease = lease?;
+            if !found.is_whole() {
+                return Err(StoreError::Conflict(format!(
+                    "{} of {} bytes have arrived: send the others first",
+                    found.received, found.length
+                )));
+            }
+            self.require_turn(db, tenant)?;
+            require_quota(db, tenant, &found.key, new)?;
+            // The input is counted as an upload still.
+            self.require_disk(db, tenant, new.result_bytes)?;
+            let job = Id::fresh()?;
+            let mut secret = Zeroizing::new([0; 32]);
+            getrandom::fill(&mut *secret).map_err(std::io::Error::other)?;
+            db.execute(
+                "INSERT INTO jobs (id, tenant, key, upload, images, sets, input_bytes, result_bytes, state, secret, created)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, 'queued', ?9, ?10)",
+                params![
+                    job.as_str(),
+                    tenant,
+                    found.key.as_str(),
+                    upload.as_str(),
+                    integer(new.images),
+                    integer(new.sets),
+                    integer(found.length),
+                    integer(new.result_bytes),
+                    &secret[..],
+                    now()
+                ],
+            )?;
+            db.execute("DELETE FROM uploads WHERE id = ?1", [upload.as_str()])?;
+            let count = "UPDATE keys SET sets = sets + ?2 WHERE id = ?1";
+            db.execute(count, params![found.key.as_str(), integer(new.sets)])?;
+            Ok(Accepted { job: find_job(db, tenant, &job)?, created: true })
+        })
+    }
+
+    fn require_turn(&self, db: &Connection, tenant: i64) -> Result<(), StoreError> {
+        let pending = "state IN ('queued', 'running')";
+        let all: u32 = db.query_row(&format!("SELECT count(*) FROM jobs WHERE {pending}"), [], |row| row.get(0))?;
+        let own = format!("SELECT count(*) FROM jobs WHERE {pending} AND tenant = ?1");
+        let own: u32 = db.query_row(&own, [tenant], |row| row.get(0))?;
+        let most = self.bounds.jobs_per_tenant;
+        if own >= most {
+            return Err(StoreError::Full(format!(
+                "{own} of your jobs wait or run, and {most} may: wait for one to end"
+            )));
+        }
+        let kept: u32 = db.query_row("SELECT count(*) FROM jobs WHERE tenant = ?1", [tenant], |row| row.get(0))?;
+        if kept >= JOBS_KEPT {
+            return Err(StoreError::Quota(format!(
+                "{kept} of your jobs are kept, and no more are: delete some that have ended"
+            )));
+        }
+        if all >= self.bounds.jobs {
+            return Err(StoreError::Full(format!("{all} jobs wait or run, and no more are taken: try again later")));
+        }
+        Ok(())
+    }
+
+    /// A tenant's job.
+    ///
+    /// # Errors
+    /// There is none of this name.
+    pub fn job(&self, tenant: i64, job: &Id) -> Result<Job, StoreError> {
+        find_job(&self.db(), tenant, job)
+    }
+
+    /// All jobs of a tenant, in the order in which they were accepted.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub fn jobs(&self, tenant: i64) -> Result<Vec<Job>, StoreError> {
+        let db = self.db();
+        let mut rows = db.prepare(&format!("{SELECT} WHERE j.tenant = ?1 ORDER BY j.seq"))?;
+        Ok(rows.query_map([tenant], job_row)?.collect::<Result<_, _>>()?)
+    }
+
+    /// Jobs that wait or run.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub fn pending_jobs(&self) -> Result<u64, StoreError> {
+        let count = "SELECT count(*) FROM jobs WHERE state IN ('queued', 'running')";
+        Ok(self.db().query_row(count, [], |row| row.get::<_, i64>(0))? as u64)
+    }
+
+    /// Jobs of the same and of other tenants that come before a job that waits, as the queue is now.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub fn jobs_before(&self, job: &Id) -> Result<u64, StoreError> {
+        let count = "SELECT count(*) FROM jobs o, jobs j WHERE j.id = ?1 AND o.state IN ('queued', 'running')
+            AND (o.state = 'running' OR o.seq < j.seq) AND o.id <> j.id";
+        Ok(self.db().query_row(count, [job.as_str()], |row| row.get::<_, i64>(0))? as u64)
+    }
+
+    /// The next job of one of `programs`, which runs from now on: the oldest of the tenant whose last turn was longest ago.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub fn next_job(&self, programs: &[String]) -> Result<Option<Work>, StoreError> {
+        self.transaction(|db| {
+            loop {
+                let select = "SELECT j.id, j.tenant, j.secret, j.attempts FROM jobs j JOIN tenants t ON t.id = j.tenant
+                    JOIN keys k ON k.id = j.key
+                    WHERE j.state = 'queued' AND k.program IN (SELECT value FROM json_each(?1)) ORDER BY t.served, j.seq LIMIT 1";
+                let programs = serde_json::to_string(programs).expect("a list of strings");
+                let next = db.query_row(select, [programs], |row| {
+                    let secret: Zeroizing<Vec<u8>> = Zeroizing::new(row.get(2)?);
+                    Ok((id(row, 0)?, row.get::<_, i64>(1)?, secret, row.get::<_, u32>(3)?))
+                });
+                let Some((job, tenant, bytes, attempts)) = next.optional()? else { return Ok(None) };
+                if attempts >= MAX_ATTEMPTS {
+                    let why = format!("the service was interrupted {attempts} times while it computed this job");
+                    self.end_job(db, &job, JobState::Failed, Some(&why))?;
+                    continue;
+                }
+                let turn = "UPDATE tenants SET served = (SELECT max(served) + 1 FROM tenants) WHERE id = ?1";
+                db.execute(turn, [tenant])?;
+                let start = "UPDATE jobs SET state = 'running', attempts = attempts + 1, started = ?2 WHERE id = ?1";
+                db.execute(start, params![job.as_str(), now()])?;
+                let mut secret = Zeroizing::new([0; 32]);
+                if bytes.len() != secret.len() {
+                    self.end_job(db, &job, JobState::Failed, Some("the service has lost this job's secret"))?;
+                    continue;
+                }
+                secret.copy_from_slice(&bytes);
+                return Ok(Some(Work { job: find_job(db, tenant, &job)?, secret }));
+            }
+        })
+    }
+
+    /// Publishes the result of a job that runs. False, and nothing is published, if the job was cancelled meanwhile.
+    ///
+    /// # Errors
+    /// The database or a file fails.
+    pub fn finish_job(&self, job: &Id, result: Part, bytes: u64) -> Result<bool, StoreError> {
+        let ready = "SELECT count(*) FROM jobs WHERE id = ?1 AND state = 'running' AND cancelling = 0";
+        if self.db().query_row(ready, [job.as_str()], |row| row.get::<_, i64>(0))? == 0 {
+            return Ok(false);
+        }
+        result.publish()?;
+        let done = self.transaction(|db| {
+            let update = "UPDATE jobs SET result_bytes = ?2 WHERE id = ?1 AND state = 'running' AND cancelling = 0";
+            if db.execute(update, params![job.as_str(), integer(bytes)])? == 0 {
+                return Ok(false);
+            }
+            self.end_job(db, job, JobState::Done, None)?;
+            Ok(true)
+        })?;
+        if done {
+            self.remove_input(job)?;
+        } else {
+            self.blobs.remove(BlobKind::Results, job)?;
+        }
+        Ok(done)
+    }
+
+    /// Ends a job without a result. Its sets are not counted: nothing of the network was handed out.
+    ///
+    /// # Errors
+    /// The database or a file fails.
+    pub fn fail_job(&self, job: &Id, why: &str) -> Result<(), StoreError> {
+        self.transaction(|db| self.end_job(db, job, JobState::Failed, Some(why)))?;
+        self.remove_input(job)
+    }
+
+    /// Ends a job that was told to end while it ran.
+    ///
+    /// # Errors
+    /// The database or a file fails.
+    pub fn end_cancelled_job(&self, job: &Id) -> Result<(), StoreError> {
+        self.transaction(|db| self.end_job(db, job, JobState::Cancelled, None))?;
+        self.remove_input(job)
+    }
+
+    /// Lets a job wait again whose computation the service itself has stopped, or could not store. Only the latter `counts` as an
+    /// attempt.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub fn requeue_job(&self, job: &Id, counts: bool) -> Result<(), StoreError> {
+        let update = "UPDATE jobs SET state = 'queued', started = NULL, attempts = attempts - ?2
+            WHERE id = ?1 AND state = 'running'";
+        self.db().execute(update, params![job.as_str(), i32::from(!counts)])?;
+        Ok(())
+    }
+
+    /// Ends a tenant's job, or asks to end it if it runs. One that has ended stays as it is.
+    ///
+    /// # Errors
+    /// There is none of this name.
+    pub fn cancel_job(&self, tenant: i64, job: &Id) -> Result<Job, StoreError> {
+        let found = self.transaction(|db| {
+            match find_job(db, tenant, job)?.state {
+                JobState::Queued => self.end_job(db, job, JobState::Cancelled, None)?,
+                JobState::Running => {
+                    db.execute("UPDATE jobs SET cancelling = 1 WHERE id = ?1", [job.as_str()])?;
+                }
+                JobState::Done | JobState::Failed | JobState::Cancelled => {}
+            }
+            find_job(db, tenant, job)
+        })?;
+        if found.state == JobState::Cancelled {
+            self.remove_input(job)?;
+        }
+        Ok(found)
+    }
+
+    /// Deletes a tenant's job that has ended, and its result.
+    ///
+    /// # Errors
+    /// There is none of this name; it waits or runs.
+    pub fn delete_job(&self, tenant: i64, job: &Id) -> Result<(), StoreError> {
+        self.transaction(|db| {
+            if find_job(db, tenant, job)?.state.is_pending() {
+                return Err(StoreError::Conflict("this job waits or runs: cancel it first".into()));
+            }
+            db.execute("DELETE FROM jobs WHERE id = ?1", [job.as_str()])?;
+            Ok(())
+        })?;
+        Ok(self.blobs.remove(BlobKind::Results, job)?)
+    }
+
+    pub(super) fn sweep_jobs(&self, now: i64) -> Result<usize, StoreError> {
+        let expired: Vec<Id> = {
+            let db = self.db();
+            let mut rows = db.prepare("SELECT id FROM jobs WHERE expires <= ?1")?;
+            rows.query_map([now], |row| id(row, 0))?.collect::<Result<_, _>>()?
+        };
+        for job in &expired {
+            self.db().execute("DELETE FROM jobs WHERE id = ?1", [job.as_str()])?;
+            self.blobs.remove(BlobKind::Results, job)?;
+        }
+        Ok(expired.len())
+    }
+
+    /// Jobs that ran wait again, or end if that was asked for. Returns how many wait again.
+    pub(super) fn recover_jobs(&self) -> Result<usize, StoreError> {
+        let interrupted = self.names_of("state = 'running' AND cancelling = 1")?;
+        for job in &interrupted {
+            self.transaction(|db| self.end_job(db, job, JobState::Cancelled, None))?;
+        }
+        let again =
+            self.db().execute("UPDATE jobs SET state = 'queued', started = NULL WHERE state = 'running'", [])?;
+        // Nothing of this should happen: a file was removed by somebody else.
+        for job in self.names_of("state = 'queued'")? {
+            let upload: String =
+                self.db().query_row("SELECT upload FROM jobs WHERE id = ?1", [job.as_str()], |row| row.get(0))?;
+            let there = Id::parse(&upload).is_some_and(|upload| self.blobs.path(BlobKind::Uploads, &upload).exists());
+            if !there {
+                self.transaction(|db| {
+                    self.end_job(db, &job, JobState::Failed, Some("the service has lost this request"))
+                })?;
+            }
+        }
+        Ok(again)
+    }
+
+    fn names_of(&self, which: &str) -> Result<Vec<Id>, StoreError> {
+        let db = self.db();
+        let mut rows = db.prepare(&format!("SELECT id FROM jobs WHERE {which}"))?;
+        Ok(rows.query_map([], |row| id(row, 0))?.collect::<Result<_, _>>()?)
+    }
+
+    /// Notes the end of a job. Its secret goes, because no attempt follows, and so does the claim that its input is there.
+    fn end_job(&self, db: &Connection, job: &Id, state: JobState, why: Option<&str>) -> Result<(), StoreError> {
+        let expires = now().saturating_add(integer(self.bounds.result_seconds));
+        let update = "UPDATE jobs SET state = ?2, error = ?3, finished = ?4, expires = ?5, secret = NULL, input = 0
+            WHERE id = ?1 AND state IN ('queued', 'running')";
+        let changed = db.execute(update, params![job.as_str(), state.name(), why, now(), expires])?;
+        if changed == 1 && state != JobState::Done {
+            let uncount = "UPDATE keys SET sets = sets - (SELECT sets FROM jobs WHERE id = ?1)
+                WHERE id = (SELECT key FROM jobs WHERE id = ?1)";
+            db.execute(uncount, [job.as_str()])?;
+        }
+        Ok(())
+    }
+
+    fn remove_input(&self, job: &Id) -> Result<(), StoreError> {
+        let upload: Option<String> = {
+            let db = self.db();
+            db.query_row("SELECT upload FROM jobs WHERE id = ?1", [job.as_str()], |row| row.get(0)).optional()?
+        };
+        match upload.as_deref().and_then(Id::parse) {
+            Some(upload) => Ok(self.blobs.remove(BlobKind::Uploads, &upload)?),
+            None => Ok(()),
+        }
+    }
+}
+
+fn job_of_upload(db: &Connection, tenant: i64, upload: &Id) -> Result<Option<Job>, StoreError> {
+    let select = format!("{SELECT} WHERE j.upload = ?1 AND j.tenant = ?2");
+    Ok(db.query_row(&select, params![upload.as_str(), tenant], job_row).optional()?)
+}
+
+/// Refuses sets beyond what a key, or all keys of a tenant, may be used for with the Program of `key`.
+fn require_quota(db: &Connection, tenant: i64, key: &Id, new: &NewJob) -> Result<(), StoreError> {
+    let own = "SELECT sets FROM keys WHERE id = ?1 AND tenant = ?2";
+    let all = "SELECT sum(sets) FROM keys WHERE tenant = ?2 AND program = (SELECT program FROM keys WHERE id = ?1)";
+    for (whose, select, most) in
+        [("this key", own, new.sets_per_key), ("all your keys together", all, new.sets_per_tenant)]
+    {
+        let Some(most) = most else { continue };
+        let used = db.query_row(select, params![key.as_str(), tenant], |row| row.get::<_, i64>(0))? as u64;
+        if used.saturating_add(new.sets) > most {
+            return Err(StoreError::Quota(format!(
+                "{used} of {most} sets of this model are used for {whose}, and this request has {}: ask the operator for more",
+                new.sets
+            )));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,343 @@
+#!/usr/bin/env python3
+"""Heavy checks of the service through the release binary: `tests/long.sh service`.
+
+Usage: long.py BINARY FOLDER [CHECK ...]; without CHECK all of them, one after the other. FOLDER is made if it is absent. The
+checks need curl, jq and openssl, and in this Python tuspy and schemathesis.
+"""
+
+import base64
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from pathlib import Path
+
+BINARY, FOLDER = Path(sys.argv[1]).resolve(), Path(sys.argv[2]).resolve()
+DOCS = Path(__file__).resolve().parents[3] / "docs" / "service.md"
+DATA = Path("t10k-images-idx3-ubyte")
+
+
+def run(*arguments, **options):
+    """The binary's standard output; it must succeed."""
+    command = [str(BINARY), *map(str, arguments)]
+    done = subprocess.run(command, cwd=FOLDER, capture_output=True, text=True, **options)
+    assert done.returncode == 0, f"{command}: {done.returncode}\n{done.stderr}"
+    return done.stdout
+
+
+class Served:
+    """A service as a process of its own."""
+
+    all = []
+
+    def __init__(self, state, *arguments, listen="127.0.0.1:0", program="mnist-1.program"):
+        command = [BINARY, "serve", "--program", program, "--state", state, "--listen", listen, *arguments]
+        self.process = subprocess.Popen(list(map(str, command)), cwd=FOLDER, stdout=subprocess.PIPE, text=True)
+        Served.all.append(self.process)
+        line = self.process.stdout.readline().strip()
+        assert line.startswith("serving "), line
+        self.url = line.rsplit(" ", 1)[1]
+        self.address = self.url.split("//")[1]
+
+    def kill(self):
+        """As a loss of power would."""
+        self.process.kill()
+        self.process.wait()
+
+    def stop(self):
+        """As systemd does."""
+        self.process.send_signal(signal.SIGTERM)
+        assert self.process.wait(timeout=90) == 0
+
+    def get(self, path):
+        with urllib.request.urlopen(self.url + path) as answer:
+            return answer.read()
+
+    def statuses(self):
+        """How often each status was answered, as the service counts."""
+        counts = {}
+        for line in self.get("/metrics").decode().splitlines():
+            found = re.match(r'cryptodl_requests_total\{.*status="(\d+)"\} (\d+)', line)
+            if found:
+                counts[int(found[1])] = counts.get(int(found[1]), 0) + int(found[2])
+        return counts
+
+    def peak(self):
+        """Most bytes of memory so far."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        return 1024 * int(re.search(r"VmHWM:\s+(\d+) kB", status)[1])
+
+
+def labels(path):
+    return [line.split(",")[1] for line in (FOLDER / path).read_text().splitlines()[1:]]
+
+
+def agreement(a, b):
+    assert len(a) == len(b)
+    return sum(x == y for x, y in zip(a, b)) / len(a)
+
+
+def prepare():
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    run("data", "fetch", "mnist")
+    for name in ("mnist-1", "mnist-1-square"):
+        run("plan", "--model", name, "--out", f"{name}.program")
+    # Few images in small requests that take a moment: for many jobs and many interruptions.
+    run("plan", "--model", "mnist-1", "--batch", "4", "--out", "small.program", "--write-spec", "small.spec")
+
+
+def tls():
+    """1,000 real images over TLS and HTTP/2: the labels of `run`."""
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
+         "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost",
+         "-addext", "basicConstraints=critical,CA:FALSE", "-keyout", "tls.key", "-out", "tls.crt"],
+        cwd=FOLDER, check=True, capture_output=True)
+    (FOLDER / "tokens").unlink(missing_ok=True)
+    (FOLDER / "token").write_text(run("serve", "--new-token", "alice", "--tokens", "tokens"))
+    served = Served("state-tls", "--tokens", "tokens", "--tls-cert", "tls.crt", "--tls-key", "tls.key")
+    url = served.url.replace("127.0.0.1", "localhost")
+    version = subprocess.run(["curl", "-sS", "--cacert", "tls.crt", "-o", os.devnull, "-w", "%{http_version}", url + "/healthz"],
+                             cwd=FOLDER, capture_output=True, text=True, check=True).stdout
+    assert version == "2", version
+    report = json.loads(run("query", "--server", url, "--ca", "tls.crt", "--token-file", "token", "--model", "mnist-1",
+                            "--keys", "keys-tls", "--images", "1000", "--out", "query.csv", "--json", "-"))
+    run("run", "--model", "mnist-1", "--images", "1000", "--out", "run.csv")
+    same = agreement(labels("query.csv"), labels("run.csv"))
+    # Both draw their own noise, which changes some labels of each.
+    assert same >= 0.99 and report["encrypted"]["accuracy"] >= 0.985, (same, report)
+    served.stop()
+    seconds = {part: round(value, 3) for part, value in report["seconds"].items()}
+    return f"labels of `run`: {100 * same:.2f} %, accuracy {report['encrypted']['accuracy']:.4f}, seconds {seconds}"
+
+
+def documented():
+    """The commands of docs/service.md for a client with curl, as they stand there."""
+    block = re.search(r"```\n(url=.*?)```", DOCS.read_text(), re.S)[1]
+    served = Served("state-docs", program="mnist-1.program")
+    run("plan", "--model", "mnist-1", "--write-spec", "client.spec")
+    if not (FOLDER / "keys").exists():
+        run("keygen", "--spec", "client.spec", "--out", "keys")
+    data = Path(run("data", "path", "mnist").strip()) / DATA
+    run("encrypt", "--secret", "keys/secret/secret.key", "--spec", "client.spec", "--input", data, "--out", "digits.ct")
+    script = block.replace("http://127.0.0.1:8750", served.url)
+    done = subprocess.run(["bash", "-euo", "pipefail", "-c", script], cwd=FOLDER, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    run("decrypt", "--secret", "keys/secret/secret.key", "--spec", "client.spec", "--input", "scores.ct", "--out", "curl.csv")
+    run("run", "--model", "mnist-1", "--out", "whole.csv")
+    same = agreement(labels("curl.csv"), labels("whole.csv"))
+    assert same >= 0.995, same
+    served.stop()
+    return f"{len(labels('curl.csv'))} images through curl, {100 * same:.2f} % the labels of `run`"
+
+
+def kills():
+    """Killed at ten random moments: every accepted job is done, once."""
+    moments = random.Random(21)
+    served = Served("state-kills", "--grace", "0", program="small.program")
+    address, accepted, stopped = served.address, [], threading.Event()
+
+    def client(number):
+        while not stopped.is_set():
+            done = subprocess.run(
+                [str(BINARY), "query", "--server", f"http://{address}", "--model", "mnist-1", "--keys", f"keys-kill-{number}",
+                 "--images", "8", "--keep", "--json", "-"], cwd=FOLDER, capture_output=True, text=True)
+            assert done.returncode == 0, done.stderr
+            report = json.loads(done.stdout)
+            assert report["encrypted"]["correct"] >= 7, report
+            accepted.append(report["job"])
+
+    clients = [threading.Thread(target=client, args=(number,)) for number in range(4)]
+    for thread in clients:
+        thread.start()
+    for _ in range(10):
+        time.sleep(moments.uniform(0.3, 4))
+        served.kill()
+        served = Served("state-kills", "--grace", "0", listen=address, program="small.program")
+    time.sleep(2)
+    stopped.set()
+    for thread in clients:
+        thread.join()
+    jobs = json.loads(served.get("/v1/jobs"))
+    assert sorted(job["id"] for job in jobs) == sorted(accepted), "a job twice, or one that nobody waits for"
+    assert all(job["state"] == "done" for job in jobs)
+    assert sum(key["sets_used"] for key in json.loads(served.get("/v1/keys"))) == len(jobs)
+    served.stop()
+    return f"10 kills, {len(jobs)} jobs, each done once"
+
+
+def crowd(seconds=300):
+    """16 clients: every answer is 2xx or 429, every result right, memory bounded."""
+    served = Served("state-crowd", "--max-jobs", "8", program="small.program")
+    ends, right = time.monotonic() + seconds, []
+
+    def client(number):
+        while time.monotonic() < ends:
+            report = json.loads(run("query", "--server", served.url, "--model", "mnist-1", "--keys", f"keys-{number}",
+                                    "--images", "8", "--json", "-"))
+            right.append(report["encrypted"]["correct"])
+
+    clients = [threading.Thread(target=client, args=(number,)) for number in range(16)]
+    for thread in clients:
+        thread.start()
+    for thread in clients:
+        thread.join()
+    statuses = served.statuses()
+    assert all(status < 300 or status == 429 for status in statuses), statuses
+    assert len(right) >= 16 and min(right) >= 7, right
+    peak = served.peak()
+    served.stop()
+    return f"{len(right)} queries in {seconds} s, statuses {statuses}, peak memory {peak / 1e6:.0f} MB"
+
+
+def memory(size=650):
+    """16 uploads of many megabytes at once take little memory."""
+    served = Served("state-memory", "--max-sets", "64", "--disk-per-tenant", "32GiB", program="mnist-1-square.program")
+    before = served.peak()
+    run("plan", "--model", "mnist-1-square", "--write-spec", "square.spec")
+    if not (FOLDER / "keys-square").exists():
+        run("keygen", "--spec", "square.spec", "--out", "keys-square")
+    data = Path(run("data", "path", "mnist").strip()) / DATA
+    run("encrypt", "--secret", "keys-square/secret/secret.key", "--spec", "square.spec", "--input", data, "--out", "square.ct")
+    keys = (FOLDER / "keys-square/public/public.key").read_bytes() + (FOLDER / "keys-square/public/eval.key").read_bytes()
+    request = urllib.request.Request(served.url + "/v1/models/mnist-1-square/keys", keys,
+                                     {"Content-Type": "application/vnd.cryptodl.keys"})
+    key = json.load(urllib.request.urlopen(request))["id"]
+    # A right header, and behind it as many sets as it says: bytes that are never computed.
+    whole = (FOLDER / "square.ct").read_bytes()
+    sets = int.from_bytes(whole[108:112], "little")
+    one = (len(whole) - 188) // sets
+    many = size * 1_000_000 // one
+    head = bytearray(whole[:156])
+    head[80:88] = (68 + many * one).to_bytes(8, "little")
+    head[108:112] = many.to_bytes(4, "little")
+    head[112:120] = (many * 4096).to_bytes(8, "little")
+    length = 188 + many * one
+    with open(FOLDER / "large", "wb") as file:
+        file.write(head)
+        for _ in range(many):
+            file.write(whole[156:156 + one])
+        file.write(bytes(length - 156 - many * one))
+
+    def upload():
+        metadata = base64.b64encode(key.encode()).decode()
+        create = urllib.request.Request(served.url + "/v1/uploads", b"", {
+            "Tus-Resumable": "1.0.0", "Upload-Length": str(length), "Upload-Metadata": f"key {metadata}"}, method="POST")
+        place = urllib.request.urlopen(create).headers["Location"]
+        subprocess.run(["curl", "-sS", "--fail-with-body", "-X", "PATCH", "-H", "Tus-Resumable: 1.0.0", "-H", "Upload-Offset: 0",
+                        "-H", "Content-Type: application/offset+octet-stream", "-H", "Expect:", "-T", "large",
+                        served.url + place], cwd=FOLDER, check=True)
+
+    threads = [threading.Thread(target=upload) for _ in range(16)]
+    start = time.monotonic()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    took, peak = time.monotonic() - start, served.peak()
+    statuses = served.statuses()
+    assert statuses.get(204) == 16, statuses
+    served.kill()
+    more = peak - before
+    assert more <= 64_000_000, f"{more} bytes more than the {before} of the model"
+    return (f"16 uploads of {length / 1e6:.0f} MB in {took:.0f} s: {more / 1e6:.0f} MB of memory beside the {before / 1e6:.0f} MB "
+            "of the prepared model")
+
+
+def tus():
+    """A client that others wrote goes on after the service was killed in the middle of its upload."""
+    from tusclient import client
+
+    served = Served("state-tus")
+    address = served.address
+    if not (FOLDER / "digits.ct").exists():
+        served.kill()
+        documented()
+        served = Served("state-tus", listen=address)
+    keys = (FOLDER / "keys/public/public.key").read_bytes() + (FOLDER / "keys/public/eval.key").read_bytes()
+    request = urllib.request.Request(served.url + "/v1/models/mnist-1/keys", keys,
+                                     {"Content-Type": "application/vnd.cryptodl.keys"})
+    key = json.load(urllib.request.urlopen(request))["id"]
+    tus_client = client.TusClient(served.url + "/v1/uploads")
+    uploader = tus_client.uploader(str(FOLDER / "digits.ct"), chunk_size=5_000_000, metadata={"key": key})
+    for _ in range(3):
+        uploader.upload_chunk()
+    place = uploader.url
+    served.kill()
+    served = Served("state-tus", listen=address)
+    again = tus_client.uploader(str(FOLDER / "digits.ct"), chunk_size=5_000_000, url=place)
+    assert again.offset == 15_000_000, again.offset
+    again.upload()
+    body = json.dumps({"upload": place.rsplit("/", 1)[1]}).encode()
+    submit = urllib.request.Request(served.url + "/v1/jobs", body, {"Content-Type": "application/json"})
+    job = json.load(urllib.request.urlopen(submit))["id"]
+    while json.loads(served.get(f"/v1/jobs/{job}?wait=20"))["state"] in ("queued", "running"):
+        pass
+    (FOLDER / "tus.ct").write_bytes(served.get(f"/v1/jobs/{job}/result"))
+    run("decrypt", "--secret", "keys/secret/secret.key", "--spec", "client.spec", "--input", "tus.ct", "--out", "tus.csv")
+    served.stop()
+    return f"tuspy went on at 15,000,000 bytes; {len(labels('tus.csv'))} labels"
+
+
+def schema():
+    """What is served is what is described: schemathesis with a fixed seed."""
+    served = Served("state-schema")
+    # A header of HTTP/1 or of tus that a request lacks is answered with its own status before others are looked at, and a body
+    # of bytes that fits its schema is no file all the same: `positive_data_acceptance` expects otherwise.
+    done = subprocess.run(
+        [str(Path(sys.executable).parent / "schemathesis"), "run", served.url + "/openapi.json", "--checks", "all",
+         "--exclude-checks", "positive_data_acceptance", "--seed", "21", "--max-examples", "25"],
+        cwd=FOLDER, capture_output=True, text=True)
+    (FOLDER / "schemathesis.txt").write_text(done.stdout + done.stderr)
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-1000:]
+    assert served.process.poll() is None
+    served.stop()
+    return done.stdout.strip().splitlines()[-1]
+
+
+def overhead(images=8192):
+    """`mnist-2`: from a whole upload to the result, beside `infer` on the same images."""
+    run("plan", "--model", "mnist-2", "--out", "mnist-2.program", "--write-spec", "deep.spec")
+    served = Served("state-deep", program="mnist-2.program")
+    waits = []
+    for _ in range(3):
+        report = json.loads(run("query", "--server", served.url, "--model", "mnist-2", "--keys", "keys-deep", "--images", images,
+                                "--json", "-"))
+        waits.append(report["seconds"]["wait"])
+    served.stop()
+    data = Path(run("data", "path", "mnist").strip()) / DATA
+    first = (data).read_bytes()
+    cut = first[:4] + images.to_bytes(4, "big") + first[8:16] + first[16:16 + images * 784]
+    (FOLDER / "deep.idx").write_bytes(cut)
+    run("encrypt", "--secret", "keys-deep/secret/secret.key", "--spec", "deep.spec", "--input", "deep.idx", "--out", "deep.ct")
+    computes = []
+    for _ in range(3):
+        report = json.loads(run("infer", "--program", "mnist-2.program", "--eval-key", "keys-deep/public/eval.key", "--public",
+                                "keys-deep/public/public.key", "--input", "deep.ct", "--out", "deep-scores.ct", "--json", "-"))
+        computes.append(report["seconds"]["compute"])
+    wait, compute = sorted(waits)[1], sorted(computes)[1]
+    return f"{wait:.2f} s of the service, {compute:.2f} s of `infer` (medians of three): {100 * (wait / compute - 1):+.1f} %"
+
+
+CHECKS = {check.__name__: check for check in (tls, documented, kills, crowd, memory, tus, schema, overhead)}
+
+
+def main():
+    prepare()
+    try:
+        for name in sys.argv[3:] or CHECKS:
+            start = time.monotonic()
+            print(f"{name}: {CHECKS[name]()} [{time.monotonic() - start:.0f} s]", flush=True)
+    finally:
+        for process in Served.all:
+            process.kill()
+
+
+if __name__ == "__main__":
+    main()
