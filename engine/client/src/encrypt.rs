@@ -100,7 +100,8 @@ impl<'a> Encryption<'a> {
         // A hostile spec can ask for more than there is.
         let len = info.set_bytes(params);
         set.clear();
-        set.try_reserve_exact(len).map_err(|_| ClientError::OutOfMemory { bytes: len })?;
+        let none = |_| ClientError::OutOfMemory { bytes: len };
+        set.try_reserve_exact(len).map_err(none)?;
         set.resize(len, 0);
         let [low, high] = spec.input.range;
         let padding = 0f64.clamp(low, high);
@@ -110,6 +111,11 @@ impl<'a> Encryption<'a> {
         parallel::try_for_each(rows_by_value(set, params, info), |value, rows| {
             watch.check()?;
             let object = first + value;
+            // Every thread takes some vectors of N numbers from memory of its own. Each one that is missing would end the process,
+            // so they are asked for together before.
+            let mut working = Vec::<u64>::new();
+            working.try_reserve_exact(8 * n).map_err(none)?;
+            drop(std::hint::black_box(working));
             let mut message = Zeroizing::new(vec![padding; n]);
             // The leaves of an image in this ciphertext are every so many of its pixels.
             let copies = spec.output.packing.of_scores(n, info.leaves, info.images).log;
