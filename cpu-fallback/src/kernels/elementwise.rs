@@ -120,13 +120,24 @@ impl<S: Simd> Kernel<S> for ReducedDigit<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn compute(self, _: S) {
-        let (digit, q) = (self.digit, self.modulus.value());
-        for (out, &x) in self.out.iter_mut().zip(self.x) {
+    fn compute(self, s: S) {
+        let (digit, prime) = (self.digit, s.splat(self.modulus.value()));
+        let (q, half, offset) = (s.splat(digit.prime()), s.splat(digit.prime() / 2), s.splat(digit.offset()));
+        let (low, bias) = (s.splat((1 << digit.width()) - 1), s.splat(1 << (digit.width() - 1)));
+        let reduced = |x: S::V| {
+            let above = s.shift_right_signed(s.sub(half, x), 31);
+            let shifted = s.shift_right_signed(s.add(s.sub(x, s.and(q, above)), offset), digit.shift());
+            let digit = if digit.is_last() { shifted } else { s.sub(s.and(shifted, low), bias) };
             // Below zero, a digit is large as an unsigned number, and smaller with the prime.
-            let d = digit.of(x) as u32;
-            *out = d.min(d.wrapping_add(q));
+            s.min(digit, s.add(digit, prime))
+        };
+        let ((whole, rest), (x, x_rest)) = (S::arrays_mut(self.out), S::arrays(self.x));
+        for (out, x) in whole.iter_mut().zip(x) {
+            s.store(reduced(s.load(x)), out);
         }
+        let mut last = S::Array::default();
+        s.store(reduced(s.load(&padded::<S>(x_rest))), &mut last);
+        rest.copy_from_slice(&last.as_ref()[..rest.len()]);
     }
 }
 
@@ -141,8 +152,12 @@ impl<S: Simd> Kernel<S> for Permute<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn compute(self, _: S) {
-        for (out, &source) in self.out.iter_mut().zip(self.sources) {
+    fn compute(self, s: S) {
+        let ((whole, rest), (sources, last)) = (S::arrays_mut(self.out), S::arrays(self.sources));
+        for (out, sources) in whole.iter_mut().zip(sources) {
+            s.store(s.gather(self.x, sources), out);
+        }
+        for (out, &source) in rest.iter_mut().zip(last) {
             *out = self.x[source as usize];
         }
     }

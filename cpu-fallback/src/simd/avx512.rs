@@ -86,6 +86,16 @@ impl Simd for Avx512 {
         // SAFETY: the token proves that the machine has the instruction, which writes the 64 bytes of the array, unaligned.
         unsafe { _mm512_storeu_si512(to.as_mut_ptr().cast(), x) }
     }
+    #[inline(always)]
+    fn gather(self, x: &[u32], indices: &[u32; 16]) -> __m512i {
+        let indices = self.load(indices);
+        // Indices are read as signed numbers.
+        let len = i32::try_from(x.len()).unwrap_or(i32::MAX);
+        let within = intrinsics!(self, _mm512_cmplt_epu32_mask(indices, _mm512_set1_epi32(len)));
+        assert_eq!(within, 0xffff, "an index beyond {len} words");
+        // SAFETY: the token proves that the machine has the instruction, and every index is below the length of `x`.
+        unsafe { _mm512_i32gather_epi32::<4>(indices, x.as_ptr().cast()) }
+    }
 
     #[inline(always)]
     fn add(self, a: __m512i, b: __m512i) -> __m512i {

@@ -45,6 +45,16 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     /// Word `j % PERIOD` in lane `j`; `PERIOD` is a power of two from 2 to `LANES`.
     fn cycle<const PERIOD: usize>(self, words: &[u32; PERIOD]) -> Self::V;
     fn store(self, x: Self::V, to: &mut Self::Array);
+    /// The words of `x` at these indices.
+    ///
+    /// # Panics
+    /// If an index is beyond `x`.
+    #[inline(always)]
+    fn gather(self, x: &[u32], indices: &Self::Array) -> Self::V {
+        let mut words = *indices;
+        words.as_mut().iter_mut().for_each(|word| *word = x[*word as usize]);
+        self.load(&words)
+    }
 
     fn add(self, a: Self::V, b: Self::V) -> Self::V;
     fn sub(self, a: Self::V, b: Self::V) -> Self::V;

@@ -5,6 +5,7 @@
 //! their price; trying means looking for an input scale and weight sizes that keep headroom and
 //! noise within bounds. The first that succeeds is the cheapest.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 
@@ -100,24 +101,28 @@ struct Candidate {
     price: f64,
 }
 
-/// What candidates have in common that differ in the size of their primes and in the dimension
+/// What candidates have in common that differ in the size of their primes, in the dimension and in how scores are packed
 /// alone.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Group {
     structure: usize,
     limbs: usize,
     special: usize,
-    log_scores: u32,
     parts: usize,
     /// Of primes that are cut into digits: larger ones leave less room for the special prime.
     prime_bits: u32,
 }
 
 impl Candidate {
+    /// What of a group's candidates has the most room compares as the largest.
+    fn room(&self) -> (u32, Reverse<u32>) {
+        (self.ring.prime_bits, Reverse(self.ring.log_scores))
+    }
+
     fn group(&self) -> Group {
-        let RingShape { limbs, special, parts, prime_bits, log_scores, .. } = self.ring;
+        let RingShape { limbs, special, parts, prime_bits, .. } = self.ring;
         let prime_bits = if parts > 1 { prime_bits } else { 0 };
-        Group { structure: self.structure, limbs, special, log_scores, parts, prime_bits }
+        Group { structure: self.structure, limbs, special, parts, prime_bits }
     }
 }
 
@@ -256,11 +261,12 @@ impl Search<'_> {
         let mut found: Vec<Found> = Vec::new();
         let mut cheaper: BTreeMap<usize, (f64, Miss)> = BTreeMap::new();
         let mut nearest: Option<Nearest> = None;
-        // The largest primes of each structure and length: where they fail, smaller ones need not be tried.
+        // The largest primes of each structure and length, with a ciphertext for every score: where they fail, smaller ones and sums of
+        // scores need not be tried.
         let mut roomiest: BTreeMap<Group, &Candidate> = BTreeMap::new();
         for candidate in &candidates {
             let room = roomiest.entry(candidate.group()).or_insert(candidate);
-            if candidate.ring.prime_bits > room.ring.prime_bits {
+            if candidate.room() > room.room() {
                 *room = candidate;
             }
         }
@@ -283,7 +289,7 @@ impl Search<'_> {
                 let attempt = self.attempt(structure, room, self.network.limits)?;
                 let fails = matches!(attempt, Attempt::Fails { .. });
                 entry.insert(fails);
-                if fails || room.ring.prime_bits == candidate.ring.prime_bits {
+                if fails || room.room() == candidate.room() {
                     (tried, result) = (room, Some(attempt));
                 }
             }
