@@ -217,7 +217,7 @@ def memory(size=650):
     head = bytearray(whole[:156])
     head[80:88] = (68 + many * one).to_bytes(8, "little")
     head[108:112] = many.to_bytes(4, "little")
-    head[112:120] = (many * 4096).to_bytes(8, "little")
+    head[116:124] = (many * 4096).to_bytes(8, "little")
     length = 188 + many * one
     with open(FOLDER / "large", "wb") as file:
         file.write(head)
