@@ -35,18 +35,18 @@ pub struct ProblemBody {
 pub struct Problem {
     status: StatusCode,
     detail: String,
-    headers: HeaderMap,
+    headers: Vec<(HeaderName, HeaderValue)>,
 }
 
 impl Problem {
     /// With this status, and `detail` for people.
     pub fn new(status: StatusCode, detail: impl Into<String>) -> Self {
-        Problem { status, detail: detail.into(), headers: HeaderMap::new() }
+        Problem { status, detail: detail.into(), headers: Vec::new() }
     }
 
     /// With a header beside it.
     pub fn with(mut self, name: HeaderName, value: HeaderValue) -> Self {
-        self.headers.insert(name, value);
+        self.headers.push((name, value));
         self
     }
 
@@ -95,7 +95,7 @@ impl Problem {
             Problem::new(response.status(), if text.is_empty() { title(response.status()).into() } else { text });
         for name in [ALLOW, RETRY_AFTER] {
             if let Some(value) = response.headers().get(&name) {
-                problem.headers.insert(name, value.clone());
+                problem.headers.push((name, value.clone()));
             }
         }
         problem
@@ -156,11 +156,12 @@ impl From<io::Error> for Problem {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let Problem { status, detail, mut headers } = self;
+        let Problem { status, detail, headers } = self;
         let words = title(status);
         let name = status.canonical_reason().unwrap_or("refused").to_lowercase().replace(' ', "-");
         let body =
             ProblemBody { kind: format!("urn:cryptodl:problem:{name}"), title: words, status: status.as_u16(), detail };
+        let mut headers: HeaderMap = headers.into_iter().collect();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
         (status, headers, serde_json::to_vec(&body).expect("plain data")).into_response()
     }

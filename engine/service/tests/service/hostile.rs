@@ -196,8 +196,8 @@ fn forged_requests_give_no_result() {
         ("another level", changed(request, 88, &[200])),
         ("other values", changed(request, 92, &[1])),
         ("more sets than there are", changed(request, 108, &[0xff; 4])),
-        ("no images", changed(request, 112, &[0; 8])),
-        ("more images than there is room", changed(request, 112, &[0xff; 8])),
+        ("no images", changed(request, 116, &[0; 8])),
+        ("more images than there is room", changed(request, 116, &[0xff; 8])),
         ("shorter than it says", request[..request.len() - 1].to_vec()),
         ("longer than it says", [&request[..], b"x"].concat()),
     ] {

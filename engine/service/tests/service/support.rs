@@ -255,7 +255,7 @@ pub fn metadata(key: &str) -> String {
             char::from(DIGITS[usize::from_str_radix(&bits, 2).expect("bits")])
         })
         .collect();
-    while text.len() % 4 > 0 {
+    while !text.len().is_multiple_of(4) {
         text.push('=');
     }
     format!("filename eC5jdA==,key {text}")
