@@ -191,7 +191,7 @@ impl Model {
         Ok(())
     }
 
-    /// Opens a request, of which at least [`HEADERS`] bytes are there, and which has `length` in all.
+    /// Opens a request, of which at least `HEADERS` bytes are there, and which has `length` in all.
     ///
     /// # Errors
     /// It belongs to another Program, has another length than it says, or too many sets.

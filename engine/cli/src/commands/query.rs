@@ -369,7 +369,7 @@ impl Query {
             let name = path.display().to_string();
             return Ok(Source { name, count, names, labels: None, images: Images::File(path.clone(), images) });
         }
-        let shipped = || Some(cryptodl_zoo::load(&spec.model).ok()?.dataset?);
+        let shipped = || cryptodl_zoo::load(&spec.model).ok()?.dataset;
         let Some(id) = self.data.or_else(shipped) else {
             bail!(
                 "{} is no shipped model, so that its images are not known: name them with --input, or with --data",

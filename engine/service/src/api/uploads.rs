@@ -1,4 +1,4 @@
-//! Resumable uploads: tus 1.0.0, core and the extensions creation and termination (https://tus.io/protocols/resumable-upload).
+//! Resumable uploads: tus 1.0.0, core and the extensions creation and termination (<https://tus.io/protocols/resumable-upload>).
 
 use std::fs::File;
 use std::io::Write;
