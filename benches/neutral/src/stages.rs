@@ -7,7 +7,7 @@ use std::str::FromStr;
 use std::time::Instant;
 
 use anyhow::{Context, Error, Result, bail, ensure};
-use cryptodl::{Client, Model, Placement, Program, Server, Watch};
+use cryptodl::{Client, EncryptionKey, Model, Placement, Program, Server, Watch};
 use rayon::prelude::*;
 use serde_json::json;
 
@@ -150,16 +150,7 @@ impl<'a> Run<'a> {
         let values: Vec<f32> =
             bytes.chunks_exact(4).map(|value| f32::from_le_bytes(value.try_into().expect("four bytes"))).collect();
         let secret = client.read_secret_key(open(&self.secret_key())?)?;
-        let key = cryptodl::EncryptionKey::Secret(&secret);
-        let mut rest = values.as_slice();
-        let next = |set: &mut Vec<f32>, count: usize| {
-            let (now, later) = rest.split_at(count * client.pixels());
-            rest = later;
-            set.extend_from_slice(now);
-            Ok(())
-        };
-        let count = values.len() / client.pixels();
-        Ok(client.encrypt_sets(key, count, next, create(&self.upload())?, Watch::default())?)
+        Ok(client.encrypt_with(EncryptionKey::Secret(&secret), &values, create(&self.upload())?, Watch::default())?)
     }
 
     fn compute(&self) -> Result<()> {

@@ -154,6 +154,20 @@ impl Client {
     /// No whole number of images; a value that is out of range, with its place; the stream cannot be written; cancelled. What was
     /// written is then no file.
     pub fn encrypt(&self, keys: &Keys, images: &[f32], request: impl Write, watch: Watch<'_>) -> Result<(), Error> {
+        self.encrypt_with(keys.encryption(self.spec.encryption), images, request, watch)
+    }
+
+    /// The same for whoever has only the key that encrypts.
+    ///
+    /// # Errors
+    /// As [`Self::encrypt`].
+    pub fn encrypt_with(
+        &self,
+        key: EncryptionKey<'_>,
+        images: &[f32],
+        request: impl Write,
+        watch: Watch<'_>,
+    ) -> Result<(), Error> {
         let count = images.len().div_ceil(self.pixels());
         let mut rest = images;
         let next = |values: &mut Vec<f32>, count: usize| {
@@ -162,7 +176,7 @@ impl Client {
             values.extend_from_slice(set);
             Ok(())
         };
-        self.encrypt_sets(keys.encryption(self.spec.encryption), count, next, request, watch)
+        self.encrypt_sets(key, count, next, request, watch)
     }
 
     /// Encrypts `count` images of which one set is in memory at a time: `next` appends the values of so many images.

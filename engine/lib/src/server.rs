@@ -91,13 +91,6 @@ pub struct AcceptedKeys {
     evaluation: AcceptedEvaluationKeys,
 }
 
-impl AcceptedKeys {
-    /// The part that [`Service::begin`] needs.
-    pub fn evaluation(&self) -> &AcceptedEvaluationKeys {
-        &self.evaluation
-    }
-}
-
 /// The part of them that switches keys.
 pub struct AcceptedEvaluationKeys {
     expanded: Box<dyn Any + Send + Sync>,
