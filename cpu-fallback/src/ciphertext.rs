@@ -101,16 +101,34 @@ enum Digit {
 pub(crate) struct Scratch {
     /// The ciphertext on which a step works.
     pub(crate) x: Memory,
-    /// What it becomes.
-    pub(crate) next: Memory,
     /// The component that is switched in coefficient domain, then its digits.
     top: Memory,
     /// Digits modulo one prime or all of them, evaluation domain.
     digits: Memory,
+    /// What it becomes.
+    made: Made,
+}
+
+/// What [`KeySwitching::switch`] makes, and what it needs for that.
+#[derive(Debug, Default)]
+pub(crate) struct Made {
+    pub(crate) next: Memory,
     row: Memory,
 }
 
+/// A ciphertext and the digits of its component 1.
+#[derive(Clone, Copy)]
+pub(crate) struct Decomposed<'a> {
+    x: &'a [u32],
+    digits: &'a [u32],
+}
+
 impl Scratch {
+    /// What was decomposed last, and memory for what is made of it.
+    pub(crate) fn decomposed(&mut self) -> (Decomposed<'_>, &mut Made) {
+        (Decomposed { x: &self.x, digits: &self.digits }, &mut self.made)
+    }
+
     /// Takes a ciphertext, one block of components for each limb.
     pub(crate) fn load(&mut self, blocks: &[&[u32]]) {
         self.x.set_parts(blocks.iter().map(|block| block.len()).sum(), blocks.iter().copied());
@@ -118,7 +136,7 @@ impl Scratch {
 
     /// Divides the ciphertext in place.
     pub(crate) fn divide<S: Simd>(&mut self, s: S, division: &Division<'_>, components: usize) {
-        division.apply(s, components, &mut self.x, &mut self.row);
+        division.apply(s, components, &mut self.x, &mut self.made.row);
     }
 }
 
@@ -159,7 +177,7 @@ impl<'a> KeySwitching<'a> {
     pub(crate) fn relinearise<S: Simd>(&self, s: S, rows: &CpuTensor, scratch: &mut Scratch) {
         const COMPONENTS: usize = 3;
         let n = self.ring.basis.n();
-        let Scratch { x, next, top, digits, row } = scratch;
+        let Scratch { x, top, digits, made: Made { next, row } } = scratch;
         self.cut(s, COMPONENTS, x, top);
         digits.set_len(self.digits.len() * n);
         next.set_len(self.limbs.len() * 2 * n);
@@ -182,10 +200,10 @@ impl<'a> KeySwitching<'a> {
         }
     }
 
-    /// Leaves in `scratch.next` component 0 of `scratch.x` with what a key's rows make of the digits.
-    pub(crate) fn switch<S: Simd>(&self, s: S, rows: &CpuTensor, scratch: &mut Scratch) {
+    /// Leaves in `own.next` component 0 of a ciphertext with what a key's rows make of its digits.
+    pub(crate) fn switch<S: Simd>(&self, s: S, rows: &CpuTensor, cut: Decomposed<'_>, own: &mut Made) {
         let n = self.ring.basis.n();
-        let Scratch { x, next, digits, row, .. } = scratch;
+        let (Decomposed { x, digits }, Made { next, row }) = (cut, own);
         next.set_len(self.limbs.len() * 2 * n);
         let targets = next.chunks_exact_mut(2 * n).zip(digits.chunks_exact(self.digits.len() * n));
         for (target, (sums, digits)) in targets.enumerate() {
@@ -339,12 +357,12 @@ impl<'a> Activation<'a> {
         self.add_constant(s, 0, (limbs, channel), held, &mut scratch.x);
         for (step, product) in self.products.iter().enumerate() {
             let (before, after) = (held, held + self.components - 1);
-            scratch.next.set_len(product.level * after * n);
-            let blocks = scratch.next.chunks_exact_mut(after * n).zip(scratch.x.chunks_exact(before * n));
+            scratch.made.next.set_len(product.level * after * n);
+            let blocks = scratch.made.next.chunks_exact_mut(after * n).zip(scratch.x.chunks_exact(before * n));
             for ((out, a), (b, &limb)) in blocks.zip(z.iter().zip(limbs)) {
                 s.run(Multiply { modulus: self.ring.basis.modulus(limb), lanes: n, a, b, out });
             }
-            std::mem::swap(&mut scratch.x, &mut scratch.next);
+            std::mem::swap(&mut scratch.x, &mut scratch.made.next);
             held = after;
             match &product.then {
                 Then::Nothing => (),

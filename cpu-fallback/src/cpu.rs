@@ -10,7 +10,7 @@ use cryptodl_core::backend::{
 use cryptodl_core::ring::{Automorphism, Modulus, PrimeDigit, RnsBasis, Twiddle, UniformSource, pack_row, unpack_row};
 use rayon::prelude::*;
 
-use crate::ciphertext::{Activation, Division, KeySwitching, Ring, Scratch};
+use crate::ciphertext::{Activation, Decomposed, Division, KeySwitching, Made, Ring, Scratch};
 use crate::kernels::convert::Converter;
 use crate::kernels::elementwise::{
     Add, AddConstant, AddProduct, AddScaled, Multiply, Permute, ReducedDigit, Scale, SubtractScale,
@@ -22,6 +22,12 @@ use crate::machine::{Caches, processor};
 use crate::memory::{Kept, Pool};
 use crate::simd::{Kernels, Simd, with_simd};
 use crate::tensor::{CpuTensor, Place};
+
+/// Where there are fewer ciphertexts to rotate for a thread, threads share the rotations of each.
+const SOURCES_PER_THREAD: usize = 4;
+
+/// The blocks that a rotation fills, its key's rows, and where each lane comes from.
+type Target<'a> = (Vec<&'a mut [u32]>, &'a CpuTensor, &'a [u32]);
 
 /// The CPU backend. Uses the threads of the rayon pool in which it is called.
 #[derive(Clone, Debug)]
@@ -376,20 +382,38 @@ impl Backend for Cpu {
             .filter(|(_, targets)| !targets.is_empty())
             .collect();
         let n = self.basis.n();
-        with_simd!(self.kernels, s => work.into_par_iter().for_each_init(
-            || self.scratch.0.take(),
-            |scratch, (source, targets)| {
+        // Each source is one thread's, or where there are few, each target.
+        let together = work.len() >= SOURCES_PER_THREAD * rayon::current_num_threads();
+        with_simd!(self.kernels, s => {
+            let rotate = |cut: Decomposed<'_>, made: &mut Made, (mut target, rows, sources): Target<'_>| {
+                switch.switch(s, rows, cut, made);
+                for (row, image) in target.iter_mut().flat_map(|block| block.chunks_exact_mut(n)).enumerate() {
+                    s.run(Permute { sources, x: &made.next[row * n..][..n], out: image });
+                }
+            };
+            let decompose = |source: Vec<&mut [u32]>, scratch: &mut Scratch| {
                 let source: Vec<&[u32]> = source.into_iter().map(|block| &*block).collect();
                 scratch.load(&source);
                 switch.decompose(s, scratch);
-                for (mut target, rows, sources) in targets {
-                    switch.switch(s, rows, scratch);
-                    for (row, image) in target.iter_mut().flat_map(|block| block.chunks_exact_mut(n)).enumerate() {
-                        s.run(Permute { sources, x: &scratch.next[row * n..][..n], out: image });
-                    }
+            };
+            if together {
+                work.into_par_iter().for_each_init(|| self.scratch.0.take(), |scratch, (source, targets)| {
+                    decompose(source, scratch);
+                    let (cut, made) = scratch.decomposed();
+                    targets.into_iter().for_each(|target| rotate(cut, made, target));
+                });
+            } else {
+                for (source, targets) in work {
+                    let mut scratch = self.scratch.0.take();
+                    decompose(source, &mut scratch);
+                    let (cut, _) = scratch.decomposed();
+                    targets.into_par_iter().for_each_init(
+                        || self.scratch.0.take(),
+                        |own, target| rotate(cut, own.decomposed().1, target),
+                    );
                 }
-            },
-        ));
+            }
+        });
         Ok(())
     }
 

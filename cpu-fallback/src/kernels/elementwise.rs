@@ -116,28 +116,60 @@ pub(crate) struct ReducedDigit<'a> {
     pub(crate) out: &'a mut [u32],
 }
 
+/// What [`ReducedDigit`] needs of its primes, in every lane.
+#[derive(Clone, Copy)]
+struct Cut<S: Simd> {
+    digit: PrimeDigit,
+    q: S::V,
+    half: S::V,
+    offset: S::V,
+    low: S::V,
+    bias: S::V,
+    prime: S::V,
+}
+
+impl<S: Simd> Cut<S> {
+    #[inline(always)]
+    fn new(s: S, digit: PrimeDigit, modulus: Modulus) -> Self {
+        let (q, width) = (digit.prime(), digit.width());
+        Cut {
+            digit,
+            q: s.splat(q),
+            half: s.splat(q / 2),
+            offset: s.splat(digit.offset()),
+            low: s.splat((1 << width) - 1),
+            bias: s.splat(1 << (width - 1)),
+            prime: s.splat(modulus.value()),
+        }
+    }
+
+    /// Not a closure, which would not be compiled for the processor's vectors.
+    #[inline(always)]
+    fn reduced(self, s: S, x: S::V) -> S::V {
+        let above = s.shift_right_signed(s.sub(self.half, x), 31);
+        let centred = s.sub(x, s.and(self.q, above));
+        let shifted = s.shift_right_signed(s.add(centred, self.offset), self.digit.shift());
+        let digit = if self.digit.is_last() { shifted } else { s.sub(s.and(shifted, self.low), self.bias) };
+        // Below zero, a digit is large as an unsigned number, and smaller with the prime.
+        s.min(digit, s.add(digit, self.prime))
+    }
+}
+
 impl<S: Simd> Kernel<S> for ReducedDigit<'_> {
     type Output = ();
 
     #[inline(always)]
     fn compute(self, s: S) {
-        let (digit, prime) = (self.digit, s.splat(self.modulus.value()));
-        let (q, half, offset) = (s.splat(digit.prime()), s.splat(digit.prime() / 2), s.splat(digit.offset()));
-        let (low, bias) = (s.splat((1 << digit.width()) - 1), s.splat(1 << (digit.width() - 1)));
-        let reduced = |x: S::V| {
-            let above = s.shift_right_signed(s.sub(half, x), 31);
-            let shifted = s.shift_right_signed(s.add(s.sub(x, s.and(q, above)), offset), digit.shift());
-            let digit = if digit.is_last() { shifted } else { s.sub(s.and(shifted, low), bias) };
-            // Below zero, a digit is large as an unsigned number, and smaller with the prime.
-            s.min(digit, s.add(digit, prime))
-        };
+        let cut = Cut::new(s, self.digit, self.modulus);
         let ((whole, rest), (x, x_rest)) = (S::arrays_mut(self.out), S::arrays(self.x));
         for (out, x) in whole.iter_mut().zip(x) {
-            s.store(reduced(s.load(x)), out);
+            s.store(cut.reduced(s, s.load(x)), out);
         }
-        let mut last = S::Array::default();
-        s.store(reduced(s.load(&padded::<S>(x_rest))), &mut last);
-        rest.copy_from_slice(&last.as_ref()[..rest.len()]);
+        if !rest.is_empty() {
+            let mut last = S::Array::default();
+            s.store(cut.reduced(s, s.load(&padded::<S>(x_rest))), &mut last);
+            rest.copy_from_slice(&last.as_ref()[..rest.len()]);
+        }
     }
 }
 

@@ -32,11 +32,12 @@ fn automorphisms_bring_every_leaf_to_its_image() {
     let n = 64;
     for log in 1..=6 {
         let leaves = Leaves { log };
-        let (places, automorphisms) = (leaves.slots(n), leaves.automorphisms(n));
+        let places = leaves.slots(n);
         let before = element(n);
         for leaf in 0..1 << log {
             let mut after = before.clone();
-            for automorphism in (0..log as usize).filter(|i| leaf >> i & 1 == 1).map(|i| automorphisms[i]) {
+            for automorphism in (0..log).map(|i| 1 << i).filter(|bit| leaf & bit > 0).map(|bit| leaves.rotation(n, bit))
+            {
                 let mut image = vec![0.0; n];
                 for (j, &a) in after.iter().enumerate() {
                     let (to, negative) = automorphism.coefficient(j);
@@ -54,13 +55,22 @@ fn automorphisms_bring_every_leaf_to_its_image() {
     }
 }
 
-/// A packing with fewer leaves takes the last of the automorphisms of one with more.
+/// A packing with fewer leaves takes some of the automorphisms of one with more.
 #[test]
 fn smaller_packings_share_automorphisms() {
-    let all = Packing::Compact(7).automorphisms(1024);
+    let most = Leaves { log: 7 };
+    let steps = most.steps(100, 4);
+    assert_eq!(steps, [1, 2, 4, 8, 16, 32, 48, 64, 80, 96]);
     for log in 0..=7 {
-        assert_eq!(Leaves { log }.automorphisms(1024), all[7 - log as usize..]);
+        let leaves = Leaves { log };
+        let (own, shift) = (leaves.steps_of(7, &steps), 7 - log);
+        assert!((0..log).all(|i| own.contains(&(1 << i))));
+        for step in own {
+            assert!(steps.contains(&(step << shift)));
+            assert_eq!(leaves.rotation(1024, step), most.rotation(1024, step << shift));
+        }
     }
+    assert_eq!(Packing::Compact(3).automorphisms(1024), [1, 2, 4].map(|step| Leaves { log: 3 }.rotation(1024, step)));
     assert!(Packing::Spread.automorphisms(1024).is_empty());
 }
 
@@ -73,33 +83,47 @@ fn images_are_packed_as_tightly_as_all_of_them_fit() {
     }
 }
 
-/// Every value is made once, from values that have been made before, and by the rotation that its number says.
+/// Every value is made once, from values that have been made before, and by the rotation that its step says.
 #[test]
 fn stages_make_every_value_from_those_before() {
-    for (values, log) in [(784, 10), (784, 3), (784, 9), (1, 1), (5, 2), (36, 4), (3072, 6)] {
+    for (values, log) in [(784, 10), (784, 3), (784, 9), (1, 1), (5, 2), (36, 4), (3072, 6), (3072, 12)] {
         let leaves = Leaves { log };
         let width = leaves.ciphertexts(values);
-        let mut made: Vec<bool> = (0..values).map(|value| value < width).collect();
-        let mut rotations = 0;
-        for stage in leaves.stages(values) {
-            assert!(made[stage.from.clone()].iter().all(|&made| made), "{values} values, 2^{log} leaves");
-            for (i, to) in stage.to {
-                assert!(!to.is_empty() && to.len() <= stage.from.len());
-                for (value, from) in to.zip(stage.from.clone()) {
-                    assert_eq!((value % width, value / width), (from % width, from / width + (1 << i)));
-                    assert!(!std::mem::replace(&mut made[value], true), "{value} is made twice");
-                    rotations += 1;
+        for log_giant in 0..=log {
+            // The steps of a packing with twice as many leaves serve as well.
+            let larger = Leaves { log: log + 1 };
+            let shared = leaves.steps_of(log + 1, &larger.steps(values, log_giant));
+            for steps in [leaves.steps(values, log_giant), shared] {
+                let mut made: Vec<bool> = (0..values).map(|value| value < width).collect();
+                let mut rotations = 0;
+                let what = format!("{values} values, 2^{log} leaves, steps {steps:?}");
+                for stage in leaves.stages(values, &steps) {
+                    assert!(made[stage.from.clone()].iter().all(|&made| made), "{what}");
+                    for (step, to) in stage.to {
+                        assert!(steps.contains(&step) && !to.is_empty() && to.len() <= stage.from.len());
+                        for (value, from) in to.zip(stage.from.clone()) {
+                            assert_eq!((value % width, value / width), (from % width, from / width + step));
+                            assert!(!std::mem::replace(&mut made[value], true), "{what}: {value} is made twice");
+                            rotations += 1;
+                        }
+                    }
                 }
+                assert!(made.iter().all(|&made| made), "{what}");
+                assert_eq!(rotations, values - width);
             }
         }
-        assert!(made.iter().all(|&made| made), "{values} values, 2^{log} leaves");
-        assert_eq!(rotations, values - width);
     }
-    assert!(Leaves { log: 0 }.stages(10).is_empty());
-    // 784 leaves have 4.65 bits on average.
-    let depth = Leaves { log: 10 }.mean_depth(784);
+    assert!(Leaves { log: 0 }.stages(10, &[]).is_empty());
+    // With powers of two alone 784 leaves have 4.65 bits on average, and 272 are read. With multiples of 128 fewer are.
+    let leaves = Leaves { log: 10 };
+    let read = |steps: &[usize]| leaves.stages(784, steps).iter().map(|stage| stage.from.len()).sum::<usize>();
+    let (powers, giant) = (leaves.steps(784, 10), leaves.steps(784, 7));
+    assert_eq!((powers.len(), read(&powers)), (10, 272));
+    assert_eq!((giant.len(), read(&giant)), (13, 128));
+    let depth = leaves.mean_depth(784, &powers);
     assert!((depth - 4.65).abs() < 0.01, "{depth}");
-    assert_eq!(Leaves { log: 0 }.mean_depth(784), 0.0);
+    assert!(leaves.mean_depth(784, &giant) < depth);
+    assert_eq!(Leaves { log: 0 }.mean_depth(784, &[]), 0.0);
 }
 
 /// What sums of several scores have in the slots of an image's copies gives each of them back, whatever other slots hold.

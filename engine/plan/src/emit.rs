@@ -1,6 +1,6 @@
 //! Pass 5: from a schedule to a Program, and what is predicted of it.
 
-use cryptodl_core::ckks::{EvalKeyLayout, InputLayout, OutputLayout, Packing, ParamsSpec};
+use cryptodl_core::ckks::{EvalKeyLayout, InputLayout, Leaves, OutputLayout, Packing, ParamsSpec};
 use cryptodl_network::Network;
 use cryptodl_program::{ActivationStep, Content, PrivacyGoal, Program, Salt, Step, Term, TermMap};
 
@@ -164,7 +164,8 @@ fn build(network: &Network, lowered: &Lowered, options: &PlanOptions, found: &Fo
     let most = if walk.packed.is_some() { walk.output().components as u32 } else { 2 };
     let most = if found.structure.relinearises() { most.max(3) } else { most };
     let powers = (2..most).map(|power| EvalKeyLayout::power(power, layout));
-    let automorphisms = ring.packing().automorphisms(ring.n).into_iter();
+    let leaves = Leaves { log: ring.log_leaves };
+    let automorphisms = ring.unpacking.steps.iter().map(|&step| leaves.rotation(ring.n, step));
     let rotations = automorphisms.map(|automorphism| EvalKeyLayout::automorphism(automorphism.element(), layout));
     let content = Content {
         salt: Salt::default(),

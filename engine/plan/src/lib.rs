@@ -28,6 +28,7 @@ mod search;
 mod steps;
 mod structures;
 mod tolerance;
+mod unpacking;
 mod work;
 mod worst;
 

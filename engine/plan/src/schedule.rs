@@ -2,7 +2,7 @@
 
 use cryptodl_core::backend::{CiphertextShape, Maintenance};
 use cryptodl_core::ckks::noise::{self, Noise};
-use cryptodl_core::ckks::{EncryptionKind, HEADROOM, Leaves, Packing, RelinLayout, Scale, ScoreLeaves};
+use cryptodl_core::ckks::{EncryptionKind, HEADROOM, Packing, RelinLayout, Scale, ScoreLeaves};
 
 use super::PlanError;
 use super::cost::draws;
@@ -13,6 +13,7 @@ use super::quantise::{WEIGHT_BITS, rounding_gain};
 use super::scores::PackedScores;
 use super::steps::{Step, StepKind, Steps};
 use super::tolerance::Limits;
+use super::unpacking::Unpacking;
 use super::worst::WorstGains;
 use cryptodl_program::{Arrangement, PrivacyGoal};
 
@@ -131,6 +132,8 @@ pub struct RingShape {
     pub log_leaves: u32,
     /// `log2` of the most scores of an image in a ciphertext, 0 where every score has its own.
     pub log_scores: u32,
+    /// Which of the [`Unpacking::choices`] is taken.
+    pub unpacking: usize,
 }
 
 /// Ring and modulus chain of a schedule.
@@ -152,6 +155,10 @@ pub struct Ring {
     pub log_leaves: u32,
     /// As in [`RingShape`].
     pub log_scores: u32,
+    /// Number of the rotations' choice, as in [`RingShape`].
+    choice: usize,
+    /// How images are unpacked.
+    pub unpacking: Unpacking,
     /// `log2` of the product of the first primes of the chain, by their number.
     log_q: Vec<f64>,
     /// `log2 P`.
@@ -162,8 +169,8 @@ pub struct Ring {
 
 impl Ring {
     /// A ring over `primes`: the special primes first, then the chain, descending.
-    pub fn new(shape: RingShape, primes: &[u32]) -> Self {
-        let RingShape { n, prime_bits, special, parts, narrow, log_leaves, log_scores, .. } = shape;
+    pub fn new(shape: RingShape, primes: &[u32], unpacking: Unpacking) -> Self {
+        let RingShape { n, prime_bits, special, parts, narrow, log_leaves, log_scores, unpacking: choice, .. } = shape;
         let (special_primes, primes) = primes.split_at(special);
         let sums = |primes: &[u32]| {
             let sum = primes.iter().scan(0.0, |sum, &q| {
@@ -175,14 +182,28 @@ impl Ring {
         let (log_q, log_p) = (sums(primes), sums(special_primes)[special]);
         let draws = primes.iter().map(|&q| draws(q)).sum();
         let (primes, special) = (primes.to_vec(), special_primes.to_vec());
-        Ring { n, prime_bits, primes, special, parts, narrow, log_leaves, log_scores, log_q, log_p, draws }
+        Ring {
+            n,
+            prime_bits,
+            primes,
+            special,
+            parts,
+            narrow,
+            log_leaves,
+            log_scores,
+            choice,
+            unpacking,
+            log_q,
+            log_p,
+            draws,
+        }
     }
 
     /// What decides it.
     pub fn shape(&self) -> RingShape {
-        let &Ring { n, prime_bits, parts, narrow, log_leaves, log_scores, .. } = self;
+        let &Ring { n, prime_bits, parts, narrow, log_leaves, log_scores, choice: unpacking, .. } = self;
         let (limbs, special) = (self.primes.len(), self.special.len());
-        RingShape { n, prime_bits, limbs, special, parts, narrow, log_leaves, log_scores }
+        RingShape { n, prime_bits, limbs, special, parts, narrow, log_leaves, log_scores, unpacking }
     }
 
     /// `log2 Q` of the first `level` primes.
@@ -211,30 +232,23 @@ impl Ring {
     }
 
     /// Noise of the rotations by which ciphertexts with several pixels of an image are unpacked before anything else happens.
-    fn rotations(&self, inputs: usize) -> Noise {
-        let leaves = Leaves { log: self.log_leaves };
-        if leaves.is_spread() {
+    fn rotations(&self) -> Noise {
+        if self.log_leaves == 0 {
             return Noise::even(0.0);
         }
-        self.rotations_at(self.primes.len(), leaves.mean_depth(inputs))
+        self.rotations_at(self.primes.len(), self.unpacking.mean_depth)
     }
 
     /// Noise of `depth` rotations one after the other at `level`.
     pub fn rotations_at(&self, level: usize, depth: f64) -> Noise {
-        noise::rotations(self.n, depth, self.relin_layout().digits(level), self.log_digit(), self.log_p)
+        let layout = self.relin_layout();
+        noise::rotations(self.n, depth, layout.digits(level), layout.log_digit(level, self.prime_bits), self.log_p)
     }
 
     /// Noise of a key switch at `level`, its division not included.
     pub fn key_switch(&self, level: usize) -> Noise {
-        noise::relinearise(self.n, self.relin_layout().digits(level), self.log_digit(), self.log_p)
-    }
-
-    /// Bits of a digit.
-    fn log_digit(&self) -> f64 {
-        match self.parts {
-            1 => self.special.len() as f64 * f64::from(self.prime_bits),
-            parts => f64::from(self.prime_bits.div_ceil(parts as u32)),
-        }
+        let layout = self.relin_layout();
+        noise::relinearise(self.n, layout.digits(level), layout.log_digit(level, self.prime_bits), self.log_p)
     }
 
     /// How keys are cut into digits: as large as `P`, or parts of primes.
@@ -466,7 +480,7 @@ pub fn walk(
     let worst = privacy.map(|_| WorstImage { gains: network.worst_gains(), sum_of_squares: 0.0 });
     let mut sources = Sources { network, entered: Vec::new(), worst };
     let output = network.gains.places().output();
-    sources.enter(0, fresh.plus(ring.rotations(network.inputs)).times(1.0 / scale.value()));
+    sources.enter(0, fresh.plus(ring.rotations()).times(1.0 / scale.value()));
     let mut input = State {
         level: ring.primes.len(),
         components: 2,

@@ -9,7 +9,7 @@ use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 
-use cryptodl_core::ckks::{EncryptionKind, MAX_SPECIAL_PRIMES, SecurityLevel};
+use cryptodl_core::ckks::{EncryptionKind, Leaves, MAX_SPECIAL_PRIMES, SecurityLevel};
 use cryptodl_core::ring::{MAX_DIMENSION, MAX_PARTS, largest_ntt_primes};
 use cryptodl_core::watch::Watch;
 
@@ -21,6 +21,7 @@ use super::scores;
 use super::steps::Steps;
 use super::structures::{degrees, most_dropped, neighbours, structures, too_many};
 use super::tolerance::Limits;
+use super::unpacking::Unpacking;
 use super::work::{Counted, Switching};
 use super::{PlanError, PlanRemedy};
 use cryptodl_program::PrivacyGoal;
@@ -137,8 +138,14 @@ pub fn search(
     budget: &mut Budget<'_>,
 ) -> Result<Outcome, Box<Refusal>> {
     options.check()?;
-    let mut search =
-        Search { model, network, options, rings: Rings::default(), left: budget.left, watch: budget.watch };
+    let mut search = Search {
+        model,
+        network,
+        options,
+        rings: Rings::of_inputs(network.inputs),
+        left: budget.left,
+        watch: budget.watch,
+    };
     let outcome = search.find();
     budget.left = search.left;
     outcome
@@ -475,10 +482,22 @@ impl Search<'_> {
                     let (mut is_cheaper, mut rest) = (false, None);
                     self.left = self.left.saturating_sub(pricing_work(steps));
                     for log_scores in together {
-                        let shape = RingShape { n, prime_bits, limbs, special, parts, narrow, log_leaves, log_scores };
-                        let Some(ring) = self.rings.get(shape) else {
+                        let shape = RingShape {
+                            n,
+                            prime_bits,
+                            limbs,
+                            special,
+                            parts,
+                            narrow,
+                            log_leaves,
+                            log_scores,
+                            unpacking: 0,
+                        };
+                        let Some(unpacking) = self.rings.cheapest_unpacking(shape, &counted) else {
                             return true;
                         };
+                        let shape = RingShape { unpacking, ..shape };
+                        let ring = self.rings.get(shape).expect("the same primes");
                         let rest = *rest.get_or_insert_with(|| counted.price(ring, public, options.batch));
                         let price = rest + counted.result_price(ring, options.batch);
                         if price < below {
@@ -507,14 +526,31 @@ impl Search<'_> {
 /// Rings that a search has met.
 #[derive(Default)]
 struct Rings {
+    /// Values of an image.
+    inputs: usize,
     /// By dimension and prime size, the largest primes, as many as the longest chain takes where there are so many.
     primes: BTreeMap<(usize, u32), Vec<u32>>,
     rings: BTreeMap<RingShape, Ring>,
     /// What [`Self::narrow`] has found, by dimension, prime size, limbs and parts.
     narrow: BTreeMap<(usize, u32, usize, usize), Option<u32>>,
+    /// By `log2` of the most pixels in a ciphertext.
+    unpackings: BTreeMap<u32, Vec<Unpacking>>,
 }
 
 impl Rings {
+    /// For images of so many values.
+    fn of_inputs(inputs: usize) -> Self {
+        Rings { inputs, ..Rings::default() }
+    }
+
+    /// The number of the unpacking that costs least on a ring, keys included; `None` where there are too few primes.
+    fn cheapest_unpacking(&mut self, shape: RingShape, counted: &Counted) -> Option<usize> {
+        self.get(shape)?;
+        let (ring, choices) = (&self.rings[&shape], &self.unpackings[&shape.log_leaves]);
+        let prices: Vec<f64> = choices.iter().map(|choice| counted.unpacking_price(ring, choice)).collect();
+        (0..prices.len()).min_by(|&a, &b| prices[a].total_cmp(&prices[b]))
+    }
+
     /// A ring, unless there are too few primes.
     fn get(&mut self, shape: RingShape) -> Option<&Ring> {
         let RingShape { n, prime_bits, limbs, special, narrow, .. } = shape;
@@ -522,7 +558,10 @@ impl Rings {
             0 => self.primes(n, prime_bits).get(..limbs + special)?.to_vec(),
             narrow => std::iter::once(narrow).chain(self.primes(n, prime_bits).get(..limbs)?.iter().copied()).collect(),
         };
-        Some(self.rings.entry(shape).or_insert_with(|| Ring::new(shape, &primes)))
+        let (leaves, inputs) = (Leaves { log: shape.log_leaves }, self.inputs);
+        let choices = self.unpackings.entry(leaves.log).or_insert_with(|| Unpacking::choices(leaves, inputs));
+        let unpacking = || choices[shape.unpacking].clone();
+        Some(self.rings.entry(shape).or_insert_with(|| Ring::new(shape, &primes, unpacking())))
     }
 
     /// The largest primes of so many bits, descending.
@@ -590,7 +629,7 @@ mod tests {
                 model,
                 network: &network,
                 options: &options,
-                rings: Rings::default(),
+                rings: Rings::of_inputs(network.inputs),
                 left: MAX_WORK,
                 watch: Watch::default(),
             };

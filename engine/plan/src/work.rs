@@ -8,6 +8,7 @@ use super::lowered::Lowered;
 use super::schedule::Ring;
 use super::scores;
 use super::steps::{StepKind, Steps};
+use super::unpacking::Unpacking;
 use cryptodl_program::Arrangement;
 
 const COST: CostTable = CostTable::SHIPPED;
@@ -138,8 +139,8 @@ impl Counted {
         let crossing = crossing(ring);
         let input =
             packed * if public { 2.0 * limbs * crossing } else { limbs * crossing + ring.draws() * COST.expand };
-        let rotations = rotations(leaves, self.inputs, ring.primes.len(), self.switching).at(ring.n).price(ring);
-        batch.div_ceil(ring.n) as f64 * (computation + input + rotations) + self.keys(ring) * byte(ring)
+        let rotations = self.unpacking_price(ring, &ring.unpacking);
+        batch.div_ceil(ring.n) as f64 * (computation + input) + rotations + self.powers(ring) as f64 * self.key(ring)
     }
 
     /// Price of the result, of which [`Self::price`] is the rest.
@@ -159,16 +160,23 @@ impl Counted {
         self.packs && ring.log_leaves > 0
     }
 
-    /// Bytes of a compact packing's keys for one of the requests that they serve.
-    fn keys(&self, ring: &Ring) -> f64 {
-        if ring.log_leaves == 0 {
-            return 0.0;
-        }
-        let powers = if self.packs { self.result.components - 2 } else { 0 };
-        let keys = powers + ring.log_leaves as usize;
+    /// Price of unpacking the one set of a small batch, and of the keys that this takes.
+    pub fn unpacking_price(&self, ring: &Ring, unpacking: &Unpacking) -> f64 {
+        let &Unpacking { ref steps, cut, made, .. } = unpacking;
+        let rotations = key_switches(cut, made, ring.primes.len(), self.switching);
+        rotations.at(ring.n).price(ring) + steps.len() as f64 * self.key(ring)
+    }
+
+    /// Keys for powers of the secret by which packed scores are relinearised.
+    fn powers(&self, ring: &Ring) -> usize {
+        if self.packs_scores(ring) { self.result.components - 2 } else { 0 }
+    }
+
+    /// Price of a key's bytes for one of the requests that it serves.
+    fn key(&self, ring: &Ring) -> f64 {
         let limbs = ring.primes.len();
         let log_qp = f64::from(ring.prime_bits) * limbs as f64 + ring.log_p();
-        (keys * self.switching.digits(limbs) * ring.n) as f64 * log_qp / 8.0 / REQUESTS_PER_KEY
+        (self.switching.digits(limbs) * ring.n) as f64 * log_qp / 8.0 * byte(ring) / REQUESTS_PER_KEY
     }
 }
 
@@ -183,7 +191,7 @@ fn crossing(ring: &Ring) -> f64 {
 }
 
 /// Requests over which the upload of keys is shared out, where few images are sent.
-const REQUESTS_PER_KEY: f64 = 256.0;
+const REQUESTS_PER_KEY: f64 = 16.0;
 
 /// Work of packing the scores of few images, for N = 1: key switches, the division and sums.
 fn pack_scores(classes: usize, scores: CiphertextShape, switching: Switching, ring: &Ring) -> Work {
@@ -196,18 +204,6 @@ fn pack_scores(classes: usize, scores: CiphertextShape, switching: Switching, ri
     let sums = Work { multiplies: (classes * 2 * after.level) as u64, ..Work::default() };
     let divided = maintenance_work(classes, two, &rescale, switching);
     switches.chain([divided, sums]).fold(Work::default(), Work::plus)
-}
-
-/// Work of the rotations that make a ciphertext for every value, for N = 1.
-fn rotations(leaves: Leaves, values: usize, level: usize, switching: Switching) -> Work {
-    if leaves.is_spread() {
-        return Work::default();
-    }
-    let stages = leaves.stages(values);
-    // Those that are read are cut once.
-    let cut: usize = stages.iter().map(|stage| stage.from.len()).sum();
-    let made: usize = stages.iter().flat_map(|stage| &stage.to).map(|(_, to)| to.len()).sum();
-    key_switches(cut, made, level, switching)
 }
 
 /// Work of `made` key switches of the digits of `cut` ciphertexts, with automorphisms, for N = 1.

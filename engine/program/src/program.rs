@@ -91,13 +91,16 @@ impl Content {
         (2..components as u32).filter_map(layout).collect()
     }
 
-    /// Layouts of the keys for the automorphisms that unpack compact inputs in dimension `n`, in the order of
-    /// [`Packing::automorphisms`](cryptodl_core::ckks::Packing::automorphisms); those that are missing are left out.
-    pub fn rotations(&self, n: usize) -> Vec<EvalKeyLayout> {
+    /// By how many leaves the automorphisms rotate that unpack compact inputs in dimension `n`, ascending, and the layouts of their
+    /// keys. These are steps as [`Leaves::stages`](cryptodl_core::ckks::Leaves::stages) takes them.
+    pub fn rotations(&self, n: usize) -> Vec<(usize, EvalKeyLayout)> {
+        let log = self.input.packing.log_leaves();
+        let turn = Automorphism::power(n, 5, n >> log);
+        let powers = std::iter::successors(Some(turn), |power| Some(power.then(turn)));
         let layout = |automorphism: Automorphism| {
             self.evaluation_keys.iter().find(|layout| layout.element() == automorphism.element()).copied()
         };
-        self.input.packing.automorphisms(n).into_iter().filter_map(layout).collect()
+        (1..1 << log).zip(powers).filter_map(|(step, power)| Some((step, layout(power)?))).collect()
     }
 }
 

@@ -10,14 +10,20 @@ import torch.nn.functional as F
 from torch import nn
 
 from . import augmentation, data
-from .network import Conv, Dense, Network, Polynomial, folded
+from .muon import Muon
+from .network import BatchNorm, Conv, Dense, Network, Polynomial, folded
 
 
 def build(recipe):
+    norms = [layer for _, layer in recipe.architecture if isinstance(layer, BatchNorm)]
+    if recipe.fused and (recipe.clamp is not None or any(layer.learned for layer in norms)):
+        raise ValueError("batch-norm with learned factors and a clamp cannot be fused")
     clamp = recipe.clamp and (recipe.range_centre - recipe.clamp, recipe.range_centre + recipe.clamp)
-    return Network(recipe.architecture, recipe.activation, recipe.learned, clamp,
-                   torch.bfloat16 if recipe.bfloat16 else torch.float32, data.SHAPES[recipe.dataset],
-                   recipe.leading_factor)
+    net = Network(recipe.architecture, recipe.activation, recipe.learned, clamp,
+                  torch.bfloat16 if recipe.bfloat16 else torch.float32, data.SHAPES[recipe.dataset],
+                  recipe.leading_factor)
+    net.fused = recipe.fused
+    return net
 
 
 def step_of(weight, bits):
@@ -43,7 +49,7 @@ def loss_of(net, recipe, images, labels, soft, grid=False):
     With `grid`, weights are rounded to `recipe.grid_bits`.
     """
     perturb = rounding(recipe.grid_bits) if grid else noise(recipe.weight_bits) if recipe.weight_bits else None
-    logits, inputs = net(images, perturb)
+    logits, excess = net(images, perturb, (recipe.range_centre, recipe.range_limit))
     plain = F.cross_entropy(logits, labels)
     loss = F.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing) if recipe.label_smoothing else plain
     if soft is not None:
@@ -51,25 +57,34 @@ def loss_of(net, recipe, images, labels, soft, grid=False):
         divergence = F.kl_div(F.log_softmax(logits / t, 1), soft, reduction="batchmean") * t * t
         loss = (1 - recipe.distillation) * loss + recipe.distillation * divergence
     if recipe.range_weight:
-        for z in inputs:
-            excess = F.relu((z - recipe.range_centre).abs() - recipe.range_limit)
-            loss = loss + recipe.range_weight * excess.square().sum() / len(labels)
+        loss = loss + recipe.range_weight * excess / len(labels)
     return loss, plain
 
 
-def optimizer_of(net, recipe, learning_rate, steps):
+def optimizer_of(net, recipe, steps, grid=False):
     """The optimizer and its schedule over so many steps in all."""
+    learning_rate = recipe.grid_learning_rate if grid else recipe.learning_rate
+    # On the grid batch-norm is fixed, and the norm of filters is no longer free.
+    kind = "sgd" if grid and recipe.optimizer == "muon" else recipe.optimizer
     coefficients = {id(module.rows) for module in net.modules() if isinstance(module, Polynomial)}
-    parameters = [p for p in net.parameters() if p.requires_grad]
+    filters = {id(module.weight) for module in net.modules() if kind == "muon" and isinstance(module, nn.Conv2d)}
+    parameters = [p for p in net.parameters() if p.requires_grad and id(p) not in filters]
     decays = [p.dim() > 1 and id(p) not in coefficients for p in parameters]
     groups = [{"params": [p for p, decay in zip(parameters, decays) if decay], "weight_decay": recipe.weight_decay},
               {"params": [p for p, decay in zip(parameters, decays) if not decay], "weight_decay": 0.0}]
-    if recipe.optimizer == "sgd":
+    rates = [learning_rate, learning_rate]
+    if filters:
+        groups.append({"params": [p for p in net.parameters() if id(p) in filters], "orthogonal": True,
+                       "momentum": 0.8})
+        rates.append(recipe.filter_learning_rate)
+    if kind == "muon":
+        optimizer = Muon(groups, learning_rate, momentum=0.9)
+    elif kind == "sgd":
         optimizer = torch.optim.SGD(groups, lr=learning_rate, momentum=0.9, nesterov=True)
     else:
         optimizer = torch.optim.AdamW(groups, lr=learning_rate)
     return optimizer, torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, learning_rate, total_steps=steps, pct_start=0.15, cycle_momentum=recipe.optimizer != "sgd")
+        optimizer, rates, total_steps=steps, pct_start=0.15, cycle_momentum=kind == "adamw")
 
 
 class Checkpoint:
@@ -172,11 +187,9 @@ def passes(recipe, net, average, train, held_out, teachers, log, checkpoint, gri
     These are all passes of the recipe, or with `grid` those of its last phase.
     """
     generator = torch.Generator().manual_seed(recipe.seed)
-    epochs, learning_rate = recipe.epochs, recipe.learning_rate
-    if grid:
-        epochs, learning_rate = recipe.grid_epochs, recipe.grid_learning_rate
+    epochs = recipe.grid_epochs if grid else recipe.epochs
     steps = len(train) // recipe.batch
-    optimizer, schedule = optimizer_of(net, recipe, learning_rate, steps * epochs)
+    optimizer, schedule = optimizer_of(net, recipe, steps * epochs, grid)
     parameters = [p for p in net.parameters() if p.requires_grad]
     state = Checkpoint(checkpoint, recipe, generator, net=net, average=average, optimizer=optimizer,
                        schedule=schedule)

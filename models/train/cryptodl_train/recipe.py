@@ -21,8 +21,9 @@ class Recipe:
     epochs: int = 45
     seed: int = 1
     batch: int = 256
-    optimizer: str = "adamw"  # or "sgd": Nesterov momentum of 0.9
+    optimizer: str = "adamw"  # or "sgd": Nesterov momentum of 0.9; or "muon", which is for convolutions
     learning_rate: float = 5e-3
+    filter_learning_rate: float = 0.1  # of convolutions under "muon", as a share of their norm
     weight_decay: float = 2e-2
     label_smoothing: float = 0.0
     leading_factor: float | None = None  # leading coefficients stay this near to where they start
@@ -40,6 +41,7 @@ class Recipe:
     temperature: float = 2.0
     bfloat16: bool = False  # linear maps in bfloat16 while training
     compile: bool = False  # fuse the rest with torch.compile
+    fused: bool = False  # batch-norm and activation as one operation, far faster where maps are large; no clamp
     exact_statistics: bool = True  # of batch-norm: stage after stage, else means over batches
 
 

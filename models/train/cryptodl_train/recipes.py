@@ -74,7 +74,7 @@ def cifar(first, *widths):
 
 
 CIFAR = cifar(24, 64, 96, 192, 256, 384, 512)
-CIFAR_SMALL = cifar(16, 48, 64, 128, 192, 256, 384)
+CIFAR_SMALL = cifar(12, 32, 48, 96, 128, 192, 256)
 
 SQUARE = (0.0, 0.5, 0.2)  # where learned polynomials start
 CUBE = (0.0, 0.5, 0.2, 0.02)
@@ -88,45 +88,44 @@ CIFAR_10 = dict(
     shift=4,
     cutout=10,
     batch=500,
-    optimizer="sgd",
+    optimizer="muon",
     learning_rate=0.4,
     weight_decay=5e-4,
     range_limit=5.0,
     range_weight=1e-3,
     weight_bits=None,
     ema=0.995,
-    compile=True,
+    fused=True,
     grid_epochs=6,
     exact_statistics=False,
+)
+CIFAR_10_POLYNOMIAL = dict(
+    activation=(-0.16, 0.5, 0.16),
+    leading_factor=2.0,
+    label_smoothing=0.1,
+    epochs=40,
+    teachers=("cifar-10-original-relu",),
+    distillation=0.5,
+    **CIFAR_10,
 )
 
 RECIPES = {
     "cifar-10": Recipe(
         title="Seven convolutions, learned degree-2 polynomials per channel",
         architecture=CIFAR,
-        activation=(-0.16, 0.5, 0.16),
-        leading_factor=2.0,
-        label_smoothing=0.1,
-        epochs=60,
-        teachers=("cifar-10-original-relu",),
-        distillation=0.5,
-        **CIFAR_10,
+        **CIFAR_10_POLYNOMIAL,
     ),
     "cifar-10-small": Recipe(
         title="Seven convolutions of fewer channels, learned degree-2 polynomials per channel",
         architecture=CIFAR_SMALL,
-        activation=(-0.16, 0.5, 0.16),
-        leading_factor=2.0,
-        label_smoothing=0.1,
-        epochs=60,
-        **CIFAR_10,
+        **CIFAR_10_POLYNOMIAL,
     ),
     "cifar-10-original-relu": Recipe(
         title="Seven convolutions with ReLU",
         architecture=CIFAR,
         activation="relu",
         label_smoothing=0.1,
-        epochs=20,
+        epochs=14,
         **{**CIFAR_10, **ORIGINAL},
     ),
     "mnist-1": Recipe(

@@ -126,6 +126,22 @@ impl RelinLayout {
     pub fn part(&self, digit: usize) -> usize {
         digit % self.prime_parts
     }
+
+    /// `log2` of the root mean square over the digits at `level` of their sizes, where primes have `prime_bits` bits. The last
+    /// digit has the primes that are left, and the last part of a prime the bits that are left.
+    pub fn log_digit(&self, level: usize, prime_bits: u32) -> f64 {
+        let digits = self.digits(level);
+        let bits = |digit: usize| {
+            let primes = self.digit_limbs(digit, level).len() as u32;
+            let part = prime_bits.div_ceil(self.prime_parts as u32);
+            let (before, last) = (part * self.part(digit) as u32, self.part(digit) + 1 == self.prime_parts);
+            primes * if last { prime_bits - before } else { part }
+        };
+        // Relative to the largest, whose square may be beyond what a float holds.
+        let most = (0..digits).map(bits).max().unwrap_or(0);
+        let sum: f64 = (0..digits).map(|digit| libm::exp2(2.0 * (f64::from(bits(digit)) - f64::from(most)))).sum();
+        f64::from(most) + 0.5 * libm::log2(sum / digits as f64)
+    }
 }
 
 /// A key-switching key in a backend's memory.

@@ -41,10 +41,11 @@ impl Packing {
         ScoreLeaves { log: if leaves.is_spread() { 0 } else { room.min(self.log_leaves()) } }
     }
 
-    /// The automorphisms by which a server unpacks, for every packing that is allowed: `X -> X^(gamma^(2^i))` for
+    /// The automorphisms that a server must have to unpack, for every packing that is allowed: `X -> X^(gamma^(2^i))` for
     /// `i = 0 .. k`, where `gamma` generates the rotations among `2^k` slots.
     pub fn automorphisms(self, n: usize) -> Vec<Automorphism> {
-        Leaves { log: self.log_leaves() }.automorphisms(n)
+        let leaves = Leaves { log: self.log_leaves() };
+        (0..leaves.log).map(|i| leaves.rotation(n, 1 << i)).collect()
     }
 }
 
@@ -73,7 +74,7 @@ pub struct Leaves {
 pub struct RotationStage {
     /// The values that are read.
     pub from: Range<usize>,
-    /// By number of an automorphism: the values that its images become. The last ones may have no place.
+    /// By the number of leaves by which it rotates: the values that are made. The last of those read may have no place.
     pub to: Vec<(usize, Range<usize>)>,
 }
 
@@ -93,13 +94,12 @@ impl Leaves {
         n >> self.log
     }
 
-    /// `X -> X^(gamma^(2^i))` for `i = 0 .. log`.
+    /// `X -> X^(gamma^step)`, which makes leaf `t + step` of leaf `t`.
     ///
     /// # Panics
     /// If there are more leaves than slots.
-    pub fn automorphisms(self, n: usize) -> Vec<Automorphism> {
-        let first = Automorphism::power(n, 5, n >> self.log);
-        std::iter::successors(Some(first), |power| Some(power.then(*power))).take(self.log as usize).collect()
+    pub fn rotation(self, n: usize, step: usize) -> Automorphism {
+        Automorphism::power(n, 5, (n >> self.log) * step)
     }
 
     /// Slots of all leaves of all images: entry `b 2^log + t` is that of leaf `t` of image `b`. A permutation of `0 .. N`.
@@ -119,31 +119,56 @@ impl Leaves {
     }
 
     /// Every rotation that makes `values` values of the first [`Self::ciphertexts`], in an order in which all that is read
-    /// has been made before: leaf `t + 2^i` from leaf `t < 2^i`, by automorphism `i`.
-    pub fn stages(self, values: usize) -> Vec<RotationStage> {
+    /// has been made before: leaf `t` from leaf `t - step` with the largest of `steps` that is at most `t`.
+    ///
+    /// `steps` ascend, and have every power of two below the number of leaves. The more there are, the fewer leaves are read,
+    /// and each that is read is cut into digits once.
+    pub fn stages(self, values: usize, steps: &[usize]) -> Vec<RotationStage> {
         let width = self.ciphertexts(values);
-        // Leaf 0, then the leaves whose highest bit is bit 0, 1, and so on: the same rotations start from all of these.
-        let starts = std::iter::once((0, 0..1)).chain((0..self.log as usize).map(|bit| (bit + 1, 1 << bit..2 << bit)));
-        let stage = |(bit, leaves): (usize, Range<usize>)| {
-            let from = leaves.start * width..(leaves.end * width).min(values);
-            let to = (bit..self.log as usize).filter_map(|i| {
-                let start = from.start + (width << i);
-                let to = start..(start + from.len()).min(values);
-                (!to.is_empty()).then_some((i, to))
+        // Leaf 0, then the leaves whose highest bit is bit 0, 1, and so on: powers of two are steps, so all of these are made from
+        // leaves before them.
+        let blocks = std::iter::once(0..1).chain((0..self.log).map(|bit| 1 << bit..2 << bit));
+        let stage = |leaves: Range<usize>| {
+            let start = leaves.start * width;
+            let to = steps.iter().enumerate().filter_map(|(i, &step)| {
+                // From here on the next step leads to the same leaves.
+                let next = steps.get(i + 1).map_or(usize::MAX, |next| next - step);
+                let end = leaves.end.min(next).max(leaves.start);
+                let to = (leaves.start + step) * width..((end + step) * width).min(values);
+                (!to.is_empty()).then_some((step, to))
             });
-            RotationStage { to: to.collect(), from: from.clone() }
+            let to: Vec<_> = to.collect();
+            let read = to.iter().map(|(_, to)| to.len()).max().unwrap_or(0);
+            RotationStage { from: start..start + read, to }
         };
-        starts.map(stage).filter(|stage| !stage.to.is_empty()).collect()
+        blocks.map(stage).filter(|stage| !stage.to.is_empty()).collect()
     }
 
-    /// Mean over all `values` values of the rotations behind each.
-    pub fn mean_depth(self, values: usize) -> f64 {
-        if self.is_spread() {
-            return 0.0;
+    /// Mean over all `values` values of the rotations behind each, with these steps as in [`Self::stages`].
+    pub fn mean_depth(self, values: usize, steps: &[usize]) -> f64 {
+        let mut depths = vec![0u32; values];
+        for stage in self.stages(values, steps) {
+            for (_, to) in stage.to {
+                for (value, from) in to.zip(stage.from.clone()) {
+                    depths[value] = depths[from] + 1;
+                }
+            }
         }
-        let width = self.ciphertexts(values);
-        let rotations: u32 = (0..values).map(|value| (value / width).count_ones()).sum();
-        f64::from(rotations) / values as f64
+        depths.iter().map(|&depth| f64::from(depth)).sum::<f64>() / values as f64
+    }
+
+    /// Steps for [`Self::stages`]: the powers of two, and every multiple of `2^log_giant` that leads to one of `values` values.
+    /// Then about `2^log_giant` leaves are read.
+    pub fn steps(self, values: usize, log_giant: u32) -> Vec<usize> {
+        let count = values.div_ceil(self.ciphertexts(values));
+        let is_step = |step: &usize| step.is_power_of_two() || (step % (1 << log_giant) == 0 && *step < count);
+        (1..1 << self.log).filter(is_step).collect()
+    }
+
+    /// These leaves' steps among those of packings with up to `2^log_most` leaves: `2^(log_most - log)` of theirs are one here.
+    pub fn steps_of(self, log_most: u32, steps: &[usize]) -> Vec<usize> {
+        let shift = log_most - self.log;
+        steps.iter().filter(|&step| step.trailing_zeros() >= shift).map(|step| step >> shift).collect()
     }
 }
 

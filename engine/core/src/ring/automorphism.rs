@@ -27,8 +27,13 @@ impl Automorphism {
     /// # Panics
     /// If `base` or `n` is refused by [`Self::new`].
     pub fn power(n: usize, base: u32, exponent: usize) -> Self {
-        let base = Automorphism::new(n, base).expect("a generator of automorphisms");
-        (0..exponent).fold(Automorphism { n, element: 1 }, |power, _| power.then(base))
+        let mut square = Automorphism::new(n, base).expect("a generator of automorphisms");
+        let mut power = Automorphism { n, element: 1 };
+        for bit in 0..usize::BITS - exponent.leading_zeros() {
+            power = if exponent >> bit & 1 == 1 { power.then(square) } else { power };
+            square = square.then(square);
+        }
+        power
     }
 
     /// Dimension of the ring.
