@@ -12,6 +12,8 @@
 #   neon          the CPU kernels of 64-bit ARM, in an emulator
 #   full          all 10,000 test images against the promised accuracy, and kernels at the full dimensions
 #   resume        a computation that is killed ten times at random moments, and goes on with the same bytes
+#   small [FOLDER]  few images of five networks: noise of what is unpacked, then 512 images in groups as small as they are
+#                 packed, with labels, bytes and times; a table goes to FOLDER
 #   neutral       the stages of the neutral benchmark with 10,000 images (benches/neutral)
 #   wasm          the library's client for WebAssembly
 #   onnx          ONNX files: shipped networks from PyTorch and back, ONNX's reference cases, and the committed files
@@ -82,6 +84,15 @@ bundle() {
 full() {
     cargo test --release -p cryptodl-cli --test full
     cargo test -p cryptodl-cpu -- --ignored
+}
+
+small() {
+    local results=${1:-target/small}
+    mkdir -p "$results"
+    cargo test --release -p cryptodl-run --lib -- --include-ignored leaves
+    cargo run --release -p cryptodl-cli -- data fetch mnist
+    cargo run --release -p cryptodl --example few_images -- mnist-1 mnist-1-square cryptonets secureml mnist-2 |
+        tee "$results/few-images.md"
 }
 
 neutral() {
@@ -157,7 +168,7 @@ service)
     service "$@"
     ;;
 swiftshader | full | onnx | resume | neutral) "$1" ;;
-bundle | peers) "$1" "${2-}" ;;
+bundle | peers | small) "$1" "${2-}" ;;
 mutants) shaders/tests/mutants.sh ;;
 neon) cpu-fallback/tests/neon.sh ;;
 wasm)

@@ -139,8 +139,8 @@ impl Counted {
         let crossing = crossing(ring);
         let input =
             packed * if public { 2.0 * limbs * crossing } else { limbs * crossing + ring.draws() * COST.expand };
-        let rotations = self.unpacking_price(ring, &ring.unpacking);
-        batch.div_ceil(ring.n) as f64 * (computation + input) + rotations + self.powers(ring) as f64 * self.key(ring)
+        let whole = batch.div_ceil(ring.n) as f64 * (computation + input);
+        whole + self.unpacking_price(ring, &ring.unpacking) + self.powers_price(ring)
     }
 
     /// Price of the result, of which [`Self::price`] is the rest.
@@ -162,14 +162,20 @@ impl Counted {
 
     /// Price of unpacking the one set of a small batch, and of the keys that this takes.
     pub fn unpacking_price(&self, ring: &Ring, unpacking: &Unpacking) -> f64 {
+        if ring.log_leaves == 0 {
+            return 0.0;
+        }
         let &Unpacking { ref steps, cut, made, .. } = unpacking;
         let rotations = key_switches(cut, made, ring.primes.len(), self.switching);
         rotations.at(ring.n).price(ring) + steps.len() as f64 * self.key(ring)
     }
 
-    /// Keys for powers of the secret by which packed scores are relinearised.
-    fn powers(&self, ring: &Ring) -> usize {
-        if self.packs_scores(ring) { self.result.components - 2 } else { 0 }
+    /// Price of the keys for powers of the secret by which packed scores are relinearised.
+    fn powers_price(&self, ring: &Ring) -> f64 {
+        if !self.packs_scores(ring) {
+            return 0.0;
+        }
+        (self.result.components - 2) as f64 * self.key(ring)
     }
 
     /// Price of a key's bytes for one of the requests that it serves.

@@ -721,8 +721,12 @@ mod tests {
     }
     #[test]
     fn leaves_have_the_predicted_noise() {
-        for model in ["mnist-1", "mnist-1-square", "cryptonets", "secureml", "mnist-2"] {
-            check_leaves(model);
-        }
+        ["mnist-1", "secureml"].into_iter().for_each(check_leaves);
+    }
+
+    #[test]
+    #[ignore = "a minute long"]
+    fn leaves_of_larger_networks_have_the_predicted_noise() {
+        ["mnist-1-square", "cryptonets", "mnist-2"].into_iter().for_each(check_leaves);
     }
 }

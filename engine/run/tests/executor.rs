@@ -99,7 +99,10 @@ fn few_images_are_packed_compactly() {
     let mut client = Client::new(&program);
     let executor = client.executor(&program, BUDGET).unwrap();
     let layouts = &program.content.evaluation_keys;
-    assert_eq!(layouts.iter().filter(|layout| layout.as_relin().is_none()).count(), 10);
+    let rotations = program.content.rotations(4096);
+    let steps: Vec<usize> = rotations.iter().map(|&(step, _)| step).collect();
+    assert!((0..10).all(|i| steps.contains(&(1 << i))) && steps.len() > 10 && steps.is_sorted(), "{steps:?}");
+    assert!(rotations.iter().all(|(_, layout)| layouts.contains(layout)));
     let keys = client.secret.eval_keys(layouts, &mut client.rng).unwrap();
     let pixels = program.inputs();
     // Images whose pixels differ, so that every leaf must come to its place.

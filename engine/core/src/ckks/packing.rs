@@ -161,7 +161,7 @@ impl Leaves {
     /// Then about `2^log_giant` leaves are read.
     pub fn steps(self, values: usize, log_giant: u32) -> Vec<usize> {
         let count = values.div_ceil(self.ciphertexts(values));
-        let is_step = |step: &usize| step.is_power_of_two() || (step % (1 << log_giant) == 0 && *step < count);
+        let is_step = |step: &usize| step.is_power_of_two() || (step.is_multiple_of(1 << log_giant) && *step < count);
         (1..1 << self.log).filter(is_step).collect()
     }
 
