@@ -96,7 +96,7 @@ def test_a_network_is_tuned_compiled_and_run(digits):
     images, labels = digits
     train = torch.from_numpy(images[:5000]), torch.from_numpy(labels[:5000].astype(np.int64))
     net = poly.replace_max_pool(poly.replace_relu(network()))
-    poly.fine_tune(net, train, epochs=6, seed=3, log=lambda line: None)
+    poly.fine_tune(net, train, epochs=6, batch=64, learning_rate=1e-2, seed=3, log=lambda line: None)
     model = cryptodl.compile(net, calibration=images[:2000], class_names=[f"digit {i}" for i in range(10)])
     test = images[5000:5400]
     with torch.no_grad():

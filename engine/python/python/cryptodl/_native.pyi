@@ -7,6 +7,19 @@ from typing import final
 import numpy as np
 from numpy.typing import NDArray
 
+__all__ = [
+    "Client",
+    "CryptoDLError",
+    "FormatError",
+    "InputError",
+    "Model",
+    "ModelError",
+    "PlanError",
+    "Program",
+    "Server",
+    "ServerError",
+]
+
 _Progress = Callable[[int, int], object] | None
 
 class CryptoDLError(Exception): ...

@@ -122,9 +122,9 @@ class Server:
         self._opened = self._open()
 
     def _open(self) -> "Opened":
-        folder, *options = self._arguments
+        folder, device, threads, memory_budget = self._arguments
         program = folder / PROGRAM if folder.is_dir() else folder
-        return Opened(program.read_bytes(), *options)
+        return Opened(program.read_bytes(), device, threads, memory_budget)
 
     @property
     def _native(self) -> _native.Server:
