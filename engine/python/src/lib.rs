@@ -1,5 +1,5 @@
-//! The Python package's half in Rust: what `python/cryptodl` is made of. Every long call releases the
-//! interpreter, and Ctrl-C ends it.
+//! The Python package's half in Rust: what `python/cryptodl` is made of. Every long call releases
+//! the interpreter, and Ctrl-C ends it.
 
 mod errors;
 mod images;

@@ -205,8 +205,9 @@ impl Program {
         self.json.as_deref()
     }
 
-    /// Scores `[image, class]` that an encrypted run is predicted to return: by the Program's integers, with noise of the
-    /// predicted size, and without encryption. Equal images have equal scores.
+    /// Scores `[image, class]` that an encrypted run is predicted to return: by the Program's
+    /// integers, with noise of the predicted size, and without encryption. Equal images have equal
+    /// scores.
     fn simulate<'py>(&self, py: Python<'py>, images: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyArray2<f64>>> {
         let images = Images::new(images, self.program.content.input.shape)?;
         let view = images.view();

@@ -38,8 +38,9 @@ struct KeyFiles {
 
 #[pymethods]
 impl Client {
-    /// Of the Program that `spec` describes, with the keys in `folder`, or new ones if it has none. Without a folder the
-    /// keys are new, and nowhere but in memory. Keys that would be larger than `max_key_size` bytes are not made.
+    /// Of the Program that `spec` describes, with the keys in `folder`, or new ones if it has none.
+    /// Without a folder the keys are new, and nowhere but in memory. Keys that would be larger than
+    /// `max_key_size` bytes are not made.
     #[new]
     fn new(py: Python<'_>, spec: &[u8], folder: Option<PathBuf>, max_key_size: u64) -> PyResult<Self> {
         let client = cryptodl::Client::read_spec(spec).map_err(errors::of)?;
@@ -175,8 +176,8 @@ impl KeyFiles {
         [&self.secret, &self.public, &self.evaluation, &self.spec]
     }
 
-    /// Writes new keys, the secret one for its owner alone. Nothing is replaced: another process may make keys in the same
-    /// folder meanwhile.
+    /// Writes new keys, the secret one for its owner alone. Nothing is replaced: another process
+    /// may make keys in the same folder meanwhile.
     fn write(&self, client: &cryptodl::Client, keys: &Keys) -> PyResult<()> {
         for file in [&self.public, &self.secret] {
             fs::create_dir_all(file.parent().expect("a file lies in a folder"))?;

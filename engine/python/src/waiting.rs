@@ -13,8 +13,8 @@ use pyo3::exceptions::PyKeyboardInterrupt;
 use pyo3::prelude::*;
 use rayon::ThreadPool;
 
-/// The threads of this process, one per core. A process that was forked has none of its parent's, so that whoever waited
-/// for them, as for those of rayon's global pool, would wait for ever.
+/// The threads of this process, one per core. A process that was forked has none of its parent's,
+/// so that whoever waited for them, as for those of rayon's global pool, would wait for ever.
 static THREADS: Mutex<Option<(u32, Arc<ThreadPool>)>> = Mutex::new(None);
 
 /// How often signals are looked for.
@@ -40,7 +40,8 @@ fn threads() -> Arc<ThreadPool> {
     }
 }
 
-/// Does `work` on the threads of this process. `progress(done, total)` is called with the interpreter held.
+/// Does `work` on the threads of this process. `progress(done, total)` is called with the
+/// interpreter held.
 pub fn wait<T: Send>(
     py: Python<'_>,
     progress: Option<Py<PyAny>>,
@@ -49,7 +50,8 @@ pub fn wait<T: Send>(
     wait_apart(py, progress, |watch| threads().install(|| work(watch)))
 }
 
-/// Does `work` on a thread of its own, for work that has threads, or that waits for other such work.
+/// Does `work` on a thread of its own, for work that has threads, or that waits for other such
+/// work.
 pub fn wait_apart<T: Send>(
     py: Python<'_>,
     progress: Option<Py<PyAny>>,

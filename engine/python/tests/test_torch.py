@@ -13,7 +13,8 @@ from cryptodl import torch as poly  # noqa: E402
 def network(activation=nn.ReLU):
     torch.manual_seed(1)
     return nn.Sequential(
-        nn.Conv2d(1, 6, 5, stride=2), nn.BatchNorm2d(6), activation(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(216, 10))
+        nn.Conv2d(1, 6, 5, stride=2), nn.BatchNorm2d(6), activation(), nn.MaxPool2d(2), nn.Flatten(),
+        nn.Linear(216, 10))
 
 
 def test_polynomials_start_as_the_best_of_relu():
@@ -36,6 +37,8 @@ def test_coefficients_of_every_kind():
     assert torch.allclose(own(z), expected, atol=1e-5)
     clamped = poly.PolyActivation(clamp=1.0)
     assert torch.equal(clamped(torch.tensor([[9.0]])), clamped(torch.tensor([[1.0]])))
+    lopsided = poly.PolyActivation(clamp=(-0.5, 2.0))
+    assert torch.equal(lopsided(torch.tensor([[9.0, -9.0]])), lopsided(torch.tensor([[2.0, -0.5]])))
     clamped.eval()
     assert not torch.equal(clamped(torch.tensor([[9.0]])), clamped(torch.tensor([[1.0]])))
     for bad in ({"coefficients": (1.0, 2.0)}, {"normalised": True}, {"normalised": True, "channels": 2,
@@ -74,6 +77,7 @@ def test_losses_and_noise():
     before = [p.clone() for p in net.parameters()]
     with poly.weight_noise(net, 5):
         step = before[0].abs().max() / 15
+        assert torch.equal(poly.rounding_step(before[0], 5), step)
         change = (net[0].weight - before[0]).abs().max()
         assert 0 < change <= step / 2
     assert all(torch.equal(a, b) for a, b in zip(before, net.parameters()))

@@ -93,7 +93,10 @@ class Client:
             return self._native.encrypt(images, callback)
 
     def decrypt(self, response: bytes, progress: Progress = True) -> Decrypted:
-        """What the server's response says. Nothing of it may go back to the server."""
+        """What the server's response says. Nothing of it may go back to the server.
+
+        FormatError: it is damaged, or belongs to other keys or another Program.
+        """
         with reported(progress, "decrypt") as callback:
             labels, scores, doubtful = self._native.decrypt(response, callback)
         return Decrypted(labels, scores, doubtful, self.class_names)

@@ -25,6 +25,7 @@ __all__ = [
     "range_loss",
     "replace_max_pool",
     "replace_relu",
+    "rounding_step",
     "weight_noise",
 ]
 
@@ -39,14 +40,14 @@ class PolyActivation(nn.Module):
 
     channels: number of channels, which get coefficients of their own; None for one row for all.
     coefficients: constant term first, where training starts; ReLU's best quadratic by default.
-    learned: whether they are trained.
+    learned: whether they are trained. Fixed ones are those that `cryptodl approx` prints, for example.
     leading_factor: keeps the last coefficient within this factor of where it started, its sign
         included: start * factor^tanh(u). Bounded coefficients cost less under encryption.
     normalised: first normalises z over the batch (batch-norm without factors), and then z^2 as well:
         every basis function has mean 0 and variance 1 (basis-wise normalisation; Park et al.,
         "AESPA", 2022). Only for degree 2. Both fold into the coefficients.
-    clamp: |z| above which values saturate while training, so that a training does not explode at
-        its start; None for no limit.
+    clamp: |z|, or (low, high), beyond which values saturate while training, so that a training does
+        not explode at its start; None for no limit.
     """
 
     def __init__(self, channels=None, coefficients=RELU, *, learned=True, leading_factor=None, normalised=False,
@@ -61,7 +62,7 @@ class PolyActivation(nn.Module):
         if leading_factor is not None:
             rows[-1] = 0.0  # the u of the docstring
         self.rows = nn.Parameter(rows if channels is None else rows.repeat(channels, 1), requires_grad=learned)
-        self.clamp = clamp
+        self.clamp = (-clamp, clamp) if isinstance(clamp, (int, float)) else clamp
         self.normalised = normalised
         if normalised:
             if channels is None:
@@ -93,7 +94,7 @@ class PolyActivation(nn.Module):
 
     def forward(self, z):
         if self.training and self.clamp is not None:
-            z = z.clamp(-self.clamp, self.clamp)
+            z = z.clamp(*self.clamp)
         if self.normalised and self.training:
             return self._in_batch(z)
         y = torch.zeros_like(z)
@@ -184,6 +185,11 @@ def range_loss(inputs, limit=4.0, centre=0.0):
     return total
 
 
+def rounding_step(weight, bits):
+    """The step of symmetric integers of so many bits whose largest stands for the largest weight."""
+    return weight.detach().abs().max() / (2 ** (bits - 1) - 1)
+
+
 class weight_noise:
     """`with weight_noise(module, bits)`: weights have the noise of rounding to so many bits.
 
@@ -199,8 +205,7 @@ class weight_noise:
         self.before = [weight.detach().clone() for weight in self.weights]
         with torch.no_grad():
             for weight in self.weights:
-                step = weight.abs().max() / (2 ** (self.bits - 1) - 1)
-                weight.add_((torch.rand_like(weight) - 0.5) * step)
+                weight.add_((torch.rand_like(weight) - 0.5) * rounding_step(weight, self.bits))
 
     def __exit__(self, *_):
         with torch.no_grad():
