@@ -100,7 +100,10 @@ python() {
     "$work/build/bin/maturin" build --release -m engine/python/Cargo.toml --out "$work/dist"
     python3 -m venv "$work/user"
     # A user's machine: neither cargo nor rustc is on its path.
-    user() { env -i HOME="$work" PATH="$work/user/bin:/usr/bin:/bin" CRYPTODL_MNIST="$mnist" CRYPTODL_BINARY="$binary" "$@"; }
+    user() {
+        env -i HOME="$work" PATH="$work/user/bin:/usr/bin:/bin" XDG_RUNTIME_DIR="$XDG_RUNTIME_DIR" \
+            CRYPTODL_MNIST="$mnist" CRYPTODL_BINARY="$binary" "$@"
+    }
     ! user sh -c 'command -v cargo || command -v rustc' || { echo "the user's machine has Rust" >&2; exit 1; }
     "$work/user/bin/pip" install --quiet "$work"/dist/*.whl pytest mypy tqdm
     user pytest -q engine/python/tests -p no:cacheprovider

@@ -56,9 +56,9 @@ def main():
         laps[name] = {"wall": now[0] - before[0], "cpu": now[1] - before[1]}
         before = now
 
-    original = page["train"](*tensors, epochs=4)
+    original = page["train"](*tensors)
     lap("train")
-    net = page["polynomial"](original, *tensors, epochs=4)
+    net = page["polynomial"](original, *tensors)
     lap("fine_tune")
     model = page["compiled"](net, images[validation])
     lap("compile")
