@@ -15,6 +15,8 @@
 #   small [FOLDER]  few images of five networks: noise of what is unpacked, then 512 images in groups as small as they are
 #                 packed, with labels, bytes and times; a table goes to FOLDER
 #   neutral       the stages of the neutral benchmark with 10,000 images (benches/neutral)
+#   python        the Python package: its wheel is built, installed where no Rust is, and tested; docs/your-network.md
+#                 on Fashion-MNIST (needs 3 GB for PyTorch)
 #   wasm          the library's client for WebAssembly
 #   onnx          ONNX files: shipped networks from PyTorch and back, ONNX's reference cases, and the committed files
 #                 made again (needs 6 GB for PyTorch and TensorFlow)
@@ -95,6 +97,40 @@ small() {
         tee "$results/few-images.md"
 }
 
+python() {
+    local work binary mnist fashion
+    python3 -c 'import venv, ensurepip' 2>/dev/null || install_packages python3-venv
+    cargo build --release -p cryptodl-cli
+    binary=$PWD/target/release/cryptodl
+    mnist=$("$binary" data fetch mnist)
+    fashion=$("$binary" data fetch fashion-mnist)
+    work=$(mktemp -d)
+    python3 -m venv "$work/build"
+    "$work/build/bin/pip" install --quiet 'maturin>=1.16,<2'
+    (cd engine/python && cargo fmt --check && cargo clippy --all-targets --quiet -- -D warnings)
+    "$work/build/bin/maturin" build --release -m engine/python/Cargo.toml --out "$work/dist"
+    python3 -m venv "$work/user"
+    # A user's machine: neither cargo nor rustc is on its path.
+    user() {
+        env -i HOME="$work" PATH="$work/user/bin:/usr/bin:/bin" XDG_RUNTIME_DIR="$XDG_RUNTIME_DIR" \
+            CRYPTODL_MNIST="$mnist" CRYPTODL_BINARY="$binary" "$@"
+    }
+    ! user sh -c 'command -v cargo || command -v rustc' || { echo "the user's machine has Rust" >&2; exit 1; }
+    "$work/user/bin/pip" install --quiet "$work"/dist/*.whl pytest mypy tqdm
+    user pytest -q engine/python/tests -p no:cacheprovider
+    user python -m mypy.stubtest cryptodl._native
+    user python -m mypy --ignore-missing-imports -p cryptodl
+    user python engine/python/tests/against_binary.py "$binary" "$mnist" "$work/against-binary.json"
+    "$work/user/bin/pip" install --quiet --retries 0 torch --index-url https://download.pytorch.org/whl/cpu ||
+        "$work/user/bin/pip" install --quiet torch
+    "$work/user/bin/pip" install --quiet onnx
+    user pytest -q engine/python/tests/test_torch.py -p no:cacheprovider
+    user python engine/python/tests/documented.py "$fashion" "$work/your-network.json"
+    mkdir -p target/python
+    cp "$work"/*.json "$work"/dist/*.whl target/python
+    rm -rf "$work"
+}
+
 neutral() {
     cargo test --release -p cryptodl-neutral -- --ignored
 }
@@ -167,7 +203,7 @@ service)
     shift
     service "$@"
     ;;
-swiftshader | full | onnx | resume | neutral) "$1" ;;
+swiftshader | full | onnx | resume | neutral | python) "$1" ;;
 bundle | peers | small) "$1" "${2-}" ;;
 mutants) shaders/tests/mutants.sh ;;
 neon) cpu-fallback/tests/neon.sh ;;

@@ -332,9 +332,35 @@ impl Service {
         response: impl Write,
         watch: Watch<'_>,
     ) -> Result<ComputeReport, Error> {
-        let mut reader = CiphertextsReader::open(request, &self.binding(), &CiphertextLayout::input(&self.spec))?;
         let mut rng = Randomness::from_os().map_err(|error| RunError::Randomness(error.to_string()))?;
         let rerandomisation = Rerandomisation::Fresh { key: &keys.public, rng: &mut rng };
+        self.infer_as(rerandomisation, keys, request, response, watch)
+    }
+
+    /// The same without re-randomisation, so that equal requests have equal responses: for tests only. A response shows exact
+    /// equations in the weights.
+    ///
+    /// # Errors
+    /// As [`Self::infer`]; a Program with circuit privacy, which such a response would break.
+    pub fn infer_deterministic(
+        &self,
+        keys: &AcceptedKeys,
+        request: impl Read,
+        response: impl Write,
+        watch: Watch<'_>,
+    ) -> Result<ComputeReport, Error> {
+        self.infer_as(Rerandomisation::Omitted, keys, request, response, watch)
+    }
+
+    fn infer_as(
+        &self,
+        rerandomisation: Rerandomisation<'_>,
+        keys: &AcceptedKeys,
+        request: impl Read,
+        response: impl Write,
+        watch: Watch<'_>,
+    ) -> Result<ComputeReport, Error> {
+        let mut reader = CiphertextsReader::open(request, &self.binding(), &CiphertextLayout::input(&self.spec))?;
         let mut computation = self.begin(reader.info(), &keys.evaluation, rerandomisation, watch)?;
         let layout = CiphertextLayout::result(&self.spec);
         let result = self.engine.result(reader.info());

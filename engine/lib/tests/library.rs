@@ -90,6 +90,30 @@ fn everything_travels_as_bytes() {
     assert!(agree(&labels, &expected(2, 7)));
 }
 
+/// Equal requests have equal responses where nothing is masked, and otherwise never.
+#[test]
+fn only_responses_that_are_not_masked_repeat() {
+    let service = server().prepare(&program(1)).expect("room");
+    let (client, keys, request) = client(&service, 5);
+    let accepted = service.accept_keys(&keys.evaluation, &keys.public).expect("the right keys");
+    let respond = |deterministic: bool| {
+        let mut response = Vec::new();
+        let watch = Watch::default();
+        let report = match deterministic {
+            true => service.infer_deterministic(&accepted, &request[..], &mut response, watch),
+            false => service.infer(&accepted, &request[..], &mut response, watch),
+        };
+        report.expect("a result");
+        response
+    };
+    let bare = respond(true);
+    assert_eq!(bare, respond(true));
+    let [one, two] = [respond(false), respond(false)];
+    assert!(one != two && one != bare);
+    let labels = client.decrypt(&keys.secret, &bare[..], Watch::default()).expect("scores").labels;
+    assert!(agree(&labels, &expected(1, 5)));
+}
+
 #[test]
 fn what_does_not_belong_together_is_a_typed_error() {
     let server = server();

@@ -1,0 +1,36 @@
+"""Neural networks on data that nobody can read.
+
+A client encrypts images; a server that has a trained network classifies them without decrypting;
+the client decrypts the labels.
+
+    model = cryptodl.compile(network, calibration=validation_images)     # a PyTorch module or ONNX file
+    labels = model.predict(test_images, fhe="execute")                   # both roles in one process
+
+    model.save("my-network")                                             # for the server
+    client = cryptodl.Client("my-network/client.spec", "keys")           # elsewhere
+    request = client.encrypt(test_images)
+    response = cryptodl.Server("my-network").run(request, client.evaluation_key())
+    labels = client.decrypt(response)
+
+Images are float32 numpy arrays of shape [N, channels, rows, columns], with the values that the
+network takes.
+"""
+
+from ._errors import CryptoDLError, FormatError, InputError, ModelError, PlanError, ServerError
+from ._model import Model, compile, load
+from ._roles import Client, Decrypted, Server
+
+__all__ = [
+    "Client",
+    "CryptoDLError",
+    "Decrypted",
+    "FormatError",
+    "InputError",
+    "Model",
+    "ModelError",
+    "PlanError",
+    "Server",
+    "ServerError",
+    "compile",
+    "load",
+]
