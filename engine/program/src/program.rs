@@ -92,13 +92,16 @@ impl Content {
     }
 
     /// By how many leaves the automorphisms rotate that unpack compact inputs in dimension `n`, ascending, and the layouts of their
-    /// keys. These are steps as [`Leaves::stages`](cryptodl_core::ckks::Leaves::stages) takes them.
+    /// keys, which serve at the input's level. These are steps as [`Leaves::stages`](cryptodl_core::ckks::Leaves::stages) takes them.
     pub fn rotations(&self, n: usize) -> Vec<(usize, EvalKeyLayout)> {
         let log = self.input.packing.log_leaves();
         let turn = Automorphism::power(n, 5, n >> log);
         let powers = std::iter::successors(Some(turn), |power| Some(power.then(turn)));
         let layout = |automorphism: Automorphism| {
-            self.evaluation_keys.iter().find(|layout| layout.element() == automorphism.element()).copied()
+            let serves = |layout: &&EvalKeyLayout| {
+                layout.element() == automorphism.element() && layout.digits().level >= self.input.level
+            };
+            self.evaluation_keys.iter().find(serves).copied()
         };
         (1..1 << log).zip(powers).filter_map(|(step, power)| Some((step, layout(power)?))).collect()
     }

@@ -2,7 +2,7 @@
 
 use cryptodl_client::{Decrypted, EncryptionKey, SecretKey, decrypt, encrypt};
 use cryptodl_core::ckks::{
-    CheckedSpec, Ciphertexts, EvalKeyLayout, EvalKeys, Packing, PublicKey, Randomness, RelinLayout,
+    CheckedSpec, Ciphertexts, EvalKeyLayout, EvalKeys, Leaves, Packing, PublicKey, Randomness, RelinLayout,
 };
 use cryptodl_core::watch::Watch;
 use cryptodl_core::wire::{Binding, CiphertextLayout, read_ciphertexts, write_ciphertexts};
@@ -103,6 +103,11 @@ fn few_images_are_packed_compactly() {
     let steps: Vec<usize> = rotations.iter().map(|&(step, _)| step).collect();
     assert!((0..10).all(|i| steps.contains(&(1 << i))) && steps.len() > 10 && steps.is_sorted(), "{steps:?}");
     assert!(rotations.iter().all(|(_, layout)| layouts.contains(layout)));
+    // A key for fewer primes than the input has is no help.
+    let mut other = program.content.clone();
+    let element = Leaves { log: 10 }.rotation(4096, 3).element();
+    other.evaluation_keys.push(EvalKeyLayout::automorphism(element, RelinLayout::of_primes(1, 1)));
+    assert_eq!(other.rotations(4096), rotations);
     let keys = client.secret.eval_keys(layouts, &mut client.rng).unwrap();
     let pixels = program.inputs();
     // Images whose pixels differ, so that every leaf must come to its place.
