@@ -4,15 +4,15 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{Semaphore, watch};
 
 use crate::ServiceError;
 use crate::metrics::Metrics;
 use crate::model::Model;
-use crate::storage::{Bounds, Id, Recovered, Store, StoreError, now};
-use crate::tokens::{LOCAL, Tokens};
+use crate::storage::{Bounds, Id, Lease, Recovered, Store, StoreError, now};
+use crate::tokens::{LOCAL, Role, Tokens};
 
 /// Registrations of keys at a time: each is read and checked in memory.
 const REGISTRATIONS: usize = 2;
@@ -30,6 +30,8 @@ pub struct Config {
     pub key_memory: u64,
     /// How long a piece of a body may take to arrive.
     pub body_timeout: Duration,
+    /// Results are not masked, so that equal requests have equal results: for tests only. They show exact equations in the weights.
+    pub insecure_deterministic: bool,
 }
 
 impl Config {
@@ -41,6 +43,7 @@ impl Config {
             bounds: Bounds::default(),
             key_memory: 1 << 30,
             body_timeout: Duration::from_secs(30),
+            insecure_deterministic: false,
         }
     }
 }
@@ -58,26 +61,57 @@ pub struct Host {
     /// Counts changes of jobs, for whoever waits for one.
     changed: watch::Sender<u64>,
     running: Mutex<Option<Arc<Running>>>,
-    /// Whether there may be work: the worker sleeps until it is set.
-    work: Mutex<bool>,
-    woken: Condvar,
+    held: Mutex<HashMap<i64, Held>>,
+    /// When jobs were begun, as far as this process has seen it.
+    begun: Mutex<HashMap<Id, Instant>>,
+    work: Bell,
     stopping: AtomicBool,
-    pub(crate) working: AtomicBool,
+    /// Threads that compute, or make results of sets.
+    pub(crate) working: AtomicUsize,
 }
 
-/// The job that is being computed.
+/// Tells threads and tasks that there may be work.
+struct Bell {
+    rings: Mutex<u64>,
+    rung: Condvar,
+    tasks: watch::Sender<u64>,
+}
+
+/// The set that this process computes.
 pub(crate) struct Running {
     pub job: Id,
     /// Ends the computation.
     pub cancel: AtomicBool,
-    pub done: AtomicUsize,
-    pub total: AtomicUsize,
+}
+
+/// A set that somebody computes, as far as this process was told.
+pub(crate) struct Held {
+    pub job: Id,
+    pub model: String,
+    pub since: Instant,
+    /// Steps that are done, and all of them.
+    pub done: usize,
+    pub total: usize,
 }
 
 /// Who makes a request.
 #[derive(Clone, Debug)]
 pub(crate) struct Tenant {
     pub id: i64,
+}
+
+/// A worker that makes a request, by the name of its token.
+#[derive(Clone, Debug)]
+pub(crate) struct Worker {
+    pub name: String,
+}
+
+/// Who makes a request.
+pub(crate) enum Caller {
+    Tenant(Tenant),
+    Worker(Worker),
+    /// Without tokens everybody is both.
+    Local(Tenant, Worker),
 }
 
 impl Host {
@@ -93,6 +127,11 @@ impl Host {
             if models[..i].iter().any(|other| other.name() == model.name()) {
                 return Err(ServiceError::SameName(model.name().into()));
             }
+        }
+        if config.insecure_deterministic
+            && let Some(model) = models.iter().find(|model| model.hides_noise())
+        {
+            return Err(ServiceError::Unmasked(model.name().into()));
         }
         let (store, recovered) = Store::open(&config.state, config.bounds.clone())?;
         for model in &models {
@@ -111,10 +150,11 @@ impl Host {
             tenants,
             changed: watch::channel(0).0,
             running: Mutex::default(),
-            work: Mutex::new(true),
-            woken: Condvar::new(),
+            held: Mutex::default(),
+            begun: Mutex::default(),
+            work: Bell { rings: Mutex::default(), rung: Condvar::new(), tasks: watch::channel(0).0 },
             stopping: AtomicBool::new(false),
-            working: AtomicBool::new(false),
+            working: AtomicUsize::new(0),
         };
         host.metrics.pending(host.store.pending_jobs()?);
         Ok(Arc::new(host))
@@ -135,16 +175,20 @@ impl Host {
     /// # Errors
     /// The database or a file fails.
     pub fn sweep(&self) -> Result<usize, ServiceError> {
+        self.forget_expired_leases()?;
         Ok(self.store.sweep(now())?)
     }
 
-    /// The tenant whose token this is; without tokens everybody is the same one.
-    pub(crate) fn tenant(&self, token: Option<&str>) -> Option<Tenant> {
-        let name = match &self.config.tokens {
-            None => LOCAL,
-            Some(tokens) => tokens.tenant(token?)?,
-        };
-        self.tenants.get(name).map(|&id| Tenant { id })
+    /// Whose token this is; without tokens everybody is the same.
+    pub(crate) fn caller(&self, token: Option<&str>) -> Option<Caller> {
+        let tenant = |name: &str| self.tenants.get(name).map(|&id| Tenant { id });
+        match &self.config.tokens {
+            None => Some(Caller::Local(tenant(LOCAL)?, Worker { name: LOCAL.into() })),
+            Some(tokens) => match tokens.holder(token?)? {
+                (name, Role::Tenant) => Some(Caller::Tenant(tenant(name)?)),
+                (name, Role::Worker) => Some(Caller::Worker(Worker { name: name.into() })),
+            },
+        }
     }
 
     /// The model of this name.
@@ -163,6 +207,7 @@ impl Host {
         if let Ok(pending) = self.store.pending_jobs() {
             self.metrics.pending(pending);
         }
+        self.count_fleet();
     }
 
     /// Changes of jobs from now on.
@@ -170,22 +215,98 @@ impl Host {
         self.changed.subscribe()
     }
 
-    /// Wakes the worker.
+    /// Digests of all Programs.
+    pub(crate) fn programs(&self) -> Vec<String> {
+        self.models.iter().map(|model| model.program().to_owned()).collect()
+    }
+
+    /// Tells everybody who waits for work that there may be some.
     pub(crate) fn wake(&self) {
-        *lock(&self.work) = true;
-        self.woken.notify_all();
+        *lock(&self.work.rings) += 1;
+        self.work.rung.notify_all();
+        self.work.tasks.send_modify(|rings| *rings = rings.wrapping_add(1));
     }
 
-    /// Sleeps until there may be work, or `limit` has passed.
-    pub(crate) fn wait_for_work(&self, limit: Duration) {
-        let mut work = lock(&self.work);
-        if !*work {
-            work = self.woken.wait_timeout(work, limit).unwrap_or_else(PoisonError::into_inner).0;
+    /// Rings from now on, for a task.
+    pub(crate) fn rings(&self) -> watch::Receiver<u64> {
+        self.work.tasks.subscribe()
+    }
+
+    /// Sleeps until there may be work that came after ring number `heard`, or `limit` has passed.
+    pub(crate) fn wait_for_work(&self, heard: &mut u64, limit: Duration) {
+        let mut rings = lock(&self.work.rings);
+        if *rings == *heard {
+            rings = self.work.rung.wait_timeout(rings, limit).unwrap_or_else(PoisonError::into_inner).0;
         }
-        *work = false;
+        *heard = *rings;
     }
 
-    /// The job that is being computed.
+    /// Somebody computes a set from now on.
+    pub(crate) fn begin_set(&self, lease: &Lease) {
+        let model = self.model_of(&lease.program).map_or("none", Model::name).to_owned();
+        self.metrics.leased(&model);
+        let since = Instant::now();
+        lock(&self.begun).entry(lease.job.clone()).or_insert(since);
+        let held = Held { job: lease.job.clone(), model, since, done: 0, total: 0 };
+        let mut all = lock(&self.held);
+        all.insert(lease.number, held);
+        self.metrics.leases(all.len());
+    }
+
+    /// Nobody computes it any more.
+    pub(crate) fn end_set(&self, lease: i64, outcome: &'static str) {
+        let mut all = lock(&self.held);
+        if let Some(held) = all.remove(&lease) {
+            self.metrics.lease_ended(&held.model, outcome, held.since.elapsed());
+        }
+        self.metrics.leases(all.len());
+    }
+
+    /// How far the computation of a set is.
+    pub(crate) fn progress_set(&self, lease: &Lease, done: usize, total: usize) {
+        if !lock(&self.held).contains_key(&lease.number) {
+            // It was given before this process was started.
+            self.begin_set(lease);
+        }
+        if let Some(held) = lock(&self.held).get_mut(&lease.number) {
+            (held.done, held.total) = (done, total);
+        }
+    }
+
+    /// Steps of a job's sets that are being computed: those that are done, and the most that one set has.
+    pub(crate) fn progress(&self, job: &Id) -> (usize, usize) {
+        let held = lock(&self.held);
+        let of_job = held.values().filter(|held| held.job == *job);
+        of_job.fold((0, 0), |(done, most), held| (done + held.done, most.max(held.total)))
+    }
+
+    /// When a job has ended: its leases are over, and how long it took, if this process has seen its beginning.
+    pub(crate) fn end_job(&self, job: &Id, outcome: &'static str) -> Option<Duration> {
+        if let Some(running) = self.running().filter(|running| running.job == *job) {
+            running.cancel.store(true, Ordering::SeqCst);
+        }
+        let of_job = lock(&self.held).iter().filter(|(_, held)| held.job == *job).map(|(&lease, _)| lease).collect();
+        let of_job: Vec<i64> = of_job;
+        of_job.into_iter().for_each(|lease| self.end_set(lease, outcome));
+        lock(&self.begun).remove(job).map(|since| since.elapsed())
+    }
+
+    /// Leases that nobody has renewed are no longer counted.
+    fn forget_expired_leases(&self) -> Result<(), StoreError> {
+        let alive = self.store.leases(now())?;
+        let expired: Vec<i64> = lock(&self.held).keys().filter(|lease| !alive.contains(lease)).copied().collect();
+        expired.into_iter().for_each(|lease| self.end_set(lease, "expired"));
+        Ok(())
+    }
+
+    /// Sets that wait and sets that somebody computes.
+    pub(crate) fn count_fleet(&self) {
+        if let Ok(fleet) = self.store.fleet(&self.programs(), now()) {
+            self.metrics.sets_waiting(fleet.waiting);
+        }
+    }
+
+    /// The set that this process computes.
     pub(crate) fn running(&self) -> Option<Arc<Running>> {
         lock(&self.running).clone()
     }
@@ -194,13 +315,13 @@ impl Host {
         *lock(&self.running) = running;
     }
 
-    /// No further job is begun, and readiness is denied.
+    /// No further set is begun, and readiness is denied.
     pub fn stop(&self) {
         self.stopping.store(true, Ordering::SeqCst);
         self.wake();
     }
 
-    /// Interrupts the job that is being computed. It waits for the next start.
+    /// Interrupts the set that this process computes. It waits for the next start, or for another worker.
     pub fn interrupt(&self) {
         if let Some(running) = self.running() {
             running.cancel.store(true, Ordering::SeqCst);

@@ -5,6 +5,8 @@
 #![forbid(unsafe_code)]
 
 mod api;
+mod clerk;
+mod compute;
 mod host;
 mod listen;
 mod metrics;
@@ -14,6 +16,7 @@ mod remote;
 mod run;
 mod storage;
 mod tokens;
+mod work;
 mod worker;
 
 pub use api::{CIPHERTEXTS_TYPE, KEYS_TYPE, SPEC_TYPE};
@@ -21,10 +24,13 @@ pub use host::{Config, Host};
 pub use listen::{Connections, is_loopback, serve, tls};
 pub use model::{Model, ModelBytes, ModelView};
 pub use problem::{PROBLEM_JSON, Problem, ProblemBody};
+pub use remote::leases::{FleetStatus, Leased};
 pub use remote::{JobStatus, Remote, RemoteError, RemoteOptions, Spool, SpoolWriter, StepProgress};
 pub use run::{Network, Stop, run};
 pub use storage::{Bounds, Recovered, StoreError};
-pub use tokens::{TokenError, Tokens, fresh_token};
+pub use tokens::{Role, TokenError, Tokens, fresh_token};
+pub use work::{WorkError, WorkOptions, WorkReport, work};
+pub use worker::Threads;
 
 /// Why the service cannot be started, or goes no further.
 #[derive(Debug, thiserror::Error)]
@@ -35,6 +41,12 @@ pub enum ServiceError {
     /// Requests could not tell two models apart.
     #[error("two models have the name {0}: serve one of them, or give it another name in its description")]
     SameName(String),
+    /// Results must be masked.
+    #[error(
+        "{0} was planned with --circuit-privacy, and results that are not masked would show what it should hide: leave out \
+         --insecure-deterministic"
+    )]
+    Unmasked(String),
     /// The state.
     #[error(transparent)]
     Store(#[from] StoreError),

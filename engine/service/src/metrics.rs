@@ -34,11 +34,25 @@ impl Metrics {
             describe_histogram!(
                 "cryptodl_job_wait_seconds",
                 Unit::Seconds,
-                "From acceptance to the last attempt, by model"
+                "From acceptance until the first set was begun, by model"
             );
-            describe_histogram!("cryptodl_job_compute_seconds", Unit::Seconds, "Of the last attempt, by model");
+            describe_histogram!(
+                "cryptodl_job_compute_seconds",
+                Unit::Seconds,
+                "From the first set to the result, by model"
+            );
+            describe_counter!("cryptodl_leases_total", "Sets that were given to somebody who computes them, by model");
+            describe_histogram!(
+                "cryptodl_lease_seconds",
+                Unit::Seconds,
+                "How long somebody had a set, by model and outcome: done, given back, failed, refused, expired, or that of the job"
+            );
+            describe_gauge!("cryptodl_leases", "Sets that somebody computes");
+            describe_gauge!("cryptodl_sets_waiting", "Sets that wait for somebody who computes them");
             describe_gauge!("cryptodl_jobs_pending", "Jobs that wait or run");
             describe_gauge!("cryptodl_connections", "Open connections");
+            gauge!("cryptodl_leases").set(0.0);
+            gauge!("cryptodl_sets_waiting").set(0.0);
             gauge!("cryptodl_jobs_pending").set(0.0);
             gauge!("cryptodl_connections").set(0.0);
         });
@@ -89,6 +103,30 @@ impl Metrics {
             histogram!("cryptodl_job_wait_seconds", "model" => model.clone()).record(waited);
             histogram!("cryptodl_job_compute_seconds", "model" => model).record(took);
         });
+    }
+
+    /// A set was given to somebody.
+    pub fn leased(&self, model: &str) {
+        let model = model.to_owned();
+        with_local_recorder(&self.recorder, || counter!("cryptodl_leases_total", "model" => model).increment(1));
+    }
+
+    /// Somebody has a set no more.
+    pub fn lease_ended(&self, model: &str, outcome: &'static str, took: Duration) {
+        let model = model.to_owned();
+        with_local_recorder(&self.recorder, || {
+            histogram!("cryptodl_lease_seconds", "model" => model, "outcome" => outcome).record(took);
+        });
+    }
+
+    /// So many sets are being computed.
+    pub fn leases(&self, sets: usize) {
+        with_local_recorder(&self.recorder, || gauge!("cryptodl_leases").set(sets as f64));
+    }
+
+    /// So many sets wait.
+    pub fn sets_waiting(&self, sets: u64) {
+        with_local_recorder(&self.recorder, || gauge!("cryptodl_sets_waiting").set(sets as f64));
     }
 
     /// So many jobs wait or run.

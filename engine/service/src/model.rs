@@ -1,24 +1,27 @@
 //! A network that is served.
 
 use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io::{self, Seek, SeekFrom};
 
-use cryptodl::{CheckedSpec, CiphertextsInfo, PublicKey};
+use cryptodl::{Binding, CheckedSpec, CiphertextsInfo, CircuitPrivacy, Params, Program, ProgramError, PublicKey};
 use cryptodl_core::wire::{
-    CiphertextLayout, CiphertextsReader, WireError, ciphertexts_len, eval_keys_len, public_key_len, read_eval_keys,
-    read_public_key, write_client_spec,
+    CiphertextLayout, CiphertextsReader, WireError, ciphertexts_len, eval_keys_len, public_key_len, write_client_spec,
 };
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use crate::compute::{part_of, read_keys};
 use crate::problem::Problem;
 
 /// Bytes of a request from which on it says what it is.
 pub(crate) const HEADERS: u64 = 256;
 
-/// A Program on its backend, and what every request to it is measured by.
+/// A Program, perhaps on a backend, and what every request to it is measured by.
 pub struct Model {
-    service: cryptodl::Service,
+    /// What computes it in this process, if anything does.
+    service: Option<cryptodl::Service>,
+    spec: CheckedSpec,
+    hides_noise: bool,
     /// Digest of the Program, as text.
     program: String,
     /// The client spec as a file.
@@ -69,14 +72,34 @@ pub struct ModelBytes {
 }
 
 impl Model {
-    /// Serves `service`. A request may have `max_sets` sets, and a key be used for `sets_per_key`.
+    /// Serves `service`, which computes in this process. A request may have `max_sets` sets, and a key be used for `sets_per_key`.
     ///
     /// # Errors
     /// The client spec cannot be written.
     pub fn new(service: cryptodl::Service, max_sets: u64, sets_per_key: Option<u64>) -> io::Result<Self> {
-        let spec = service.spec();
+        let (spec, privacy) = (service.spec().clone(), service.circuit_privacy());
+        Model::described(spec, privacy, Some(service), max_sets, sets_per_key)
+    }
+
+    /// Serves `program`, which workers compute and this process does not. Its weights are not kept.
+    ///
+    /// # Errors
+    /// A Program that is refused.
+    pub fn elsewhere(program: &Program, max_sets: u64, sets_per_key: Option<u64>) -> Result<Self, ProgramError> {
+        let (spec, privacy) = (program.check()?, program.content.circuit_privacy);
+        let model = Model::described(spec, privacy, None, max_sets, sets_per_key);
+        Ok(model.expect("memory takes a client spec"))
+    }
+
+    fn described(
+        spec: CheckedSpec,
+        privacy: Option<CircuitPrivacy>,
+        service: Option<cryptodl::Service>,
+        max_sets: u64,
+        sets_per_key: Option<u64>,
+    ) -> io::Result<Self> {
         let (params, n) = (spec.params(), spec.params().n() as u64);
-        let (input, result) = (CiphertextLayout::input(spec), CiphertextLayout::result(spec));
+        let (input, result) = (CiphertextLayout::input(&spec), CiphertextLayout::result(&spec));
         let keys = public_key_len(params).saturating_add(eval_keys_len(params, &spec.evaluation_keys));
         let bytes = ModelBytes {
             keys,
@@ -93,12 +116,13 @@ impl Model {
             classes: spec.output.classes,
             max_sets,
             sets_per_key,
-            sets_per_tenant: service.circuit_privacy().map(|privacy| privacy.goal.sets.into()),
+            sets_per_tenant: privacy.map(|privacy| privacy.goal.sets.into()),
             bytes,
         };
         let mut spec_file = Vec::new();
-        write_client_spec(&mut spec_file, spec)?;
-        Ok(Model { program: spec.program.to_string(), spec_file, max_sets, sets_per_key, view, service })
+        write_client_spec(&mut spec_file, &spec)?;
+        let (program, hides_noise) = (spec.program.to_string(), privacy.is_some());
+        Ok(Model { service, spec, hides_noise, program, spec_file, max_sets, sets_per_key, view })
     }
 
     /// Its name.
@@ -111,9 +135,24 @@ impl Model {
         &self.program
     }
 
-    /// What computes.
-    pub fn service(&self) -> &cryptodl::Service {
-        &self.service
+    /// What computes it in this process, if anything does.
+    pub fn service(&self) -> Option<&cryptodl::Service> {
+        self.service.as_ref()
+    }
+
+    /// The checked parameters.
+    pub(crate) fn params(&self) -> &Params {
+        self.spec.params()
+    }
+
+    /// What its files belong to.
+    pub(crate) fn binding(&self) -> Binding<'_> {
+        Binding { program: self.spec.program, params: self.spec.params() }
+    }
+
+    /// Whether results hide the computation's noise, so that they must be masked.
+    pub(crate) fn hides_noise(&self) -> bool {
+        self.hides_noise
     }
 
     /// For clients.
@@ -131,8 +170,9 @@ impl Model {
         self.sets_per_key
     }
 
-    fn spec(&self) -> &CheckedSpec {
-        self.service.spec()
+    /// What clients must know of it.
+    pub(crate) fn spec(&self) -> &CheckedSpec {
+        &self.spec
     }
 
     /// Bytes that registered keys have.
@@ -145,11 +185,8 @@ impl Model {
     /// # Errors
     /// What is wrong with them.
     pub fn read_keys(&self, mut file: &File) -> Result<(PublicKey, cryptodl::EvalKeys), WireError> {
-        let params = self.spec().params();
         file.seek(SeekFrom::Start(0))?;
-        let public = read_public_key(file.take(public_key_len(params)), params)?;
-        let evaluation = read_eval_keys(file, params)?;
-        Ok((public, evaluation))
+        read_keys(file, self.params())
     }
 
     /// Refuses keys that the Program cannot be computed with.
@@ -198,9 +235,9 @@ impl Model {
     pub fn open_request(&self, file: File, length: u64) -> Result<CiphertextsReader<File>, Problem> {
         let refused = |error: WireError| Problem::refused(format!("this request is refused: {error}"));
         let layout = CiphertextLayout::input(self.spec());
-        let reader = CiphertextsReader::open(file, &self.service.binding(), &layout).map_err(refused)?;
+        let reader = CiphertextsReader::open(file, &self.binding(), &layout).map_err(refused)?;
         reader.expect_len(length).map_err(refused)?;
-        let sets = reader.info().sets(self.spec().params()) as u64;
+        let sets = reader.info().sets(self.params()) as u64;
         if sets > self.max_sets {
             return Err(Problem::refused(format!(
                 "{sets} sets, where {} are allowed: send fewer images",
@@ -216,6 +253,45 @@ impl Model {
     /// Bytes of the result of such a request.
     pub fn result_len(&self, request: &CiphertextsInfo) -> u64 {
         let layout = CiphertextLayout::result(self.spec());
-        ciphertexts_len(self.spec().params(), &layout, request.images as u64)
+        ciphertexts_len(self.params(), &layout, request.images as u64)
+    }
+
+    /// Bytes of the scores of set number `set` of such a request, as a file.
+    pub(crate) fn set_result_len(&self, request: &CiphertextsInfo, set: u64) -> u64 {
+        let (params, layout) = (self.params(), CiphertextLayout::result(self.spec()));
+        let part = part_of(request, set, params);
+        let packed = CiphertextsInfo {
+            level: layout.level,
+            values: layout.ciphertexts(params, part.leaves, part.images as u64),
+            components: layout.components,
+            seed: None,
+            ..part
+        };
+        // Headers and checksum are as long as those of any other file of this kind.
+        let one = CiphertextsInfo { values: layout.values, images: params.n(), ..packed.clone() };
+        let rest = ciphertexts_len(params, &layout, params.n() as u64).saturating_sub(one.set_bytes(params) as u64);
+        rest.saturating_add(packed.set_bytes(params) as u64)
+    }
+
+    /// Refuses a file that is not the result of set number `set` of such a request.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub(crate) fn check_set_result(&self, request: &CiphertextsInfo, set: u64, mut file: &File) -> Result<(), Problem> {
+        let refused = |error: WireError| Problem::refused(format!("this result is refused: {error}"));
+        file.seek(SeekFrom::Start(0))?;
+        let layout = CiphertextLayout::result(self.spec());
+        let mut reader = CiphertextsReader::open(file, &self.binding(), &layout).map_err(refused)?;
+        let part = part_of(request, set, self.params());
+        let found = (reader.info().first_set, reader.info().images);
+        if found != (part.first_set, part.images) {
+            return Err(Problem::refused(format!(
+                "this result is refused: it has {} images from set {} on, and {} from set {} on were leased",
+                found.1, found.0, part.images, part.first_set
+            )));
+        }
+        let mut bytes = Vec::new();
+        while reader.next(&mut bytes).map_err(refused)? {}
+        reader.finish().map_err(refused)
     }
 }

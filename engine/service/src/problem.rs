@@ -84,6 +84,11 @@ impl Problem {
         )
     }
 
+    /// The status of the answer.
+    pub fn status(&self) -> StatusCode {
+        self.status
+    }
+
     /// What was wrong, for people.
     pub fn detail(&self) -> &str {
         &self.detail

@@ -16,6 +16,9 @@ use serde::Deserialize;
 use zeroize::Zeroizing;
 
 use crate::api::KEYS_TYPE;
+use crate::run::Stop;
+
+pub mod leases;
 
 /// Bytes that are sent in one request: what a broken connection can cost.
 const PIECE: usize = 8 << 20;
@@ -123,6 +126,8 @@ pub struct Remote {
     base: Url,
     token: Option<HeaderValue>,
     patience: Duration,
+    /// Ends all patience.
+    stop: Option<Stop>,
 }
 
 /// What an attempt was answered.
@@ -188,7 +193,21 @@ impl Remote {
             http = http.tls_certs_only(trusted);
         }
         let http = http.build().map_err(|error| RemoteError::Credentials(reason(&error)))?;
-        Ok(Remote { http, base, token: token.transpose()?, patience })
+        Ok(Remote { http, base, token: token.transpose()?, patience, stop: None })
+    }
+
+    /// From `stop` on nothing is tried a second time.
+    pub fn until(self, stop: Stop) -> Self {
+        Remote { stop: Some(stop), ..self }
+    }
+
+    /// How long it is tried again where there is no answer.
+    pub fn patience(&self) -> Duration {
+        self.patience
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.stop.as_ref().is_some_and(Stop::is_stopped)
     }
 
     /// Its address.
@@ -416,7 +435,7 @@ impl Remote {
         loop {
             match self.attempt(request())? {
                 Attempt::Answered(answer) => return Ok(answer),
-                Attempt::Again { reason, .. } if began.elapsed() > self.patience => {
+                Attempt::Again { reason, .. } if began.elapsed() > self.patience || self.is_stopped() => {
                     return Err(self.unreachable(reason));
                 }
                 Attempt::Again { after, .. } => sleep(after),

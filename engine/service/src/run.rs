@@ -1,4 +1,4 @@
-//! The service as a process: listeners, the worker, sweeps, and a stop that loses nothing.
+//! The service as a process: listeners, its own threads, sweeps, and a stop that loses nothing.
 
 use std::net::{SocketAddr, TcpListener as StdListener};
 use std::sync::Arc;
@@ -31,11 +31,11 @@ pub struct Network {
     pub behind_proxy: bool,
     /// Bounds.
     pub connections: Connections,
-    /// How long requests and the running job may take to end after [`Stop::stop`].
+    /// How long requests and the set that is computed may take to end after [`Stop::stop`].
     pub grace: Duration,
 }
 
-/// Ends [`run`] from another thread.
+/// Ends [`run`], or [`crate::work()`], from another thread.
 #[derive(Clone)]
 pub struct Stop(watch::Sender<bool>);
 
@@ -49,6 +49,11 @@ impl Stop {
     /// Ends it.
     pub fn stop(&self) {
         self.0.send_replace(true);
+    }
+
+    /// Whether it is to end.
+    pub fn is_stopped(&self) -> bool {
+        *self.0.borrow()
     }
 }
 
@@ -99,7 +104,7 @@ pub fn run(
         .enable_all()
         .build()
         .map_err(failed)?;
-    let worker = host.start_worker().map_err(failed)?;
+    let threads = host.start().map_err(failed)?;
     let served = runtime.block_on(async {
         let listener = TcpListener::from_std(listener).map_err(failed)?;
         let operator = operator.map(TcpListener::from_std).transpose().map_err(failed)?;
@@ -122,12 +127,12 @@ pub fn run(
     });
     host.stop();
     host.interrupt();
-    let _ = worker.join();
+    threads.join();
     runtime.shutdown_timeout(Duration::from_secs(1));
     served
 }
 
-/// Begins no further job when it is time to stop, and after the grace interrupts the one that runs.
+/// Begins no further set when it is time to stop, and after the grace interrupts the one that is computed.
 async fn end(host: Arc<Host>, mut stop: watch::Receiver<bool>, grace: Duration) {
     let _ = stop.wait_for(|&stop| stop).await;
     host.stop();

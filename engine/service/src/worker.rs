@@ -1,27 +1,29 @@
-//! The one thread that computes: one job at a time, because a computation takes all of a backend.
+//! The one thread of the service that computes: one set at a time, because a computation takes all of a backend. It takes leases from
+//! the same queue as workers elsewhere.
 
 use std::fs::File;
-use std::io::{BufWriter, Write};
+use std::io::{BufWriter, Read, Seek, SeekFrom, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use cryptodl::{AcceptedEvaluationKeys, Error, Progress, PublicKey, Randomness, Rerandomisation, RunError, Watch};
-use cryptodl_core::wire::{CiphertextLayout, CiphertextsWriter, WireError};
+use cryptodl::{Error, Progress, Watch};
+use cryptodl_core::wire::WireError;
 
+use crate::compute::{Recent, compute_set, first_set, part_of, write_result};
 use crate::host::{Host, Running};
 use crate::model::Model;
 use crate::problem::Problem;
-use crate::storage::{BlobKind, Id, Job, Part, StoreError, Work, now};
+use crate::storage::{BlobKind, Lease, StoreError, Turn, Whole, now};
 
-/// How long the worker sleeps when nobody wakes it.
-const NAP: Duration = Duration::from_secs(5);
+/// How long a thread sleeps when nobody wakes it.
+pub(crate) const NAP: Duration = Duration::from_secs(5);
 /// And after a failure of the database.
-const PAUSE: Duration = Duration::from_secs(1);
+pub(crate) const PAUSE: Duration = Duration::from_secs(1);
 
-/// Why a computation gave no result.
+/// Why a set has no result.
 enum Failure {
     /// It was told to end.
     Cancelled,
@@ -49,81 +51,65 @@ impl From<WireError> for Failure {
     }
 }
 
-impl From<RunError> for Failure {
-    fn from(error: RunError) -> Self {
-        match error {
-            RunError::Cancelled(_) => Failure::Cancelled,
-            error => Failure::Job(error.to_string()),
-        }
-    }
-}
-
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         match error {
             Error::Cancelled(_) => Failure::Cancelled,
+            Error::Run(cryptodl::RunError::Cancelled(_)) => Failure::Cancelled,
             error => Failure::Job(error.to_string()),
         }
     }
 }
 
-/// A client's keys, ready for use.
-struct Ready {
-    key: Id,
-    public: PublicKey,
-    evaluation: AcceptedEvaluationKeys,
-    bytes: u64,
-}
+/// What a [`Host`] does on threads of its own.
+pub struct Threads(Vec<JoinHandle<()>>);
 
-/// Keys that were used lately, the last one at the end.
-struct Recent {
-    keys: Vec<Arc<Ready>>,
-    most: u64,
-}
-
-impl Recent {
-    /// The keys of a job, read and expanded unless they are still here.
-    fn get(&mut self, host: &Host, model: &Model, job: &Job) -> Result<Arc<Ready>, Failure> {
-        if let Some(at) = self.keys.iter().position(|ready| ready.key == job.key) {
-            let ready = self.keys.remove(at);
-            self.keys.push(ready.clone());
-            return Ok(ready);
+impl Threads {
+    /// Waits until they have ended, after [`Host::stop`].
+    pub fn join(self) {
+        for thread in self.0 {
+            // One that panicked has said so.
+            let _ = thread.join();
         }
-        // Expanded, both halves of a key are words of 32 bits.
-        let bytes = model.keys_len().saturating_mul(3);
-        while !self.keys.is_empty()
-            && self.keys.iter().map(|ready| ready.bytes).sum::<u64>().saturating_add(bytes) > self.most
-        {
-            self.keys.remove(0);
-        }
-        let file = File::open(host.store.blobs().path(BlobKind::Keys, &job.key))?;
-        let (public, evaluation) = model.read_keys(&file)?;
-        let evaluation = model.service().accept_evaluation_keys(&evaluation)?;
-        let ready = Arc::new(Ready { key: job.key.clone(), public, evaluation, bytes });
-        self.keys.push(ready.clone());
-        Ok(ready)
     }
 }
 
 impl Host {
-    /// Begins to compute, on a thread of its own, until [`Host::stop`].
+    /// Begins to work, on threads of its own, until [`Host::stop`]: to compute the models that are computed in this process, and to
+    /// make results of sets, whoever has computed them.
     ///
     /// # Errors
     /// The system gives no thread.
-    pub fn start_worker(self: &Arc<Self>) -> std::io::Result<JoinHandle<()>> {
-        let host = self.clone();
-        self.working.store(true, Ordering::SeqCst);
-        thread::Builder::new().name("worker".into()).spawn(move || host.work())
+    pub fn start(self: &Arc<Self>) -> std::io::Result<Threads> {
+        let mut threads = Vec::new();
+        let mut start = |name: &str, work: fn(&Host)| {
+            let host = self.clone();
+            self.working.fetch_add(1, Ordering::SeqCst);
+            let thread = thread::Builder::new().name(name.into()).spawn(move || {
+                work(&host);
+                host.working.fetch_sub(1, Ordering::SeqCst);
+            });
+            thread.map(|thread| threads.push(thread)).inspect_err(|_| {
+                self.working.fetch_sub(1, Ordering::SeqCst);
+            })
+        };
+        if self.models.iter().any(|model| model.service().is_some()) {
+            start("worker", Host::work)?;
+        }
+        start("clerk", Host::keep_books)?;
+        Ok(Threads(threads))
     }
 
     fn work(&self) {
-        let programs: Vec<String> = self.models.iter().map(|model| model.program().to_owned()).collect();
-        let mut recent = Recent { keys: Vec::new(), most: self.config.key_memory };
+        let computed = self.models.iter().filter(|model| model.service().is_some());
+        let programs: Vec<String> = computed.map(|model| model.program().to_owned()).collect();
+        let mut recent = Recent::new(self.config.key_memory);
+        let mut heard = 0;
         while !self.is_stopping() {
-            match self.store.next_job(&programs) {
-                Ok(None) => self.wait_for_work(NAP),
-                Ok(Some(work)) => {
-                    if let Err(error) = self.follow(work, &mut recent) {
+            match self.lease(&programs, None) {
+                Ok(None) => self.wait_for_work(&mut heard, NAP),
+                Ok(Some(lease)) => {
+                    if let Err(error) = self.follow(&lease, &mut recent) {
                         eprintln!("error: {error}");
                         thread::sleep(PAUSE);
                     }
@@ -134,108 +120,112 @@ impl Host {
                 }
             }
         }
-        self.working.store(false, Ordering::SeqCst);
+        // Nobody needs to wait for this thread any more.
+        self.wake();
     }
 
-    /// Computes a job to its end, or lets it wait again.
-    fn follow(&self, work: Work, recent: &mut Recent) -> Result<(), StoreError> {
-        let Work { job, secret } = work;
-        let Some(model) = self.model_of(&job.program) else { return self.store.requeue_job(&job.id, false) };
-        let running = Arc::new(Running {
-            job: job.id.clone(),
-            cancel: AtomicBool::new(false),
-            done: AtomicUsize::new(0),
-            total: AtomicUsize::new(0),
-        });
+    /// Gives the next set of one of `programs` to `worker`, or to this process if that is none.
+    pub(crate) fn lease(&self, programs: &[String], worker: Option<&str>) -> Result<Option<Lease>, StoreError> {
+        let Turn { lease, failed } = self.store.lease_set(programs, worker, now())?;
+        failed.iter().for_each(|job| self.job_failed(job));
+        if let Some(lease) = &lease {
+            self.begin_set(lease);
+        }
+        Ok(lease)
+    }
+
+    /// Computes a set to its end, or lets it wait again.
+    fn follow(&self, lease: &Lease, recent: &mut Recent) -> Result<(), StoreError> {
+        let running = Arc::new(Running { job: lease.job.clone(), cancel: AtomicBool::new(false) });
         self.set_running(Some(running.clone()));
         self.job_changed();
-        let began = Instant::now();
-        let computed = catch_unwind(AssertUnwindSafe(|| self.compute(model, &job, &secret, &running, recent)));
-        self.set_running(None);
-        let outcome = match computed {
-            Ok(Ok((part, bytes))) => {
-                if self.store.finish_job(&job.id, part, bytes)? {
-                    let waited = Duration::from_secs(now().saturating_sub(job.created).max(0) as u64);
-                    self.metrics.computed(model.name(), job.images, job.sets, waited, began.elapsed());
-                    "done"
-                } else {
-                    self.store.end_cancelled_job(&job.id)?;
-                    "cancelled"
-                }
-            }
-            // The service stops, and the job was not meant: it waits for the next start.
-            Ok(Err(Failure::Cancelled)) if self.is_stopping() => {
-                self.store.requeue_job(&job.id, false)?;
-                "interrupted"
-            }
+        let computed = catch_unwind(AssertUnwindSafe(|| self.compute(lease, &running, recent)));
+        let end = match computed {
+            Ok(Ok(result)) => self.store.publish_set(lease.number, None, result, now()).map(|_| "done"),
+            // The service stops, and the job was not meant: it waits for the next start. Or the job has ended, and nobody minds.
             Ok(Err(Failure::Cancelled)) => {
-                self.store.end_cancelled_job(&job.id)?;
-                "cancelled"
+                self.store.give_back(lease.number, None, false, now()).map(|()| "given back")
             }
-            Ok(Err(Failure::Job(why))) => {
-                self.store.fail_job(&job.id, &why)?;
-                "failed"
-            }
+            Ok(Err(Failure::Job(why))) => self.fail_set(lease.number, None, &why).map(|()| "failed"),
             Ok(Err(Failure::Store(error))) => {
-                self.store.requeue_job(&job.id, true)?;
-                return Err(error);
+                let back = self.store.give_back(lease.number, None, true, now());
+                self.set_running(None);
+                self.end_set(lease.number, "given back");
+                return match back {
+                    // Files of a job that has ended are gone, and that is no failure.
+                    Err(StoreError::Conflict(_)) => Ok(()),
+                    _ => Err(error),
+                };
             }
             Err(_) => {
                 // Keys may have been used half.
-                recent.keys.clear();
-                self.store.fail_job(&job.id, "the service failed while it computed this job")?;
-                "failed"
+                recent.clear();
+                self.fail_set(lease.number, None, "the service failed while it computed this set").map(|()| "failed")
             }
         };
-        self.metrics.ended(model.name(), outcome);
+        self.set_running(None);
+        let outcome = match end {
+            Ok(outcome) => outcome,
+            // The job ended meanwhile.
+            Err(StoreError::Conflict(_)) => "refused",
+            Err(error) => {
+                self.end_set(lease.number, "refused");
+                return Err(error);
+            }
+        };
+        self.end_set(lease.number, outcome);
+        self.wake();
         self.job_changed();
         Ok(())
     }
 
-    /// The result of a job, not yet published, and its length.
-    fn compute(
-        &self,
-        model: &Model,
-        job: &Job,
-        secret: &[u8; 32],
-        running: &Running,
-        recent: &mut Recent,
-    ) -> Result<(Part, u64), Failure> {
-        let keys = recent.get(self, model, job)?;
-        let service = model.service();
-        let file = File::open(self.store.blobs().path(BlobKind::Uploads, &job.upload))?;
-        let length = file.metadata()?.len();
-        let refused = |problem: Problem| Failure::Job(problem.detail().to_owned());
-        let mut request = model.open_request(file, length).map_err(refused)?;
-        let mut masks = Randomness::from_secret(secret, "masks");
-        let tell = |Progress { done, total }: Progress| {
-            running.total.store(total, Ordering::Relaxed);
-            running.done.store(done, Ordering::Relaxed);
-        };
+    /// Ends a lease with an error, and the job if that is enough.
+    pub(crate) fn fail_set(&self, lease: i64, worker: Option<&str>, why: &str) -> Result<(), StoreError> {
+        let (job, failed) = self.store.fail_set(lease, worker, why, now())?;
+        self.end_set(lease, "failed");
+        if failed {
+            self.job_failed(&job);
+        }
+        Ok(())
+    }
+
+    /// The scores of a set, on the disk and not yet published.
+    fn compute(&self, lease: &Lease, running: &Running, recent: &mut Recent) -> Result<Whole, Failure> {
+        let model = self.model_of(&lease.program).ok_or(Failure::Cancelled)?;
+        let service = model.service().ok_or(Failure::Cancelled)?;
+        let keys = recent.get(lease.key.as_str(), model.keys_len(), service, || {
+            let file = File::open(self.store.blobs().path(BlobKind::Keys, &lease.key))?;
+            Ok::<_, Failure>(model.read_keys(&file)?)
+        })?;
+        let (request, bytes) = self.read_set(model, lease)?;
+        let part = part_of(&request, lease.set, model.params());
+        let tell = |Progress { done, total }: Progress| self.progress_set(lease, done, total);
         let watch = Watch::new(&tell).with_cancel(&running.cancel);
-        let rerandomisation = Rerandomisation::Fresh { key: &keys.public, rng: &mut masks };
-        let mut computation = service.begin(request.info(), &keys.evaluation, rerandomisation, watch)?;
-        let result = service.result(request.info());
-        let part = self.store.blobs().part(BlobKind::Results, &job.id)?;
-        let mut sink = BufWriter::with_capacity(1 << 16, part.file());
-        let layout = CiphertextLayout::result(service.spec());
-        let mut writer = CiphertextsWriter::new(&mut sink, &service.binding(), &layout, &result)?;
-        let mut set = Vec::new();
-        while request.next(&mut set)? {
-            if let Some(result) = computation.push(&set)? {
-                writer.put(&result)?;
-            }
-        }
-        let (last, _) = computation.finish()?;
-        if let Some(result) = last {
-            writer.put(&result)?;
-        }
-        // A damaged request has no result.
-        request.finish()?;
-        writer.finish()?;
+        let secret = (!self.config.insecure_deterministic).then_some(&*lease.secret);
+        let scores = compute_set(service, &keys, &part, &bytes, secret, watch)?;
+        drop(bytes);
+        let file = self.store.blobs().part(BlobKind::Sets)?;
+        let mut sink = BufWriter::with_capacity(1 << 16, file.file());
+        write_result(service, &part, &scores, &mut sink)?;
         sink.flush()?;
         drop(sink);
-        let length = part.file().metadata()?.len();
-        Ok((part, length))
+        Ok(file.sync()?)
+    }
+
+    /// What the whole request is, and the ciphertexts of the leased set.
+    fn read_set(&self, model: &Model, lease: &Lease) -> Result<(cryptodl::CiphertextsInfo, Vec<u8>), Failure> {
+        let refused = |problem: Problem| Failure::Job(problem.detail().to_owned());
+        let mut file = File::open(self.store.blobs().path(BlobKind::Uploads, &lease.upload))?;
+        let length = file.metadata()?.len();
+        let request = model.open_request(file.try_clone()?, length).map_err(refused)?.info().clone();
+        let set_bytes = request.set_bytes(model.params());
+        let mut set = Vec::new();
+        let room = set.try_reserve_exact(set_bytes);
+        room.map_err(|_| Failure::Job(format!("there is no memory for the {set_bytes} bytes of a set")))?;
+        set.resize(set_bytes, 0);
+        let start = first_set(&request, model.params(), length) + lease.set * set_bytes as u64;
+        file.seek(SeekFrom::Start(start))?;
+        file.read_exact(&mut set)?;
+        Ok((request, set))
     }
 }

@@ -18,6 +18,7 @@ mod query;
 mod run;
 mod serve;
 mod verify;
+mod work;
 
 use anyhow::Result;
 use clap::Subcommand;
@@ -32,6 +33,7 @@ pub enum Command {
     Infer(infer::Infer),
     Decrypt(decrypt::Decrypt),
     Serve(serve::Serve),
+    Work(work::Work),
     Query(query::Query),
     Inspect(inspect::Inspect),
     Import(import::Import),
@@ -55,6 +57,7 @@ impl Command {
             Command::Infer(command) => command.run(),
             Command::Decrypt(command) => command.run(),
             Command::Serve(command) => command.run(),
+            Command::Work(command) => command.run(),
             Command::Query(command) => command.run(),
             Command::Inspect(command) => command.run(),
             Command::Import(command) => command.run(),

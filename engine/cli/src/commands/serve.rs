@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use clap::{ArgGroup, Args};
 use cryptodl::Program;
-use cryptodl_service::{Bounds, Config, Connections, Host, Model, Network, Recovered, Stop, Tokens, fresh_token};
+use cryptodl_service::{Bounds, Config, Connections, Host, Model, Network, Recovered, Role, Stop, Tokens, fresh_token};
 
 use crate::files::{self, make_folder};
 use crate::flags::{Execution, Planning};
@@ -22,7 +22,8 @@ use crate::terminal::counted;
 ///
 /// Clients fetch the client spec, register keys, upload encrypted images and fetch encrypted scores: `cryptodl query` does all
 /// of it. Nothing that the service receives, stores or computes can be read by it. Jobs that were accepted survive a crash, and
-/// each is computed once. One job is computed at a time; tenants take turns.
+/// each is computed once. One set of images is computed at a time; tenants take turns. `cryptodl work`, on this machine or on
+/// others, computes sets beside the service, or instead of it with --workers-only.
 ///
 /// Without --tokens the service is for this machine, and listens on a loopback address only. With --tokens every tenant has a
 /// token, and strangers cannot use it: make one with --new-token, which prints the token once and stores its hash. Tokens must
@@ -30,7 +31,7 @@ use crate::terminal::counted;
 #[derive(Args)]
 #[command(override_usage = "\
 cryptodl serve <--model MODEL|--program FILE>... --state DIR [OPTIONS]
-       cryptodl serve --new-token NAME --tokens FILE")]
+       cryptodl serve --new-token NAME [--worker] --tokens FILE")]
 #[command(group(ArgGroup::new("what").required(true).multiple(true).args(["model", "program", "new_token"])))]
 #[command(after_help = "\
 Examples:
@@ -44,7 +45,8 @@ Examples:
 
 GET /openapi.json describes the API, /healthz and /readyz say how the service is. On SIGTERM or
 Ctrl-C it takes no more work and lets what runs end within --grace; a second signal ends it at once.
-docs/service.md has the whole story, and SECURITY.md says who learns what.")]
+docs/service.md has the whole story, docs/scale.md says how to use several machines, and SECURITY.md
+says who learns what.")]
 pub struct Serve {
     /// A shipped model or a .toml file to serve; may be given several times
     #[arg(long)]
@@ -65,10 +67,20 @@ pub struct Serve {
     /// Who may use the service: a line for each token, with the tenant's name and the token's hash
     #[arg(long, alias = "token-file", value_name = "FILE")]
     tokens: Option<PathBuf>,
-    /// Make a token for the tenant NAME: print it, add its hash to --tokens, and do nothing else. A running service must be
-    /// started again to know it
+    /// Make a token for the tenant NAME, or with --worker for a worker: print it, add its hash to --tokens, and do nothing else.
+    /// A running service must be started again to know it
     #[arg(long, value_name = "NAME", requires = "tokens", conflicts_with_all = ["model", "program", "state"])]
     new_token: Option<String>,
+    /// With --new-token: the token is for workers (`cryptodl work`), and not for a tenant. A worker receives the public keys and
+    /// ciphertexts of all tenants, and decides what their results are
+    #[arg(long, requires = "new_token")]
+    worker: bool,
+    /// Compute nothing in this process: workers do (`cryptodl work`). Weights then take no memory here
+    #[arg(long, conflicts_with = "new_token")]
+    workers_only: bool,
+    /// Do not mask results, so that equal requests have equal results: for tests
+    #[arg(long, hide = true)]
+    insecure_deterministic: bool,
     /// Certificate chain for TLS, in PEM
     #[arg(long, value_name = "FILE", requires = "tls_key")]
     tls_cert: Option<PathBuf>,
@@ -124,8 +136,11 @@ struct BoundFlags {
     /// Connections at a time
     #[arg(long, value_name = "CONNECTIONS", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=1 << 16))]
     max_connections: u32,
-    /// Seconds that requests and the running job may take to end after SIGTERM; a job that does not end waits for the next
-    /// start
+    /// Seconds after which a set is given to another worker, if the one that computes it has not been heard of
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=24 * 3600))]
+    lease: u64,
+    /// Seconds that requests and the set that is computed may take to end after SIGTERM; a set that does not end waits for the
+    /// next start
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]
     grace: u64,
 }
@@ -133,7 +148,7 @@ struct BoundFlags {
 impl Serve {
     pub fn run(self) -> Result<()> {
         if let (Some(name), Some(path)) = (&self.new_token, &self.tokens) {
-            return new_token(name, path);
+            return new_token(name, path, if self.worker { Role::Worker } else { Role::Tenant });
         }
         let state = self.state.as_ref().expect("clap requires a state");
         let tokens = self.tokens.as_ref().map(|path| {
@@ -156,10 +171,17 @@ impl Serve {
                 jobs: bounds.max_jobs,
                 upload_seconds: 3600 * bounds.keep,
                 result_seconds: 3600 * bounds.keep,
+                lease_seconds: bounds.lease,
             },
             key_memory: bounds.key_memory,
+            insecure_deterministic: self.insecure_deterministic,
             ..Config::local(state)
         };
+        if self.insecure_deterministic {
+            eprintln!(
+                "warning: --insecure-deterministic: results are not masked, and show exact equations in the weights"
+            );
+        }
         let host = Host::open(config, self.models()?)?;
         let Recovered { jobs, leftovers } = host.recovered();
         if jobs > 0 || leftovers > 0 {
@@ -202,22 +224,22 @@ impl Serve {
     }
 
     fn models(&self) -> Result<Vec<Model>> {
-        let server = server(&self.execution)?;
         let options = self.planning.options();
         let planned = self.model.iter().map(|name| Ok::<_, anyhow::Error>(load_and_plan(name, &options)?.1.program));
         let saved = self.program.iter().map(|path| files::read(path, Program::read));
         let programs = planned.chain(saved);
-        let serve = |program: Result<Program>| {
-            let service = prepare(&server, &program?)?;
-            Ok::<_, anyhow::Error>(Model::new(service, self.bounds.max_sets, self.bounds.quota)?)
-        };
-        programs.map(serve).collect()
+        let BoundFlags { max_sets, quota, .. } = self.bounds;
+        if self.workers_only {
+            return programs.map(|program| Ok(Model::elsewhere(&program?, max_sets, quota)?)).collect();
+        }
+        let server = server(&self.execution)?;
+        programs.map(|program| Ok(Model::new(prepare(&server, &program?)?, max_sets, quota)?)).collect()
     }
 }
 
 /// Makes a token.
-fn new_token(name: &str, path: &Path) -> Result<()> {
-    let (token, line) = fresh_token(name)?;
+fn new_token(name: &str, path: &Path, role: Role) -> Result<()> {
+    let (token, line) = fresh_token(name, role)?;
     let failed = || format!("cannot write {}", path.display());
     let mut options = fs::OpenOptions::new();
     options.append(true).create(true).read(true);

@@ -5,6 +5,7 @@ mod bad_input;
 mod bench;
 mod calibrate;
 mod checkpoint;
+mod fleet;
 mod images;
 mod import;
 mod large;

@@ -19,13 +19,13 @@ const PLANNED: &str = "plan --model mnist-1 --batch 4 --out served.program";
 const IMAGES: usize = 8;
 
 /// A service that runs as a process of its own.
-struct Served {
+pub struct Served {
     process: Child,
-    url: String,
+    pub url: String,
 }
 
 impl Served {
-    fn start(folder: &Path, arguments: &str) -> Self {
+    pub fn start(folder: &Path, arguments: &str) -> Self {
         let mut process = command(folder, &format!("serve --state state --threads 2 {arguments}"))
             .stdout(Stdio::piped())
             .stderr(Stdio::inherit())

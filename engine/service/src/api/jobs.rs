@@ -1,7 +1,6 @@
 //! Requests that were accepted, and their results.
 
 use std::fs::File;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -43,6 +42,8 @@ pub struct JobView {
     pub images: u64,
     /// Sets that they fill.
     pub sets: u64,
+    /// Sets whose results are there; those of a job are computed apart, and in any order.
+    pub sets_done: u64,
     /// Of a job that waits: those that were accepted before it and have not ended. Turns go round the tenants, so that fewer may
     /// come first.
     pub before: Option<u64>,
@@ -52,7 +53,7 @@ pub struct JobView {
     pub result_bytes: u64,
     /// Seconds since 1970.
     pub created: i64,
-    /// When the computation began.
+    /// When the computation of its first set began.
     pub started: Option<i64>,
     /// When the job ended.
     pub finished: Option<i64>,
@@ -62,7 +63,8 @@ pub struct JobView {
     pub error: Option<String>,
 }
 
-/// Steps of a computation: layers of all sets, or parts of layers where these are large.
+/// Steps of a computation: layers of all sets, or parts of layers where these are large. Steps of sets that were lost with their
+/// worker are done anew, so that fewer may be done than a moment ago.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct JobProgress {
     /// Those that are done.
@@ -92,11 +94,12 @@ pub struct Wait {
 
 impl JobView {
     fn new(host: &Host, job: Job, before: Option<u64>) -> Self {
-        let running = host.running().filter(|running| running.job == job.id && job.state == JobState::Running);
-        let progress = running.map(|running| JobProgress {
-            done: running.done.load(Ordering::Relaxed),
-            total: running.total.load(Ordering::Relaxed),
+        let progress = (job.state == JobState::Running).then(|| {
+            let (done, of_a_set) = host.progress(&job.id);
+            let (sets_done, sets) = (job.sets_done as usize, job.sets as usize);
+            JobProgress { done: done + sets_done * of_a_set, total: sets * of_a_set }
         });
+        let sets_done = if job.state == JobState::Done { job.sets } else { job.sets_done };
         JobView {
             id: job.id.to_string(),
             model: host.model_of(&job.program).map(|model| model.name().to_owned()),
@@ -106,6 +109,7 @@ impl JobView {
             state: job.state.name(),
             images: job.images,
             sets: job.sets,
+            sets_done,
             before,
             progress,
             result_bytes: job.result_bytes,
@@ -179,7 +183,7 @@ fn accept(host: &Host, tenant: i64, id: &Id) -> Result<Accepted, Problem> {
     let info = request.info();
     let new = NewJob {
         images: info.images as u64,
-        sets: info.sets(model.service().params()) as u64,
+        sets: info.sets(model.params()) as u64,
         result_bytes: model.result_len(info),
         sets_per_key: model.sets_per_key(),
         sets_per_tenant: model.view().sets_per_tenant,
@@ -235,7 +239,7 @@ pub async fn show(
     }
 }
 
-/// Ends a job that waits, or soon one that runs. Its sets are then not counted.
+/// Ends a job that waits or runs. Its sets are then not counted.
 #[utoipa::path(post, path = "/v1/jobs/{job}/cancel", tag = "jobs", operation_id = "cancelJob",
     params(("job" = String, Path, description = "Its id")),
     responses(
@@ -249,9 +253,12 @@ pub async fn cancel(
     let id = parse_id(&id, "job")?;
     let store = host.clone();
     let view = blocking(move || {
+        let was_pending = store.store.job(tenant.id, &id)?.state.is_pending();
         let job = store.store.cancel_job(tenant.id, &id)?;
-        if let Some(running) = store.running().filter(|running| running.job == id) {
-            running.cancel.store(true, Ordering::SeqCst);
+        if was_pending && job.state == JobState::Cancelled {
+            store.end_job(&id, "cancelled");
+            let model = store.model_of(&job.program).map_or("none", |model| model.name());
+            store.metrics.ended(model, "cancelled");
         }
         JobView::of(&store, job)
     })

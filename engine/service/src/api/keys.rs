@@ -13,7 +13,7 @@ use utoipa::ToSchema;
 use super::{Caller, KEYS_TYPE, Shared, blocking, next_piece, number, parse_id, require_type};
 use crate::host::Host;
 use crate::problem::{Problem, ProblemBody};
-use crate::storage::{BlobKind, Id, KeyRow, Registered};
+use crate::storage::{BlobKind, KeyRow, Registered};
 
 /// Keys that are registered.
 #[derive(Debug, Serialize, ToSchema)]
@@ -94,7 +94,7 @@ pub async fn register(
     let store = host.clone();
     let mut part = blocking(move || {
         store.store.require_room_for_key(tenant.id, expected)?;
-        Ok(store.store.blobs().part(BlobKind::Keys, &Id::fresh()?)?)
+        Ok(store.store.blobs().part(BlobKind::Keys)?)
     })
     .await?;
     let mut received = 0;

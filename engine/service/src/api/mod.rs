@@ -2,6 +2,7 @@
 
 mod jobs;
 mod keys;
+mod leases;
 mod models;
 mod system;
 mod uploads;
@@ -26,7 +27,7 @@ use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::host::{Host, Tenant};
+use crate::host::{self, Host, Tenant, Worker};
 use crate::problem::{PROBLEM_JSON, Problem};
 use crate::storage::{Id, StoreError};
 
@@ -45,6 +46,8 @@ const MAX_TEXT: usize = 1 << 12;
 type Shared = State<Arc<Host>>;
 /// Who asks.
 type Caller = Extension<Tenant>;
+/// Which worker asks.
+type AskingWorker = Extension<Worker>;
 
 /// The description that is served, without its paths.
 #[derive(OpenApi)]
@@ -63,6 +66,8 @@ type Caller = Extension<Tenant>;
         (name = "keys", description = "Public keys and evaluation keys, registered once"),
         (name = "uploads", description = "Requests on their way, in as many pieces as they need"),
         (name = "jobs", description = "Requests that were accepted, and their results"),
+        (name = "leases", description = "For workers: sets of images to compute. A lease that is not renewed in time is over, and \
+                                         only the last lease of a set can publish its result"),
         (name = "service", description = "For operators"),
     )
 )]
@@ -71,13 +76,16 @@ struct Description;
 /// All routes and their description.
 fn documented(host: &Host) -> (Router<Arc<Host>>, utoipa::openapi::OpenApi) {
     let mut description = Description::openapi();
-    let token = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).description(Some("the tenant's token")).build();
+    let token = HttpBuilder::new()
+        .scheme(HttpAuthScheme::Bearer)
+        .description(Some("the tenant's token, or for leases a worker's"))
+        .build();
     description.components.get_or_insert_default().add_security_scheme("token", SecurityScheme::Http(token));
     if host.config.tokens.is_none() {
         description.security = None;
         description.components.get_or_insert_default().security_schemes.clear();
     }
-    OpenApiRouter::with_openapi(description)
+    let of_tenants = OpenApiRouter::with_openapi(description)
         .routes(routes!(models::list))
         .routes(routes!(models::show))
         .routes(routes!(models::spec))
@@ -89,8 +97,16 @@ fn documented(host: &Host) -> (Router<Arc<Host>>, utoipa::openapi::OpenApi) {
         .routes(routes!(jobs::list, jobs::submit))
         .routes(routes!(jobs::show, jobs::delete))
         .routes(routes!(jobs::cancel))
-        .routes(routes!(jobs::result))
-        .split_for_parts()
+        .routes(routes!(jobs::result));
+    let of_workers = OpenApiRouter::new()
+        .routes(routes!(leases::fleet, leases::take))
+        .routes(routes!(leases::give_back))
+        .routes(routes!(leases::renew))
+        .routes(routes!(leases::fail))
+        .routes(routes!(leases::keys))
+        .routes(routes!(leases::input))
+        .routes(routes!(leases::publish));
+    of_tenants.merge(of_workers).split_for_parts()
 }
 
 impl Host {
@@ -177,16 +193,29 @@ async fn authenticate(State(host): Shared, mut request: Request, next: Next) -> 
         let (scheme, token) = value.split_once(' ')?;
         scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
     });
-    match host.tenant(token) {
-        Some(tenant) => {
+    let is_lease = request.uri().path() == "/v1/leases" || request.uri().path().starts_with("/v1/leases/");
+    match (host.caller(token), is_lease) {
+        (Some(host::Caller::Tenant(tenant) | host::Caller::Local(tenant, _)), false) => {
             request.extensions_mut().insert(tenant);
-            next.run(request).await
         }
-        None => {
+        (Some(host::Caller::Worker(worker) | host::Caller::Local(_, worker)), true) => {
+            request.extensions_mut().insert(worker);
+        }
+        (Some(host::Caller::Tenant(_)), true) => {
+            let why = "this is for workers, and your token is a tenant's: make a worker's with `cryptodl serve --new-token \
+                       NAME --worker --tokens FILE`";
+            return Problem::new(StatusCode::FORBIDDEN, why).into_response();
+        }
+        (Some(host::Caller::Worker(_)), false) => {
+            let why = "this is for tenants, and your token is a worker's";
+            return Problem::new(StatusCode::FORBIDDEN, why).into_response();
+        }
+        (None, _) => {
             let why = "send the token that the operator gave you, as `Authorization: Bearer TOKEN`";
-            Problem::unauthorized(why).into_response()
+            return Problem::unauthorized(why).into_response();
         }
     }
+    next.run(request).await
 }
 
 /// Counts requests.

@@ -22,13 +22,13 @@ pub(super) fn metrics() -> Router<Arc<Host>> {
     Router::new().route("/metrics", get(render))
 }
 
-/// Ready means: jobs are computed, and rows can be written.
+/// Ready means: jobs are computed, here or by workers, and rows can be written.
 async fn ready(State(host): Shared) -> Result<&'static str, Problem> {
     let unready = |why: &str| Problem::new(StatusCode::SERVICE_UNAVAILABLE, why);
     if host.is_stopping() {
         return Err(unready("the service is stopping"));
     }
-    if !host.working.load(Ordering::SeqCst) {
+    if host.working.load(Ordering::SeqCst) == 0 {
         return Err(unready("nothing computes"));
     }
     let store = host.clone();

@@ -209,7 +209,7 @@ async fn receive(
     announced: Option<u64>,
     mut body: Body,
 ) -> Result<u64, Problem> {
-    let lease = host.store.lease(&id)?;
+    let writing = host.store.write_to(&id)?;
     let (store, name) = (host.clone(), id.clone());
     let (upload, mut file) = blocking(move || {
         let upload = store.store.upload(tenant.id, &name)?;
@@ -262,7 +262,7 @@ async fn receive(
             if before < HEADERS && progress.committed >= HEADERS {
                 let (store, upload) = (host.clone(), upload.clone());
                 if let Err(problem) = blocking(move || check(&store, &upload)).await {
-                    drop(lease);
+                    drop(writing);
                     blocking(move || Ok(host.store.delete_upload(tenant.id, &id)?)).await?;
                     return Err(problem);
                 }
@@ -272,7 +272,7 @@ async fn receive(
             break;
         }
     }
-    drop(lease);
+    drop(writing);
     match problem {
         Some(problem) => Err(problem),
         None => Ok(progress.committed),

@@ -1,4 +1,5 @@
-//! Large files beside the rows: written, synced, renamed, and their folder synced, before a row says that they are there.
+//! Large files beside the rows: written, synced, given their name if nothing has it, and their folder synced, before a row says that
+//! they are there.
 
 use std::fmt::{self, Display, Formatter};
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -54,18 +55,21 @@ pub enum BlobKind {
     Keys,
     /// Encrypted images, whole or in part.
     Uploads,
+    /// Encrypted scores of one set of a job that has several.
+    Sets,
     /// Encrypted scores.
     Results,
 }
 
 impl BlobKind {
     /// All of them.
-    pub const ALL: [BlobKind; 3] = [BlobKind::Keys, BlobKind::Uploads, BlobKind::Results];
+    pub const ALL: [BlobKind; 4] = [BlobKind::Keys, BlobKind::Uploads, BlobKind::Sets, BlobKind::Results];
 
     fn folder(self) -> &'static str {
         match self {
             BlobKind::Keys => "keys",
             BlobKind::Uploads => "uploads",
+            BlobKind::Sets => "sets",
             BlobKind::Results => "results",
         }
     }
@@ -110,18 +114,15 @@ impl Blobs {
         Ok(file)
     }
 
-    /// A blob that appears whole or not at all.
+    /// A blob that appears whole or not at all, and has no name yet.
     ///
     /// # Errors
     /// It cannot be made.
-    pub fn part(&self, kind: BlobKind, id: &Id) -> io::Result<Part> {
-        let target = self.path(kind, id);
-        let mut name = target.clone().into_os_string();
-        name.push(PART);
-        let path = PathBuf::from(name);
-        // What an earlier attempt left.
-        remove_if_there(&path)?;
-        Ok(Part { file: private_file(&path)?, path: Some(path), target })
+    pub fn part(&self, kind: BlobKind) -> io::Result<Part> {
+        let mut path = self.path(kind, &Id::fresh()?).into_os_string();
+        path.push(PART);
+        let path = PathBuf::from(path);
+        Ok(Part { file: private_file(&path)?, path: Temporary(path) })
     }
 
     /// Removes a blob if it is there.
@@ -153,10 +154,14 @@ impl Blobs {
 /// A blob that is being written. Dropped, it leaves nothing behind.
 pub struct Part {
     file: File,
-    /// Where it is as long as it is not whole.
-    path: Option<PathBuf>,
-    target: PathBuf,
+    path: Temporary,
 }
+
+/// A blob that is on the disk, and has no name yet. Dropped, it leaves nothing behind.
+pub struct Whole(Temporary);
+
+/// Where a blob is as long as it has no name.
+struct Temporary(PathBuf);
 
 impl Part {
     /// Where to write.
@@ -164,37 +169,36 @@ impl Part {
         &self.file
     }
 
-    /// Gives it its name. When this returns, it survives a loss of power.
+    /// Brings it to the disk.
     ///
     /// # Errors
-    /// It cannot be synced or renamed.
-    pub fn publish(self) -> io::Result<()> {
-        let target = self.target.clone();
-        self.publish_as(&target)
-    }
-
-    /// The same with another name in the same folder.
-    ///
-    /// # Errors
-    /// As [`Self::publish`].
-    pub fn publish_as(mut self, target: &Path) -> io::Result<()> {
+    /// It cannot be synced.
+    pub fn sync(self) -> io::Result<Whole> {
         self.file.sync_all()?;
-        if let Some(path) = self.path.take()
-            && let Err(error) = fs::rename(&path, target)
-        {
-            self.path = Some(path);
-            return Err(error);
-        }
-        sync_folder(target.parent().expect("a blob lies in a folder"))
+        Ok(Whole(self.path))
     }
 }
 
-impl Drop for Part {
+impl Whole {
+    /// Gives it the name `target`, in the folder that it is in, unless something has it: then that stays, and the answer is false.
+    /// When this returns, the name survives a loss of power.
+    ///
+    /// # Errors
+    /// The file system has no hard links; it cannot be synced.
+    pub fn publish(self, target: &Path) -> io::Result<bool> {
+        let created = match fs::hard_link(&self.0.0, target) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => false,
+            linked => linked.map(|()| true)?,
+        };
+        sync_folder(target.parent().expect("a blob lies in a folder"))?;
+        Ok(created)
+    }
+}
+
+impl Drop for Temporary {
     fn drop(&mut self) {
-        if let Some(path) = &self.path {
-            // Recovery removes what cannot be removed now.
-            let _ = fs::remove_file(path);
-        }
+        // Recovery removes what cannot be removed now.
+        let _ = fs::remove_file(&self.0);
     }
 }
 

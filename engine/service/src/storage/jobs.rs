@@ -3,11 +3,9 @@
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use zeroize::Zeroizing;
 
+use super::blobs::Whole;
 use super::uploads::find_upload;
-use super::{BlobKind, Id, Part, Store, StoreError, id, integer, now};
-
-/// Attempts at a job. Each but the last ended with the process; one that always ends it must not do so for ever.
-pub const MAX_ATTEMPTS: u32 = 16;
+use super::{BlobKind, Id, Store, StoreError, id, integer, leases, now};
 
 /// Jobs of one tenant that are kept, whatever became of them.
 pub const JOBS_KEPT: u32 = 1000;
@@ -65,17 +63,15 @@ pub struct Job {
     pub images: u64,
     /// Sets that they fill.
     pub sets: u64,
+    /// Those of a job that is not done whose results are there.
+    pub sets_done: u64,
     /// Bytes of the result.
     pub result_bytes: u64,
     /// Where it is.
     pub state: JobState,
-    /// Its tenant has asked to end it.
-    pub cancelling: bool,
-    /// Attempts so far.
-    pub attempts: u32,
     /// Seconds since 1970.
     pub created: i64,
-    /// When its last attempt began.
+    /// When the first of its sets was begun.
     pub started: Option<i64>,
     /// When it ended.
     pub finished: Option<i64>,
@@ -109,20 +105,22 @@ pub struct Accepted {
     pub created: bool,
 }
 
-/// A job that is to be computed now.
-pub struct Work {
-    /// The job.
-    pub job: Job,
-    /// What masks and floods are expanded from, at every attempt the same.
-    pub secret: Zeroizing<[u8; 32]>,
+/// What the service itself does for a job, whoever computes it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Chore {
+    /// Compare the checksum of its request.
+    Check(Job),
+    /// Make its result of those of its sets.
+    Join(Job),
 }
 
-const SELECT: &str = "SELECT j.id, j.upload, j.key, k.program, j.images, j.sets, j.result_bytes, j.state, j.cancelling,
-    j.attempts, j.created, j.started, j.finished, j.expires, j.error FROM jobs j JOIN keys k ON k.id = j.key";
+const SELECT: &str = "SELECT j.id, j.upload, j.key, k.program, j.images, j.sets,
+    (SELECT count(*) FROM sets s WHERE s.job = j.id AND s.done = 1), j.result_bytes, j.state,
+    j.created, j.started, j.finished, j.expires, j.error FROM jobs j JOIN keys k ON k.id = j.key";
 
 fn job_row(row: &Row<'_>) -> rusqlite::Result<Job> {
-    let state: String = row.get(7)?;
-    let unknown = || rusqlite::Error::FromSqlConversionFailure(7, rusqlite::types::Type::Text, "no state".into());
+    let state: String = row.get(8)?;
+    let unknown = || rusqlite::Error::FromSqlConversionFailure(8, rusqlite::types::Type::Text, "no state".into());
     Ok(Job {
         id: id(row, 0)?,
         upload: id(row, 1)?,
@@ -130,15 +128,14 @@ fn job_row(row: &Row<'_>) -> rusqlite::Result<Job> {
         program: row.get(3)?,
         images: row.get::<_, i64>(4)? as u64,
         sets: row.get::<_, i64>(5)? as u64,
-        result_bytes: row.get::<_, i64>(6)? as u64,
+        sets_done: row.get::<_, i64>(6)? as u64,
+        result_bytes: row.get::<_, i64>(7)? as u64,
         state: JobState::named(&state).ok_or_else(unknown)?,
-        cancelling: row.get(8)?,
-        attempts: row.get(9)?,
-        created: row.get(10)?,
-        started: row.get(11)?,
-        finished: row.get(12)?,
-        expires: row.get(13)?,
-        error: row.get(14)?,
+        created: row.get(9)?,
+        started: row.get(10)?,
+        finished: row.get(11)?,
+        expires: row.get(12)?,
+        error: row.get(13)?,
     })
 }
 
@@ -162,14 +159,14 @@ impl Store {
     /// # Errors
     /// An upload that is not whole, or absent; a full queue; a quota; no room for the result.
     pub fn accept_job(&self, tenant: i64, upload: &Id, new: &NewJob) -> Result<Accepted, StoreError> {
-        let lease = self.lease(upload);
+        let writing = self.write_to(upload);
         self.transaction(|db| {
             if let Some(job) = job_of_upload(db, tenant, upload)? {
                 return Ok(Accepted { job, created: false });
             }
             let found = find_upload(db, tenant, upload)?;
             // After the look for a job, so that a second request for one meets it.
-            let _lease = lease?;
+            let _writing = writing?;
             if !found.is_whole() {
                 return Err(StoreError::Conflict(format!(
                     "{} of {} bytes have arrived: send the others first",
@@ -199,6 +196,7 @@ impl Store {
                     now()
                 ],
             )?;
+            leases::insert_sets(db, &job, new.sets)?;
             db.execute("DELETE FROM uploads WHERE id = ?1", [upload.as_str()])?;
             let count = "UPDATE keys SET sets = sets + ?2 WHERE id = ?1";
             db.execute(count, params![found.key.as_str(), integer(new.sets)])?;
@@ -237,6 +235,25 @@ impl Store {
         find_job(&self.db(), tenant, job)
     }
 
+    /// Whether a job, of whatever tenant, waits or runs.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub fn is_pending(&self, job: &Id) -> Result<bool, StoreError> {
+        let count = "SELECT count(*) FROM jobs WHERE id = ?1 AND state IN ('queued', 'running')";
+        Ok(self.db().query_row(count, [job.as_str()], |row| row.get::<_, i64>(0))? > 0)
+    }
+
+    /// Digest of the Program of a job, of whatever tenant.
+    ///
+    /// # Errors
+    /// There is none of this name.
+    pub fn program_of(&self, job: &Id) -> Result<String, StoreError> {
+        let select = "SELECT k.program FROM jobs j JOIN keys k ON k.id = j.key WHERE j.id = ?1";
+        let found = self.db().query_row(select, [job.as_str()], |row| row.get(0)).optional()?;
+        found.ok_or(StoreError::Absent("job"))
+    }
+
     /// All jobs of a tenant, in the order in which they were accepted.
     ///
     /// # Errors
@@ -266,64 +283,55 @@ impl Store {
         Ok(self.db().query_row(count, [job.as_str()], |row| row.get::<_, i64>(0))? as u64)
     }
 
-    /// The next job of one of `programs`, which runs from now on: the oldest of the tenant whose last turn was longest ago.
+    /// The next thing that the service itself has to do for a job of one of `programs`.
     ///
     /// # Errors
     /// The database fails.
-    pub fn next_job(&self, programs: &[String]) -> Result<Option<Work>, StoreError> {
-        self.transaction(|db| {
-            loop {
-                let select = "SELECT j.id, j.tenant, j.secret, j.attempts FROM jobs j JOIN tenants t ON t.id = j.tenant
-                    JOIN keys k ON k.id = j.key
-                    WHERE j.state = 'queued' AND k.program IN (SELECT value FROM json_each(?1)) ORDER BY t.served, j.seq LIMIT 1";
-                let programs = serde_json::to_string(programs).expect("a list of strings");
-                let next = db.query_row(select, [programs], |row| {
-                    let secret: Zeroizing<Vec<u8>> = Zeroizing::new(row.get(2)?);
-                    Ok((id(row, 0)?, row.get::<_, i64>(1)?, secret, row.get::<_, u32>(3)?))
-                });
-                let Some((job, tenant, bytes, attempts)) = next.optional()? else { return Ok(None) };
-                if attempts >= MAX_ATTEMPTS {
-                    let why = format!("the service was interrupted {attempts} times while it computed this job");
-                    self.end_job(db, &job, JobState::Failed, Some(&why))?;
-                    continue;
-                }
-                let turn = "UPDATE tenants SET served = (SELECT max(served) + 1 FROM tenants) WHERE id = ?1";
-                db.execute(turn, [tenant])?;
-                let start = "UPDATE jobs SET state = 'running', attempts = attempts + 1, started = ?2 WHERE id = ?1";
-                db.execute(start, params![job.as_str(), now()])?;
-                let mut secret = Zeroizing::new([0; 32]);
-                if bytes.len() != secret.len() {
-                    self.end_job(db, &job, JobState::Failed, Some("the service has lost this job's secret"))?;
-                    continue;
-                }
-                secret.copy_from_slice(&bytes);
-                return Ok(Some(Work { job: find_job(db, tenant, &job)?, secret }));
-            }
-        })
+    pub fn next_chore(&self, programs: &[String]) -> Result<Option<Chore>, StoreError> {
+        let db = self.db();
+        let programs = serde_json::to_string(programs).expect("a list of strings");
+        let find = |which: &str| {
+            let select = format!(
+                "{SELECT} WHERE {which} AND k.program IN (SELECT value FROM json_each(?1)) ORDER BY j.seq LIMIT 1"
+            );
+            db.query_row(&select, [&programs], job_row).optional()
+        };
+        let computed = "j.state = 'running' AND j.checked = 1
+            AND NOT EXISTS (SELECT 1 FROM sets s WHERE s.job = j.id AND s.done = 0)";
+        if let Some(job) = find(computed)? {
+            return Ok(Some(Chore::Join(job)));
+        }
+        Ok(find("j.state IN ('queued', 'running') AND j.checked = 0")?.map(Chore::Check))
     }
 
-    /// Publishes the result of a job that runs. False, and nothing is published, if the job was cancelled meanwhile.
+    /// Notes that the checksum of a job's request is right.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub fn note_checked(&self, job: &Id) -> Result<(), StoreError> {
+        self.db().execute("UPDATE jobs SET checked = 1 WHERE id = ?1", [job.as_str()])?;
+        Ok(())
+    }
+
+    /// Publishes the result of a job that runs, of `bytes` bytes. False, and nothing is published, if the job has ended
+    /// meanwhile, or something is left to do.
     ///
     /// # Errors
     /// The database or a file fails.
-    pub fn finish_job(&self, job: &Id, result: Part, bytes: u64) -> Result<bool, StoreError> {
-        let ready = "SELECT count(*) FROM jobs WHERE id = ?1 AND state = 'running' AND cancelling = 0";
-        if self.db().query_row(ready, [job.as_str()], |row| row.get::<_, i64>(0))? == 0 {
-            return Ok(false);
-        }
-        result.publish()?;
+    pub fn finish_job(&self, job: &Id, result: Whole, bytes: u64) -> Result<bool, StoreError> {
         let done = self.transaction(|db| {
-            let update = "UPDATE jobs SET result_bytes = ?2 WHERE id = ?1 AND state = 'running' AND cancelling = 0";
+            let update = "UPDATE jobs SET result_bytes = ?2 WHERE id = ?1 AND state = 'running' AND checked = 1
+                AND NOT EXISTS (SELECT 1 FROM sets WHERE job = ?1 AND done = 0)";
             if db.execute(update, params![job.as_str(), integer(bytes)])? == 0 {
                 return Ok(false);
             }
+            // What has the name already was made of the same results of sets, and its row was not written.
+            result.publish(&self.blobs.path(BlobKind::Results, job))?;
             self.end_job(db, job, JobState::Done, None)?;
             Ok(true)
         })?;
         if done {
-            self.remove_input(job)?;
-        } else {
-            self.blobs.remove(BlobKind::Results, job)?;
+            self.remove_parts(job)?;
         }
         Ok(done)
     }
@@ -334,47 +342,22 @@ impl Store {
     /// The database or a file fails.
     pub fn fail_job(&self, job: &Id, why: &str) -> Result<(), StoreError> {
         self.transaction(|db| self.end_job(db, job, JobState::Failed, Some(why)))?;
-        self.remove_input(job)
+        self.remove_parts(job)
     }
 
-    /// Ends a job that was told to end while it ran.
-    ///
-    /// # Errors
-    /// The database or a file fails.
-    pub fn end_cancelled_job(&self, job: &Id) -> Result<(), StoreError> {
-        self.transaction(|db| self.end_job(db, job, JobState::Cancelled, None))?;
-        self.remove_input(job)
-    }
-
-    /// Lets a job wait again whose computation the service itself has stopped, or could not store. Only the latter `counts` as an
-    /// attempt.
-    ///
-    /// # Errors
-    /// The database fails.
-    pub fn requeue_job(&self, job: &Id, counts: bool) -> Result<(), StoreError> {
-        let update = "UPDATE jobs SET state = 'queued', started = NULL, attempts = attempts - ?2
-            WHERE id = ?1 AND state = 'running'";
-        self.db().execute(update, params![job.as_str(), i32::from(!counts)])?;
-        Ok(())
-    }
-
-    /// Ends a tenant's job, or asks to end it if it runs. One that has ended stays as it is.
+    /// Ends a tenant's job. Whoever computes one of its sets has no lease of it any more. A job that has ended stays as it is.
     ///
     /// # Errors
     /// There is none of this name.
     pub fn cancel_job(&self, tenant: i64, job: &Id) -> Result<Job, StoreError> {
         let found = self.transaction(|db| {
-            match find_job(db, tenant, job)?.state {
-                JobState::Queued => self.end_job(db, job, JobState::Cancelled, None)?,
-                JobState::Running => {
-                    db.execute("UPDATE jobs SET cancelling = 1 WHERE id = ?1", [job.as_str()])?;
-                }
-                JobState::Done | JobState::Failed | JobState::Cancelled => {}
+            if find_job(db, tenant, job)?.state.is_pending() {
+                self.end_job(db, job, JobState::Cancelled, None)?;
             }
             find_job(db, tenant, job)
         })?;
         if found.state == JobState::Cancelled {
-            self.remove_input(job)?;
+            self.remove_parts(job)?;
         }
         Ok(found)
     }
@@ -407,16 +390,9 @@ impl Store {
         Ok(expired.len())
     }
 
-    /// Jobs that ran wait again, or end if that was asked for. Returns how many wait again.
-    pub(super) fn recover_jobs(&self) -> Result<usize, StoreError> {
-        let interrupted = self.names_of("state = 'running' AND cancelling = 1")?;
-        for job in &interrupted {
-            self.transaction(|db| self.end_job(db, job, JobState::Cancelled, None))?;
-        }
-        let again =
-            self.db().execute("UPDATE jobs SET state = 'queued', started = NULL WHERE state = 'running'", [])?;
-        // Nothing of this should happen: a file was removed by somebody else.
-        for job in self.names_of("state = 'queued'")? {
+    /// Ends jobs whose requests are gone. Nothing of this should happen: a file was removed by somebody else.
+    pub(super) fn recover_jobs(&self) -> Result<(), StoreError> {
+        for job in self.names_of("state IN ('queued', 'running')")? {
             let upload: String =
                 self.db().query_row("SELECT upload FROM jobs WHERE id = ?1", [job.as_str()], |row| row.get(0))?;
             let there = Id::parse(&upload).is_some_and(|upload| self.blobs.path(BlobKind::Uploads, &upload).exists());
@@ -426,21 +402,31 @@ impl Store {
                 })?;
             }
         }
-        Ok(again)
+        Ok(())
     }
 
-    fn names_of(&self, which: &str) -> Result<Vec<Id>, StoreError> {
+    pub(super) fn names_of(&self, which: &str) -> Result<Vec<Id>, StoreError> {
         let db = self.db();
         let mut rows = db.prepare(&format!("SELECT id FROM jobs WHERE {which}"))?;
         Ok(rows.query_map([], |row| id(row, 0))?.collect::<Result<_, _>>()?)
     }
 
-    /// Notes the end of a job. Its secret goes, because no attempt follows, and so does the claim that its input is there.
-    fn end_job(&self, db: &Connection, job: &Id, state: JobState, why: Option<&str>) -> Result<(), StoreError> {
+    /// Notes the end of a job. Its secret goes, because no attempt follows, and so do its sets with their leases, and the claim that
+    /// its input is there.
+    pub(super) fn end_job(
+        &self,
+        db: &Connection,
+        job: &Id,
+        state: JobState,
+        why: Option<&str>,
+    ) -> Result<(), StoreError> {
         let expires = now().saturating_add(integer(self.bounds.result_seconds));
         let update = "UPDATE jobs SET state = ?2, error = ?3, finished = ?4, expires = ?5, secret = NULL, input = 0
             WHERE id = ?1 AND state IN ('queued', 'running')";
         let changed = db.execute(update, params![job.as_str(), state.name(), why, now(), expires])?;
+        if changed == 1 {
+            db.execute("DELETE FROM sets WHERE job = ?1", [job.as_str()])?;
+        }
         if changed == 1 && state != JobState::Done {
             let uncount = "UPDATE keys SET sets = sets - (SELECT sets FROM jobs WHERE id = ?1)
                 WHERE id = (SELECT key FROM jobs WHERE id = ?1)";
@@ -449,16 +435,27 @@ impl Store {
         Ok(())
     }
 
-    fn remove_input(&self, job: &Id) -> Result<(), StoreError> {
-        let upload: Option<String> = {
+    /// Removes the request of a job that has ended, and the results of its sets.
+    pub(super) fn remove_parts(&self, job: &Id) -> Result<(), StoreError> {
+        let found: Option<(String, i64)> = {
             let db = self.db();
-            db.query_row("SELECT upload FROM jobs WHERE id = ?1", [job.as_str()], |row| row.get(0)).optional()?
+            let select = "SELECT upload, sets FROM jobs WHERE id = ?1";
+            db.query_row(select, [job.as_str()], |row| Ok((row.get(0)?, row.get(1)?))).optional()?
         };
-        match upload.as_deref().and_then(Id::parse) {
-            Some(upload) => Ok(self.blobs.remove(BlobKind::Uploads, &upload)?),
-            None => Ok(()),
+        let Some((upload, sets)) = found else { return Ok(()) };
+        if let Some(upload) = Id::parse(&upload) {
+            self.blobs.remove(BlobKind::Uploads, &upload)?;
         }
+        for set in 0..sets as u64 {
+            self.blobs.remove(BlobKind::Sets, &set_name(job, set))?;
+        }
+        Ok(())
     }
+}
+
+/// The name of the result of a set of a job.
+pub fn set_name(job: &Id, set: u64) -> Id {
+    Id::derived(&[b"set", job.as_str().as_bytes(), &set.to_le_bytes()])
 }
 
 fn job_of_upload(db: &Connection, tenant: i64, upload: &Id) -> Result<Option<Job>, StoreError> {

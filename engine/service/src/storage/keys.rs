@@ -70,7 +70,8 @@ impl Store {
         if let Ok(key) = self.key(tenant, &name) {
             return Ok(Registered { key, created: false });
         }
-        part.publish_as(&self.blobs.path(BlobKind::Keys, &name))?;
+        // What has the name already has the same contents.
+        part.sync()?.publish(&self.blobs.path(BlobKind::Keys, &name))?;
         let registered = self.transaction(|db| {
             self.require_disk(db, tenant, bytes)?;
             // Keys that were used count for ever: new keys must not be a way around the quota of old ones.

@@ -6,6 +6,7 @@
 mod blobs;
 mod jobs;
 mod keys;
+mod leases;
 mod uploads;
 
 use std::collections::HashSet;
@@ -17,9 +18,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use rusqlite::{Connection, Row, Transaction, TransactionBehavior, params};
 
-pub use blobs::{BlobKind, Blobs, Id, Part, make_private_folder};
-pub use jobs::{Accepted, Job, JobState, NewJob, Work};
+pub use blobs::{BlobKind, Blobs, Id, Part, Whole, make_private_folder};
+pub use jobs::{Accepted, Chore, Job, JobState, NewJob, set_name};
 pub use keys::{KeyRow, Registered};
+pub use leases::{Lease, Turn};
 pub use uploads::Upload;
 
 /// What a tenant and all tenants together may have.
@@ -39,6 +41,8 @@ pub struct Bounds {
     pub upload_seconds: u64,
     /// Seconds after its end that a job and its result are kept.
     pub result_seconds: u64,
+    /// Seconds in which a worker must renew the lease of a set.
+    pub lease_seconds: u64,
 }
 
 impl Default for Bounds {
@@ -51,6 +55,7 @@ impl Default for Bounds {
             jobs: 64,
             upload_seconds: 24 * 3600,
             result_seconds: 24 * 3600,
+            lease_seconds: 60,
         }
     }
 }
@@ -90,14 +95,14 @@ pub struct Store {
     blobs: Blobs,
     bounds: Bounds,
     /// Uploads that a request writes to.
-    leased: Mutex<HashSet<Id>>,
+    written: Mutex<HashSet<Id>>,
     _lock: File,
 }
 
 /// What was found at the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Recovered {
-    /// Jobs that were interrupted, and wait again.
+    /// Jobs that the service was computing, and begins again.
     pub jobs: usize,
     /// Files that belonged to nothing, and are gone.
     pub leftovers: usize,
@@ -125,8 +130,9 @@ impl Store {
         // What is deleted is overwritten: rows hold the secrets of masks.
         db.pragma_update(None, "secure_delete", true)?;
         db.execute_batch(include_str!("schema.sql"))?;
-        let leased = Mutex::default();
-        let store = Store { db: Mutex::new(db), blobs, bounds, leased, _lock: lock };
+        leases::migrate(&db)?;
+        let written = Mutex::default();
+        let store = Store { db: Mutex::new(db), blobs, bounds, written, _lock: lock };
         let recovered = store.recover()?;
         Ok((store, recovered))
     }
@@ -182,19 +188,24 @@ impl Store {
     }
 
     fn recover(&self) -> Result<Recovered, StoreError> {
-        let jobs = self.recover_jobs()?;
+        let jobs = self.recover_leases(now())?;
+        self.recover_jobs()?;
         self.recover_uploads()?;
         self.recover_keys()?;
         let mut leftovers = 0;
         for kind in BlobKind::ALL {
             let known: HashSet<Id> = {
                 let db = self.db();
-                let mut rows = db.prepare(match kind {
-                    BlobKind::Keys => "SELECT id FROM keys WHERE deleted = 0",
-                    BlobKind::Uploads => "SELECT id FROM uploads UNION SELECT upload FROM jobs WHERE input = 1",
-                    BlobKind::Results => "SELECT id FROM jobs WHERE state = 'done'",
-                })?;
-                rows.query_map([], |row| id(row, 0))?.collect::<Result<_, _>>()?
+                let names = |select: &str| {
+                    let mut rows = db.prepare(select)?;
+                    rows.query_map([], |row| id(row, 0))?.collect::<Result<_, _>>()
+                };
+                match kind {
+                    BlobKind::Keys => names("SELECT id FROM keys WHERE deleted = 0")?,
+                    BlobKind::Uploads => names("SELECT id FROM uploads UNION SELECT upload FROM jobs WHERE input = 1")?,
+                    BlobKind::Sets => leases::published_sets(&db)?,
+                    BlobKind::Results => names("SELECT id FROM jobs WHERE state = 'done'")?,
+                }
             };
             leftovers += self.blobs.remove_others(kind, |id| known.contains(id))?;
         }

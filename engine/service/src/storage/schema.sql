@@ -50,11 +50,10 @@ CREATE TABLE IF NOT EXISTS jobs (
     input_bytes INTEGER NOT NULL,
     result_bytes INTEGER NOT NULL,
     state TEXT NOT NULL CHECK (state IN ('queued', 'running', 'done', 'failed', 'cancelled')),
-    -- Asked to end while it runs.
-    cancelling INTEGER NOT NULL DEFAULT 0,
+    -- Whether the checksum of the whole request was found right. Nothing is published before.
+    checked INTEGER NOT NULL DEFAULT 0,
     -- What masks and floods are expanded from; gone as soon as no attempt can follow.
     secret BLOB,
-    attempts INTEGER NOT NULL DEFAULT 0,
     created INTEGER NOT NULL,
     started INTEGER,
     finished INTEGER,
@@ -62,6 +61,33 @@ CREATE TABLE IF NOT EXISTS jobs (
     error TEXT
 ) STRICT;
 
+-- The sets of jobs that wait or run. Each is computed under a lease, and its result is published once.
+CREATE TABLE IF NOT EXISTS sets (
+    job TEXT NOT NULL REFERENCES jobs (id) ON DELETE CASCADE,
+    number INTEGER NOT NULL,
+    -- The last lease of the set: no earlier one may publish its result.
+    lease INTEGER UNIQUE,
+    -- The worker that has it, or had it; absent where it is the service itself.
+    worker TEXT,
+    -- Seconds since 1970 at which the lease ends; absent where nobody has it.
+    expires INTEGER,
+    -- Whether the result is published.
+    done INTEGER NOT NULL DEFAULT 0,
+    -- Leases that were not given back in good order.
+    attempts INTEGER NOT NULL DEFAULT 0,
+    -- And those that a worker ended with an error.
+    failures INTEGER NOT NULL DEFAULT 0,
+    PRIMARY KEY (job, number)
+) STRICT;
+
+-- The number of the last lease. It only rises, and is never set back.
+CREATE TABLE IF NOT EXISTS leases (
+    id INTEGER PRIMARY KEY CHECK (id = 0),
+    last INTEGER NOT NULL
+) STRICT;
+INSERT OR IGNORE INTO leases VALUES (0, 0);
+
 CREATE INDEX IF NOT EXISTS jobs_by_state ON jobs (state, seq);
 CREATE INDEX IF NOT EXISTS jobs_by_tenant ON jobs (tenant, seq);
 CREATE INDEX IF NOT EXISTS uploads_by_tenant ON uploads (tenant);
+CREATE INDEX IF NOT EXISTS sets_to_do ON sets (job, number) WHERE done = 0;

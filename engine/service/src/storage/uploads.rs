@@ -33,14 +33,14 @@ impl Upload {
 }
 
 /// The right to change an upload, for one request at a time.
-pub struct Lease<'a> {
+pub struct Writing<'a> {
     store: &'a Store,
     upload: Id,
 }
 
-impl Drop for Lease<'_> {
+impl Drop for Writing<'_> {
     fn drop(&mut self) {
-        self.store.leased().remove(&self.upload);
+        self.store.being_written().remove(&self.upload);
     }
 }
 
@@ -108,9 +108,9 @@ impl Store {
     ///
     /// # Errors
     /// Somebody else has it.
-    pub fn lease(&self, upload: &Id) -> Result<Lease<'_>, StoreError> {
-        if self.leased().insert(upload.clone()) {
-            Ok(Lease { store: self, upload: upload.clone() })
+    pub fn write_to(&self, upload: &Id) -> Result<Writing<'_>, StoreError> {
+        if self.being_written().insert(upload.clone()) {
+            Ok(Writing { store: self, upload: upload.clone() })
         } else {
             Err(StoreError::Busy)
         }
@@ -145,7 +145,7 @@ impl Store {
     /// # Errors
     /// There is none of this name; somebody is writing to it.
     pub fn delete_upload(&self, tenant: i64, upload: &Id) -> Result<(), StoreError> {
-        let _lease = self.lease(upload)?;
+        let _writing = self.write_to(upload)?;
         find_upload(&self.db(), tenant, upload)?;
         self.drop_upload(upload)
     }
@@ -164,7 +164,7 @@ impl Store {
         let mut swept = 0;
         for upload in expired {
             // One that is being written to lives.
-            if let Ok(_lease) = self.lease(&upload) {
+            if let Ok(_writing) = self.write_to(&upload) {
                 self.drop_upload(&upload)?;
                 swept += 1;
             }
@@ -192,7 +192,7 @@ impl Store {
         Ok(rows.query_map([bound], |row| id(row, 0))?.collect::<Result<_, _>>()?)
     }
 
-    fn leased(&self) -> std::sync::MutexGuard<'_, std::collections::HashSet<Id>> {
-        self.leased.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    fn being_written(&self) -> std::sync::MutexGuard<'_, std::collections::HashSet<Id>> {
+        self.written.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }

@@ -8,21 +8,22 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use cryptodl_service::{
-    Connections, Network, Remote, RemoteError, RemoteOptions, ServiceError, Spool, Stop, Tokens, fresh_token, run, tls,
+    Connections, Network, Remote, RemoteError, RemoteOptions, Role, ServiceError, Spool, Stop, Tokens, fresh_token,
+    run, tls,
 };
 
 use crate::support::{Party, TINY, World};
 
 /// A service at an address of its own.
-struct Served {
-    address: SocketAddr,
+pub struct Served {
+    pub address: SocketAddr,
     stop: Stop,
     thread: Option<JoinHandle<Result<(), ServiceError>>>,
-    world: World,
+    pub world: World,
 }
 
 impl Served {
-    fn new(world: World, tls: Option<Arc<rustls::ServerConfig>>, connections: Connections) -> Self {
+    pub fn new(world: World, tls: Option<Arc<rustls::ServerConfig>>, connections: Connections) -> Self {
         let (stop, (told, address)) = (Stop::default(), channel());
         let network = Network {
             listen: "127.0.0.1:0".parse().expect("an address"),
@@ -39,7 +40,7 @@ impl Served {
         Served { address, stop, thread: Some(thread), world }
     }
 
-    fn end(mut self) -> World {
+    pub fn end(mut self) -> World {
         self.stop.stop();
         self.thread.take().expect("a thread").join().expect("no panic").expect("a clean end");
         self.world
@@ -57,7 +58,7 @@ fn closes(stream: &mut TcpStream) -> f64 {
     start.elapsed().as_secs_f64()
 }
 
-fn remote(url: String, token: Option<String>, authority: Option<Vec<u8>>) -> Remote {
+pub fn remote(url: String, token: Option<String>, authority: Option<Vec<u8>>) -> Remote {
     let patience = Duration::from_secs(20);
     Remote::new(RemoteOptions { url, token: token.map(Into::into), authority, patience }).expect("an address")
 }
@@ -105,7 +106,7 @@ fn query(remote: &Remote, between: impl FnOnce() + Send) -> Vec<u8> {
 fn a_query_over_tls() {
     let rcgen::CertifiedKey { cert, signing_key } =
         rcgen::generate_simple_self_signed(["localhost".into()]).expect("a certificate");
-    let (token, line) = fresh_token("alice").expect("a token");
+    let (token, line) = fresh_token("alice", Role::Tenant).expect("a token");
     let world = World::with(None, false, |config| config.tokens = Some(Tokens::parse(&line).expect("tokens")));
     let config = tls(cert.pem().as_bytes(), signing_key.serialize_pem().as_bytes()).expect("a certificate and its key");
     let served = Served::new(world, Some(config), Connections::default());

@@ -3,7 +3,6 @@
 use std::future::Future;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
-use std::thread::JoinHandle;
 
 use axum::body::Body;
 use axum::http::{HeaderMap, Method, Request, StatusCode};
@@ -12,7 +11,7 @@ use cryptodl::{
     BackendChoice, Client, Keys, Model as Networks, Placement, PlanOptions, Program, ScheduleKind, Server, Watch,
 };
 use cryptodl_program::SplitMix;
-use cryptodl_service::{Config, Host, KEYS_TYPE, Model};
+use cryptodl_service::{Config, Host, KEYS_TYPE, Model, Threads};
 use cryptodl_test_networks::{conv, dense, images, network, polynomial};
 use http_body_util::BodyExt;
 use serde_json::Value;
@@ -42,11 +41,15 @@ pub fn program() -> &'static Program {
     })
 }
 
+/// The network on a backend.
+pub fn service() -> cryptodl::Service {
+    let placement = Placement { backend: BackendChoice::Cpu, threads: Some(2), ..Placement::default() };
+    Server::new(placement).expect("threads").prepare(program()).expect("room")
+}
+
 /// The model, and sets that one key may be used for.
 pub fn model(quota: Option<u64>) -> Model {
-    let placement = Placement { backend: BackendChoice::Cpu, threads: Some(2), ..Placement::default() };
-    let server = Server::new(placement).expect("threads");
-    Model::new(server.prepare(program()).expect("room"), MAX_SETS, quota).expect("a spec")
+    Model::new(service(), MAX_SETS, quota).expect("a spec")
 }
 
 /// Images that everybody sends.
@@ -108,7 +111,7 @@ pub fn block_on<T>(work: impl Future<Output = T>) -> T {
 pub struct World {
     pub host: Arc<Host>,
     pub folder: Arc<TempDir>,
-    worker: Option<JoinHandle<()>>,
+    threads: Option<Threads>,
 }
 
 /// An answer.
@@ -140,7 +143,7 @@ impl Answer {
 }
 
 impl World {
-    /// For one tenant on this machine, with a worker.
+    /// For one tenant on this machine, which computes itself.
     pub fn new() -> Self {
         World::with(None, true, |_| {})
     }
@@ -150,14 +153,24 @@ impl World {
     }
 
     pub fn at(folder: Arc<TempDir>, quota: Option<u64>, works: bool, change: impl FnOnce(&mut Config)) -> Self {
-        let mut config = Config::local(folder.path());
-        change(&mut config);
-        let host = Host::open(config, vec![model(quota)]).expect("a state");
-        let worker = works.then(|| host.start_worker().expect("a thread"));
-        World { host, folder, worker }
+        World::of(folder, model(quota), works, change)
     }
 
-    /// Ends the worker and closes the state.
+    /// That computes nothing itself, and may have `max_sets` sets in a request.
+    pub fn fleet(folder: Arc<TempDir>, max_sets: u64, change: impl FnOnce(&mut Config)) -> Self {
+        let model = Model::elsewhere(program(), max_sets, None).expect("a Program");
+        World::of(folder, model, true, change)
+    }
+
+    fn of(folder: Arc<TempDir>, model: Model, works: bool, change: impl FnOnce(&mut Config)) -> Self {
+        let mut config = Config::local(folder.path());
+        change(&mut config);
+        let host = Host::open(config, vec![model]).expect("a state");
+        let threads = works.then(|| host.start().expect("threads"));
+        World { host, folder, threads }
+    }
+
+    /// Ends its threads and closes the state.
     pub fn close(mut self) -> Arc<TempDir> {
         self.end();
         self.folder.clone()
@@ -166,8 +179,8 @@ impl World {
     fn end(&mut self) {
         self.host.stop();
         self.host.interrupt();
-        if let Some(worker) = self.worker.take() {
-            worker.join().expect("the worker ends");
+        if let Some(threads) = self.threads.take() {
+            threads.join();
         }
     }
 

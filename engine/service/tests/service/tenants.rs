@@ -1,13 +1,13 @@
 //! Several tenants, who are strangers to each other.
 
 use axum::body::Body;
-use cryptodl_service::{Bounds, Config, Tokens, fresh_token};
+use cryptodl_service::{Bounds, Config, Role, Tokens, fresh_token};
 
 use crate::support::{Party, TUS, World, request};
 
 /// The value of a header for each of two tenants.
 fn tokens() -> (impl Fn(&mut Config), [String; 2]) {
-    let made = ["alice", "bob"].map(|name| fresh_token(name).expect("a token"));
+    let made = ["alice", "bob"].map(|name| fresh_token(name, Role::Tenant).expect("a token"));
     let file: String = made.iter().map(|(_, line)| line.as_str()).collect();
     let tokens = Tokens::parse(&file).expect("tokens");
     (

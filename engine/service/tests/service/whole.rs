@@ -85,7 +85,7 @@ fn a_request_goes_from_keys_to_labels() {
     // The upload was a job, and is none again.
     world.submit(&[], &upload).expect(422);
     world.call("DELETE", &format!("/v1/keys/{key}"), &[], Body::empty()).expect(204);
-    for folder in ["keys", "uploads", "results"] {
+    for folder in ["keys", "uploads", "sets", "results"] {
         assert_eq!(std::fs::read_dir(world.folder.path().join(folder)).expect("a folder").count(), 0, "{folder}");
     }
 }
@@ -155,6 +155,13 @@ fn the_api_is_described() {
             "/v1/jobs/{job}/result",
             "/v1/keys",
             "/v1/keys/{key}",
+            "/v1/leases",
+            "/v1/leases/{lease}",
+            "/v1/leases/{lease}/fail",
+            "/v1/leases/{lease}/input",
+            "/v1/leases/{lease}/keys",
+            "/v1/leases/{lease}/renew",
+            "/v1/leases/{lease}/result",
             "/v1/models",
             "/v1/models/{model}",
             "/v1/models/{model}/keys",
@@ -165,7 +172,7 @@ fn the_api_is_described() {
     );
     let operations = paths.values().flat_map(|path| path.as_object().expect("operations"));
     let operations: Vec<_> = operations.filter(|(method, _)| *method != "parameters").collect();
-    assert_eq!(operations.len(), 18);
+    assert_eq!(operations.len(), 26);
     for (method, operation) in operations {
         assert!(operation["responses"]["4XX"].is_object() && operation["summary"].is_string(), "{method} {operation}");
     }
