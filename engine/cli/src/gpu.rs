@@ -130,6 +130,8 @@ pub struct Device {
     kind: AdapterKind,
     backend: &'static str,
     driver: String,
+    /// Where it is on the PCI bus, if the driver says so.
+    pci_bus: Option<String>,
     limits: AdapterLimits,
     features: AdapterFeatures,
     usable: bool,
@@ -185,7 +187,7 @@ impl Device {
     fn examine(info: AdapterInfo, limit: Duration, compile_for: Option<usize>) -> Result<Self> {
         use cryptodl_core::backend::Backend;
         let params = params_for_tests(1024)?;
-        let AdapterInfo { index, name, kind, backend, driver, limits, features, usable: _ } = info;
+        let AdapterInfo { index, name, kind, backend, driver, pci_bus, limits, features, usable: _ } = info;
         // An adapter that is not usable is refused when it is chosen.
         let examine = || -> Result<_, GpuError> {
             let adapter = choose(&AdapterRequest::Index(index))?;
@@ -199,7 +201,21 @@ impl Device {
             Err(error) => (None, Vec::new(), Vec::new(), Some(explain(&error.into()))),
         };
         let usable = kernels.is_some();
-        Ok(Device { index, name, kind, backend, driver, limits, features, usable, reason, kernels, trials, compiled })
+        Ok(Device {
+            index,
+            name,
+            kind,
+            backend,
+            driver,
+            pci_bus,
+            limits,
+            features,
+            usable,
+            reason,
+            kernels,
+            trials,
+            compiled,
+        })
     }
 
     /// Whether it can compute.
@@ -223,6 +239,9 @@ impl Display for Device {
         };
         writeln!(f, "   kind      {kind}")?;
         writeln!(f, "   driver    {driver}")?;
+        if let Some(bus) = &self.pci_bus {
+            writeln!(f, "   bus       {bus}")?;
+        }
         let AdapterLimits { page_bytes, workgroup_bytes, workgroup_size, groups, storage_buffers, memory_bytes } =
             limits;
         if let Some(bytes) = memory_bytes {

@@ -55,6 +55,8 @@ pub struct AdapterInfo {
     pub backend: &'static str,
     /// Driver and its version.
     pub driver: String,
+    /// Where it is on the PCI bus, as `0000:17:00.0`, if the driver says so: what tells equal cards apart.
+    pub pci_bus: Option<String>,
     /// Limits.
     pub limits: AdapterLimits,
     /// Features.
@@ -154,6 +156,7 @@ impl AdapterInfo {
             kind,
             backend: info.backend.to_str(),
             driver: format!("{} {}", info.driver, info.driver_info).trim().to_owned(),
+            pci_bus: Some(info.device_pci_bus_id).filter(|bus| !bus.is_empty()),
             usable: limits.suffice(),
             limits,
             features: AdapterFeatures {
