@@ -25,6 +25,9 @@
 #   service       the service: 1,000 images over TLS and HTTP/2, docs/service.md as it stands there, kills, a crowd of clients,
 #                 memory of large uploads, clients of tus and of OpenAPI that others wrote, and what it costs beside `infer`;
 #                 `tests/long.sh service CHECK` runs one check of engine/service/tests/long.py
+#   scale         a service and workers of it: one request of 20 sets over three of them, and two hosts (network namespaces, needs
+#                 root) with Ray, whose workers, nodes, head and service are killed one after the other;
+#                 `tests/long.sh scale CHECK` runs one check of engine/service/tests/scale.py
 #   data          data sets from their packages, and trained weights on whole test sets in plaintext
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -198,10 +201,25 @@ service() {
     "$python" engine/service/tests/long.py target/release/cryptodl "$folder" "$@"
 }
 
+scale() {
+    local folder=$PWD/target/scale
+    command -v openssl >/dev/null && command -v ip >/dev/null || install_packages openssl iproute2
+    mkdir -p "$folder"
+    [ -x "$folder/venv/bin/python" ] || python3 -m venv "$folder/venv"
+    cargo build --release -p cryptodl-cli
+    "$folder/venv/bin/pip" install --quiet 'maturin>=1.16,<2' pytest
+    "$folder/venv/bin/maturin" build --release -m engine/python/Cargo.toml --out "$folder/dist"
+    "$folder/venv/bin/pip" install --quiet --force-reinstall --no-deps "$folder"/dist/*.whl
+    "$folder/venv/bin/pip" install --quiet numpy 'ray>=2.60'
+    "$folder/venv/bin/python" -m pytest -q --noconftest -p no:cacheprovider engine/python/tests/test_ray.py
+    "$folder/venv/bin/python" engine/service/tests/scale.py target/release/cryptodl "$folder" "$@"
+}
+
 case ${1-} in
-service)
+service | scale)
+    tier=$1
     shift
-    service "$@"
+    "$tier" "$@"
     ;;
 swiftshader | full | onnx | resume | neutral | python) "$1" ;;
 bundle | peers | small) "$1" "${2-}" ;;

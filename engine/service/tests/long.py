@@ -295,7 +295,7 @@ def schema():
         f"missing_required_header.expected-statuses = {refused}\n")
     (FOLDER / "hooks.py").write_text(
         "import schemathesis\n"
-        "types = ['application/offset+octet-stream', 'application/vnd.cryptodl.keys']\n"
+        "types = ['application/offset+octet-stream', 'application/vnd.cryptodl.keys', 'application/vnd.cryptodl.ciphertexts']\n"
         "schemathesis.serializer.alias(types, 'application/octet-stream')\n")
     # Bytes that fit the schema are no keys all the same, and ids that fit it are nobody's.
     done = subprocess.run(
