@@ -4,8 +4,8 @@
 Usage: scale.py BINARY FOLDER [--model NAME]... [--sets K] [--workers N]... [--sleepers N] [--seconds T] [--json FILE]
 
 For each model: the seconds of `infer` with one thread, and of the same request through a service whose workers have one thread
-each; the bytes that each worker took per second, and those that one core of the service receives and sends. Then sleeping workers, which take leases, fetch their sets, and publish recorded
-results after T seconds: how much longer than T a set takes that way. Nothing else should run on the machine.
+each; the bytes that each worker took per second, and those that one core of the service receives and sends. Then sleeping workers,
+which take leases, fetch their sets, and publish recorded results after T seconds, give or take a half: how much longer than that a set takes. Nothing else should run on the machine.
 """
 
 import argparse
@@ -13,6 +13,7 @@ import importlib.util
 import json
 import math
 import os
+import random
 import secrets
 import shutil
 import subprocess
@@ -24,7 +25,7 @@ from pathlib import Path
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("binary", type=Path)
 parser.add_argument("folder", type=Path)
-parser.add_argument("--model", action="append", help="[mnist-2]")
+parser.add_argument("--model", action="append", help="[mnist-2]; `none` for the sleeping workers only")
 parser.add_argument("--sets", type=int, default=4, help="sets of a request [4]")
 parser.add_argument("--workers", action="append", type=int, help="[1 and 2]")
 parser.add_argument("--sleepers", action="append", type=int, help="[1, 8 and 64]")
@@ -140,34 +141,35 @@ def sleeping():
         key = service.register(keys)
         waiting = [service.submit(key, request) for _ in range(jobs)]
         program = service.json("GET", f"/v1/models/{model}")["program"]
-        ends, lock = [], threading.Lock()
+        slept, spent, lock = [], [], threading.Lock()
 
-        def work(service=service, program=program, ends=ends, lock=lock):
+        def work(seed, service=service, program=program, slept=slept, spent=spent, lock=lock):
+            # Not all at the same moments.
+            moments = random.Random(seed)
             for _ in range(asked.rounds):
+                began, seconds = time.monotonic(), moments.uniform(0.5, 1.5) * asked.seconds
                 lease = None
                 while lease is None:
                     found = service.json("POST", "/v1/leases", {"programs": [program], "wait": 20})["leases"]
                     lease = found[0] if found else None
                 at = f"/v1/leases/{lease['lease']}"
                 service.call("GET", at + "/input")
-                time.sleep(asked.seconds)
+                time.sleep(seconds)
                 service.call("PUT", at + "/result", result, {"Content-Type": "application/vnd.cryptodl.ciphertexts"})
                 with lock:
-                    ends.append(time.monotonic())
+                    slept.append(seconds)
+                    spent.append(time.monotonic() - began)
 
-        began = time.monotonic()
-        workers = [threading.Thread(target=work) for _ in range(number)]
+        workers = [threading.Thread(target=work, args=(seed,)) for seed in range(number)]
         for worker in workers:
             worker.start()
         for worker in workers:
             worker.join()
-        took = max(ends) - began
         for job in waiting:
             assert service.result(job) == result
         served.stop()
-        ideal = asked.rounds * asked.seconds
-        rows.append({"sleepers": number, "sets": jobs, "seconds_of_a_set": asked.seconds, "seconds": took,
-                     "overhead": took / ideal - 1})
+        rows.append({"sleepers": number, "sets": jobs, "seconds_of_a_set": sum(slept) / jobs,
+                     "overhead": sum(spent) / sum(slept) - 1, "most_seconds_over": max(b - a for a, b in zip(slept, spent))})
         print(json.dumps(rows[-1]), flush=True)
     return rows
 
@@ -175,8 +177,9 @@ def sleeping():
 def main():
     FOLDER.mkdir(parents=True, exist_ok=True)
     try:
-        report = {"cores": os.cpu_count(), "computing": [row for name in asked.model or ["mnist-2"] for row in computing(name)],
-                  "sleeping": sleeping()}
+        models = [name for name in asked.model or ["mnist-2"] if name != "none"]
+        computed = [row for name in models for row in computing(name)]
+        report = {"cores": os.cpu_count(), "computing": computed, "sleeping": sleeping()}
     finally:
         for process in tests.Process.all:
             process.kill()

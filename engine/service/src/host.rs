@@ -87,6 +87,7 @@ pub(crate) struct Running {
 /// A set that somebody computes, as far as this process was told.
 pub(crate) struct Held {
     pub job: Id,
+    pub set: u64,
     pub model: String,
     pub since: Instant,
     /// Steps that are done, and all of them.
@@ -207,7 +208,6 @@ impl Host {
         if let Ok(pending) = self.store.pending_jobs() {
             self.metrics.pending(pending);
         }
-        self.count_fleet();
     }
 
     /// Changes of jobs from now on.
@@ -247,7 +247,11 @@ impl Host {
         self.metrics.leased(&model);
         let since = Instant::now();
         lock(&self.begun).entry(lease.job.clone()).or_insert(since);
-        let held = Held { job: lease.job.clone(), model, since, done: 0, total: 0 };
+        // Whoever had the set before was not heard of in time.
+        let before = |held: &Held| held.job == lease.job && held.set == lease.set;
+        let expired = lock(&self.held).iter().find(|(_, held)| before(held)).map(|(&number, _)| number);
+        expired.into_iter().for_each(|number| self.end_set(number, "expired"));
+        let held = Held { job: lease.job.clone(), set: lease.set, model, since, done: 0, total: 0 };
         let mut all = lock(&self.held);
         all.insert(lease.number, held);
         self.metrics.leases(all.len());
@@ -299,7 +303,7 @@ impl Host {
         Ok(())
     }
 
-    /// Sets that wait and sets that somebody computes.
+    /// Counts the sets that wait.
     pub(crate) fn count_fleet(&self) {
         if let Ok(fleet) = self.store.fleet(&self.programs(), now()) {
             self.metrics.sets_waiting(fleet.waiting);

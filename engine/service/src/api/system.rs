@@ -37,5 +37,12 @@ async fn ready(State(host): Shared) -> Result<&'static str, Problem> {
 }
 
 async fn render(State(host): Shared) -> impl IntoResponse {
+    let store = host.clone();
+    // Gone over when somebody looks, because there may be many.
+    let _ = blocking(move || {
+        store.count_fleet();
+        Ok(())
+    })
+    .await;
     ([(CONTENT_TYPE, "text/plain; version=0.0.4")], host.metrics.render())
 }

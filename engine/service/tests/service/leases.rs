@@ -173,10 +173,15 @@ fn late_results_are_refused() {
         refused(world.of_lease("GET", before, "/input", Body::empty()));
         world.of_lease("POST", lease, "/renew", json!({ "done": 1, "total": 2 }).to_string()).expect(200);
     }
+    let progress = world.get(&format!("/v1/jobs/{job}")).expect(200).json()["progress"].clone();
+    assert_eq!(progress, json!({ "done": 3, "total": 6 }), "what was lost does not count");
     for (lease, scores) in again.iter().zip(&scores) {
         world.put(lease, scores).expect(204);
     }
     assert!(world.result(&job) == engine.infer(&request().0));
+    let metrics = String::from_utf8(world.get("/metrics").expect(200).body).expect("text");
+    let expired = "cryptodl_lease_seconds_count{model=\"random\",outcome=\"expired\"} 2";
+    assert!(metrics.contains(expired), "{metrics}");
     // The job has ended, and with it the leases.
     refused(world.put(&again[0], &scores[0]));
 }
