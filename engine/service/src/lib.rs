@@ -1,7 +1,8 @@
 //! Private prediction as a service: requests over HTTP that survive restarts, and the client that makes them.
 //!
 //! [`Host`] holds models, the state of all jobs and the rules of who may do what; [`run`] puts it on a network. [`Remote`] is the
-//! client. docs/service.md says what travels, and SECURITY.md who is protected from whom.
+//! client, and [`work()`] a worker that computes for a service elsewhere. docs/service.md and docs/scale.md say what travels, and
+//! SECURITY.md who is protected from whom.
 #![forbid(unsafe_code)]
 
 mod api;

@@ -439,15 +439,14 @@ pub async fn publish(
     require_type(&headers, CIPHERTEXTS_TYPE)?;
     let number_of_lease = parse_lease(&lease)?;
     let (store, name) = (host.clone(), worker.name.clone());
-    let (lease, request, expected, mut part) = blocking(move || {
+    let leased = blocking(move || {
         let lease = store.store.leased(number_of_lease, Some(&name), now())?;
         let model = store.model_of(&lease.program).ok_or_else(|| Problem::absent("model"))?;
         let (request, _, _) = open_request(&store, &lease)?;
         let expected = model.set_result_len(&request, lease.set);
         Ok((lease, request, expected, store.store.blobs().part(BlobKind::Sets)?))
-    })
-    .await
-    .inspect_err(|problem| refuse(&host, number_of_lease, problem))?;
+    });
+    let (lease, request, expected, mut part) = noted(&host, number_of_lease, leased.await).await?;
     let wrong = |status, actual: String| {
         Problem::new(status, format!("the result of this set has {expected} bytes, and this one has {actual}"))
     };
@@ -475,9 +474,8 @@ pub async fn publish(
         return Err(wrong(StatusCode::UNPROCESSABLE_ENTITY, received.to_string()));
     }
     let store = host.clone();
-    blocking(move || store_result(&store, &worker.name, &lease, &request, part))
-        .await
-        .inspect_err(|problem| refuse(&host, number_of_lease, problem))?;
+    let stored = blocking(move || store_result(&store, &worker.name, &lease, &request, part));
+    noted(&host, number_of_lease, stored.await).await?;
     host.end_set(number_of_lease, "done");
     host.wake();
     host.job_changed();
@@ -496,9 +494,14 @@ fn store_result(
     Ok(host.store.publish_set(lease.number, Some(worker), part.sync()?, now())?)
 }
 
-/// A result came too late.
-fn refuse(host: &Host, lease: i64, problem: &Problem) {
-    if problem.status() == StatusCode::CONFLICT {
-        host.end_set(lease, "refused");
+/// Counts a result that came too late. The lease of another worker goes on, whoever speaks for it.
+async fn noted<T>(host: &Arc<Host>, lease: i64, done: Result<T, Problem>) -> Result<T, Problem> {
+    if done.as_ref().is_err_and(|problem| problem.status() == StatusCode::CONFLICT) {
+        let store = host.clone();
+        let alive = blocking(move || Ok(store.store.leases(now())?)).await?;
+        if !alive.contains(&lease) {
+            host.end_set(lease, "refused");
+        }
     }
+    done
 }

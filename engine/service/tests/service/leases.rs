@@ -326,6 +326,10 @@ fn tokens_of_workers_are_for_leases_only() {
     world.call("GET", &input, &[second], Body::empty()).expect(409);
     world.call("GET", &input, &[alice], Body::empty()).expect(403);
     world.call("GET", &input, &[first], Body::empty()).expect(200);
+    let result = format!("/v1/leases/{}/result", lease["lease"]);
+    world.call("PUT", &result, &[SCORES, second], "x").expect(409);
+    let renew = format!("/v1/leases/{}/renew", lease["lease"]);
+    world.call("POST", &renew, &[JSON, first], json!({ "done": 0, "total": 0 }).to_string()).expect(200);
 }
 
 const OPTIONS: WorkOptions =
