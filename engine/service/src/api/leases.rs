@@ -55,8 +55,8 @@ pub struct LeaseRequest {
     pub wait: Option<u64>,
 }
 
-/// A set that is to be computed.
-#[derive(Debug, Serialize, ToSchema)]
+/// A set that is to be computed. Not to be printed: it has a secret.
+#[derive(Serialize, ToSchema)]
 pub struct LeaseView {
     /// Number of the lease. Every lease has a higher one than all before it.
     #[schema(example = 17)]
@@ -83,7 +83,7 @@ pub struct LeaseView {
 }
 
 /// Sets to compute.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Serialize, ToSchema)]
 pub struct LeaseList {
     /// At most as many as were asked for; none where nothing waits.
     pub leases: Vec<LeaseView>,
