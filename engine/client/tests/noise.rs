@@ -189,7 +189,7 @@ fn division_of_two_to_four_components() {
 fn relinearisation() {
     // Chain, special primes, primes per digit: noise of the key, and noise of the division by P alone.
     for (n, chain, special, digit_primes) in
-        [(1024, 3, 1, 1), (8192, 3, 1, 1), (4096, 4, 2, 2), (4096, 3, 2, 2), (4096, 3, 3, 1)]
+        [(1024, 3, 1, 1), (8192, 3, 1, 1), (4096, 4, 2, 2), (4096, 3, 2, 2), (4096, 3, 3, 1), (4096, 4, 1, 2)]
     {
         let (params, secret) = ring(n, chain, special);
         let layout = RelinLayout::of_primes(chain, digit_primes);

@@ -76,11 +76,12 @@ fn keys() {
     (coefficients[3], coefficients[1000]) = (2, i8::MIN);
     assert_message(from(coefficients).unwrap_err(), "2 are something else");
 
-    let layout = RelinLayout::of_primes(2, 2);
-    assert_message(
-        secret.eval_key(EvalKeyLayout::Relinearisation(layout), &mut rng(1, "relin key")).unwrap_err(),
-        "less than a digit",
+    let longer = SecretKey::generate(
+        checked(&self::spec(1024, 3, 1, 3, EncryptionKind::Secret)).params(),
+        &mut rng(1, "keygen"),
     );
+    let layout = EvalKeyLayout::Relinearisation(RelinLayout::of_primes(3, 3));
+    assert_message(longer.eval_key(layout, &mut rng(1, "relin key")).unwrap_err(), "a digit (");
     let twins = [EvalKeyLayout::Relinearisation(RelinLayout::of_primes(2, 1)); 2];
     let eval_keys = |layouts| secret.eval_keys(layouts, &mut rng(1, "evaluation keys"));
     assert_message(eval_keys(&twins).unwrap_err(), "one key of every layout");

@@ -148,7 +148,7 @@ fn hostile_specs_are_refused_by_name() {
         (|s| relin(s).level = 4, "evaluation_keys.level = 4"),
         (|s| relin(s).digit_primes = 0, "evaluation_keys.digit_primes = 0 is not allowed: 1 to 4"),
         (|s| relin(s).digit_primes = 5, "evaluation_keys.digit_primes = 5"),
-        (|s| relin(s).digit_primes = 2, "less than a digit"),
+        (|s| relin(s).digit_primes = 3, "exceeds that by more than 30 bits"),
         (|s| relin(s).prime_parts = 0, "evaluation_keys.prime_parts = 0"),
         (|s| relin(s).prime_parts = 5, "evaluation_keys.prime_parts = 5"),
         (|s| (relin(s).digit_primes, relin(s).prime_parts) = (2, 2), "evaluation_keys.prime_parts = 2"),

@@ -7,7 +7,8 @@ use cryptodl_core::backend::Maintenance;
 use super::PlanReport;
 use super::lowered::Lowered;
 use super::report::SegmentReport;
-use super::schedule::{RingShape, Structure};
+use super::ring::RingShape;
+use super::schedule::Structure;
 use super::search::Found;
 
 /// What follows a product, in a word: it stays as it is, primes are divided off, or it is brought
@@ -30,14 +31,8 @@ impl Found {
 
 /// A schedule in one line: ring, how every branch is factored, what follows the products.
 pub(super) fn describe(lowered: &Lowered, structure: &Structure, ring: RingShape) -> String {
-    let RingShape { n, prime_bits, limbs, special, log_leaves, log_scores, parts, .. } = ring;
-    let mut schedule = format!("N = {n}, {limbs} x {prime_bits} bits");
-    if special > 0 {
-        let _ = write!(schedule, " + {special} special");
-    }
-    if parts > 1 {
-        let _ = write!(schedule, ", {parts} digits for each prime");
-    }
+    let RingShape { n, prime_bits, limbs, log_leaves, log_scores, .. } = ring;
+    let mut schedule = format!("N = {n}, {limbs} x {prime_bits} bits{}", ring.switching());
     if log_leaves > 0 {
         let _ = write!(schedule, ", up to {} pixels in a ciphertext", 1u32 << log_leaves);
     }

@@ -22,6 +22,7 @@ mod privacy;
 mod quantise;
 mod remedy;
 mod report;
+mod ring;
 mod schedule;
 mod scores;
 mod search;
@@ -117,7 +118,7 @@ fn settle(
 ) -> Result<Settled, PlanError> {
     let mut budget = search::Budget::new(watch);
     let (error, mut hint) = match settle_at(network, lowered, options, &mut budget) {
-        Ok(settled) => return Ok(settled),
+        Ok(settled) => return with_large_digits(network, lowered, options, settled, &mut budget),
         Err(Unfit { error, fits_at }) if error.depends_on_tolerance() => (*error, fits_at),
         Err(Unfit { error, .. }) => return Err(*error),
     };
@@ -135,6 +136,22 @@ fn settle(
         }
     }
     Err(error)
+}
+
+/// The plan with larger digits, where that is cheaper and keeps the promise as well.
+fn with_large_digits(
+    network: &Network,
+    lowered: &lowered::Lowered,
+    options: &PlanOptions,
+    settled: Settled,
+    budget: &mut search::Budget<'_>,
+) -> Result<Settled, PlanError> {
+    let found = search::with_large_digits(&network.name, lowered, options, &settled.outcome, budget)?;
+    let Some(outcome) = found else { return Ok(settled) };
+    let not_chosen = emit::not_chosen(lowered, &outcome);
+    let emit::Judged { plan, prediction } = emit::finish(network, lowered, options, &outcome.best, not_chosen)?;
+    let keeps = prediction.is_none_or(|prediction| prediction.keeps(lowered.tolerance));
+    Ok(if keeps { Settled { outcome, plan } } else { settled })
 }
 
 /// Why a network does not fit, and a tolerance at which it may.

@@ -5,7 +5,8 @@ use cryptodl_core::ckks::flood::{flood_doublings, flood_slot_std};
 use cryptodl_core::ckks::noise::{self, Noise};
 use cryptodl_program::{CircuitPrivacy, PrivacyGoal};
 
-use super::schedule::{Ciphertext, Ring, headroom};
+use super::ring::Ring;
+use super::schedule::{Ciphertext, headroom};
 use super::worst::MARGIN;
 
 /// Below so many bits a flood slows an attacker down and hides nothing in the sense of cryptography.

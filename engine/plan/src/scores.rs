@@ -6,7 +6,8 @@ use cryptodl_core::backend::CiphertextShape;
 use cryptodl_core::ckks::noise::{self, Noise};
 use cryptodl_program::ScorePacking;
 
-use super::schedule::{Ciphertext, Ring, headroom};
+use super::ring::Ring;
+use super::schedule::{Ciphertext, headroom};
 
 /// Bits of modulus that a result keeps at least: what scores need above the noise of the masks.
 const RESULT_BITS: u32 = 29;

@@ -9,14 +9,15 @@ use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 
-use cryptodl_core::ckks::{EncryptionKind, Leaves, MAX_SPECIAL_PRIMES, SecurityLevel};
+use cryptodl_core::ckks::{EncryptionKind, Leaves, MAX_DIGIT_PRIMES, MAX_SPECIAL_PRIMES, SecurityLevel};
 use cryptodl_core::ring::{MAX_DIMENSION, MAX_PARTS, largest_ntt_primes};
 use cryptodl_core::watch::Watch;
 
 use super::climb::{Attempt, LACKS, Tried, try_settings};
 use super::lowered::Lowered;
 use super::options::{LIMBS, PRIME_BITS, PlanOptions, ScheduleKind};
-use super::schedule::{Ring, RingShape, Structure, Walk};
+use super::ring::{Ring, RingShape};
+use super::schedule::{Structure, Walk};
 use super::scores;
 use super::steps::Steps;
 use super::structures::{degrees, most_dropped, neighbours, structures, too_many};
@@ -109,8 +110,9 @@ struct Group {
     structure: usize,
     limbs: usize,
     special: usize,
+    digit_primes: usize,
     parts: usize,
-    /// Of primes that are cut into digits: larger ones leave less room for the special prime.
+    /// Where special primes have a size of their own: larger primes in the chain leave less room for them.
     prime_bits: u32,
 }
 
@@ -121,9 +123,9 @@ impl Candidate {
     }
 
     fn group(&self) -> Group {
-        let RingShape { limbs, special, parts, prime_bits, .. } = self.ring;
-        let prime_bits = if parts > 1 { prime_bits } else { 0 };
-        Group { structure: self.structure, limbs, special, parts, prime_bits }
+        let RingShape { limbs, special, digit_primes, parts, prime_bits, own_special, .. } = self.ring;
+        let prime_bits = if own_special > 0 { prime_bits } else { 0 };
+        Group { structure: self.structure, limbs, special, digit_primes, parts, prime_bits }
     }
 }
 
@@ -138,17 +140,40 @@ pub fn search(
     budget: &mut Budget<'_>,
 ) -> Result<Outcome, Box<Refusal>> {
     options.check()?;
-    let mut search = Search {
-        model,
-        network,
-        options,
-        rings: Rings::of_inputs(network.inputs),
-        left: budget.left,
-        watch: budget.watch,
-    };
+    let mut search = Search::new(model, network, options, budget);
     let outcome = search.find();
     budget.left = search.left;
     outcome
+}
+
+/// The cheapest schedule of the structures in `outcome` with larger digits, if it is cheaper than the best there.
+///
+/// Digits have one prime more than there are special primes. What such digits leave of noise is divided by the prime that a
+/// rescale drops at the same time. Where they fit, smaller ones fit too, so they only serve a plan that is made.
+///
+/// # Errors
+/// If the search is ended.
+pub fn with_large_digits(
+    model: &str,
+    network: &Lowered,
+    options: &PlanOptions,
+    outcome: &Outcome,
+    budget: &mut Budget<'_>,
+) -> Result<Option<Outcome>, PlanError> {
+    let mut search = Search { large_digits: true, ..Search::new(model, network, options, budget) };
+    let old = std::iter::once(&outcome.best).chain(&outcome.runners_up);
+    let structures: Vec<Structure> = old.clone().map(|found| found.structure.clone()).collect();
+    let found = search.among(&structures, Effort::Below(outcome.best.price));
+    budget.left = search.left;
+    match found {
+        Ok(Outcome { best, .. }) => {
+            let others = old.filter(|found| found.structure != best.structure);
+            let runners_up = others.take(RUNNERS_UP).cloned().collect();
+            Ok(Some(Outcome { best, runners_up, misses: outcome.misses.clone() }))
+        }
+        Err(refusal) if refusal.nothing_fits() => Ok(None),
+        Err(refusal) => Err(refusal.error),
+    }
 }
 
 /// What the searches for one plan may spend together, and who may end them.
@@ -177,10 +202,17 @@ struct Search<'a> {
     rings: Rings,
     /// What remains of [`MAX_WORK`]; the search goes no further at zero.
     left: u64,
+    /// Whether digits are searched that have one prime more than there are special primes.
+    large_digits: bool,
     watch: Watch<'a>,
 }
 
-impl Search<'_> {
+impl<'a> Search<'a> {
+    fn new(model: &'a str, network: &'a Lowered, options: &'a PlanOptions, budget: &Budget<'a>) -> Self {
+        let rings = Rings::of_inputs(network.inputs);
+        Search { model, network, options, rings, left: budget.left, large_digits: false, watch: budget.watch }
+    }
+
     fn find(&mut self) -> Result<Outcome, Box<Refusal>> {
         let network = self.network;
         let most_dropped = most_dropped(self.options);
@@ -425,15 +457,21 @@ impl Search<'_> {
         let private = options.circuit_privacy.is_some();
         let (least, switches) = (usize::from(public), structure.relinearises());
         let special = if switches { 1 } else { least }..=if switches || compact { MAX_SPECIAL_PRIMES } else { least };
+        let more = usize::from(self.large_digits && switches);
+        let whole = special.map(|special| Switching {
+            special,
+            digit_primes: (special + more).min(MAX_DIGIT_PRIMES),
+            parts: 1,
+        });
         let steps = structure.size();
         let plan = Steps::new(self.network, structure);
         let pinned = |pin: Option<usize>, value: usize| pin.is_none_or(|pin| pin == value);
         // One special prime may be all that the modulus has room for, and of a size of its own; then each prime of the chain is cut
         // into several digits.
-        let parts = (2..=MAX_PARTS).filter(|_| compact).map(|parts| Switching { special: 1, parts });
+        let parts = (2..=MAX_PARTS).filter(|_| compact).map(|parts| Switching { special: 1, digit_primes: 1, parts });
         let smallest =
             |log_qp: u32| (11..=16).map(|log_n| 1 << log_n).find(|&n| options.security.max_log_qp(n) >= log_qp);
-        for switching in special.map(|special| Switching { special, parts: 1 }).chain(parts) {
+        for switching in whole.chain(parts) {
             // More limbs only cost more, so sizes that have become too dear need not be priced again.
             let mut sizes: Vec<u32> =
                 PRIME_BITS.filter(|&bits| options.prime_bits.is_none_or(|pin| pin == bits)).collect();
@@ -456,7 +494,7 @@ impl Search<'_> {
                 let counted = Counted::new(self.network, &plan, limbs, switching, compact && !private);
                 self.left = self.left.saturating_sub(counting_work(steps));
                 sizes.retain(|&prime_bits| {
-                    let Switching { special, parts } = switching;
+                    let Switching { special, digit_primes, parts } = switching;
                     let digit_bits = prime_bits.div_ceil(parts as u32);
                     let special_bits = if parts == 1 { prime_bits } else { digit_bits };
                     let log_qp = prime_bits * limbs as u32 + special_bits * special as u32;
@@ -475,7 +513,9 @@ impl Search<'_> {
                         return true;
                     }
                     let security = options.security;
-                    let Some(narrow) = self.rings.narrow(n, prime_bits, limbs, parts, security) else { return true };
+                    let Some(own_special) = self.rings.own_special(n, prime_bits, limbs, switching, security) else {
+                        return true;
+                    };
                     let packs = log_leaves > 0 && !private;
                     let room = (n >> log_leaves) / options.batch;
                     let together = if packs { scores::together(self.network.scores(), room) } else { 0..=0 };
@@ -487,8 +527,9 @@ impl Search<'_> {
                             prime_bits,
                             limbs,
                             special,
+                            digit_primes,
                             parts,
-                            narrow,
+                            own_special,
                             log_leaves,
                             log_scores,
                             unpacking: 0,
@@ -531,8 +572,8 @@ struct Rings {
     /// By dimension and prime size, the largest primes, as many as the longest chain takes where there are so many.
     primes: BTreeMap<(usize, u32), Vec<u32>>,
     rings: BTreeMap<RingShape, Ring>,
-    /// What [`Self::narrow`] has found, by dimension, prime size, limbs and parts.
-    narrow: BTreeMap<(usize, u32, usize, usize), Option<u32>>,
+    /// What [`Self::own_special`] has found, by dimension, prime size, limbs, primes in a digit and parts of a prime.
+    own_special: BTreeMap<(usize, u32, usize, usize, usize), Option<u32>>,
     /// By `log2` of the most pixels in a ciphertext.
     unpackings: BTreeMap<u32, Vec<Unpacking>>,
 }
@@ -553,10 +594,14 @@ impl Rings {
 
     /// A ring, unless there are too few primes.
     fn get(&mut self, shape: RingShape) -> Option<&Ring> {
-        let RingShape { n, prime_bits, limbs, special, narrow, .. } = shape;
-        let primes = match narrow {
+        let RingShape { n, prime_bits, limbs, special, own_special, .. } = shape;
+        let primes = match own_special {
             0 => self.primes(n, prime_bits).get(..limbs + special)?.to_vec(),
-            narrow => std::iter::once(narrow).chain(self.primes(n, prime_bits).get(..limbs)?.iter().copied()).collect(),
+            largest => {
+                let others = self.primes(n, bits_of(largest)).iter().copied().filter(|&p| p < largest);
+                let special: Vec<u32> = std::iter::once(largest).chain(others).take(special).collect();
+                special.into_iter().chain(self.primes(n, prime_bits).get(..limbs)?.iter().copied()).collect()
+            }
         };
         let (leaves, inputs) = (Leaves { log: shape.log_leaves }, self.inputs);
         let choices = self.unpackings.entry(leaves.log).or_insert_with(|| Unpacking::choices(leaves, inputs));
@@ -571,32 +616,40 @@ impl Rings {
         self.primes.entry((n, prime_bits)).or_insert_with(found)
     }
 
-    /// The special prime for digits that are parts of primes: the largest of fewer bits than those of the chain for which there is
-    /// room beside it. `None` if none is as large as a digit, and 0 where digits have whole primes.
-    fn narrow(
+    /// The largest special prime where they have a size of their own: as large as there is room for, fewer bits than those of
+    /// the chain where digits are parts of primes, and more where digits are larger than `P`. `None` if none is as large as a
+    /// digit that is part of a prime, and 0 where the special primes are like those of the chain.
+    fn own_special(
         &mut self,
         n: usize,
         prime_bits: u32,
         limbs: usize,
-        parts: usize,
+        switching: Switching,
         security: SecurityLevel,
     ) -> Option<u32> {
-        if parts == 1 {
+        let Switching { special, digit_primes, parts } = switching;
+        if parts == 1 && digit_primes <= special {
             return Some(0);
         }
-        if let Some(&known) = self.narrow.get(&(n, prime_bits, limbs, parts)) {
+        if let Some(&known) = self.own_special.get(&(n, prime_bits, limbs, digit_primes, parts)) {
             return known;
         }
         let log_q: f64 = self.primes(n, prime_bits).get(..limbs)?.iter().map(|&q| libm::log2(q.into())).sum();
-        let room = f64::from(security.max_log_qp(n)) - log_q;
-        let digit = 1 << prime_bits.div_ceil(parts as u32);
-        let largest = ((room.floor() as u32) + 1).min(prime_bits - 1);
-        let mut sizes = (prime_bits.div_ceil(parts as u32)..=largest).rev();
-        let found = sizes.find_map(|bits| {
-            let primes = largest_ntt_primes(n, bits, usize::MAX).unwrap_or_default();
-            primes.into_iter().find(|&q| q >= digit && libm::log2(q.into()) <= room)
-        });
-        self.narrow.insert((n, prime_bits, limbs, parts), found);
+        let room = (f64::from(security.max_log_qp(n)) - log_q) / special as f64;
+        let largest = room.floor() as u32 + 1;
+        let found = if parts > 1 {
+            let digit = 1 << prime_bits.div_ceil(parts as u32);
+            let mut sizes = (bits_of(digit - 1)..=largest.min(prime_bits - 1)).rev();
+            sizes.find_map(|bits| {
+                let primes = largest_ntt_primes(n, bits, usize::MAX).unwrap_or_default();
+                primes.into_iter().find(|&q| q >= digit && libm::log2(q.into()) <= room)
+            })
+        } else {
+            let mut sizes = (prime_bits + 1..=largest.min(*PRIME_BITS.end())).rev();
+            let fits = |primes: &[u32]| primes.len() >= special && libm::log2(primes[0].into()) <= room;
+            sizes.find_map(|bits| Some(self.primes(n, bits)).filter(|primes| fits(primes)).map(|p| p[0])).or(Some(0))
+        };
+        self.own_special.insert((n, prime_bits, limbs, digit_primes, parts), found);
         found
     }
 
@@ -606,10 +659,13 @@ impl Rings {
     }
 }
 
+fn bits_of(x: u32) -> u32 {
+    u32::BITS - x.leading_zeros()
+}
+
 fn describe_ring(ring: RingShape) -> String {
-    let RingShape { n, prime_bits, limbs, special, parts, .. } = ring;
-    let digits = if parts > 1 { format!(", {parts} digits for each prime") } else { String::new() };
-    format!("the nearest attempt (N = {n}, {limbs} x {prime_bits} bits + {special} special{digits}) ")
+    let RingShape { n, prime_bits, limbs, .. } = ring;
+    format!("the nearest attempt (N = {n}, {limbs} x {prime_bits} bits{}) ", ring.switching())
 }
 
 #[cfg(test)]
@@ -625,14 +681,7 @@ mod tests {
             let network = zoo::load(model).unwrap();
             let options = PlanOptions::default();
             let network = Lowered::new(&network, options.tolerance_of(&network).unwrap()).unwrap();
-            let mut search = Search {
-                model,
-                network: &network,
-                options: &options,
-                rings: Rings::of_inputs(network.inputs),
-                left: MAX_WORK,
-                watch: Watch::default(),
-            };
+            let mut search = Search::new(model, &network, &options, &Budget::new(Watch::default()));
             search.find().unwrap();
             let share = 1.0 - search.left as f64 / MAX_WORK as f64;
             assert!(share < 0.5, "{model}: {share}");

@@ -5,7 +5,7 @@ use cryptodl_core::ckks::Leaves;
 
 use super::cost::{self, CostTable};
 use super::lowered::Lowered;
-use super::schedule::Ring;
+use super::ring::Ring;
 use super::scores;
 use super::steps::{StepKind, Steps};
 use super::unpacking::Unpacking;
@@ -81,8 +81,10 @@ impl Work {
 /// How key switching cuts components into digits.
 #[derive(Clone, Copy, Debug)]
 pub struct Switching {
-    /// Special primes: chain primes per digit, or one where primes are cut.
+    /// Special primes.
     pub special: usize,
+    /// Chain primes per digit; one where primes are cut.
+    pub digit_primes: usize,
     /// Digits for each prime, or 1.
     pub parts: usize,
 }
@@ -90,12 +92,12 @@ pub struct Switching {
 impl Switching {
     /// Of a ring.
     pub fn of(ring: &Ring) -> Self {
-        Switching { special: ring.special.len(), parts: ring.parts }
+        Switching { special: ring.special.len(), digit_primes: ring.digit_primes, parts: ring.parts }
     }
 
     /// Digits at a level.
     fn digits(self, level: usize) -> usize {
-        level.div_ceil(self.special) * self.parts
+        level.div_ceil(self.digit_primes) * self.parts
     }
 }
 

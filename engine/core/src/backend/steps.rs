@@ -88,7 +88,7 @@ impl Maintenance {
 pub struct RelinLayout {
     /// Highest level (chain limbs) at which the key is used.
     pub level: usize,
-    /// Chain primes per digit, 1 to 4; the special product must be at least as large as a digit.
+    /// Chain primes per digit, 1 to 4; at most one more than there are special primes.
     pub digit_primes: usize,
     /// Digits in which each prime is cut, 1 to 4; 1 where a digit has several primes.
     #[serde(default = "RelinLayout::whole", skip_serializing_if = "RelinLayout::is_whole")]

@@ -3,7 +3,7 @@
 use std::ops::Deref;
 
 use super::{ClientSpec, EncryptionKind, EvalKeyLayout, Packing, Params, ParamsError, RelinLayout, Scale};
-use crate::ring::{MAX_PARTS, PrimeDigit};
+use crate::ring::{MAX_MODULUS_BITS, MAX_PARTS, PrimeDigit};
 
 /// Largest height and width of an image.
 pub const MAX_SIDE: usize = 4096;
@@ -215,8 +215,8 @@ fn is_class_name(name: &str) -> bool {
 }
 
 impl RelinLayout {
-    /// Checks that a key of this layout exists over `params` and that the special product is at least every digit's, without
-    /// which key switching would drown the result in noise.
+    /// Checks that a key of this layout exists over `params` and that no digit is larger than the special product by more than
+    /// a prime: a rescale can divide as much off what is left of the noise, and more would drown the result.
     ///
     /// # Errors
     /// The field that is refused.
@@ -249,9 +249,10 @@ impl RelinLayout {
         require(parts == 1 || largest <= u128::from(least), "evaluation_keys.prime_parts", parts, || {
             format!("more parts: a digit of up to {largest} must be below every prime, and the least is {least}")
         })?;
-        require(largest <= special, "evaluation_keys.digit_primes", digit_primes, || {
+        require(largest >> MAX_MODULUS_BITS <= special, "evaluation_keys.digit_primes", digit_primes, || {
             format!(
-                "the special primes multiply to {special}, less than a digit ({largest}): fewer primes per digit or more special primes"
+                "the special primes multiply to {special}, and a digit ({largest}) exceeds that by more than {MAX_MODULUS_BITS} bits: \
+                 fewer primes per digit or more special primes"
             )
         })
     }

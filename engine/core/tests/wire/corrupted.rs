@@ -305,8 +305,8 @@ fn forged_lists_of_evaluation_keys() {
     for at in [8, 12] {
         assert!(field((one.read)(&patched(&one, 4 + at, &[0; 4]))).starts_with("evaluation_keys."));
     }
-    // The special prime is smaller than two chain primes.
-    assert_eq!(field((one.read)(&patched(&one, 16, &[2]))), "evaluation_keys.digit_primes");
+    // A digit has four primes at most.
+    assert_eq!(field((one.read)(&patched(&one, 16, &[5]))), "evaluation_keys.digit_primes");
     // A key of automorphisms has an element, and a prime has four parts at most.
     assert_eq!(field((one.read)(&patched(&one, 4, &[2]))), "evaluation_keys.element");
     assert_eq!(field((two.read)(&patched(&two, first + 14, &[4]))), "evaluation_keys.prime_parts");

@@ -283,12 +283,12 @@ impl<R: Backend, C: Backend> Suite<'_, R, C> {
             }
         }
         let special = [CHAIN, CHAIN + 1];
-        for digit_primes in 1..=2 {
-            let key = self.relin_key(CHAIN, digit_primes, &special[..digit_primes]);
+        for (digit_primes, specials) in [(1, 1), (2, 2), (2, 1)] {
+            let key = self.relin_key(CHAIN, digit_primes, &special[..specials]);
             for level in [1, 2, 3, CHAIN] {
                 for drop in (0..=1).filter(|&drop| drop < level) {
                     for (case, x) in self.operands(&[0, 1, 2, 3][..level], 2, 3, n) {
-                        let case = format!("{case}, digits of {digit_primes}, drop {drop}");
+                        let case = format!("{case}, digits of {digit_primes} over {specials}, drop {drop}");
                         self.check(case, Call::Relinearise { x, key: key.clone(), drop })?;
                     }
                 }
