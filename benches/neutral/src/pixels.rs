@@ -6,8 +6,8 @@ use rayon::prelude::*;
 /// The values of all images, one after the other, each moved from 0..1 to `range`.
 ///
 /// # Errors
-/// A line with another number of pixels than `pixels`, or with something that is no number from 0 to
-/// 1, with its place.
+/// The first line with another number of pixels than `pixels`, or with something that is no number
+/// from 0 to 1, with its place.
 pub fn parse(text: &str, pixels: usize, [low, high]: [f64; 2]) -> Result<Vec<f32>> {
     let lines: Vec<&str> = text.lines().collect();
     let mut values = vec![0.0; lines.len() * pixels];
@@ -22,7 +22,8 @@ pub fn parse(text: &str, pixels: usize, [low, high]: [f64; 2]) -> Result<Vec<f32
         ensure!(words.next().is_none(), "line {}: more than {pixels} pixels", line + 1);
         Ok(())
     });
-    parsed.collect::<Result<()>>()?;
+    // Of several broken lines the first is named, whichever thread came first.
+    parsed.collect::<Vec<Result<()>>>().into_iter().collect::<Result<()>>()?;
     Ok(values)
 }
 
