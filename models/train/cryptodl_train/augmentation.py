@@ -35,9 +35,8 @@ def deform(images, strength, generator):
     return F.grid_sample(images, grid, align_corners=False)
 
 
-def flip(images, generator):
-    """Mirrors each image left to right with probability one half."""
-    mirrored = torch.rand(len(images), generator=generator) < 0.5
+def flip(images, mirrored):
+    """Mirrors those images left to right for which `mirrored` [N] is true."""
     return torch.where(mirrored[:, None, None, None], images.flip(3), images)
 
 
@@ -58,37 +57,24 @@ def shift(images, reach, generator):
     return padded[torch.arange(n)[:, None, None, None], channels, rows, columns]
 
 
-def cut(images, size, generator):
-    """Sets a square of `size` pixels to 0 in each image, anywhere and partly outside.
+def augment(images, recipe, generator, mirrored=None):
+    """What `recipe` asks for, drawn anew for every image.
 
-    This is cutout (DeVries and Taylor, 2017).
+    A recipe that mirrors images mirrors those for which `mirrored` is true, or half of them by
+    chance. Training takes every image one way round in one pass and the other in the next (Jordan,
+    2024, "94% on CIFAR-10 in 3.29 seconds", section 3.6).
     """
-    n, _, height, width = images.shape
-
-    def inside(length):
-        centre = torch.randint(length, (n, 1), generator=generator)
-        distance = torch.arange(length) - centre
-        return (distance >= -(size // 2)) & (distance < size - size // 2)
-
-    hole = inside(height)[:, None, :, None] & inside(width)[:, None, None, :]
-    return images.masked_fill(hole, 0.0)
-
-
-def augment(images, recipe, generator, cutout=True):
-    """What `recipe` asks for, drawn anew for every image; without cutout if told so."""
     if recipe.mirror:
-        images = flip(images, generator)
+        images = flip(images, torch.rand(len(images), generator=generator) < 0.5 if mirrored is None else mirrored)
     if recipe.shift:
         images = shift(images, recipe.shift, generator)
     if recipe.deformation:
         images = deform(images, recipe.deformation, generator)
-    if recipe.cutout and cutout:
-        images = cut(images, recipe.cutout, generator)
     return images
 
 
 def for_calibration(images, recipe, count=10_000):
-    """`count` of the images at equal distances, changed as in training but for cutout.
+    """`count` of the images at equal distances, changed as in training.
 
     A network is surer of the images that it learned than of new ones, and changed ones stand for
     these. The command `cryptodl calibrate` measures on as many.
@@ -97,4 +83,4 @@ def for_calibration(images, recipe, count=10_000):
         recipe = dataclasses.replace(recipe, deformation=recipe.calibration_deformation)
     count, generator = min(count, len(images)), torch.Generator().manual_seed(0)
     rows = torch.arange(count) * len(images) // count
-    return torch.cat([augment(images[part], recipe, generator, cutout=False) for part in rows.split(500)])
+    return torch.cat([augment(images[part], recipe, generator) for part in rows.split(500)])

@@ -13,7 +13,8 @@ import torch
 from safetensors.torch import save_file
 
 from . import data
-from .network import Activation, Add, BatchNorm, Concat, Conv, Dense, Flatten, GlobalPool, Polynomial, Pool
+from .network import Activation, Add, BatchNorm, Concat, Conv, Dense, Flatten, GlobalPool, Pool
+from .recipe_torch import PolyActivation
 
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -111,7 +112,7 @@ def export(name, recipe, net, images, score, test, folder, cryptodl=FROM_SOURCE)
     tensors = {key: value.detach().contiguous().float() for key, value in net.state_dict().items()
                if not key.endswith(("num_batches_tracked", ".rows"))}
     tensors |= {f"{key}.coefficients": module.coefficients.detach().contiguous() for key, module in net.named_modules()
-                if isinstance(module, Polynomial) and module.coefficients.dim() == 2}
+                if isinstance(module, PolyActivation) and module.coefficients.dim() == 2}
     save_file(tensors, folder / f"{name}.safetensors")
     (folder / f"{name}.safetensors").chmod(0o644)
     exact = copy.deepcopy(net).double()

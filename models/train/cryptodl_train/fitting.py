@@ -11,7 +11,8 @@ from torch import nn
 
 from . import augmentation, data
 from .muon import Muon
-from .network import BatchNorm, Conv, Dense, Network, Polynomial, folded
+from .network import BatchNorm, Conv, Dense, Network, WhitenedConv, folded
+from .recipe_torch import PolyActivation, rounding_error, rounding_noise
 
 
 def build(recipe):
@@ -26,21 +27,14 @@ def build(recipe):
     return net
 
 
-def step_of(weight, bits):
-    """Step of the symmetric integers of that many bits whose largest is the largest weight."""
-    return weight.detach().abs().max() / (2 ** (bits - 1) - 1)
-
-
 def noise(bits):
-    return lambda weight: (torch.rand_like(weight) - 0.5) * step_of(weight, bits)
+    """What adds noise of the size that rounding to integers of that many bits makes."""
+    return lambda weight: rounding_noise(weight, bits)
 
 
 def rounding(bits):
     """What rounds a weight to integers of that many bits; the gradient passes as if it did not."""
-    def error(weight):
-        step = step_of(weight, bits)
-        return ((weight / step).round() * step - weight).detach()
-    return error
+    return lambda weight: rounding_error(weight, bits)
 
 
 def loss_of(net, recipe, images, labels, soft, grid=False):
@@ -61,30 +55,46 @@ def loss_of(net, recipe, images, labels, soft, grid=False):
     return loss, plain
 
 
+@torch.no_grad()
+def start_filters(net):
+    """Draws the filters of all convolutions anew: of norm 1, and near the identity where it fits.
+
+    Biases become 0 for good: every convolution has a batch-norm behind it.
+    """
+    for module in net.modules():
+        if not isinstance(module, (nn.Conv2d, WhitenedConv)):
+            continue
+        filters = next(p for p in module.parameters() if p.dim() == 4)
+        filters.normal_().div_(filters.flatten(1).norm(dim=1).view(-1, 1, 1, 1))
+        if filters.shape[2] == 3:
+            own = torch.arange(min(filters.shape[:2]))
+            filters[own] *= 0.5
+            filters[own, own, 1, 1] += 0.8
+        module.bias.zero_().requires_grad_(False)
+
+
 def optimizer_of(net, recipe, steps, grid=False):
     """The optimizer and its schedule over so many steps in all."""
     learning_rate = recipe.grid_learning_rate if grid else recipe.learning_rate
+    parameters = [p for p in net.parameters() if p.requires_grad]
     # On the grid batch-norm is fixed, and the norm of filters is no longer free.
-    kind = "sgd" if grid and recipe.optimizer == "muon" else recipe.optimizer
-    coefficients = {id(module.rows) for module in net.modules() if isinstance(module, Polynomial)}
-    filters = {id(module.weight) for module in net.modules() if kind == "muon" and isinstance(module, nn.Conv2d)}
-    parameters = [p for p in net.parameters() if p.requires_grad and id(p) not in filters]
+    if recipe.optimizer == "muon" and not grid:
+        filters = [p for p in parameters if p.dim() == 4]
+        optimizer = Muon([{"params": filters, "lr": recipe.filter_learning_rate, "orthogonal": True},
+                          {"params": [p for p in parameters if p.dim() != 4]}], learning_rate)
+        warm = min(100, 0.1 * steps)
+        return optimizer, torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: min((step + 1) / warm, (steps - step) / (steps - warm)))
+    coefficients = {id(module.rows) for module in net.modules() if isinstance(module, PolyActivation)}
     decays = [p.dim() > 1 and id(p) not in coefficients for p in parameters]
     groups = [{"params": [p for p, decay in zip(parameters, decays) if decay], "weight_decay": recipe.weight_decay},
               {"params": [p for p, decay in zip(parameters, decays) if not decay], "weight_decay": 0.0}]
-    rates = [learning_rate, learning_rate]
-    if filters:
-        groups.append({"params": [p for p in net.parameters() if id(p) in filters], "orthogonal": True,
-                       "momentum": 0.8})
-        rates.append(recipe.filter_learning_rate)
-    if kind == "muon":
-        optimizer = Muon(groups, learning_rate, momentum=0.9)
-    elif kind == "sgd":
+    if grid:
         optimizer = torch.optim.SGD(groups, lr=learning_rate, momentum=0.9, nesterov=True)
     else:
         optimizer = torch.optim.AdamW(groups, lr=learning_rate)
     return optimizer, torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, rates, total_steps=steps, pct_start=0.15, cycle_momentum=kind == "adamw")
+        optimizer, learning_rate, total_steps=steps, pct_start=0.15, cycle_momentum=not grid)
 
 
 class Checkpoint:
@@ -133,6 +143,9 @@ def fit(recipe, train, held_out=None, teachers=(), log=print, checkpoint=None):
     """
     torch.manual_seed(recipe.seed)
     net = build(recipe)
+    net.whiten(train.images[:5000])
+    if recipe.optimizer == "muon":
+        start_filters(net)
     average = copy.deepcopy(net).requires_grad_(False)
     passes(recipe, net, average, train, held_out, teachers, log, checkpoint)
     set_statistics(average, train.images, recipe.exact_statistics)
@@ -148,6 +161,8 @@ def unfinished(recipe, path, train):
     """
     net = build(recipe)
     on_the_grid = grid_checkpoint(path).is_file()
+    if on_the_grid:
+        net.without_whitening()
     net.load_state_dict(torch.load(grid_checkpoint(path) if on_the_grid else path, weights_only=True)["average"])
     if not on_the_grid:
         set_statistics(net, train.images[:10000], recipe.exact_statistics)
@@ -168,9 +183,9 @@ def on_grid(recipe, trained, train, held_out, teachers, log, checkpoint):
     Batch-norm is a fixed map, and activations stay as they are. Returns the network with both folded
     into the weights, which are integers times a number per map.
     """
-    net = trained.requires_grad_(True)
+    net = trained.without_whitening().requires_grad_(True)
     for module in net.modules():
-        if isinstance(module, (Polynomial, nn.BatchNorm1d, nn.BatchNorm2d)):
+        if isinstance(module, (PolyActivation, nn.BatchNorm1d, nn.BatchNorm2d)):
             module.requires_grad_(False)
     net.frozen = True
     clip_to_grid(net, recipe.grid_bits)
@@ -199,18 +214,22 @@ def passes(recipe, net, average, train, held_out, teachers, log, checkpoint, gri
     loss_function = loss_of
     if recipe.compile:
         loss_function, teachers = torch.compile(loss_of), [torch.compile(teacher) for teacher in teachers]
+    blend = 0 if grid else round(recipe.blend_epochs * steps)
+    mirrored = torch.rand(len(train), generator=torch.Generator().manual_seed(recipe.seed)) < 0.5
     for epoch in range(done, epochs):
         start = time.time()
         net.train()
         total = torch.zeros(())
         order = torch.randperm(len(train), generator=generator)[: steps * recipe.batch]
-        for index in order.split(recipe.batch):
-            images = augmentation.augment(train.images[index], recipe, generator)
+        for step, index in enumerate(order.split(recipe.batch), epoch * steps):
+            net.share = torch.tensor(step / blend) if step < blend else None
+            images = augmentation.augment(train.images[index], recipe, generator, mirrored[index] ^ bool(epoch % 2))
             soft = soft_targets(recipe, teachers, images)
             loss, plain = loss_function(net, recipe, images, train.labels[index], soft, grid)
             optimizer.zero_grad()
             loss.backward()
-            nn.utils.clip_grad_norm_(parameters, 1.0)
+            if not isinstance(optimizer, Muon):  # its steps do not depend on the size of gradients
+                nn.utils.clip_grad_norm_(parameters, 1.0)
             optimizer.step()
             schedule.step()
             total += plain.detach()

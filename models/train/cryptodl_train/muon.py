@@ -27,25 +27,32 @@ class Muon(torch.optim.Optimizer):
     """Groups with `orthogonal` are filters [channels, ...] that a batch-norm follows.
 
     Their norm is free; it is kept at the root of the number of channels, so that the learning rate
-    is a share of it. All other groups take Nesterov's momentum and weight decay.
+    is a share of it. All other groups take Adam (Kingma and Ba, 2015, algorithm 1).
     """
 
-    def __init__(self, groups, lr, momentum):
-        super().__init__(groups, {"lr": lr, "momentum": momentum, "weight_decay": 0.0, "orthogonal": False})
+    def __init__(self, groups, lr, momentum=0.8, betas=(0.9, 0.98), eps=1e-8):
+        super().__init__(groups, {"lr": lr, "momentum": momentum, "betas": betas, "eps": eps, "orthogonal": False})
 
     @torch.no_grad()
     def step(self):
         for group in self.param_groups:
+            update = self.filters_update if group["orthogonal"] else self.adam_update
             for p in group["params"]:
-                if p.grad is None:
-                    continue
-                state = self.state[p]
-                grad = p.grad + group["weight_decay"] * p if group["weight_decay"] else p.grad
-                if "momentum" not in state:
-                    state["momentum"] = torch.zeros_like(p)
-                momentum = state["momentum"].mul_(group["momentum"]).add_(grad)
-                update = grad + group["momentum"] * momentum
-                if group["orthogonal"]:
-                    p.mul_(len(p) ** 0.5 / p.norm())
-                    update = orthogonal(update.flatten(1)).view_as(p)
-                p.sub_(group["lr"] * update)
+                if p.grad is not None:
+                    p.sub_(group["lr"] * update(p, self.state[p], group))
+
+    def filters_update(self, p, state, group):
+        if "momentum" not in state:
+            state["momentum"] = torch.zeros_like(p)
+        momentum = state["momentum"].mul_(group["momentum"]).add_(p.grad)
+        p.mul_(len(p) ** 0.5 / p.norm())
+        return orthogonal((p.grad + group["momentum"] * momentum).flatten(1)).view_as(p)
+
+    def adam_update(self, p, state, group):
+        if "step" not in state:
+            state |= {"step": 0, "mean": torch.zeros_like(p), "square": torch.zeros_like(p)}
+        state["step"] += 1
+        first, second = group["betas"]
+        mean = state["mean"].lerp_(p.grad, 1 - first) / (1 - first ** state["step"])
+        square = state["square"].lerp_(p.grad.square(), 1 - second) / (1 - second ** state["step"])
+        return mean / (square.sqrt() + group["eps"])

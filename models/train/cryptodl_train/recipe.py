@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from .network import Activation, Add, BatchNorm, Concat, Conv, Dense, Flatten, GlobalPool, Pool
+from .network import Activation, Add, BatchNorm, Concat, Conv, Dense, Flatten, GlobalPool, MaxPool, Pool
 
 
 @dataclass(frozen=True)
@@ -16,12 +16,11 @@ class Recipe:
     deformation: float = 0.6  # strength of the augmentation
     mirror: bool = False
     shift: int = 0  # pixels by which images move while training
-    cutout: int = 0  # side of the square that is cut out of images while training
     calibration_deformation: float | None = None  # of the images on which it is calibrated; as in training if None
     epochs: int = 45
     seed: int = 1
     batch: int = 256
-    optimizer: str = "adamw"  # or "sgd": Nesterov momentum of 0.9; or "muon", which is for convolutions
+    optimizer: str = "adamw"  # or "muon" for convolutions, with Adam for all else
     learning_rate: float = 5e-3
     filter_learning_rate: float = 0.1  # of convolutions under "muon", as a share of their norm
     weight_decay: float = 2e-2
@@ -36,6 +35,7 @@ class Recipe:
     grid_bits: int = 5  # of those integers, sign included
     grid_learning_rate: float = 0.02
     ema: float = 0.999
+    blend_epochs: float = 0.0  # passes in which activations go from ReLU to polynomials; `fused` only
     teachers: tuple[str, ...] = ()  # recipes whose mean softened output is a second target
     distillation: float = 0.0  # its share of the loss
     temperature: float = 2.0
@@ -47,7 +47,7 @@ class Recipe:
 
 def named(*layers):
     """Names layers by kind and count: conv1, bn1, act1, pool1, ..., fc1. Their `inputs` use these names."""
-    prefixes = {Conv: "conv", Pool: "pool", GlobalPool: "mean", BatchNorm: "bn", Activation: "act", Add: "add",
+    prefixes = {Conv: "conv", Pool: "pool", MaxPool: "pool", GlobalPool: "mean", BatchNorm: "bn", Activation: "act", Add: "add",
                 Concat: "concat", Dense: "fc", Flatten: "flatten"}
     counts, result = {}, []
     for layer in layers:

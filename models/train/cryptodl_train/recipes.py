@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from .network import Activation, Add, BatchNorm, Conv, Dense, Flatten, Pool
+from .network import Activation, Add, BatchNorm, Conv, Dense, Flatten, MaxPool, Pool
 from .recipe import Recipe, named
 
 APPROXIMATIONS = json.loads((Path(__file__).resolve().parent.parent / "approximations.json").read_text())
@@ -63,18 +63,28 @@ RESIDUAL = named(
 # Coefficients of their own for every channel; batch-norm without learned factors, which would be
 # the same freedom twice.
 OWN, NORM = Activation(per_channel=True), BatchNorm(learned=False)
-# Narrow where maps are large and limbs many, wide where they are small and few. Strides instead of
-# pools: the kernels see more than means, at the same number of values in activations.
-def cifar(first, *widths):
-    """So many channels at 32x32, then twice as many numbers for 16x16, 8x8 and 4x4."""
-    layers = [Conv(first, 3, padding=1), NORM, OWN]
-    for strided, plain in zip(widths[::2], widths[1::2]):
-        layers += [Conv(strided, 3, 2, padding=1), NORM, OWN, Conv(plain, 3, padding=1), NORM, OWN]
-    return named(*layers, Pool(4), Flatten(), Dense(10))
+# Narrow where maps are large and limbs many, wide where they are small and few. The first pool stands
+# behind the activation, where the mean of squares says more than the square of a mean; convolutions
+# of stride 2 take the place of the others, which see more than means and keep few values to square.
+def cifar(narrow, wide):
+    """Channels at 31x31 and 15x15, and at 7x7 and 3x3."""
+    block = [Conv(wide, 4, 2, padding=1), NORM, OWN, Conv(wide, 3, padding=1), NORM, OWN]
+    return named(
+        Conv(narrow, 4, padding=1, whitened=True), NORM, OWN, Pool(2), Conv(narrow, 3, padding=1), NORM, OWN,
+        *block, *block, Pool(3), Flatten(), Dense(10),
+    )
 
 
-CIFAR = cifar(24, 64, 96, 192, 256, 384, 512)
-CIFAR_SMALL = cifar(12, 32, 48, 96, 128, 192, 256)
+CIFAR = cifar(64, 256)
+CIFAR_SMALL = cifar(32, 128)
+
+
+def original(first, *widths):
+    layers = [Conv(first, 4, padding=1, whitened=True), MaxPool(2), NORM, OWN, Conv(first, 3, padding=1), NORM, OWN]
+    for width in widths:
+        layers += [Conv(width, 3, padding=1), MaxPool(2), NORM, OWN, Conv(width, 3, padding=1), NORM, OWN]
+    return named(*layers, MaxPool(3), Flatten(), Dense(10))
+
 
 SQUARE = (0.0, 0.5, 0.2)  # where learned polynomials start
 CUBE = (0.0, 0.5, 0.2, 0.02)
@@ -85,47 +95,46 @@ CIFAR_10 = dict(
     dataset="cifar10",
     deformation=0.0,
     mirror=True,
-    shift=4,
-    cutout=10,
+    shift=2,
     batch=500,
     optimizer="muon",
-    learning_rate=0.4,
-    weight_decay=5e-4,
+    learning_rate=0.003,
     range_limit=5.0,
     range_weight=1e-3,
     weight_bits=None,
-    ema=0.995,
+    ema=0.99,
     fused=True,
     grid_epochs=6,
     exact_statistics=False,
 )
 CIFAR_10_POLYNOMIAL = dict(
-    activation=(-0.16, 0.5, 0.16),
+    activation=(0.2, 0.5, 0.2),  # nearest to ReLU for values of the normal distribution
     leading_factor=2.0,
-    label_smoothing=0.1,
+    filter_learning_rate=0.05,
+    label_smoothing=0.2,
     epochs=40,
-    teachers=("cifar-10-original-relu",),
-    distillation=0.5,
+    blend_epochs=2.0,
     **CIFAR_10,
 )
 
 RECIPES = {
     "cifar-10": Recipe(
-        title="Seven convolutions, learned degree-2 polynomials per channel",
+        title="Six convolutions, learned degree-2 polynomials per channel",
         architecture=CIFAR,
         **CIFAR_10_POLYNOMIAL,
     ),
     "cifar-10-small": Recipe(
-        title="Seven convolutions of fewer channels, learned degree-2 polynomials per channel",
+        title="Six convolutions of fewer channels, learned degree-2 polynomials per channel",
         architecture=CIFAR_SMALL,
         **CIFAR_10_POLYNOMIAL,
     ),
     "cifar-10-original-relu": Recipe(
-        title="Seven convolutions with ReLU",
-        architecture=CIFAR,
+        title="Six convolutions with ReLU and max-pools",
+        architecture=original(64, 256, 256),
         activation="relu",
-        label_smoothing=0.1,
-        epochs=14,
+        filter_learning_rate=0.1,
+        label_smoothing=0.2,
+        epochs=10,
         **{**CIFAR_10, **ORIGINAL},
     ),
     "mnist-1": Recipe(

@@ -8,7 +8,7 @@ import torch
 
 from . import papers
 from .fitting import rounding
-from .network import Polynomial
+from .recipe_torch import PolyActivation
 
 FOLDER = Path(__file__).resolve().parent.parent
 FILE = FOLDER / "results.json"
@@ -46,7 +46,7 @@ def cost(net):
 def degrees(net):
     """Degree of every polynomial activation, by name."""
     polynomials = ((name, getattr(net, name)) for name in net.architecture)
-    return {name: module.coefficients.shape[-1] - 1 for name, module in polynomials if isinstance(module, Polynomial)}
+    return {name: module.coefficients.shape[-1] - 1 for name, module in polynomials if isinstance(module, PolyActivation)}
 
 
 def entry(recipe, net, description, score, test):
