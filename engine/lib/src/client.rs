@@ -2,13 +2,13 @@
 
 use std::io::{Read, Write};
 
-use cryptodl_client::wire::{read_secret_key, write_secret_key};
+use cryptodl_client::wire::{read_secret_key, secret_key_len, write_secret_key};
 use cryptodl_client::{Decrypted, Decryption, Encryption, EncryptionKey, SecretKey};
 use cryptodl_core::ckks::{CheckedSpec, ClientSpec, EncryptionKind, EvalKeys, PublicKey, Randomness};
 use cryptodl_core::watch::Watch;
 use cryptodl_core::wire::{
-    Binding, CiphertextLayout, CiphertextsReader, CiphertextsWriter, read_client_spec, read_public_key,
-    write_client_spec, write_eval_keys, write_public_key,
+    Binding, CiphertextLayout, CiphertextsReader, CiphertextsWriter, eval_keys_len, public_key_len, read_client_spec,
+    read_public_key, write_client_spec, write_eval_keys, write_public_key,
 };
 
 use crate::Error;
@@ -97,6 +97,14 @@ impl Client {
     /// Pixel values of an image.
     pub fn pixels(&self) -> usize {
         self.spec.input.shape.iter().product()
+    }
+
+    /// Bytes that all keys have in files: the spec decides it, and a stranger's may ask for any
+    /// number.
+    pub fn keys_len(&self) -> u64 {
+        let params = self.spec.params();
+        let evaluation = eval_keys_len(params, &self.spec.evaluation_keys);
+        secret_key_len(params).saturating_add(public_key_len(params)).saturating_add(evaluation)
     }
 
     /// Fresh keys.

@@ -52,6 +52,8 @@
 mod client;
 mod error;
 #[cfg(feature = "server")]
+mod keys;
+#[cfg(feature = "server")]
 mod memory;
 #[cfg(feature = "server")]
 mod model;
@@ -80,9 +82,11 @@ pub use cryptodl_plan::{
 pub use cryptodl_program::{CircuitPrivacy, PrivacyGoal, Program, ProgramError, Salt, Tolerance};
 #[cfg(feature = "server")]
 pub use cryptodl_run::{
-    Checkpoint, CheckpointError, ComputeParts, ComputeReport, Request, Rerandomisation, RunError, SegmentTime, Thrift,
-    least_memory_budget,
+    Checkpoint, CheckpointError, ComputeParts, ComputeReport, KeysDigest, Request, Rerandomisation, RunError,
+    SegmentTime, Thrift, least_memory_budget,
 };
+#[cfg(feature = "server")]
+pub use keys::{KeyFolder, KeyFolderError};
 #[cfg(feature = "server")]
 pub use memory::default_budget;
 #[cfg(feature = "server")]

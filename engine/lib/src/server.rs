@@ -273,6 +273,12 @@ impl Service {
         self.engine.peak()
     }
 
+    /// What the steps of a set that a [`Watch`] is told of compute: for each of them, names of layers of the network. Where a layer is
+    /// computed in bands, several steps have its name.
+    pub fn layers(&self) -> Vec<String> {
+        self.engine.layers()
+    }
+
     /// Why the CPU computes although there is a GPU and neither was named.
     pub fn fallback(&self) -> Option<&PlacementError> {
         self.fallback.as_ref()
@@ -534,6 +540,8 @@ trait Engine: Send + Sync {
     fn machine(&self) -> Machine;
 
     fn peak(&self) -> u64;
+
+    fn layers(&self) -> Vec<String>;
 }
 
 impl<B: Backend<Tensor: 'static>> Engine for Executor<B> {
@@ -563,5 +571,9 @@ impl<B: Backend<Tensor: 'static>> Engine for Executor<B> {
 
     fn peak(&self) -> u64 {
         Executor::peak(self)
+    }
+
+    fn layers(&self) -> Vec<String> {
+        Executor::layers(self)
     }
 }

@@ -4,8 +4,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use cryptodl::network::{LayerOp, Network};
 use cryptodl::{
-    BackendChoice, CiphertextsInfo, Client, Error, Keys, Model, Placement, PlanOptions, Program, Rerandomisation,
-    RunError, Server, Service, Watch,
+    BackendChoice, CiphertextsInfo, Client, Error, KeyFolder, KeyFolderError, Keys, Model, Placement, PlanOptions,
+    Program, Rerandomisation, RunError, Server, Service, Watch,
 };
 use cryptodl_program::SplitMix;
 use cryptodl_test_networks::{conv, dense, images, network, polynomial};
@@ -223,4 +223,65 @@ fn long_work_is_watched_and_cancelled() {
     assert_eq!(last.done, last.total);
     let decrypted = client.decrypt(&keys.secret, &response[..], Watch::new(&note)).expect("scores");
     assert!(agree(&decrypted.labels, &expected(1, 3)));
+}
+
+/// Keys lie in files whole or not at all, and nothing is replaced.
+#[test]
+fn keys_lie_in_a_folder() {
+    let place = tempfile::tempdir().expect("a folder");
+    let client = Client::new(program(1).client_spec()).expect("a valid spec");
+    let folder = KeyFolder::new(&place.path().join("mine"));
+    assert!(!folder.has_keys());
+    assert!(matches!(folder.load(&client), Err(KeyFolderError::Missing(_))));
+    let keys = client.generate_keys().expect("randomness");
+    folder.write_new(&client, &keys).expect("written");
+    assert!(folder.has_keys());
+    let sizes: u64 = [&folder.secret_key, &folder.public_key, &folder.eval_key]
+        .iter()
+        .map(|path| std::fs::metadata(path).expect("a file").len())
+        .sum();
+    assert_eq!(sizes, client.keys_len());
+    #[cfg(unix)]
+    for (path, mode) in [(&folder.secret_key, 0o600), (&folder.public_key, 0o644)] {
+        let found = std::fs::metadata(path).expect("a file").permissions();
+        assert_eq!(std::os::unix::fs::PermissionsExt::mode(&found) & 0o777, mode, "{}", path.display());
+    }
+
+    let files = || folder.files().map(|path| std::fs::read(path).expect("a file"));
+    let before = files();
+    let loaded = folder.load(&client).expect("the keys");
+    let again = KeyFolder::new(&place.path().join("again"));
+    again.write_new(&client, &loaded).expect("written");
+    assert!(again.files().map(|path| std::fs::read(path).expect("a file")) == before);
+    let others = client.generate_keys().expect("randomness");
+    assert!(matches!(folder.write_new(&client, &others), Err(KeyFolderError::Exists(_))));
+    assert!(files() == before);
+
+    // One that is there keeps away all new ones, and none of them stays.
+    let partly = KeyFolder::new(&place.path().join("partly"));
+    partly.write_new(&client, &keys).expect("written");
+    partly.files()[..3].iter().for_each(|path| std::fs::remove_file(path).expect("removed"));
+    assert!(partly.has_keys());
+    match partly.write_new(&client, &others) {
+        Err(KeyFolderError::Exists(path)) => assert_eq!(path, partly.client_spec),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(std::fs::read(&partly.client_spec).expect("a file"), before[3]);
+    assert_eq!(std::fs::read_dir(&partly.public).expect("a folder").count(), 1);
+    match partly.load(&client) {
+        Err(KeyFolderError::Missing(path)) => assert_eq!(path, partly.secret_key),
+        other => panic!("{:?}", other.err()),
+    }
+    std::fs::write(&folder.eval_key, &before[2][..before[2].len() - 1]).expect("written");
+    match folder.load(&client) {
+        Err(KeyFolderError::Refused { path, .. }) => assert_eq!(path, folder.eval_key),
+        other => panic!("{:?}", other.err()),
+    }
+
+    let renamed = Client::new(program(2).client_spec()).expect("a valid spec");
+    let digest = |client: &Client| client.spec().program;
+    assert_eq!(digest(&folder.read_spec().expect("a spec")), digest(&client));
+    folder.replace_spec(&renamed).expect("replaced");
+    assert_eq!(digest(&folder.read_spec().expect("a spec")), digest(&renamed));
+    assert_ne!(digest(&client), digest(&renamed));
 }

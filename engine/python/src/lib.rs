@@ -4,6 +4,7 @@
 mod errors;
 mod images;
 mod model;
+mod remote;
 mod roles;
 mod waiting;
 
@@ -13,9 +14,14 @@ use pyo3::prelude::*;
 #[pymodule]
 mod _native {
     #[pymodule_export]
-    use super::errors::{CryptoDLError, FormatError, InputError, ModelError, PlanError, ServerError};
+    use super::errors::{
+        AuthenticationError, CryptoDLError, FormatError, InputError, JobError, ModelError, PlanError, RefusedError,
+        RemoteError, ServerError, SpecChangedError, UnreachableError,
+    };
     #[pymodule_export]
     use super::model::{Model, Program};
+    #[pymodule_export]
+    use super::remote::Remote;
     #[pymodule_export]
     use super::roles::{Client, Server};
 }

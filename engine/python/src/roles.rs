@@ -1,16 +1,15 @@
 //! The two roles. A server cannot decrypt, and a client knows nothing of the model.
 
-use std::fs::{self, File};
-use std::io::ErrorKind;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use cryptodl::{
-    AcceptedKeys, BackendChoice, EncryptionKey, EncryptionKind, Keys, Placement, Program, PublicKey, SecretKey, Service,
+    AcceptedKeys, BackendChoice, EncryptionKey, EncryptionKind, KeyFolder, Keys, Placement, Program, PublicKey,
+    SecretKey, Service,
 };
-use cryptodl_core::wire::{eval_keys_len, public_key_len, read_needed_eval_keys};
+use cryptodl_core::wire::public_key_len;
 use numpy::{IntoPyArray, PyArray1, PyArray2, PyArrayMethods as _};
-use pyo3::exceptions::{PyFileNotFoundError, PyValueError};
+use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
@@ -28,14 +27,6 @@ pub struct Client {
     evaluation: Vec<u8>,
 }
 
-/// The files of a client's keys, as `cryptodl keygen` writes them.
-struct KeyFiles {
-    secret: PathBuf,
-    public: PathBuf,
-    evaluation: PathBuf,
-    spec: PathBuf,
-}
-
 #[pymethods]
 impl Client {
     /// Of the Program that `spec` describes, with the keys in `folder`, or new ones if it has none.
@@ -44,25 +35,17 @@ impl Client {
     #[new]
     fn new(py: Python<'_>, spec: &[u8], folder: Option<PathBuf>, max_key_size: u64) -> PyResult<Self> {
         let client = cryptodl::Client::read_spec(spec).map_err(errors::of)?;
-        let files = folder.map(|folder| KeyFiles::new(&folder));
-        let Some(files) = files else {
+        let Some(folder) = folder.map(|folder| KeyFolder::new(&folder)) else {
             return generate(py, &client, max_key_size).and_then(|keys| Client::of(client, keys));
         };
-        if files.all().iter().all(|path| !path.exists()) {
+        let keys = if folder.has_keys() {
+            folder.load(&client).map_err(errors::keys)?
+        } else {
             let keys = generate(py, &client, max_key_size)?;
-            files.write(&client, &keys)?;
-            return Client::of(client, keys);
-        }
-        let secret = read(&files.secret, |file| client.read_secret_key(file))?;
-        let public = read(&files.public, |file| client.read_public_key(file))?;
-        let spec = client.spec();
-        let needed = |file: File| Ok(read_needed_eval_keys(file, spec.params(), &spec.evaluation_keys)?);
-        let evaluation = read(&files.evaluation, needed)?;
-        if let Some(missing) = spec.evaluation_keys.iter().find(|layout| evaluation.get(**layout).is_none()) {
-            let place = files.evaluation.display();
-            return Err(FormatError::new_err(format!("{place} has no key for {missing}{OTHER_KEYS}")));
-        }
-        Client::of(client, Keys { secret, public, evaluation })
+            folder.write_new(&client, &keys).map_err(errors::keys)?;
+            keys
+        };
+        Client::of(client, keys)
     }
 
     /// What the server computes with: it decrypts nothing.
@@ -94,13 +77,9 @@ impl Client {
     ) -> PyResult<Bound<'py, PyBytes>> {
         let images = Images::new(images, self.shape())?;
         let values = images.values();
-        let key = match self.client.spec().encryption {
-            EncryptionKind::Secret => EncryptionKey::Secret(&self.secret),
-            EncryptionKind::Public => EncryptionKey::Public(&self.public),
-        };
         let request = wait(py, progress, |watch| {
             let mut request = Vec::new();
-            self.client.encrypt_with(key, values, &mut request, watch)?;
+            self.client.encrypt_with(self.encryption_key(), values, &mut request, watch)?;
             Ok(request)
         })?;
         Ok(PyBytes::new(py, &request))
@@ -123,22 +102,35 @@ impl Client {
     }
 }
 
-/// What to do about keys of another Program.
-const OTHER_KEYS: &str = ": the keys may be of another Program; name another folder for new ones";
-
 impl Client {
-    fn of(client: cryptodl::Client, Keys { secret, public, evaluation: keys }: Keys) -> PyResult<Self> {
+    pub fn of(client: cryptodl::Client, Keys { secret, public, evaluation: keys }: Keys) -> PyResult<Self> {
         let mut evaluation = Vec::new();
         client.write_public_key(&public, &mut evaluation).map_err(errors::of)?;
         client.write_evaluation_keys(&keys, &mut evaluation).map_err(errors::of)?;
         Ok(Client { client, secret, public, evaluation })
     }
+
+    pub fn client(&self) -> &cryptodl::Client {
+        &self.client
+    }
+
+    /// The public keys as they go to the server.
+    pub fn public_keys(&self) -> &[u8] {
+        &self.evaluation
+    }
+
+    /// The one that encrypts images.
+    pub fn encryption_key(&self) -> EncryptionKey<'_> {
+        match self.client.spec().encryption {
+            EncryptionKind::Secret => EncryptionKey::Secret(&self.secret),
+            EncryptionKind::Public => EncryptionKey::Public(&self.public),
+        }
+    }
 }
 
 /// New keys, which a spec from a stranger may ask to be of any size.
 fn generate(py: Python<'_>, client: &cryptodl::Client, max_size: u64) -> PyResult<Keys> {
-    let spec = client.spec();
-    let size = public_key_len(spec.params()).saturating_add(eval_keys_len(spec.params(), &spec.evaluation_keys));
+    let size = client.keys_len();
     if size > max_size {
         return Err(PyValueError::new_err(format!(
             "the keys would have {size} bytes, and max_key_size allows {max_size}: raise it, or check where the client \
@@ -146,66 +138,6 @@ fn generate(py: Python<'_>, client: &cryptodl::Client, max_size: u64) -> PyResul
         )));
     }
     wait(py, None, |_| client.generate_keys())
-}
-
-/// The key in a file.
-fn read<T>(path: &Path, parse: impl FnOnce(File) -> Result<T, cryptodl::Error>) -> PyResult<T> {
-    let file = File::open(path).map_err(|error| match error.kind() {
-        ErrorKind::NotFound => PyFileNotFoundError::new_err(format!(
-            "{} is not there, but others of its keys are: name another folder for new keys",
-            path.display()
-        )),
-        _ => PyErr::from(error),
-    })?;
-    parse(file)
-        .map_err(|error| FormatError::new_err(format!("{}: {}{OTHER_KEYS}", path.display(), errors::in_words(&error))))
-}
-
-impl KeyFiles {
-    fn new(folder: &Path) -> Self {
-        let (secret, public) = (folder.join("secret"), folder.join("public"));
-        KeyFiles {
-            secret: secret.join("secret.key"),
-            public: public.join("public.key"),
-            evaluation: public.join("eval.key"),
-            spec: public.join("client.spec"),
-        }
-    }
-
-    fn all(&self) -> [&Path; 4] {
-        [&self.secret, &self.public, &self.evaluation, &self.spec]
-    }
-
-    /// Writes new keys, the secret one for its owner alone. Nothing is replaced: another process
-    /// may make keys in the same folder meanwhile.
-    fn write(&self, client: &cryptodl::Client, keys: &Keys) -> PyResult<()> {
-        for file in [&self.public, &self.secret] {
-            fs::create_dir_all(file.parent().expect("a file lies in a folder"))?;
-        }
-        #[cfg(unix)]
-        fs::set_permissions(
-            self.secret.parent().expect("a file lies in a folder"),
-            std::os::unix::fs::PermissionsExt::from_mode(0o700),
-        )?;
-        self.put(&self.public, |file| client.write_public_key(&keys.public, file))?;
-        self.put(&self.evaluation, |file| client.write_evaluation_keys(&keys.evaluation, file))?;
-        self.put(&self.spec, |file| client.write_spec(file))?;
-        self.put(&self.secret, |file| client.write_secret_key(&keys.secret, file))
-    }
-
-    /// A file that appears whole or not at all.
-    fn put(&self, path: &Path, contents: impl FnOnce(&File) -> Result<(), cryptodl::Error>) -> PyResult<()> {
-        // Temporary files are their owner's, and the public ones are opened after.
-        let file = tempfile::NamedTempFile::new_in(path.parent().expect("a file lies in a folder"))?;
-        contents(file.as_file()).map_err(errors::of)?;
-        file.as_file().sync_all()?;
-        #[cfg(unix)]
-        if path != self.secret {
-            file.as_file().set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))?;
-        }
-        file.persist_noclobber(path).map_err(|error| error.error)?;
-        Ok(())
-    }
 }
 
 /// A Program that is ready to compute. It has no secret and cannot decrypt.

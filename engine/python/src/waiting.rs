@@ -9,9 +9,10 @@ use std::thread;
 use std::time::Duration;
 
 use cryptodl::{Progress, Watch};
-use pyo3::exceptions::PyKeyboardInterrupt;
 use pyo3::prelude::*;
 use rayon::ThreadPool;
+
+use crate::errors::Raised;
 
 /// The threads of this process, one per core. A process that was forked has none of its parent's,
 /// so that whoever waited for them, as for those of rayon's global pool, would wait for ever.
@@ -25,7 +26,8 @@ pub fn cores() -> usize {
     thread::available_parallelism().map_or(1, usize::from)
 }
 
-fn threads() -> Arc<ThreadPool> {
+/// The threads of this process.
+pub fn threads() -> Arc<ThreadPool> {
     let mut threads = THREADS.lock().unwrap_or_else(PoisonError::into_inner);
     let here = process::id();
     match &*threads {
@@ -57,7 +59,16 @@ pub fn wait_apart<T: Send>(
     progress: Option<Py<PyAny>>,
     work: impl FnOnce(Watch<'_>) -> Result<T, cryptodl::Error> + Send,
 ) -> PyResult<T> {
-    let (cancel, done, total) = (AtomicBool::new(false), AtomicUsize::new(0), AtomicUsize::new(0));
+    wait_sharing(py, progress, |watch, _| work(watch))
+}
+
+/// The same for work that others end as well: they are given what is set at Ctrl-C.
+pub fn wait_sharing<T: Send, E: Raised + Send>(
+    py: Python<'_>,
+    progress: Option<Py<PyAny>>,
+    work: impl FnOnce(Watch<'_>, &Arc<AtomicBool>) -> Result<T, E> + Send,
+) -> PyResult<T> {
+    let (cancel, done, total) = (Arc::new(AtomicBool::new(false)), AtomicUsize::new(0), AtomicUsize::new(0));
     let tell = |progress: Progress| {
         total.store(progress.total, Ordering::Relaxed);
         done.store(progress.done, Ordering::Relaxed);
@@ -78,7 +89,7 @@ pub fn wait_apart<T: Send>(
         let main = thread::current();
         thread::scope(|scope| {
             let worker = scope.spawn(|| {
-                let outcome = work(Watch::new(&tell).with_cancel(&cancel));
+                let outcome = work(Watch::new(&tell).with_cancel(&cancel), &cancel);
                 main.unpark();
                 outcome
             });
@@ -99,8 +110,5 @@ pub fn wait_apart<T: Send>(
     if outcome.is_ok() {
         report(py)?;
     }
-    outcome.map_err(|error| match error {
-        cryptodl::Error::Cancelled(_) => PyKeyboardInterrupt::new_err(()),
-        error => crate::errors::of(error),
-    })
+    outcome.map_err(Raised::raised)
 }

@@ -46,3 +46,10 @@ def saved(model, tmp_path_factory):
 @pytest.fixture(scope="session")
 def client(saved, tmp_path_factory):
     return cryptodl.Client(saved / "client.spec", tmp_path_factory.mktemp("keys"))
+
+
+@pytest.fixture(scope="session")
+def binary():
+    if "CRYPTODL_BINARY" not in os.environ:
+        pytest.skip("CRYPTODL_BINARY names no command line")
+    return os.environ["CRYPTODL_BINARY"]

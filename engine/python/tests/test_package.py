@@ -258,13 +258,6 @@ def test_what_cannot_be_computed_says_so(tmp_path, digits):
         cryptodl.compile("mnist-1-square", calibration=None, security=100)
 
 
-@pytest.fixture
-def binary():
-    if "CRYPTODL_BINARY" not in os.environ:
-        pytest.skip("CRYPTODL_BINARY names no command line")
-    return os.environ["CRYPTODL_BINARY"]
-
-
 def test_the_readme_gives_the_same_bytes_as_the_command_line(binary, digits, tmp_path, monkeypatch):
     """README's example as it stands there, but for the network, which is one that ships."""
     monkeypatch.chdir(tmp_path)

@@ -47,6 +47,34 @@ def test_coefficients_of_every_kind():
             poly.PolyActivation(**bad)
 
 
+@pytest.mark.parametrize("options", [{}, {"channels": 3, "leading_factor": 2.0}, {"channels": 3, "normalised": True}])
+def test_channels_may_come_last(options):
+    torch.manual_seed(4)
+    z = 9 * torch.randn(8, 3, 5, 7)
+    first, last = (poly.PolyActivation(clamp=(-2.0, 5.0), **options) for _ in range(2))
+    rows = first.rows.detach() + torch.randn(first.rows.shape)
+    for activation in (first, last):
+        with torch.no_grad():
+            activation.rows.copy_(rows)
+    for training in (True, False):
+        first.train(training), last.train(training)
+        moved = last(z.movedim(1, -1), channels_last=True).movedim(-1, 1)
+        assert torch.allclose(moved, first(z), rtol=1e-5, atol=1e-4), training
+    # Without channels in the middle, as dense layers have them, there is nothing to move.
+    assert torch.equal(first(z[:, :, 0, 0]), first(z[:, :, 0, 0], channels_last=True))
+
+
+def test_clamped_values_have_no_gradient_and_others_have():
+    activation = poly.PolyActivation(2, clamp=1.0, leading_factor=4.0)
+    z = torch.tensor([[0.5, 3.0]], requires_grad=True)
+    activation(z).sum().backward()
+    assert z.grad[0, 0] != 0 and z.grad[0, 1] == 0
+    # Both rows learn; that of the clamped value as at the end of the interval.
+    assert (activation.rows.grad.abs().sum(1) > 0).all()
+    assert torch.equal(activation.rows.grad[1, :2], torch.tensor([1.0, 1.0]))
+    assert torch.equal(activation.coefficients[:, 2], torch.full((2,), poly.RELU[2]))
+
+
 def test_normalised_functions_fold_into_one_quadratic():
     torch.manual_seed(2)
     activation = poly.PolyActivation(4, normalised=True)
@@ -81,6 +109,22 @@ def test_losses_and_noise():
         change = (net[0].weight - before[0]).abs().max()
         assert 0 < change <= step / 2
     assert all(torch.equal(a, b) for a, b in zip(before, net.parameters()))
+
+
+def test_rounded_weights_are_integers_with_the_gradient_of_others():
+    torch.manual_seed(5)
+    weight = torch.randn(4, 3, requires_grad=True)
+    step = poly.rounding_step(weight, 4)
+    rounded = weight + poly.rounding_error(weight, 4)
+    integers = (rounded / step).detach()
+    assert torch.allclose(integers, integers.round(), atol=1e-5) and integers.abs().max().round() == 7
+    assert (rounded - weight).abs().max() <= step / 2 * (1 + 1e-5)
+    (rounded * torch.arange(12.0).view(4, 3)).sum().backward()
+    assert torch.equal(weight.grad, torch.arange(12.0).view(4, 3))
+    noise = poly.rounding_noise(weight.expand(1000, 4, 3), 4)
+    assert noise.abs().max() <= step / 2 and not noise.requires_grad
+    # Uniform: a twelfth of the step's square.
+    assert float(noise.var() / step**2) == pytest.approx(1 / 12, rel=0.05)
 
 
 def test_inputs_of_activations_are_those_of_the_last_pass():

@@ -1,5 +1,31 @@
-"""What can go wrong. `CryptoDLError` is the base of all of them."""
+"""What can go wrong. `CryptoDLError` is the base of all of them, `RemoteError` of those of services."""
 
-from ._native import CryptoDLError, FormatError, InputError, ModelError, PlanError, ServerError
+from ._native import (
+    AuthenticationError,
+    CryptoDLError,
+    FormatError,
+    InputError,
+    JobError,
+    ModelError,
+    PlanError,
+    RefusedError,
+    RemoteError,
+    ServerError,
+    SpecChangedError,
+    UnreachableError,
+)
 
-__all__ = ["CryptoDLError", "FormatError", "InputError", "ModelError", "PlanError", "ServerError"]
+__all__ = [
+    "AuthenticationError",
+    "CryptoDLError",
+    "FormatError",
+    "InputError",
+    "JobError",
+    "ModelError",
+    "PlanError",
+    "RefusedError",
+    "RemoteError",
+    "ServerError",
+    "SpecChangedError",
+    "UnreachableError",
+]

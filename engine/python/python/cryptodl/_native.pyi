@@ -8,16 +8,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 __all__ = [
+    "AuthenticationError",
     "Client",
     "CryptoDLError",
     "FormatError",
     "InputError",
+    "JobError",
     "Model",
     "ModelError",
     "PlanError",
     "Program",
+    "RefusedError",
+    "Remote",
+    "RemoteError",
     "Server",
     "ServerError",
+    "SpecChangedError",
+    "UnreachableError",
 ]
 
 _Progress = Callable[[int, int], object] | None
@@ -28,6 +35,12 @@ class InputError(CryptoDLError): ...
 class ModelError(CryptoDLError): ...
 class PlanError(CryptoDLError): ...
 class ServerError(CryptoDLError): ...
+class RemoteError(CryptoDLError): ...
+class UnreachableError(RemoteError): ...
+class AuthenticationError(RemoteError): ...
+class RefusedError(RemoteError): ...
+class SpecChangedError(RemoteError): ...
+class JobError(RemoteError): ...
 
 @final
 class Model:
@@ -92,6 +105,27 @@ class Client:
     def decrypt(
         self, response: bytes, progress: _Progress = None
     ) -> tuple[NDArray[np.uint32], NDArray[np.float64], NDArray[np.bool_]]: ...
+
+@final
+class Remote:
+    def __new__(
+        cls,
+        url: str,
+        model: str,
+        folder: str | os.PathLike[str],
+        *,
+        token: str | None,
+        authority: bytes | None,
+        patience: float,
+        accept_new_spec: bool,
+        keep: bool,
+        max_size: int,
+    ) -> Remote: ...
+    @property
+    def client(self) -> Client: ...
+    def send(self, images: NDArray[np.float32], progress: _Progress = None) -> str: ...
+    def wait(self, job: str, progress: _Progress = None) -> None: ...
+    def fetch(self, job: str, images: int, progress: _Progress = None) -> bytes: ...
 
 @final
 class Server:

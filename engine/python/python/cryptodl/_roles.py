@@ -4,7 +4,7 @@ import os
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -97,9 +97,109 @@ class Client:
 
         FormatError: it is damaged, or belongs to other keys or another Program.
         """
-        with reported(progress, "decrypt") as callback:
-            labels, scores, doubtful = self._native.decrypt(response, callback)
-        return Decrypted(labels, scores, doubtful, self.class_names)
+        return _decrypted(self._native, response, progress)
+
+    @staticmethod
+    def remote(
+        url: str,
+        model: str,
+        key_dir: str | os.PathLike[str],
+        *,
+        token: str | None = None,
+        ca: str | os.PathLike[str] | None = None,
+        accept_new_spec: bool = False,
+        keep: bool = False,
+        max_size: int = 4 << 30,
+        patience: float = 300.0,
+    ) -> "RemoteClient":
+        """A client of a model that a service offers, which `cryptodl serve` runs elsewhere.
+
+        The service sends its client spec, and everything in it is checked. The first time, keys are
+        made for it and it is kept beside them; from then on a service that sends another one is
+        refused. This does what `cryptodl query` does, with the same files.
+
+        url: such as "https://predict.example.org"; http for this machine only.
+        model: one of those that it serves.
+        key_dir: folder of the keys for this model of this service.
+        token: what the operator gave you; by default the environment variable CRYPTODL_TOKEN.
+        ca: file with certificates in PEM that are trusted instead of the system's.
+        accept_new_spec: go on with a client spec that has changed, if the keys fit it, and keep it.
+        keep: leave results with the service until they expire, instead of deleting them after they
+            were fetched.
+        max_size: bytes of keys, and of a request, that a spec may ask for.
+        patience: seconds for which a service that does not answer, or is full, is asked again.
+
+        Raises SpecChangedError where the spec is another one, AuthenticationError where the token is
+        refused or the service's certificate is not trusted, UnreachableError where there is no
+        answer, and RefusedError where the service says no. All of them are RemoteErrors.
+        """
+        token = os.environ.get("CRYPTODL_TOKEN") if token is None else token
+        authority = None if ca is None else Path(ca).read_bytes()
+        native = _native.Remote(
+            url,
+            model,
+            Path(key_dir),
+            token=token,
+            authority=authority,
+            patience=patience,
+            accept_new_spec=accept_new_spec,
+            keep=keep,
+            max_size=max_size,
+        )
+        return RemoteClient(native)
+
+
+class RemoteClient:
+    """A client of a service: `Client.remote` makes it. The secret key never leaves this machine."""
+
+    def __init__(self, native: _native.Remote) -> None:
+        self._native = native
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Channels, rows and columns of an image."""
+        return tuple(self._native.client.shape)
+
+    @property
+    def range(self) -> tuple[float, ...]:
+        """The least and the largest value of a pixel."""
+        return tuple(self._native.client.range)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes, or none."""
+        return tuple(self._native.client.class_names)
+
+    def predict(self, images: NDArray[np.float32], progress: Progress = True) -> Decrypted:
+        """Has images classified by the service, which cannot see them.
+
+        images: float32 [N, channels, rows, columns] in the client's `range`. They are encrypted while
+            they are sent, and must not be changed meanwhile.
+        progress: is told of each step from its beginning: sending, computing, fetching, decrypting.
+
+        An upload or download that is interrupted goes on where it was, also when the service was
+        killed and started again meanwhile. Nothing is sent after the decryption, whether it went
+        well or not. Ctrl-C ends the call; a job that was accepted then goes on at the service, and
+        its result expires there.
+
+        Raises JobError where the job failed or was cancelled, and what `Client.remote` raises.
+        """
+        with reported(progress, "send") as callback:
+            job = self._native.send(images, callback)
+        with reported(progress, "compute") as callback:
+            self._native.wait(job, callback)
+        with reported(progress, "fetch") as callback:
+            response = self._native.fetch(job, len(images), callback)
+        return _decrypted(self._native.client, response, progress)
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a client of a service is not pickled, because it holds a token: open it where it is needed")
+
+
+def _decrypted(client: _native.Client, response: bytes, progress: Progress) -> Decrypted:
+    with reported(progress, "decrypt") as callback:
+        labels, scores, doubtful = client.decrypt(response, callback)
+    return Decrypted(labels, scores, doubtful, tuple(client.class_names))
 
 
 class Server:

@@ -25,6 +25,8 @@ __all__ = [
     "range_loss",
     "replace_max_pool",
     "replace_relu",
+    "rounding_error",
+    "rounding_noise",
     "rounding_step",
     "weight_noise",
 ]
@@ -48,6 +50,9 @@ class PolyActivation(nn.Module):
         "AESPA", 2022). Only for degree 2. Both fold into the coefficients.
     clamp: |z|, or (low, high), beyond which values saturate while training, so that a training does
         not explode at its start; None for no limit.
+
+    `rows` is the parameter: a row, or one for each channel, of which the last number is the u above
+    where there is a `leading_factor`. `coefficients` are what the polynomial has.
     """
 
     def __init__(self, channels=None, coefficients=RELU, *, learned=True, leading_factor=None, normalised=False,
@@ -92,14 +97,15 @@ class PolyActivation(nn.Module):
         leading = self.leading * self.leading_factor ** torch.tanh(self.rows[..., -1:])
         return torch.cat([self.rows[..., :-1], leading], -1)
 
-    def forward(self, z):
+    def forward(self, z, channels_last=False):
+        """Of z [N, channels, ...], or with `channels_last` [N, ..., channels]."""
         if self.training and self.clamp is not None:
             z = z.clamp(*self.clamp)
         if self.normalised and self.training:
-            return self._in_batch(z)
+            return self._in_batch(z.movedim(-1, 1)).movedim(1, -1) if channels_last else self._in_batch(z)
         y = torch.zeros_like(z)
         for c in self.coefficients.unbind(-1)[::-1]:
-            y = y * z + self._like(c, z)
+            y = y * z + (c if channels_last else self._like(c, z))
         return y
 
     def _in_batch(self, z):
@@ -190,6 +196,21 @@ def rounding_step(weight, bits):
     return weight.detach().abs().max() / (2 ** (bits - 1) - 1)
 
 
+def rounding_noise(weight, bits):
+    """Noise of the size that rounding to so many bits makes: uniform, up to half a step, drawn anew."""
+    return (torch.rand_like(weight) - 0.5) * rounding_step(weight, bits)
+
+
+def rounding_error(weight, bits):
+    """What rounding to so many bits adds to a weight, as a constant.
+
+    So `weight + rounding_error(weight, bits)` is rounded, and its gradient passes as if it were not
+    (straight-through).
+    """
+    step = rounding_step(weight, bits)
+    return ((weight / step).round() * step - weight).detach()
+
+
 class weight_noise:
     """`with weight_noise(module, bits)`: weights have the noise of rounding to so many bits.
 
@@ -205,7 +226,7 @@ class weight_noise:
         self.before = [weight.detach().clone() for weight in self.weights]
         with torch.no_grad():
             for weight in self.weights:
-                weight.add_((torch.rand_like(weight) - 0.5) * rounding_step(weight, self.bits))
+                weight.add_(rounding_noise(weight, self.bits))
 
     def __exit__(self, *_):
         with torch.no_grad():
