@@ -22,8 +22,9 @@
 #                 made again (needs 6 GB for PyTorch and TensorFlow)
 #   peers [FOLDER]  networks as other packages define them, trained on one thread, exported, imported and run encrypted on
 #                 their test sets; reports go to FOLDER (needs 6 GB for PyTorch)
-#   service       the service: 1,000 images over TLS and HTTP/2, docs/service.md as it stands there, kills, a crowd of clients,
-#                 memory of large uploads, clients of tus and of OpenAPI that others wrote, and what it costs beside `infer`;
+#   service       the service: 1,000 images over TLS and HTTP/2, docs/service.md as it stands there, kills, states of long sets, a crowd of clients,
+#                 memory of large uploads, clients of tus and of OpenAPI that others wrote, the order of syncs, what promtool
+#                 and testssl.sh say of it, and what it costs beside `infer`;
 #                 `tests/long.sh service CHECK` runs one check of engine/service/tests/long.py
 #   scale         a service and workers of it: one request of 20 sets over three of them, and two hosts (network namespaces, needs
 #                 root) with Ray, whose workers, nodes, head and service are killed one after the other;
@@ -190,11 +191,18 @@ peers() {
 service() {
     local folder=$PWD/target/service python
     python=$folder/venv/bin/python
-    command -v jq >/dev/null && command -v curl >/dev/null && command -v openssl >/dev/null ||
-        install_packages curl jq openssl
+    for program in curl jq openssl strace testssl; do
+        command -v "$program" >/dev/null || install_packages curl jq openssl strace testssl.sh
+    done
     mkdir -p "$folder"
     [ -x "$python" ] || python3 -m venv "$folder/venv"
     "$python" -m pip install --quiet tuspy schemathesis
+    [ -d "$folder/tus-js/node_modules/tus-js-client" ] || npm install --silent --prefix "$folder/tus-js" tus-js-client@4
+    # Installed, the package would begin to run.
+    if ! command -v promtool >/dev/null && [ ! -x "$folder/prometheus/usr/bin/promtool" ]; then
+        mkdir -p "$folder/prometheus"
+        (cd "$folder/prometheus" && apt-get download -qq prometheus && dpkg-deb -x prometheus_*.deb .)
+    fi
     cargo build --release -p cryptodl-cli
     # States of earlier runs have jobs that this one does not know.
     rm -rf "$folder"/state-*

@@ -7,6 +7,7 @@ use std::ffi::OsStr;
 use std::fs::{self, File, TryLockError};
 use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use cryptodl_core::backend::{Backend, Positions, Shape};
@@ -50,20 +51,13 @@ pub enum CheckpointError {
     },
 }
 
-/// What a checkpoint belongs to, as a digest.
+/// A client's evaluation keys, as a digest.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub struct Request([u8; 32]);
+pub struct KeysDigest([u8; 32]);
 
-impl Request {
-    /// Sets as `input` describes them, computed by `program` with these keys, and re-randomised or
-    /// not.
-    pub fn new(program: Digest, input: &CiphertextsInfo, keys: &EvalKeys, rerandomised: bool) -> Self {
-        let &CiphertextsInfo { level, values, components, leaves, first_set, seed, images } = input;
+impl From<&EvalKeys> for KeysDigest {
+    fn from(keys: &EvalKeys) -> Self {
         let mut hasher = blake3::Hasher::new();
-        hasher.update(MAGIC).update(&program.0).update(&seed.unwrap_or_default());
-        let numbers = [level, values, components, leaves.log as usize, first_set, images];
-        numbers.iter().for_each(|&number| update(&mut hasher, number));
-        [seed.is_some(), rerandomised].iter().for_each(|&flag| update(&mut hasher, flag.into()));
         for key in keys.iter() {
             let layout = key.layout.to_string();
             update(&mut hasher, layout.len());
@@ -73,6 +67,25 @@ impl Request {
                 hasher.update(&bytes_of(part));
             }
         }
+        KeysDigest(hasher.finalize().into())
+    }
+}
+
+/// What a checkpoint belongs to, as a digest.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Request([u8; 32]);
+
+impl Request {
+    /// Sets as `input` describes them, computed by `program` with these keys, and re-randomised or
+    /// not.
+    pub fn new(program: Digest, input: &CiphertextsInfo, keys: KeysDigest, rerandomised: bool) -> Self {
+        let &CiphertextsInfo { level, values, components, leaves, first_set, seed, images } = input;
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(MAGIC).update(&program.0).update(&seed.unwrap_or_default());
+        let numbers = [level, values, components, leaves.log as usize, first_set, images];
+        numbers.iter().for_each(|&number| update(&mut hasher, number));
+        [seed.is_some(), rerandomised].iter().for_each(|&flag| update(&mut hasher, flag.into()));
+        hasher.update(&keys.0);
         Request(hasher.finalize().into())
     }
 }
@@ -101,8 +114,10 @@ impl Default for Thrift {
 /// that is not. It is locked while it is open.
 pub struct Checkpoint {
     folder: PathBuf,
+    request: Request,
     thrift: Thrift,
-    _lock: Option<File>,
+    /// The lock, as soon as the folder is there.
+    begun: OnceLock<Option<File>>,
 }
 
 /// What a set is known by: the digest of its bytes.
@@ -127,8 +142,32 @@ impl Checkpoint {
     /// # Errors
     /// A folder of another request or of something else, or in use; what the system refuses.
     pub fn open(folder: &Path, request: Request, thrift: Thrift) -> Result<Self, CheckpointError> {
+        let checkpoint = Checkpoint { folder: folder.to_owned(), request, thrift, begun: OnceLock::new() };
+        checkpoint.begin()?;
+        Ok(checkpoint)
+    }
+
+    /// [`Self::open`] where the folder is there. Where it is not, it is made when the first state is kept, and nothing is kept before:
+    /// most computations end sooner.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn open_when_due(folder: &Path, request: Request, thrift: Thrift) -> Result<Self, CheckpointError> {
+        let checkpoint = Checkpoint { folder: folder.to_owned(), request, thrift, begun: OnceLock::new() };
+        if folder.exists() {
+            checkpoint.begin()?;
+        }
+        Ok(checkpoint)
+    }
+
+    /// Makes the folder, unless it is there, and locks it.
+    fn begin(&self) -> Result<(), CheckpointError> {
+        if self.begun.get().is_some() {
+            return Ok(());
+        }
+        let folder = &self.folder;
         fs::create_dir_all(folder).map_err(at(folder))?;
-        let checkpoint = Checkpoint { folder: folder.to_owned(), thrift, _lock: lock(folder)? };
+        let lock = lock(folder)?;
         let mut known = false;
         for entry in fs::read_dir(folder).map_err(at(folder))? {
             let path = entry.map_err(at(folder))?.path();
@@ -140,10 +179,14 @@ impl Checkpoint {
             }
         }
         if !known {
-            checkpoint.write(REQUEST, |file| file.write_all(&request.0))?;
+            self.write(REQUEST, |file| file.write_all(&self.request.0))?;
         }
-        match checkpoint.read(REQUEST, |file| read_array(file))? {
-            Some(found) if found == request.0 => Ok(checkpoint),
+        match self.read(REQUEST, |file| read_array(file))? {
+            Some(found) if found == self.request.0 => {
+                // Only the thread that computes comes here.
+                let _ = self.begun.set(lock);
+                Ok(())
+            }
             _ => Err(CheckpointError::Other(folder.to_owned())),
         }
     }
@@ -153,7 +196,10 @@ impl Checkpoint {
     /// # Errors
     /// What the system refuses.
     pub fn remove(self) -> Result<(), CheckpointError> {
-        fs::remove_dir_all(&self.folder).map_err(at(&self.folder))
+        match self.begun.get() {
+            Some(_) => fs::remove_dir_all(&self.folder).map_err(at(&self.folder)),
+            None => Ok(()),
+        }
     }
 
     /// The result of a set, if it is there.
@@ -168,6 +214,9 @@ impl Checkpoint {
 
     /// Keeps the result of a set, and forgets its state.
     pub(super) fn keep_result(&self, set: usize, digest: &SetDigest, result: &[u8]) -> Result<(), CheckpointError> {
+        if self.begun.get().is_none() {
+            return Ok(());
+        }
         self.write(&format!("{SET}{set}.result"), |file| {
             file.write_all(digest)?;
             file.write_all(result)
@@ -325,6 +374,8 @@ pub(super) struct Resumable<'a> {
     schedule: [u8; 32],
     /// When the last state was kept, or the computation began.
     last: Instant,
+    /// The action before which that was.
+    kept: Option<usize>,
     /// Bytes that are kept in a second, as far as is known.
     rate: f64,
 }
@@ -334,13 +385,18 @@ const RATE: f64 = 200e6;
 
 impl<'a> Resumable<'a> {
     pub fn new(checkpoint: &'a Checkpoint, set: usize, digest: SetDigest, schedule: [u8; 32]) -> Self {
-        Resumable { checkpoint, set, digest, schedule, last: Instant::now(), rate: RATE }
+        Resumable { checkpoint, set, digest, schedule, last: Instant::now(), kept: None, rate: RATE }
     }
 
     /// Whether it is time to keep a state of so many `bytes`, where the rest takes so long.
     pub fn is_due(&self, bytes: u64, rest: Duration) -> bool {
         let Thrift { least_rest, most_share } = self.checkpoint.thrift;
         rest >= least_rest && self.last.elapsed().as_secs_f64() * most_share >= bytes as f64 / self.rate
+    }
+
+    /// Whether the state before `action` is worth keeping when the computation is ended there, where the rest takes so long.
+    pub fn is_worth(&self, action: usize, rest: Duration) -> bool {
+        rest >= self.checkpoint.thrift.least_rest && self.kept != Some(action)
     }
 
     /// Keeps the state before `action`.
@@ -350,6 +406,7 @@ impl<'a> Resumable<'a> {
         action: usize,
         alive: &[Alive<&B::Tensor>],
     ) -> Result<(), RunError> {
+        self.checkpoint.begin()?;
         let start = Instant::now();
         let mut refused = None;
         let mut bytes = 0;
@@ -379,7 +436,7 @@ impl<'a> Resumable<'a> {
         }
         written?;
         self.rate = bytes as f64 / start.elapsed().as_secs_f64();
-        self.last = Instant::now();
+        (self.last, self.kept) = (Instant::now(), Some(action));
         Ok(())
     }
 

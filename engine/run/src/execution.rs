@@ -17,7 +17,7 @@ use cryptodl_program::{ActivationStep, PreparedPolynomial};
 
 impl ExecutionPlan {
     /// All steps on one set. Tells how many actions are done. A set that is resumable goes on where
-    /// it was left.
+    /// it was left, and when it is ended early leaves a state if that is worth it.
     pub fn execute<B: Backend>(
         &self,
         backend: &B,
@@ -38,17 +38,28 @@ impl ExecutionPlan {
         {
             first = state.action;
             execution.take_up(state);
+            execution.report.steps_kept += first;
         }
         let actions = &self.schedule.actions;
+        // What is left, as far as is known after some actions.
+        let rest =
+            |done: usize| start.elapsed().mul_f64((watch.total - watch.before - done) as f64 / (done - first) as f64);
         for (done, action) in actions.iter().enumerate().skip(first) {
-            execution.follow(action)?;
+            let followed = execution.follow(action);
+            if let (Err(RunError::Cancelled(_)), Some(resumable)) = (&followed, &mut resumable)
+                && done > first
+                && resumable.is_worth(done, rest(done))
+            {
+                // What an action that was ended early has taken is still there.
+                resumable.keep(backend, done, &execution.alive())?;
+            }
+            followed?;
             let done = done + 1;
             watch.watch.tell(watch.before + done, watch.total);
             if let Some(resumable) = &mut resumable {
-                let rest = start.elapsed().mul_f64((watch.total - watch.before - done) as f64 / (done - first) as f64);
                 let alive = execution.alive();
                 let bytes = alive.iter().map(|alive| backend.shape(alive.x).bytes()).sum();
-                if done < actions.len() && resumable.is_due(bytes, rest) {
+                if done < actions.len() && resumable.is_due(bytes, rest(done)) {
                     let keeping = Instant::now();
                     resumable.keep(backend, done, &alive)?;
                     execution.report.parts.checkpoint += keeping.elapsed().as_secs_f64();
@@ -127,6 +138,7 @@ impl<B: Backend> Execution<'_, B> {
         }
     }
 
+    /// Follows an action. One that fails leaves all tensors that it would be begun anew with.
     fn follow(&mut self, action: &Action) -> Result<(), RunError> {
         match action {
             Action::Replace { unit, positions } => {
@@ -137,11 +149,11 @@ impl<B: Backend> Execution<'_, B> {
             }
             Action::Compute { unit, positions } => {
                 let tensor = self.plan.units[*unit].ops.end;
+                let result = self.compute(*unit, positions)?;
                 let mut window = match self.windows[tensor].take() {
                     Some(window) => window,
                     None => self.window(*unit)?,
                 };
-                let result = self.compute(*unit, positions)?;
                 self.keep(&result, positions, &mut window)?;
                 self.windows[tensor] = Some(window);
                 self.account_time(tensor - 1);

@@ -19,6 +19,8 @@ const MIN_LANES: usize = 256;
 /// tensor `i + 1` the result of op `i`.
 pub(super) struct ExecutionPlan {
     pub(super) ops: Vec<Op>,
+    /// By op.
+    names: Vec<String>,
     pub(super) segments: Vec<Segment>,
     pub(super) units: Vec<Unit>,
     pub(super) schedule: Schedule,
@@ -76,6 +78,7 @@ impl ExecutionPlan {
         let mut plan = ExecutionPlan {
             segments: segments.collect(),
             ops,
+            names: program.names.clone(),
             units: Vec::new(),
             schedule: Schedule::default(),
             shapes,
@@ -264,6 +267,22 @@ impl ExecutionPlan {
     /// Steps that [`Self::execute`] tells of.
     pub fn steps(&self) -> usize {
         self.schedule.actions.len()
+    }
+
+    /// By step that [`Self::execute`] tells of, the names of the layers that it computes.
+    pub fn layers(&self) -> Vec<String> {
+        let name = |unit: &Unit| self.names[unit.ops.clone()].join(" > ");
+        let mut layer = self.units.last().map(name).unwrap_or_default();
+        let of_action = |action: &Action| {
+            if let Action::Replace { unit, .. } | Action::Compute { unit, .. } = action {
+                layer = name(&self.units[*unit]);
+            }
+            layer.clone()
+        };
+        // What is released is released for what comes next.
+        let mut layers: Vec<String> = self.schedule.actions.iter().rev().map(of_action).collect();
+        layers.reverse();
+        layers
     }
 
     /// What the numbers of actions and tensors of a state mean, as a digest.

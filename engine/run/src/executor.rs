@@ -137,6 +137,12 @@ impl<B: Backend> Executor<B> {
         self.plan.peak()
     }
 
+    /// What the steps of a set that a [`Watch`] is told of compute: for each of them, names of layers of the network. Where a layer is
+    /// computed in bands, several steps have its name.
+    pub fn layers(&self) -> Vec<String> {
+        self.plan.layers()
+    }
+
     /// The backend.
     pub fn backend(&self) -> &B {
         &self.backend

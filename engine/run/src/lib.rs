@@ -13,7 +13,7 @@ mod ops;
 mod report;
 mod scores;
 
-pub use checkpoint::{Checkpoint, CheckpointError, Request, Thrift};
+pub use checkpoint::{Checkpoint, CheckpointError, KeysDigest, Request, Thrift};
 pub use error::RunError;
 pub use executor::{Computation, Executor, ExpandedKeys, Rerandomisation, least_memory_budget};
 pub use report::{ComputeParts, ComputeReport, SegmentTime};

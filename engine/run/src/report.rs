@@ -57,6 +57,8 @@ pub struct ComputeReport {
     pub parts: ComputeParts,
     /// Sets whose results a checkpoint had already.
     pub sets_kept: usize,
+    /// Steps of other sets that were done before, where a checkpoint had a state.
+    pub steps_kept: usize,
     /// Segments in order.
     #[serde(rename = "layers")]
     pub segments: Vec<SegmentTime>,

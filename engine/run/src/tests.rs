@@ -346,7 +346,7 @@ fn what_was_ended_goes_on_from_its_checkpoint() {
     let executor = Executor::new(&program, params, backend, needed).unwrap();
     let expanded = executor.expand_keys(&keys).unwrap();
     let info = input.info();
-    let request = Request::new(spec.program, &info, &keys, false);
+    let request = Request::new(spec.program, &info, (&keys).into(), false);
     let open = |folder: &Path, request, least_rest| {
         Checkpoint::open(folder, request, Thrift { least_rest, most_share: f64::INFINITY })
     };
@@ -398,7 +398,7 @@ fn what_was_ended_goes_on_from_its_checkpoint() {
     let checkpoint = left(all / 4);
     assert!(matches!(run(&other, Some(&checkpoint), all), Err(RunError::Checkpoint(CheckpointError::Other(_)))));
     drop(checkpoint);
-    let masked = Request::new(spec.program, &info, &keys, true);
+    let masked = Request::new(spec.program, &info, (&keys).into(), true);
     assert!(matches!(open(path, masked, Duration::ZERO), Err(CheckpointError::Other(_))));
     let state = path.join("set-0.state");
     let mut bytes = fs::read(&state).unwrap();
@@ -421,4 +421,27 @@ fn what_was_ended_goes_on_from_its_checkpoint() {
     let mut names: Vec<_> = fs::read_dir(path).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     names.sort();
     assert_eq!(names, ["request", "set-0.result"]);
+    checkpoint.remove().unwrap();
+
+    // A folder that is made when it is due: never, where little is left to do.
+    let when_due =
+        |least_rest| Checkpoint::open_when_due(path, request, Thrift { least_rest, most_share: 0.0 }).unwrap();
+    let checkpoint = when_due(Duration::from_secs(3600));
+    assert_eq!(run(&input, Some(&checkpoint), usize::MAX).unwrap(), (expected.clone(), all, 0));
+    assert!(matches!(run(&input, Some(&checkpoint), all / 4), Err(RunError::Cancelled(_))));
+    checkpoint.remove().unwrap();
+    assert!(!path.exists());
+    // What is ended leaves its state, also where nothing was kept on the way because it would take too large a share of the time.
+    for steps in [3, all / 4, all / 2 - 3] {
+        let checkpoint = when_due(Duration::ZERO);
+        assert!(matches!(run(&input, Some(&checkpoint), steps), Err(RunError::Cancelled(_))));
+        assert!(path.join("set-0.state").exists(), "{steps}");
+        drop(checkpoint);
+        let checkpoint = when_due(Duration::ZERO);
+        let (sets, rest, kept) = run(&input, Some(&checkpoint), usize::MAX).unwrap();
+        assert!(sets == expected && kept == 0);
+        assert!((all - steps - 2..=all - steps).contains(&rest), "{rest} after {steps} of {all}");
+        checkpoint.remove().unwrap();
+        assert!(!path.exists());
+    }
 }

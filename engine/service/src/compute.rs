@@ -4,8 +4,8 @@ use std::io::{self, Read, Write};
 use std::sync::Arc;
 
 use cryptodl::{
-    AcceptedEvaluationKeys, CiphertextsInfo, Error, EvalKeys, Params, PublicKey, Randomness, Rerandomisation, Service,
-    Watch,
+    AcceptedEvaluationKeys, Checkpoint, CiphertextsInfo, ComputeReport, Error, EvalKeys, KeysDigest, Params, PublicKey,
+    Randomness, Request, Rerandomisation, Service, Watch,
 };
 use cryptodl_core::wire::{
     CiphertextLayout, CiphertextsWriter, TRAILER_LEN, WireError, public_key_len, read_eval_keys, read_public_key,
@@ -24,7 +24,15 @@ pub struct Ready {
     program: String,
     pub public: PublicKey,
     pub evaluation: AcceptedEvaluationKeys,
+    digest: KeysDigest,
     bytes: u64,
+}
+
+impl Ready {
+    /// What a checkpoint of a set belongs to that is computed with these keys.
+    pub fn request(&self, service: &Service, part: &CiphertextsInfo, masked: bool) -> Request {
+        Request::new(service.spec().program, part, self.digest, masked)
+    }
 }
 
 /// Keys that were used lately, the last one at the end.
@@ -66,8 +74,9 @@ impl Recent {
             self.keys.remove(0);
         }
         let (public, evaluation) = read()?;
+        let digest = KeysDigest::from(&evaluation);
         let evaluation = service.accept_evaluation_keys(&evaluation)?;
-        let ready = Arc::new(Ready { id: id.into(), program, public, evaluation, bytes });
+        let ready = Arc::new(Ready { id: id.into(), program, public, evaluation, digest, bytes });
         self.keys.push(ready.clone());
         Ok(ready)
     }
@@ -86,15 +95,17 @@ pub fn first_set(info: &CiphertextsInfo, params: &Params, length: u64) -> u64 {
     length.saturating_sub(TRAILER_LEN as u64).saturating_sub(sets)
 }
 
-/// The scores of one set, packed. Without a `secret` they are not masked, which is for tests.
+/// The scores of one set, packed, and where the time went. Without a `secret` they are not masked, which is for tests. Where there is
+/// a `checkpoint`, the computation goes on from what it has.
 pub fn compute_set(
     service: &Service,
     keys: &Ready,
     part: &CiphertextsInfo,
     set: &[u8],
     secret: Option<&[u8; 32]>,
+    checkpoint: Option<&Checkpoint>,
     watch: Watch<'_>,
-) -> Result<Vec<u8>, Error> {
+) -> Result<(Vec<u8>, ComputeReport), Error> {
     let mut masks;
     let rerandomisation = match secret {
         Some(secret) => {
@@ -104,9 +115,10 @@ pub fn compute_set(
         None => Rerandomisation::Omitted,
     };
     let mut computation = service.begin(part, &keys.evaluation, rerandomisation, watch)?;
+    checkpoint.into_iter().for_each(|checkpoint| computation.resume(checkpoint));
     let first = computation.push(set)?;
-    let (last, _) = computation.finish()?;
-    Ok(first.or(last).expect("a set has a result"))
+    let (last, report) = computation.finish()?;
+    Ok((first.or(last).expect("a set has a result"), report))
 }
 
 /// Writes the scores of one set as a file, a part of the whole result.

@@ -6,12 +6,13 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use cryptodl::Thrift;
 use tokio::sync::{Semaphore, watch};
 
 use crate::ServiceError;
 use crate::metrics::Metrics;
 use crate::model::Model;
-use crate::storage::{Bounds, Id, Lease, Recovered, Store, StoreError, now};
+use crate::storage::{BlobKind, Bounds, Id, Lease, Recovered, Store, StoreError, now};
 use crate::tokens::{LOCAL, Role, Tokens};
 
 /// Registrations of keys at a time: each is read and checked in memory.
@@ -30,6 +31,8 @@ pub struct Config {
     pub key_memory: u64,
     /// How long a piece of a body may take to arrive.
     pub body_timeout: Duration,
+    /// When what is done of a set is kept, so that it goes on there after an interruption.
+    pub checkpoints: Thrift,
     /// Results are not masked, so that equal requests have equal results: for tests only. They show exact equations in the weights.
     pub insecure_deterministic: bool,
 }
@@ -43,6 +46,7 @@ impl Config {
             bounds: Bounds::default(),
             key_memory: 1 << 30,
             body_timeout: Duration::from_secs(30),
+            checkpoints: Thrift::default(),
             insecure_deterministic: false,
         }
     }
@@ -93,6 +97,19 @@ pub(crate) struct Held {
     /// Steps that are done, and all of them.
     pub done: usize,
     pub total: usize,
+    /// The layer that is being computed, where it is known.
+    pub layer: Option<String>,
+}
+
+/// How far the sets of a job are that are being computed.
+#[derive(Default)]
+pub(crate) struct Steps {
+    /// Steps that are done.
+    pub done: usize,
+    /// The most that one set has.
+    pub of_a_set: usize,
+    /// The layer that is being computed of the first of these sets, where it is known.
+    pub layer: Option<String>,
 }
 
 /// Who makes a request.
@@ -251,7 +268,7 @@ impl Host {
         let before = |held: &Held| held.job == lease.job && held.set == lease.set;
         let expired = lock(&self.held).iter().find(|(_, held)| before(held)).map(|(&number, _)| number);
         expired.into_iter().for_each(|number| self.end_set(number, "expired"));
-        let held = Held { job: lease.job.clone(), set: lease.set, model, since, done: 0, total: 0 };
+        let held = Held { job: lease.job.clone(), set: lease.set, model, since, done: 0, total: 0, layer: None };
         let mut all = lock(&self.held);
         all.insert(lease.number, held);
         self.metrics.leases(all.len());
@@ -266,22 +283,27 @@ impl Host {
         self.metrics.leases(all.len());
     }
 
-    /// How far the computation of a set is.
-    pub(crate) fn progress_set(&self, lease: &Lease, done: usize, total: usize) {
+    /// How far the computation of a set is, and which layer is next.
+    pub(crate) fn progress_set(&self, lease: &Lease, done: usize, total: usize, layer: Option<&str>) {
         if !lock(&self.held).contains_key(&lease.number) {
             // It was given before this process was started.
             self.begin_set(lease);
         }
         if let Some(held) = lock(&self.held).get_mut(&lease.number) {
-            (held.done, held.total) = (done, total);
+            (held.done, held.total, held.layer) = (done, total, layer.map(Into::into));
         }
     }
 
-    /// Steps of a job's sets that are being computed: those that are done, and the most that one set has.
-    pub(crate) fn progress(&self, job: &Id) -> (usize, usize) {
+    /// How far those of a job's sets are that are being computed.
+    pub(crate) fn progress(&self, job: &Id) -> Steps {
         let held = lock(&self.held);
-        let of_job = held.values().filter(|held| held.job == *job);
-        of_job.fold((0, 0), |(done, most), held| (done + held.done, most.max(held.total)))
+        let mut of_job: Vec<&Held> = held.values().filter(|held| held.job == *job).collect();
+        of_job.sort_by_key(|held| held.set);
+        of_job.into_iter().fold(Steps::default(), |steps, held| Steps {
+            done: steps.done + held.done,
+            of_a_set: steps.of_a_set.max(held.total),
+            layer: steps.layer.or_else(|| held.layer.clone()),
+        })
     }
 
     /// When a job has ended: its leases are over, and how long it took, if this process has seen its beginning.
@@ -307,6 +329,15 @@ impl Host {
     pub(crate) fn count_fleet(&self) {
         if let Ok(fleet) = self.store.fleet(&self.programs(), now()) {
             self.metrics.sets_waiting(fleet.waiting);
+        }
+    }
+
+    /// Counts what lies on the disk.
+    pub(crate) fn count_disk(&self) {
+        for kind in BlobKind::ALL {
+            if let Ok(bytes) = self.store.blobs().bytes(kind) {
+                self.metrics.disk(kind.folder(), bytes);
+            }
         }
     }
 

@@ -1,39 +1,76 @@
 //! Private prediction as a service: requests over HTTP that survive restarts, and the client that makes them.
 //!
-//! [`Host`] holds models, the state of all jobs and the rules of who may do what; [`run`] puts it on a network. [`Remote`] is the
-//! client, and [`work()`] a worker that computes for a service elsewhere. docs/service.md and docs/scale.md say what travels, and
-//! SECURITY.md who is protected from whom.
+//! [`Host`] holds models, the state of all jobs and the rules of who may do what; [`run`] puts it
+//! on a network. [`Remote`] and [`RemoteModel`] are the client, and [`work()`] a worker that
+//! computes for a service elsewhere. docs/service.md and docs/scale.md say what travels, and
+//! SECURITY.md who is protected from whom. With `default-features = false` there is the client
+//! only.
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "server")]
 mod api;
+#[cfg(feature = "server")]
 mod clerk;
+#[cfg(feature = "server")]
 mod compute;
+#[cfg(feature = "server")]
 mod host;
+#[cfg(feature = "server")]
 mod listen;
+#[cfg(feature = "server")]
 mod metrics;
+#[cfg(feature = "server")]
 mod model;
+#[cfg(feature = "server")]
 mod problem;
 mod remote;
+#[cfg(feature = "server")]
 mod run;
+mod stop;
+#[cfg(feature = "server")]
 mod storage;
+#[cfg(feature = "server")]
 mod tokens;
+#[cfg(feature = "server")]
 mod work;
+#[cfg(feature = "server")]
 mod worker;
 
-pub use api::{CIPHERTEXTS_TYPE, KEYS_TYPE, SPEC_TYPE};
+pub use remote::query::{LoadedKeys, QueryError, RemoteModel, Sending, SpecChange, Upload};
+pub use remote::uploads::{Spool, SpoolWriter};
+pub use remote::{JobStatus, Remote, RemoteError, RemoteOptions, StepProgress};
+pub use stop::Stop;
+
+#[cfg(feature = "server")]
 pub use host::{Config, Host};
+#[cfg(feature = "server")]
 pub use listen::{Connections, is_loopback, serve, tls};
+#[cfg(feature = "server")]
 pub use model::{Model, ModelBytes, ModelView};
+#[cfg(feature = "server")]
 pub use problem::{PROBLEM_JSON, Problem, ProblemBody};
+#[cfg(feature = "server")]
 pub use remote::leases::{FleetStatus, Leased};
-pub use remote::{JobStatus, Remote, RemoteError, RemoteOptions, Spool, SpoolWriter, StepProgress};
-pub use run::{Network, Stop, run};
+#[cfg(feature = "server")]
+pub use run::{Network, run};
+#[cfg(feature = "server")]
 pub use storage::{Bounds, Recovered, StoreError};
+#[cfg(feature = "server")]
 pub use tokens::{Role, TokenError, Tokens, fresh_token};
+#[cfg(feature = "server")]
 pub use work::{WorkError, WorkOptions, WorkReport, work};
+#[cfg(feature = "server")]
 pub use worker::Threads;
 
+/// The media type of client specs, keys, requests and results.
+pub const SPEC_TYPE: &str = "application/vnd.cryptodl.client-spec";
+/// Of a public key, and behind it evaluation keys.
+pub const KEYS_TYPE: &str = "application/vnd.cryptodl.keys";
+/// Of encrypted images and scores.
+pub const CIPHERTEXTS_TYPE: &str = "application/vnd.cryptodl.ciphertexts";
+
 /// Why the service cannot be started, or goes no further.
+#[cfg(feature = "server")]
 #[derive(Debug, thiserror::Error)]
 pub enum ServiceError {
     /// Nothing is to be served.

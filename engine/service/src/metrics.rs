@@ -47,6 +47,11 @@ impl Metrics {
                 Unit::Seconds,
                 "How long somebody had a set, by model and outcome: done, given back, failed, refused, expired, or that of the job"
             );
+            describe_counter!(
+                "cryptodl_resumed_steps_total",
+                "Steps of sets that were not computed again, because the service had kept what was done, by model"
+            );
+            describe_gauge!("cryptodl_disk_bytes", Unit::Bytes, "What lies on the disk beside the database, by kind");
             describe_gauge!("cryptodl_leases", "Sets that somebody computes");
             describe_gauge!("cryptodl_sets_waiting", "Sets that wait for somebody who computes them");
             describe_gauge!("cryptodl_jobs_pending", "Jobs that wait or run");
@@ -117,6 +122,19 @@ impl Metrics {
         with_local_recorder(&self.recorder, || {
             histogram!("cryptodl_lease_seconds", "model" => model, "outcome" => outcome).record(took);
         });
+    }
+
+    /// So many steps of a set were done before.
+    pub fn resumed(&self, model: &str, steps: usize) {
+        let model = model.to_owned();
+        with_local_recorder(&self.recorder, || {
+            counter!("cryptodl_resumed_steps_total", "model" => model).increment(steps as u64);
+        });
+    }
+
+    /// So many bytes of a kind lie on the disk.
+    pub fn disk(&self, kind: &'static str, bytes: u64) {
+        with_local_recorder(&self.recorder, || gauge!("cryptodl_disk_bytes", "kind" => kind).set(bytes as f64));
     }
 
     /// So many sets are being computed.

@@ -5,23 +5,28 @@
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::sync::{Condvar, Mutex, PoisonError};
-use std::thread::sleep;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{RecvTimeoutError, sync_channel};
+use std::thread;
 use std::time::{Duration, Instant};
 
-use reqwest::blocking::{Body, Client, RequestBuilder, Response};
-use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue, LOCATION, RANGE, RETRY_AFTER};
+use reqwest::blocking::{Client, RequestBuilder, Response};
+use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue, RANGE, RETRY_AFTER};
 use reqwest::{Certificate, Method, StatusCode, Url, redirect};
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
-use crate::api::KEYS_TYPE;
-use crate::run::Stop;
+use cryptodl::Cancelled;
 
+use crate::KEYS_TYPE;
+use crate::stop::Stop;
+
+#[cfg(feature = "server")]
 pub mod leases;
+pub mod query;
+pub mod uploads;
 
-/// Bytes that are sent in one request: what a broken connection can cost.
-const PIECE: usize = 8 << 20;
 /// Bytes of an answer that is JSON, or a client spec.
 const MAX_ANSWER: u64 = 16 << 20;
 /// Seconds that the server is asked to wait for a job that has not begun.
@@ -30,6 +35,9 @@ const WAIT: u64 = 5;
 const LEAST_WAIT: Duration = Duration::from_millis(50);
 /// Before another try, where the service does not say when.
 const LOOK: Duration = Duration::from_millis(500);
+/// How soon an exchange that waits for the other side is given up after [`Remote::cancelled_by`]
+/// says so.
+const HEED: Duration = Duration::from_millis(50);
 
 /// How to reach a service.
 pub struct RemoteOptions {
@@ -82,6 +90,9 @@ pub enum RemoteError {
     /// A file of our own.
     #[error(transparent)]
     File(#[from] io::Error),
+    /// As [`Remote::cancelled_by`] asked for.
+    #[error(transparent)]
+    Cancelled(#[from] Cancelled),
 }
 
 /// How far a job is.
@@ -100,12 +111,14 @@ pub struct JobStatus {
 }
 
 /// Steps of a computation.
-#[derive(Clone, Copy, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 pub struct StepProgress {
     /// Done.
     pub done: u64,
     /// In all.
     pub total: u64,
+    /// What is being computed, as the service calls it.
+    pub layer: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -128,6 +141,8 @@ pub struct Remote {
     patience: Duration,
     /// Ends all patience.
     stop: Option<Stop>,
+    /// Ends everything.
+    cancel: Option<Arc<AtomicBool>>,
 }
 
 /// What an attempt was answered.
@@ -193,7 +208,7 @@ impl Remote {
             http = http.tls_certs_only(trusted);
         }
         let http = http.build().map_err(|error| RemoteError::Credentials(reason(&error)))?;
-        Ok(Remote { http, base, token: token.transpose()?, patience, stop: None })
+        Ok(Remote { http, base, token: token.transpose()?, patience, stop: None, cancel: None })
     }
 
     /// From `stop` on nothing is tried a second time.
@@ -201,9 +216,57 @@ impl Remote {
         Remote { stop: Some(stop), ..self }
     }
 
+    /// Once `cancel` is set, everything ends with [`RemoteError::Cancelled`] within a moment,
+    /// whatever it waits for. An exchange that is then under way goes on by itself until it is
+    /// answered or times out, and nobody hears of it.
+    pub fn cancelled_by(self, cancel: Arc<AtomicBool>) -> Self {
+        Remote { cancel: Some(cancel), ..self }
+    }
+
     /// How long it is tried again where there is no answer.
     pub fn patience(&self) -> Duration {
         self.patience
+    }
+
+    fn check(&self) -> Result<(), Cancelled> {
+        let cancelled = self.cancel.as_ref().is_some_and(|cancel| cancel.load(Ordering::Relaxed));
+        if cancelled { Err(Cancelled) } else { Ok(()) }
+    }
+
+    /// Waits, unless this is cancelled.
+    fn sleep(&self, time: Duration) -> Result<(), Cancelled> {
+        let until = Instant::now() + time;
+        loop {
+            self.check()?;
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok(());
+            }
+            thread::sleep(if self.cancel.is_some() { left.min(HEED) } else { left });
+        }
+    }
+
+    /// Does `work`, which may wait long for the other side: on a thread that is left behind when
+    /// this is cancelled.
+    fn apart<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, RemoteError> {
+        if self.cancel.is_none() {
+            return Ok(work());
+        }
+        self.check()?;
+        let (done, end) = sync_channel(1);
+        thread::Builder::new().name("remote".into()).spawn(move || {
+            // Whoever was cancelled does not listen any more.
+            let _ = done.send(work());
+        })?;
+        loop {
+            match end.recv_timeout(HEED) {
+                Ok(value) => return Ok(value),
+                Err(RecvTimeoutError::Timeout) => self.check()?,
+                Err(RecvTimeoutError::Disconnected) => {
+                    return Err(io::Error::other("a thread for the exchange was lost").into());
+                }
+            }
+        }
     }
 
     fn is_stopped(&self) -> bool {
@@ -222,7 +285,7 @@ impl Remote {
     pub fn spec(&self, model: &str) -> Result<Vec<u8>, RemoteError> {
         let mut path = self.base.clone();
         path.path_segments_mut().expect("a base with a host").extend(["v1", "models", model, "spec"]);
-        read_all(self.ask(|| self.request(Method::GET, path.clone()))?)
+        self.read_all(self.ask(|| self.request(Method::GET, path.clone()))?)
     }
 
     /// Registers keys, unless they are registered: the contents of `public.key`, and those of an `eval.key` with exactly what the
@@ -236,85 +299,15 @@ impl Remote {
         let body = [public, evaluation].concat();
         let digest = blake3::hash(&body).to_hex();
         let all = self.path("v1/keys");
-        let known: Vec<Key> = read_json(self.ask(|| self.request(Method::GET, all.clone()))?)?;
+        let known: Vec<Key> = self.read_json(self.ask(|| self.request(Method::GET, all.clone()))?)?;
         let same = |key: &&Key| key.model.as_deref() == Some(model) && key.digest == digest.as_str() && is_id(&key.id);
         if let Some(key) = known.iter().find(same) {
             return Ok(key.id.clone());
         }
         let answer =
             self.ask(|| self.request(Method::POST, path.clone()).header(CONTENT_TYPE, KEYS_TYPE).body(body.clone()))?;
-        let key: Key = read_json(answer)?;
+        let key: Key = self.read_json(answer)?;
         if is_id(&key.id) { Ok(key.id) } else { Err(RemoteError::Protocol("keys without a name".into())) }
-    }
-
-    /// Announces a request of `length` bytes. Returns the upload's name.
-    ///
-    /// # Errors
-    /// It is refused, or there is no answer.
-    pub fn create_upload(&self, key: &str, length: u64) -> Result<String, RemoteError> {
-        let metadata = format!("key {}", base64(key.as_bytes()));
-        let answer = self.ask(|| {
-            self.tus(Method::POST, "v1/uploads")
-                .header("Upload-Length", length)
-                .header("Upload-Metadata", metadata.as_str())
-        })?;
-        let place = answer.headers().get(LOCATION).and_then(|place| place.to_str().ok());
-        let name = place.and_then(|place| place.rsplit('/').next()).filter(|name| is_id(name));
-        name.map(Into::into).ok_or_else(|| RemoteError::Protocol("an upload without a place".into()))
-    }
-
-    /// Sends what `spool` holds, or will hold, and goes on after broken connections. `progress` is told how many bytes have arrived.
-    ///
-    /// # Errors
-    /// The upload is refused or gone; no progress for as long as patience lasts; `spool` was given up.
-    pub fn upload(
-        &self,
-        upload: &str,
-        length: u64,
-        spool: &Spool,
-        progress: &mut dyn FnMut(u64),
-    ) -> Result<(), RemoteError> {
-        let path = format!("v1/uploads/{upload}");
-        let mut at = 0;
-        let mut last = Instant::now();
-        let mut piece = Vec::new();
-        while at < length {
-            spool.read(at, PIECE.min((length - at) as usize), &mut piece)?;
-            let request = self
-                .tus(Method::PATCH, &path)
-                .header(CONTENT_TYPE, "application/offset+octet-stream")
-                .header("Upload-Offset", at)
-                .body(Body::from(piece.clone()));
-            let reason = match self.attempt(request) {
-                Ok(Attempt::Answered(answer)) => {
-                    at = offset(&answer, length)?;
-                    last = Instant::now();
-                    progress(at);
-                    continue;
-                }
-                Ok(Attempt::Again { reason, after }) => {
-                    sleep(after);
-                    reason
-                }
-                // Somebody else was faster, or an earlier request of our own still writes.
-                Err(RemoteError::Refused { status: 409 | 423, detail }) => {
-                    sleep(LOOK);
-                    detail
-                }
-                Err(error) => return Err(error),
-            };
-            if last.elapsed() > self.patience {
-                return Err(self.unreachable(reason));
-            }
-            // Where it is now.
-            let found = offset(&self.ask(|| self.tus(Method::HEAD, &path))?, length)?;
-            if found > at {
-                last = Instant::now();
-            }
-            at = found;
-            progress(at);
-        }
-        Ok(())
     }
 
     /// Makes a job of an upload that is whole; asked for again, it is the same job.
@@ -324,7 +317,7 @@ impl Remote {
     pub fn submit(&self, upload: &str) -> Result<JobStatus, RemoteError> {
         let body = format!("{{\"upload\":\"{upload}\"}}");
         let path = self.path("v1/jobs");
-        let status: JobStatus = read_json(self.ask(|| {
+        let status: JobStatus = self.read_json(self.ask(|| {
             self.request(Method::POST, path.clone()).header(CONTENT_TYPE, "application/json").body(body.clone())
         })?)?;
         if is_id(&status.id) { Ok(status) } else { Err(RemoteError::Protocol("a job without a name".into())) }
@@ -340,7 +333,7 @@ impl Remote {
         loop {
             path.set_query(Some(&format!("wait={wait}")));
             let asked = Instant::now();
-            let status: JobStatus = read_json(self.ask(|| self.request(Method::GET, path.clone()))?)?;
+            let status: JobStatus = self.read_json(self.ask(|| self.request(Method::GET, path.clone()))?)?;
             progress(&status);
             let ended = |state| {
                 let reason = status.error.clone().unwrap_or_else(|| "the service does not say why".into());
@@ -356,7 +349,7 @@ impl Remote {
                 other => return Err(RemoteError::Protocol(format!("a job that is {other:?}"))),
             };
             // A service that stops does not wait.
-            sleep(LEAST_WAIT.saturating_sub(asked.elapsed()));
+            self.sleep(LEAST_WAIT.saturating_sub(asked.elapsed()))?;
         }
     }
 
@@ -374,28 +367,33 @@ impl Remote {
     ) -> Result<(), RemoteError> {
         let path = self.path(&format!("v1/jobs/{job}/result"));
         let (mut at, mut last) = (0, Instant::now());
-        let mut buffer = vec![0; 1 << 16];
         while at < length {
             let request = self.request(Method::GET, path.clone()).header(RANGE, format!("bytes={at}-"));
             let reason = match self.attempt(request)? {
                 Attempt::Again { reason, after } => {
-                    sleep(after);
+                    self.sleep(after)?;
                     reason
                 }
-                Attempt::Answered(mut answer) => {
+                Attempt::Answered(answer) => {
                     if answer.status() != StatusCode::PARTIAL_CONTENT {
                         // The whole, whatever was asked for.
                         at = 0;
                     }
                     file.seek(SeekFrom::Start(at))?;
+                    let mut part = (answer, vec![0; 1 << 16]);
                     let broken = loop {
-                        match answer.read(&mut buffer) {
+                        let (rest, read) = self.apart(move || {
+                            let read = part.0.read(&mut part.1);
+                            (part, read)
+                        })?;
+                        part = rest;
+                        match read {
                             Ok(0) => break "the answer ended early".into(),
                             Ok(read) if at + read as u64 > length => {
                                 return Err(RemoteError::Protocol(format!("a result of more than {length} bytes")));
                             }
                             Ok(read) => {
-                                file.write_all(&buffer[..read])?;
+                                file.write_all(&part.1[..read])?;
                                 at += read as u64;
                                 last = Instant::now();
                                 progress(at);
@@ -404,7 +402,7 @@ impl Remote {
                         }
                     };
                     if at < length {
-                        sleep(LOOK);
+                        self.sleep(LOOK)?;
                     }
                     broken
                 }
@@ -438,13 +436,13 @@ impl Remote {
                 Attempt::Again { reason, .. } if began.elapsed() > self.patience || self.is_stopped() => {
                     return Err(self.unreachable(reason));
                 }
-                Attempt::Again { after, .. } => sleep(after),
+                Attempt::Again { after, .. } => self.sleep(after)?,
             }
         }
     }
 
     fn attempt(&self, request: RequestBuilder) -> Result<Attempt, RemoteError> {
-        let answer = match request.send() {
+        let answer = match self.apart(move || request.send())? {
             Ok(answer) => answer,
             Err(error) if error.is_builder() => return Err(RemoteError::Protocol(reason(&error))),
             Err(error) if is_distrust(&error) => {
@@ -485,8 +483,21 @@ impl Remote {
         }
     }
 
-    fn tus(&self, method: Method, path: &str) -> RequestBuilder {
-        self.request(method, self.path(path)).header("Tus-Resumable", "1.0.0")
+    fn read_all(&self, answer: Response) -> Result<Vec<u8>, RemoteError> {
+        let bytes = self.apart(move || {
+            let mut bytes = Vec::new();
+            answer.take(MAX_ANSWER + 1).read_to_end(&mut bytes).map(|_| bytes)
+        })??;
+        if bytes.len() as u64 > MAX_ANSWER {
+            return Err(RemoteError::Protocol(format!("an answer of more than {MAX_ANSWER} bytes")));
+        }
+        Ok(bytes)
+    }
+
+    fn read_json<T: serde::de::DeserializeOwned>(&self, answer: Response) -> Result<T, RemoteError> {
+        let bytes = self.read_all(answer)?;
+        serde_json::from_slice(&bytes)
+            .map_err(|error| RemoteError::Protocol(format!("an answer that is not understood: {error}")))
     }
 
     fn unreachable(&self, reason: String) -> RemoteError {
@@ -532,142 +543,13 @@ fn problem(answer: Response) -> String {
     problem.map_or_else(|| status.to_string(), |problem| problem.detail)
 }
 
-fn read_all(answer: Response) -> Result<Vec<u8>, RemoteError> {
-    let mut bytes = Vec::new();
-    answer.take(MAX_ANSWER + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > MAX_ANSWER {
-        return Err(RemoteError::Protocol(format!("an answer of more than {MAX_ANSWER} bytes")));
-    }
-    Ok(bytes)
-}
-
-fn read_json<T: serde::de::DeserializeOwned>(answer: Response) -> Result<T, RemoteError> {
-    let bytes = read_all(answer)?;
-    serde_json::from_slice(&bytes)
-        .map_err(|error| RemoteError::Protocol(format!("an answer that is not understood: {error}")))
-}
-
-fn offset(answer: &Response, length: u64) -> Result<u64, RemoteError> {
-    let offset = answer.headers().get("Upload-Offset").and_then(|offset| offset.to_str().ok()?.parse().ok());
-    offset
-        .filter(|&offset| offset <= length)
-        .ok_or_else(|| RemoteError::Protocol("an upload that does not say how far it is".into()))
-}
-
 fn is_id(text: &str) -> bool {
     text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
-}
-
-/// RFC 4648, section 4.
-fn base64(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut text = String::new();
-    for group in bytes.chunks(3) {
-        let mut word = [0; 4];
-        word[1..=group.len()].copy_from_slice(group);
-        let word = u32::from_be_bytes(word);
-        for digit in 0..4 {
-            let shown = digit <= group.len();
-            text.push(if shown { DIGITS[(word >> (18 - 6 * digit) & 63) as usize].into() } else { '=' });
-        }
-    }
-    text
-}
-
-/// A file that is written at its end while it is read from any place: encryption goes on while its first sets are sent.
-pub struct Spool {
-    file: Mutex<File>,
-    state: Mutex<SpoolState>,
-    changed: Condvar,
-}
-
-#[derive(Clone, Copy)]
-struct SpoolState {
-    written: u64,
-    ended: bool,
-}
-
-impl Spool {
-    /// Of an empty file that can be read and written.
-    pub fn new(file: File) -> Self {
-        let state = Mutex::new(SpoolState { written: 0, ended: false });
-        Spool { file: Mutex::new(file), state, changed: Condvar::new() }
-    }
-
-    /// What writes to it. When it is dropped nothing more will come.
-    pub fn writer(&self) -> SpoolWriter<'_> {
-        SpoolWriter(self)
-    }
-
-    /// Replaces `piece` by the `len` bytes from `at` on, as soon as they are there.
-    ///
-    /// # Errors
-    /// They will never come; the file cannot be read.
-    fn read(&self, at: u64, len: usize, piece: &mut Vec<u8>) -> io::Result<()> {
-        let mut state = lock(&self.state);
-        while state.written < at + len as u64 {
-            if state.ended {
-                return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the request was given up"));
-            }
-            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
-        }
-        drop(state);
-        piece.clear();
-        piece.resize(len, 0);
-        let mut file = lock(&self.file);
-        file.seek(SeekFrom::Start(at))?;
-        file.read_exact(piece)
-    }
-}
-
-/// Writes at the end of a [`Spool`].
-pub struct SpoolWriter<'a>(&'a Spool);
-
-impl Write for SpoolWriter<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let at = lock(&self.0.state).written;
-        let mut file = lock(&self.0.file);
-        file.seek(SeekFrom::Start(at))?;
-        let written = file.write(bytes)?;
-        drop(file);
-        lock(&self.0.state).written = at + written as u64;
-        self.0.changed.notify_all();
-        Ok(written)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl Drop for SpoolWriter<'_> {
-    fn drop(&mut self) {
-        lock(&self.0.state).ended = true;
-        self.0.changed.notify_all();
-    }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn base64_is_that_of_rfc_4648() {
-        for (bytes, text) in [
-            (&b""[..], ""),
-            (b"f", "Zg=="),
-            (b"fo", "Zm8="),
-            (b"foo", "Zm9v"),
-            (b"foob", "Zm9vYg=="),
-            (b"\xfb\xff\xbf", "+/+/"),
-        ] {
-            assert_eq!(base64(bytes), text);
-        }
-    }
 
     #[test]
     fn addresses_that_would_leak_a_token_are_refused() {
@@ -691,28 +573,5 @@ mod tests {
         ] {
             assert!(matches!(open(url), Err(RemoteError::Url(_))), "{url}");
         }
-    }
-
-    #[test]
-    fn a_spool_is_read_while_it_is_written() {
-        let spool = Spool::new(tempfile::tempfile().unwrap());
-        std::thread::scope(|scope| {
-            let writer = scope.spawn(|| {
-                let mut writer = spool.writer();
-                for byte in 0..200u8 {
-                    writer.write_all(&[byte; 10]).unwrap();
-                }
-            });
-            let mut piece = Vec::new();
-            for at in (0..2000).step_by(100) {
-                spool.read(at, 100, &mut piece).unwrap();
-                assert!(piece.iter().enumerate().all(|(i, &byte)| byte as usize == (at as usize + i) / 10));
-            }
-            writer.join().unwrap();
-        });
-        // What was written stays, and nothing more will come.
-        let mut piece = Vec::new();
-        spool.read(0, 2000, &mut piece).unwrap();
-        assert!(spool.read(1, 2000, &mut piece).is_err());
     }
 }

@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use crate::ServiceError;
 use crate::host::Host;
 use crate::listen::{Connections, is_loopback, serve};
+use crate::stop::Stop;
 
 /// Threads that carry bytes; computing has its own.
 const NETWORK_THREADS: usize = 2;
@@ -33,28 +34,6 @@ pub struct Network {
     pub connections: Connections,
     /// How long requests and the set that is computed may take to end after [`Stop::stop`].
     pub grace: Duration,
-}
-
-/// Ends [`run`], or [`crate::work()`], from another thread.
-#[derive(Clone)]
-pub struct Stop(watch::Sender<bool>);
-
-impl Default for Stop {
-    fn default() -> Self {
-        Stop(watch::channel(false).0)
-    }
-}
-
-impl Stop {
-    /// Ends it.
-    pub fn stop(&self) {
-        self.0.send_replace(true);
-    }
-
-    /// Whether it is to end.
-    pub fn is_stopped(&self) -> bool {
-        *self.0.borrow()
-    }
 }
 
 impl Network {
@@ -109,7 +88,7 @@ pub fn run(
         let listener = TcpListener::from_std(listener).map_err(failed)?;
         let operator = operator.map(TcpListener::from_std).transpose().map_err(failed)?;
         let Network { tls, connections, grace, .. } = network;
-        let stopped = || stop.0.subscribe();
+        let stopped = || stop.subscribe();
         let sweeping = tokio::spawn(sweep(host.clone()));
         let beside = operator.map(|listener| {
             let router = host.operator_router();

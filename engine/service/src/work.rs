@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -18,7 +18,7 @@ use serde::Serialize;
 use crate::compute::{Recent, compute_set, read_keys, write_result};
 use crate::remote::leases::Leased;
 use crate::remote::{Remote, RemoteError};
-use crate::run::Stop;
+use crate::stop::Stop;
 
 /// Seconds that the service is asked to wait for a set.
 const WAIT: u64 = 5;
@@ -90,6 +90,8 @@ struct Held {
     cancel: AtomicBool,
     done: AtomicUsize,
     total: AtomicUsize,
+    /// What its steps compute, as soon as its computation begins.
+    layers: OnceLock<Vec<String>>,
     /// When it must be renewed, and when it ends.
     times: Mutex<(Instant, Instant)>,
 }
@@ -98,7 +100,12 @@ impl Held {
     fn new(lease: Leased, asked: Instant) -> Self {
         let times = Mutex::new(times(asked, lease.seconds));
         let (done, total) = (AtomicUsize::new(0), AtomicUsize::new(0));
-        Held { lease, cancel: AtomicBool::new(false), done, total, times }
+        Held { lease, cancel: AtomicBool::new(false), done, total, layers: OnceLock::new(), times }
+    }
+
+    /// The layer that is being computed.
+    fn layer(&self) -> Option<&str> {
+        self.layers.get()?.get(self.done.load(Ordering::Relaxed)).map(String::as_str)
     }
 }
 
@@ -322,13 +329,15 @@ impl Worker<'_> {
                     let bytes = self.remote.leased_keys(&held.lease)?;
                     Ok::<_, Trouble>(read_keys(&bytes[..], service.params())?)
                 })?;
+                held.layers.get_or_init(|| service.layers());
                 let tell = |Progress { done, total }: Progress| {
                     held.total.store(total, Ordering::Relaxed);
                     held.done.store(done, Ordering::Relaxed);
                 };
                 let watch = Watch::new(&tell).with_cancel(&held.cancel);
                 let secret = held.lease.secret()?;
-                let scores = compute_set(service, &keys, &part, &bytes, secret.as_deref(), watch)?;
+                // Its lease may be somebody else's tomorrow, elsewhere: nothing is kept here of what is not done.
+                let (scores, _) = compute_set(service, &keys, &part, &bytes, secret.as_deref(), None, watch)?;
                 let mut result = Vec::new();
                 write_result(service, &part, &scores, &mut result).map_err(RemoteError::from)?;
                 Ok::<_, Trouble>(result)
@@ -404,7 +413,7 @@ impl Worker<'_> {
                     held.cancel.store(true, Ordering::SeqCst);
                 } else if asked >= due && !held.cancel.load(Ordering::SeqCst) {
                     let (done, total) = (held.done.load(Ordering::Relaxed), held.total.load(Ordering::Relaxed));
-                    match self.remote.renew_lease(held.lease.lease, done, total) {
+                    match self.remote.renew_lease(held.lease.lease, done, total, held.layer()) {
                         Ok(Some(seconds)) => *lock(&held.times) = times(asked, seconds),
                         // It was published meanwhile, or is lost; it is forgotten in the first case.
                         Err(error) if error.is_over() => held.cancel.store(true, Ordering::SeqCst),

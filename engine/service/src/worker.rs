@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use cryptodl::{Error, Progress, Watch};
+use cryptodl::{Checkpoint, Error, Progress, RunError, Watch};
 use cryptodl_core::wire::WireError;
 
 use crate::compute::{Recent, compute_set, first_set, part_of, write_result};
@@ -55,7 +55,7 @@ impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         match error {
             Error::Cancelled(_) => Failure::Cancelled,
-            Error::Run(cryptodl::RunError::Cancelled(_)) => Failure::Cancelled,
+            Error::Run(RunError::Cancelled(_)) => Failure::Cancelled,
             error => Failure::Job(error.to_string()),
         }
     }
@@ -134,8 +134,17 @@ impl Host {
         Ok(lease)
     }
 
-    /// Computes a set to its end, or lets it wait again.
+    /// Computes a set to its end, or lets it wait again. What was kept of it stays as long as it waits.
     fn follow(&self, lease: &Lease, recent: &mut Recent) -> Result<(), StoreError> {
+        let followed = self.try_set(lease, recent);
+        let waits = self.store.is_unpublished(&lease.job, lease.set)?;
+        if !waits {
+            self.store.remove_checkpoint(&lease.job, lease.set)?;
+        }
+        followed
+    }
+
+    fn try_set(&self, lease: &Lease, recent: &mut Recent) -> Result<(), StoreError> {
         let running = Arc::new(Running { job: lease.job.clone(), cancel: AtomicBool::new(false) });
         self.set_running(Some(running.clone()));
         self.job_changed();
@@ -199,10 +208,30 @@ impl Host {
         })?;
         let (request, bytes) = self.read_set(model, lease)?;
         let part = part_of(&request, lease.set, model.params());
-        let tell = |Progress { done, total }: Progress| self.progress_set(lease, done, total);
+        let layers = service.layers();
+        let tell = |Progress { done, total }: Progress| {
+            self.progress_set(lease, done, total, layers.get(done).map(String::as_str));
+        };
+        tell(Progress { done: 0, total: layers.len() });
         let watch = Watch::new(&tell).with_cancel(&running.cancel);
         let secret = (!self.config.insecure_deterministic).then_some(&*lease.secret);
-        let scores = compute_set(service, &keys, &part, &bytes, secret, watch)?;
+        let compute =
+            |checkpoint: Option<&Checkpoint>| compute_set(service, &keys, &part, &bytes, secret, checkpoint, watch);
+        let folder = self.store.checkpoint(&lease.job, lease.set)?;
+        let request = keys.request(service, &part, secret.is_some());
+        let opened = Checkpoint::open_when_due(&folder, request, self.config.checkpoints);
+        let computed = match opened.map_err(|error| RunError::from(error).into()).and_then(|kept| compute(Some(&kept)))
+        {
+            Err(Error::Run(RunError::Checkpoint(error))) => {
+                // The disk is full, or somebody has changed the folder. The set can be computed all the same.
+                eprintln!("error: {error}: set {} of job {} is computed without", lease.set, lease.job);
+                self.store.remove_checkpoint(&lease.job, lease.set)?;
+                compute(None)
+            }
+            computed => computed,
+        };
+        let (scores, report) = computed?;
+        self.metrics.resumed(model.name(), report.steps_kept);
         drop(bytes);
         let file = self.store.blobs().part(BlobKind::Sets)?;
         let mut sink = BufWriter::with_capacity(1 << 16, file.file());

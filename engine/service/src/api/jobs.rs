@@ -16,7 +16,7 @@ use tower_http::services::ServeFile;
 use utoipa::{IntoParams, ToSchema};
 
 use super::{CIPHERTEXTS_TYPE, Caller, Shared, blocking, parse_id, read_json};
-use crate::host::Host;
+use crate::host::{Host, Steps};
 use crate::problem::{Problem, ProblemBody};
 use crate::storage::{Accepted, BlobKind, Id, Job, JobState, NewJob, StoreError};
 
@@ -71,6 +71,10 @@ pub struct JobProgress {
     pub done: usize,
     /// All of them; 0 until the first is done.
     pub total: usize,
+    /// The layer of the network that is being computed, or several that are computed at once; of several sets, that of the first.
+    /// Absent where nothing is being computed, and while a result is masked and packed.
+    #[schema(example = "act1 > conv2+pool1")]
+    pub layer: Option<String>,
 }
 
 /// What makes a job.
@@ -95,9 +99,9 @@ pub struct Wait {
 impl JobView {
     fn new(host: &Host, job: Job, before: Option<u64>) -> Self {
         let progress = (job.state == JobState::Running).then(|| {
-            let (done, of_a_set) = host.progress(&job.id);
+            let Steps { done, of_a_set, layer } = host.progress(&job.id);
             let (sets_done, sets) = (job.sets_done as usize, job.sets as usize);
-            JobProgress { done: done + sets_done * of_a_set, total: sets * of_a_set }
+            JobProgress { done: done + sets_done * of_a_set, total: sets * of_a_set, layer }
         });
         let sets_done = if job.state == JobState::Done { job.sets } else { job.sets_done };
         JobView {

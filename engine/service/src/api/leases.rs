@@ -22,6 +22,7 @@ use tokio::time::Instant;
 use tower::ServiceExt;
 use tower_http::services::ServeFile;
 use utoipa::ToSchema;
+use zeroize::Zeroize;
 
 use super::{AskingWorker, CIPHERTEXTS_TYPE, KEYS_TYPE, Shared, blocking, next_piece, number, read_json, require_type};
 use crate::compute::{first_set, part_of};
@@ -40,6 +41,8 @@ const LOOK: Duration = Duration::from_secs(1);
 const PIECE: usize = 1 << 18;
 /// Characters of the reason why a set could not be computed.
 const MAX_REASON: usize = 500;
+/// Characters of the names of layers that are computed at once.
+pub const MAX_LAYER: usize = 200;
 
 /// What a worker can do.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -55,7 +58,8 @@ pub struct LeaseRequest {
     pub wait: Option<u64>,
 }
 
-/// A set that is to be computed. Not to be printed: it has a secret.
+/// A set that is to be computed. Not to be printed: it has a secret, which is erased with it. What it is written into on its way to the
+/// worker is not.
 #[derive(Serialize, ToSchema)]
 pub struct LeaseView {
     /// Number of the lease. Every lease has a higher one than all before it.
@@ -82,6 +86,12 @@ pub struct LeaseView {
     pub secret: Option<String>,
 }
 
+impl Drop for LeaseView {
+    fn drop(&mut self) {
+        self.secret.zeroize();
+    }
+}
+
 /// Sets to compute.
 #[derive(Serialize, ToSchema)]
 pub struct LeaseList {
@@ -106,6 +116,9 @@ pub struct LeaseProgress {
     pub done: u32,
     /// All of them; 0 until it is known.
     pub total: u32,
+    /// Name of the layer that is being computed, for the tenant to read; at most 200 characters.
+    #[schema(max_length = 200)]
+    pub layer: Option<String>,
 }
 
 /// A lease that goes on.
@@ -130,6 +143,11 @@ fn parse_lease(text: &str) -> Result<i64, Problem> {
     number.ok_or_else(|| StoreError::Absent("lease").into())
 }
 
+/// What a worker says, as it is shown to a tenant, perhaps on a terminal.
+fn shown(text: &str, most: usize) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(most).collect()
+}
+
 /// The whole request that a lease belongs to, and its file.
 fn open_request(host: &Host, lease: &Lease) -> Result<(CiphertextsInfo, File, u64), Problem> {
     let model = host.model_of(&lease.program).ok_or_else(|| Problem::absent("model"))?;
@@ -149,7 +167,13 @@ impl LeaseView {
     fn new(host: &Host, lease: &Lease) -> Result<Self, Problem> {
         let model = host.model_of(&lease.program).ok_or_else(|| Problem::absent("model"))?;
         let (request, _, length) = open_request(host, lease)?;
-        let digits = || lease.secret.iter().map(|byte| format!("{byte:02x}")).collect();
+        let digits = || {
+            // In one piece, so that no copy is left behind where a shorter one was.
+            let mut digits = String::with_capacity(2 * lease.secret.len());
+            let digit = |half: u8| char::from_digit(half.into(), 16).expect("half a byte");
+            lease.secret.iter().for_each(|byte| digits.extend([digit(byte >> 4), digit(byte & 15)]));
+            digits
+        };
         Ok(LeaseView {
             lease: lease.number,
             program: lease.program.clone(),
@@ -254,12 +278,13 @@ pub async fn renew(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Json<Renewed>, Problem> {
-    let LeaseProgress { done, total } = read_json(&host, &headers, body).await?;
+    let LeaseProgress { done, total, layer } = read_json(&host, &headers, body).await?;
     let number = parse_lease(&lease)?;
+    let layer = layer.map(|layer| shown(&layer, MAX_LAYER));
     let seconds = blocking(move || {
         let seconds = host.store.renew_lease(number, Some(&worker.name), now())?;
         let lease = host.store.leased(number, Some(&worker.name), now())?;
-        host.progress_set(&lease, done as usize, total as usize);
+        host.progress_set(&lease, done as usize, total as usize, layer.as_deref());
         Ok(seconds)
     })
     .await?;
@@ -302,8 +327,7 @@ pub async fn fail(
 ) -> Result<StatusCode, Problem> {
     let LeaseFailure { reason } = read_json(&host, &headers, body).await?;
     let number = parse_lease(&lease)?;
-    // It is shown to a tenant, perhaps on a terminal.
-    let reason: String = reason.chars().map(|c| if c.is_control() { ' ' } else { c }).take(MAX_REASON).collect();
+    let reason = shown(&reason, MAX_REASON);
     let store = host.clone();
     blocking(move || Ok(store.fail_set(number, Some(&worker.name), &reason)?)).await?;
     host.wake();

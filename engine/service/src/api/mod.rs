@@ -27,16 +27,13 @@ use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+pub(crate) use leases::MAX_LAYER;
+
 use crate::host::{self, Host, Tenant, Worker};
 use crate::problem::{PROBLEM_JSON, Problem};
 use crate::storage::{Id, StoreError};
+use crate::{CIPHERTEXTS_TYPE, KEYS_TYPE, SPEC_TYPE};
 
-/// The media type of client specs, keys, requests and results.
-pub const SPEC_TYPE: &str = "application/vnd.cryptodl.client-spec";
-/// Of a public key, and behind it evaluation keys.
-pub const KEYS_TYPE: &str = "application/vnd.cryptodl.keys";
-/// Of encrypted images and scores.
-pub const CIPHERTEXTS_TYPE: &str = "application/vnd.cryptodl.ciphertexts";
 /// Bytes of a body that is JSON.
 const MAX_JSON: usize = 1 << 12;
 /// Bytes of the text of an error that axum made.

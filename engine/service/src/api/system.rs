@@ -41,6 +41,7 @@ async fn render(State(host): Shared) -> impl IntoResponse {
     // Gone over when somebody looks, because there may be many.
     let _ = blocking(move || {
         store.count_fleet();
+        store.count_disk();
         Ok(())
     })
     .await;

@@ -7,8 +7,9 @@ use reqwest::{Method, Url};
 use serde::Deserialize;
 use zeroize::{Zeroize, Zeroizing};
 
-use super::{Attempt, Remote, RemoteError, read_json};
-use crate::api::CIPHERTEXTS_TYPE;
+use super::{Attempt, Remote, RemoteError};
+use crate::CIPHERTEXTS_TYPE;
+use crate::api::MAX_LAYER;
 
 /// A set that is to be computed.
 #[derive(Deserialize)]
@@ -96,7 +97,7 @@ impl Remote {
         let answer = self.ask(|| {
             self.request(Method::POST, path.clone()).header(CONTENT_TYPE, "application/json").body(body.clone())
         })?;
-        Ok(read_json::<Leases>(answer)?.leases)
+        Ok(self.read_json::<Leases>(answer)?.leases)
     }
 
     /// How many sets there are to compute.
@@ -105,19 +106,26 @@ impl Remote {
     /// Refused, or no answer for as long as patience lasts.
     pub fn fleet(&self) -> Result<FleetStatus, RemoteError> {
         let path = self.path("v1/leases");
-        read_json(self.ask(|| self.request(Method::GET, path.clone()))?)
+        self.read_json(self.ask(|| self.request(Method::GET, path.clone()))?)
     }
 
-    /// Goes on with a lease, of whose computation `done` of `total` steps are done. It is tried once; the answer is the seconds until
-    /// it ends, or none if there was no answer.
+    /// Goes on with a lease, of whose computation `done` of `total` steps are done, and `layer` is next. It is tried once; the answer is
+    /// the seconds until it ends, or none if there was no answer.
     ///
     /// # Errors
     /// It is over, or refused.
-    pub fn renew_lease(&self, lease: i64, done: usize, total: usize) -> Result<Option<u64>, RemoteError> {
-        let body = serde_json::json!({ "done": done, "total": total }).to_string();
+    pub fn renew_lease(
+        &self,
+        lease: i64,
+        done: usize,
+        total: usize,
+        layer: Option<&str>,
+    ) -> Result<Option<u64>, RemoteError> {
+        let layer: Option<String> = layer.map(|layer| layer.chars().take(MAX_LAYER).collect());
+        let body = serde_json::json!({ "done": done, "total": total, "layer": layer }).to_string();
         let request = self.request(Method::POST, self.lease_path(lease, "/renew"));
         match self.attempt(request.header(CONTENT_TYPE, "application/json").body(body))? {
-            Attempt::Answered(answer) => Ok(Some(read_json::<Renewed>(answer)?.seconds)),
+            Attempt::Answered(answer) => Ok(Some(self.read_json::<Renewed>(answer)?.seconds)),
             Attempt::Again { .. } => Ok(None),
         }
     }

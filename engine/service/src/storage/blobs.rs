@@ -59,18 +59,24 @@ pub enum BlobKind {
     Sets,
     /// Encrypted scores.
     Results,
+    /// What the service keeps of a set that takes it long, a folder, under the name of the set's scores. It is no part of the order of
+    /// syncs: no row knows of it.
+    Checkpoints,
 }
 
 impl BlobKind {
     /// All of them.
-    pub const ALL: [BlobKind; 4] = [BlobKind::Keys, BlobKind::Uploads, BlobKind::Sets, BlobKind::Results];
+    pub const ALL: [BlobKind; 5] =
+        [BlobKind::Keys, BlobKind::Uploads, BlobKind::Sets, BlobKind::Results, BlobKind::Checkpoints];
 
-    fn folder(self) -> &'static str {
+    /// As its folder is called.
+    pub fn folder(self) -> &'static str {
         match self {
             BlobKind::Keys => "keys",
             BlobKind::Uploads => "uploads",
             BlobKind::Sets => "sets",
             BlobKind::Results => "results",
+            BlobKind::Checkpoints => "checkpoints",
         }
     }
 }
@@ -112,6 +118,26 @@ impl Blobs {
         file.sync_all()?;
         sync_folder(path.parent().expect("a blob lies in a folder"))?;
         Ok(file)
+    }
+
+    /// Names of all blobs of a kind.
+    ///
+    /// # Errors
+    /// The folder cannot be read.
+    pub fn names(&self, kind: BlobKind) -> io::Result<Vec<Id>> {
+        let mut names = Vec::new();
+        for entry in fs::read_dir(self.folder.join(kind.folder()))? {
+            names.extend(entry?.file_name().to_str().and_then(Id::parse));
+        }
+        Ok(names)
+    }
+
+    /// Bytes of all blobs of a kind, parts too.
+    ///
+    /// # Errors
+    /// A folder cannot be read.
+    pub fn bytes(&self, kind: BlobKind) -> io::Result<u64> {
+        bytes_in(&self.folder.join(kind.folder()))
     }
 
     /// A blob that appears whole or not at all, and has no name yet.
@@ -203,10 +229,30 @@ impl Drop for Temporary {
 }
 
 fn remove_if_there(path: &Path) -> io::Result<()> {
-    match fs::remove_file(path) {
+    let removed = match fs::symlink_metadata(path) {
+        Ok(found) if found.is_dir() => fs::remove_dir_all(path),
+        Ok(_) => fs::remove_file(path),
+        Err(error) => Err(error),
+    };
+    match removed {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         removed => removed,
     }
+}
+
+/// Bytes of all files below a folder, of which some may go at this moment.
+fn bytes_in(folder: &Path) -> io::Result<u64> {
+    let mut bytes = 0;
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let found =
+            entry.metadata().and_then(|found| if found.is_dir() { bytes_in(&entry.path()) } else { Ok(found.len()) });
+        match found {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            found => bytes += found?,
+        }
+    }
+    Ok(bytes)
 }
 
 /// A new file for reading and writing that only its owner may open.

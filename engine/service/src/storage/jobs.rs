@@ -435,7 +435,7 @@ impl Store {
         Ok(())
     }
 
-    /// Removes the request of a job that has ended, and the results of its sets.
+    /// Removes the request of a job that has ended, the results of its sets, and what is kept of one of them.
     pub(super) fn remove_parts(&self, job: &Id) -> Result<(), StoreError> {
         let found: Option<(String, i64)> = {
             let db = self.db();
@@ -448,6 +448,7 @@ impl Store {
         }
         for set in 0..sets as u64 {
             self.blobs.remove(BlobKind::Sets, &set_name(job, set))?;
+            self.blobs.remove(BlobKind::Checkpoints, &set_name(job, set))?;
         }
         Ok(())
     }

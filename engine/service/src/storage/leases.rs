@@ -5,6 +5,7 @@
 //! when another one has the set, changes nothing.
 
 use std::collections::HashSet;
+use std::path::PathBuf;
 
 use rusqlite::{Connection, OptionalExtension, params};
 use zeroize::Zeroizing;
@@ -100,9 +101,16 @@ pub(super) fn published_sets(db: &Connection) -> rusqlite::Result<HashSet<Id>> {
     rows.query_map([], |row| Ok(set_name(&id(row, 0)?, row.get::<_, i64>(1)? as u64)))?.collect()
 }
 
+/// All sets whose results are not published.
+pub(super) fn unpublished_sets(db: &Connection) -> rusqlite::Result<Vec<(Id, u64)>> {
+    let mut rows = db.prepare("SELECT job, number FROM sets WHERE done = 0")?;
+    rows.query_map([], |row| Ok((id(row, 0)?, row.get::<_, i64>(1)? as u64)))?.collect()
+}
+
 impl Store {
     /// Gives the next set of one of `programs` to `worker`, or to the service itself if that is none: of the tenant whose last turn
-    /// was longest ago the first set that nobody has of the oldest job. `now` is in seconds since 1970, here and below.
+    /// was longest ago the first set that nobody has of the oldest job. The service itself first goes on with the set that it has kept
+    /// a part of. `now` is in seconds since 1970, here and below.
     ///
     /// # Errors
     /// The database fails.
@@ -113,10 +121,11 @@ impl Store {
             return Ok(Turn::default());
         }
         let mut failed = Vec::new();
+        let kept = if worker.is_none() { self.kept_set()? } else { None };
         let lease = self.transaction(|db| {
             loop {
                 let Some(Next { job, set, tenant, key, upload, program, secret, attempts }) =
-                    next_set(db, &programs, now)?
+                    next_set(db, &programs, kept.as_ref(), now)?
                 else {
                     return Ok(None);
                 };
@@ -185,20 +194,60 @@ impl Store {
         })
     }
 
+    /// The folder for what the service keeps of a set that it computes. It computes one at a time, so that what was kept of any other is
+    /// removed.
+    ///
+    /// # Errors
+    /// A folder cannot be read or removed.
+    pub fn checkpoint(&self, job: &Id, set: u64) -> Result<PathBuf, StoreError> {
+        let name = set_name(job, set);
+        self.blobs.remove_others(BlobKind::Checkpoints, |other| *other == name)?;
+        Ok(self.blobs.path(BlobKind::Checkpoints, &name))
+    }
+
+    /// Removes what the service has kept of a set.
+    ///
+    /// # Errors
+    /// The folder cannot be removed.
+    pub fn remove_checkpoint(&self, job: &Id, set: u64) -> Result<(), StoreError> {
+        Ok(self.blobs.remove(BlobKind::Checkpoints, &set_name(job, set))?)
+    }
+
+    /// Whether a set is one of a job that waits or runs, and its result is not published.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub fn is_unpublished(&self, job: &Id, set: u64) -> Result<bool, StoreError> {
+        let select = "SELECT EXISTS (SELECT 1 FROM sets WHERE job = ?1 AND number = ?2 AND done = 0)";
+        Ok(self.db().query_row(select, params![job.as_str(), integer(set)], |row| row.get(0))?)
+    }
+
+    /// The set that the service has kept a part of, if there is one.
+    fn kept_set(&self) -> Result<Option<(Id, u64)>, StoreError> {
+        let names = self.blobs.names(BlobKind::Checkpoints)?;
+        if names.is_empty() {
+            return Ok(None);
+        }
+        let sets = unpublished_sets(&self.db())?;
+        Ok(sets.into_iter().find(|(job, set)| names.contains(&set_name(job, *set))))
+    }
+
     /// Publishes the result of a set, and returns its job. The same lease may do so again, and changes nothing.
     ///
     /// # Errors
     /// There was never such a lease of this worker; it is over; the database or the file fails.
     pub fn publish_set(&self, number: i64, worker: Option<&str>, result: Whole, now: i64) -> Result<Id, StoreError> {
-        self.transaction(|db| {
+        let (job, set) = self.transaction(|db| {
             let Found { job, set, done, .. } = require_lease(db, number, worker, now)?;
             if !done {
                 // What has the name already is the same result, of an attempt whose row was not written.
                 result.publish(&self.blobs.path(BlobKind::Sets, &set_name(&job, set)))?;
                 db.execute("UPDATE sets SET done = 1, expires = NULL WHERE lease = ?1", [number])?;
             }
-            Ok(job)
-        })
+            Ok((job, set))
+        })?;
+        self.remove_checkpoint(&job, set)?;
+        Ok(job)
     }
 
     /// Ends a lease without a result, so that the set waits again. Only what `counts` is an attempt: a worker that stops in good order
@@ -317,12 +366,14 @@ fn any_set(db: &Connection, programs: &str, now: i64) -> rusqlite::Result<bool> 
     db.query_row(&select, params![programs, now], |row| row.get(0))
 }
 
-fn next_set(db: &Connection, programs: &str, now: i64) -> rusqlite::Result<Option<Next>> {
+fn next_set(db: &Connection, programs: &str, kept: Option<&(Id, u64)>, now: i64) -> rusqlite::Result<Option<Next>> {
     let select = format!(
         "SELECT j.id, s.number, j.tenant, j.key, j.upload, k.program, j.secret, s.attempts FROM {PENDING}
-         AND (s.expires IS NULL OR s.expires <= ?2) ORDER BY t.served, j.seq, s.number LIMIT 1"
+         AND (s.expires IS NULL OR s.expires <= ?2)
+         ORDER BY (j.id IS ?3 AND s.number IS ?4) DESC, t.served, j.seq, s.number LIMIT 1"
     );
-    db.query_row(&select, params![programs, now], |row| {
+    let (job, set) = kept.map(|(job, set)| (job.as_str(), integer(*set))).unzip();
+    db.query_row(&select, params![programs, now, job, set], |row| {
         Ok(Next {
             job: id(row, 0)?,
             set: row.get::<_, i64>(1)? as u64,

@@ -205,6 +205,9 @@ impl Store {
                     BlobKind::Uploads => names("SELECT id FROM uploads UNION SELECT upload FROM jobs WHERE input = 1")?,
                     BlobKind::Sets => leases::published_sets(&db)?,
                     BlobKind::Results => names("SELECT id FROM jobs WHERE state = 'done'")?,
+                    BlobKind::Checkpoints => {
+                        leases::unpublished_sets(&db)?.into_iter().map(|(job, set)| set_name(&job, set)).collect()
+                    }
                 }
             };
             leftovers += self.blobs.remove_others(kind, |id| known.contains(id))?;

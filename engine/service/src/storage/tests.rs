@@ -217,6 +217,44 @@ fn turns_go_round_the_tenants() {
     assert_eq!(order, [jobs[0].clone(), late, jobs[1].clone(), jobs[2].clone()]);
 }
 
+/// The service goes on with the set that it has kept a part of, whoever's turn it is. Workers take turns. One is kept at a time, until
+/// it is done.
+#[test]
+fn what_is_kept_comes_first() {
+    let folder = tempfile::tempdir().unwrap();
+    let (store, _) = open(folder.path());
+    let [alice, bob] = ["alice", "bob"].map(|name| store.tenant(name).unwrap());
+    let [of_alice, of_bob] = [alice, bob].map(|tenant| register(&store, tenant, b"keys").unwrap().key.id);
+    let [first, late] = [(alice, of_alice), (bob, of_bob)].map(|(tenant, key)| accept(&store, tenant, &key).id);
+    assert_eq!(next(&store).unwrap().job, first);
+    let keep = |store: &Store, job: &Id| {
+        let kept = store.checkpoint(job, 0).unwrap();
+        fs::create_dir(&kept).unwrap();
+        fs::write(kept.join("state"), b"ciphertexts").unwrap();
+        kept
+    };
+    let of_first = keep(&store, &first);
+    drop(store);
+
+    let (store, recovered) = open(folder.path());
+    assert_eq!(recovered, Recovered { jobs: 1, leftovers: 0 });
+    assert_eq!(store.blobs().bytes(BlobKind::Checkpoints).unwrap(), 11);
+    let again = next(&store).unwrap();
+    assert_eq!(again.job, first, "although it is the other one's turn");
+    store.give_back(again.number, None, false, now()).unwrap();
+    let of_worker = take(&store, "w", now()).unwrap();
+    assert_eq!(of_worker.job, late);
+    let of_late = keep(&store, &late);
+    assert!(!of_first.exists());
+    let scores = whole(&store, BlobKind::Sets, b"scores");
+    store.publish_set(of_worker.number, Some("w"), scores, now()).unwrap();
+    assert!(!of_late.exists());
+    // What is kept goes with the job.
+    let of_first = keep(&store, &first);
+    store.cancel_job(alice, &first).unwrap();
+    assert!(!of_first.exists());
+}
+
 /// An upload is one job, however often that is asked for, and whose it is.
 #[test]
 fn an_upload_is_one_job() {

@@ -124,7 +124,7 @@ fn sets_are_joined_to_the_result_of_the_whole() {
         assert_eq!(renewed.expect(200).json()["seconds"], 60);
         let view = world.get(&format!("/v1/jobs/{job}")).expect(200).json();
         assert_eq!((&view["state"], &view["sets_done"]), (&"running".into(), &i.into()));
-        assert_eq!(view["progress"], json!({ "done": 4 * i + 2, "total": 12 }));
+        assert_eq!(view["progress"], json!({ "done": 4 * i + 2, "total": 12, "layer": null }));
         let scores = engine.infer(&world.input(lease));
         assert_eq!(lease["result_bytes"], scores.len());
         world.put(lease, &scores).expect(204);
@@ -171,10 +171,12 @@ fn late_results_are_refused() {
         refused(world.of_lease("DELETE", before, "", Body::empty()));
         refused(world.of_lease("POST", before, "/fail", json!({ "reason": "late" }).to_string()));
         refused(world.of_lease("GET", before, "/input", Body::empty()));
-        world.of_lease("POST", lease, "/renew", json!({ "done": 1, "total": 2 }).to_string()).expect(200);
+        world
+            .of_lease("POST", lease, "/renew", json!({ "done": 1, "total": 2, "layer": "act\n1" }).to_string())
+            .expect(200);
     }
     let progress = world.get(&format!("/v1/jobs/{job}")).expect(200).json()["progress"].clone();
-    assert_eq!(progress, json!({ "done": 3, "total": 6 }), "what was lost does not count");
+    assert_eq!(progress, json!({ "done": 3, "total": 6, "layer": "act 1" }), "what was lost does not count");
     for (lease, scores) in again.iter().zip(&scores) {
         world.put(lease, scores).expect(204);
     }

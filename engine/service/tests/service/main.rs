@@ -1,5 +1,6 @@
 //! The service through its router and over sockets, with a small network that is really computed.
 
+mod checkpoints;
 mod hostile;
 mod leases;
 mod sockets;

@@ -1,8 +1,9 @@
 //! Over TCP and TLS: time-outs, an interrupted line, and a stop that loses nothing.
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::channel;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -168,6 +169,27 @@ fn an_upload_survives_a_restart() {
     });
     Party::shared().check(&result);
     receiver.recv().expect("a service").end();
+}
+
+/// A client that is cancelled waits neither for an answer nor for its next try.
+#[test]
+fn a_client_is_cancelled_whatever_it_waits_for() {
+    let silent = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port");
+    for address in [silent.local_addr().expect("an address"), free] {
+        let cancel = Arc::new(AtomicBool::new(false));
+        let remote = remote(format!("http://{address}"), None, None).cancelled_by(cancel.clone());
+        thread::scope(|scope| {
+            let asking = scope.spawn(|| remote.spec(TINY));
+            thread::sleep(Duration::from_millis(300));
+            assert!(!asking.is_finished());
+            let start = Instant::now();
+            cancel.store(true, Ordering::Relaxed);
+            let answer = asking.join().expect("no panic");
+            assert!(matches!(answer, Err(RemoteError::Cancelled(_))), "{answer:?}");
+            assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
+        });
+    }
 }
 
 /// Who says nothing, or says it slowly, is not waited for; others are served meanwhile.

@@ -162,7 +162,7 @@ impl World {
         World::of(folder, model, true, change)
     }
 
-    fn of(folder: Arc<TempDir>, model: Model, works: bool, change: impl FnOnce(&mut Config)) -> Self {
+    pub fn of(folder: Arc<TempDir>, model: Model, works: bool, change: impl FnOnce(&mut Config)) -> Self {
         let mut config = Config::local(folder.path());
         change(&mut config);
         let host = Host::open(config, vec![model]).expect("a state");

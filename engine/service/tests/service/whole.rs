@@ -85,7 +85,7 @@ fn a_request_goes_from_keys_to_labels() {
     // The upload was a job, and is none again.
     world.submit(&[], &upload).expect(422);
     world.call("DELETE", &format!("/v1/keys/{key}"), &[], Body::empty()).expect(204);
-    for folder in ["keys", "uploads", "sets", "results"] {
+    for folder in ["keys", "uploads", "sets", "results", "checkpoints"] {
         assert_eq!(std::fs::read_dir(world.folder.path().join(folder)).expect("a folder").count(), 0, "{folder}");
     }
 }
