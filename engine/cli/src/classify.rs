@@ -105,7 +105,7 @@ impl<'a> Session<'a> {
         let secret = client_secret(&folder.join("client"), images.finalize().as_bytes())?;
         let randomness = |purpose: &str| Ok(Randomness::from_secret(&secret, purpose));
         let mut session = Self::encrypted(prepared, samples, randomness, Randomness::from_os()?)?;
-        let request = Request::new(spec.program, &session.uploaded.info(), &session.keys.evaluation, true);
+        let request = Request::new(spec.program, &session.uploaded.info(), (&session.keys.evaluation).into(), true);
         let checkpoint = Checkpoint::open(&folder.join("server"), request, thrift)?;
         session.compute_from(Some(&checkpoint))?;
         Ok(session)

@@ -212,10 +212,15 @@ pub struct Checkpointing {
 impl Checkpointing {
     /// When states are kept.
     pub fn thrift(&self) -> Thrift {
-        match self.checkpoint_every_step {
-            true => Thrift { least_rest: Duration::ZERO, most_share: f64::INFINITY },
-            false => Thrift::default(),
-        }
+        thrift(self.checkpoint_every_step)
+    }
+}
+
+/// When states are kept: always for tests, else where much is left to do.
+pub fn thrift(every_step: bool) -> Thrift {
+    match every_step {
+        true => Thrift { least_rest: Duration::ZERO, most_share: f64::INFINITY },
+        false => Thrift::default(),
     }
 }
 

@@ -142,7 +142,7 @@ impl Infer {
         let progress = |progress: Progress| bar.watch(progress);
         let refused = || self.input.display().to_string();
         let checkpoint = self.checkpoint.folder.as_deref().map(|folder| {
-            let request = Request::new(spec.program, &info, &keys, public.is_some());
+            let request = Request::new(spec.program, &info, (&keys).into(), public.is_some());
             Checkpoint::open(folder, request, self.checkpoint.thrift())
         });
         let checkpoint = checkpoint.transpose()?;

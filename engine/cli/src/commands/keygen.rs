@@ -1,12 +1,12 @@
 //! `cryptodl keygen`.
 
 use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::{Result, ensure};
 use clap::{ArgGroup, Args};
-use cryptodl::Keys;
+use cryptodl::{KeyFolder, Keys};
 use cryptodl_client::wire::{secret_key_len, write_secret_key};
 use cryptodl_core::ckks::CheckedSpec;
 use cryptodl_core::wire::{eval_keys_len, public_key_len, write_client_spec, write_eval_keys, write_public_key};
@@ -83,7 +83,7 @@ impl Keygen {
             None => self.source.load(&self.planning)?.client_spec().check()?,
         };
         let folder = KeyFolder::new(&self.out);
-        let prepared = folder.prepare(&spec, self.max_size, self.force)?;
+        let prepared = NewKeys::prepare(&folder, &spec, self.max_size, self.force)?;
         let json = self.json.create()?;
         seconds.prepare = start.elapsed().as_secs_f64();
         let keys = timed(&mut seconds.compute, || Ok(Keys::generate(&spec, &mut self.seed.randomness("keygen")?)?))?;
@@ -96,46 +96,23 @@ impl Keygen {
     }
 }
 
-/// Where keys lie below a folder.
-pub struct KeyFolder {
-    folder: PathBuf,
-    public: PathBuf,
-    pub secret_key: PathBuf,
-    pub public_key: PathBuf,
-    pub eval_key: PathBuf,
-    pub client_spec: PathBuf,
-}
-
 /// Files that are to become a client's keys. Nobody else makes keys in the same folder meanwhile.
-pub struct NewKeys<'a> {
+struct NewKeys<'a> {
     folder: &'a KeyFolder,
     outputs: [Output; 4],
     _lock: Option<File>,
 }
 
-impl KeyFolder {
-    /// Below `folder`.
-    pub fn new(folder: &Path) -> Self {
-        let (secret, public) = (folder.join("secret"), folder.join("public"));
-        KeyFolder {
-            folder: folder.to_owned(),
-            secret_key: secret.join("secret.key"),
-            public_key: public.join("public.key"),
-            eval_key: public.join("eval.key"),
-            client_spec: public.join("client.spec"),
-            public,
-        }
-    }
-
+impl<'a> NewKeys<'a> {
     /// Makes the folders and prepares all files. Refuses keys that are larger than `max_size`, which a spec can ask for, and
     /// unless `force` says so a folder that has keys.
-    pub fn prepare(&self, spec: &CheckedSpec, max_size: u64, force: bool) -> Result<NewKeys<'_>> {
+    fn prepare(folder: &'a KeyFolder, spec: &CheckedSpec, max_size: u64, force: bool) -> Result<Self> {
         check_cost(spec, max_size)?;
-        files::make_folder(&self.public, Access::Everybody)?;
-        files::make_folder(self.secret_key.parent().expect("a folder"), Access::Owner)?;
+        files::make_folder(&folder.public, Access::Everybody)?;
+        files::make_folder(folder.secret_key.parent().expect("a folder"), Access::Owner)?;
         // Two runs at once would each replace some of the other's files.
-        let lock = files::lock_folder(&self.folder)?;
-        for path in [&self.secret_key, &self.public_key, &self.eval_key, &self.client_spec] {
+        let lock = files::lock_folder(&folder.folder)?;
+        for path in folder.files() {
             ensure!(
                 force || !path.exists(),
                 "{} exists: choose another folder, or replace the keys with --force",
@@ -144,18 +121,16 @@ impl KeyFolder {
         }
         let everybody = |path| Output::create(path, Access::Everybody);
         let outputs = [
-            everybody(&self.public_key)?,
-            everybody(&self.eval_key)?,
-            everybody(&self.client_spec)?,
-            Output::create(&self.secret_key, Access::Owner)?,
+            everybody(&folder.public_key)?,
+            everybody(&folder.eval_key)?,
+            everybody(&folder.client_spec)?,
+            Output::create(&folder.secret_key, Access::Owner)?,
         ];
-        Ok(NewKeys { folder: self, outputs, _lock: lock })
+        Ok(NewKeys { folder, outputs, _lock: lock })
     }
-}
 
-impl NewKeys<'_> {
     /// Writes all files, or none.
-    pub fn write(self, spec: &CheckedSpec, keys: &Keys) -> Result<Vec<Written>> {
+    fn write(self, spec: &CheckedSpec, keys: &Keys) -> Result<Vec<Written>> {
         let params = spec.params();
         let [public_file, eval_file, spec_file, secret_file] = &self.outputs;
         public_file.fill(|file| write_public_key(file, params, &keys.public))?;

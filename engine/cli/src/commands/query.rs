@@ -1,38 +1,30 @@
 //! `cryptodl query`.
 
-use std::fs::{self, File};
-use std::io::{BufWriter, Seek, SeekFrom, Write};
+use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow, bail, ensure};
+use anyhow::{Context, Error, Result, anyhow, bail, ensure};
 use clap::{ArgGroup, Args};
-use cryptodl::Keys;
-use cryptodl_client::wire::read_secret_key;
-use cryptodl_client::{Decryption, Encryption, EncryptionKey, SecretKey};
-use cryptodl_core::ckks::{CheckedSpec, EncryptionKind, EvalKeys, PublicKey, Randomness};
-use cryptodl_core::watch::{Progress, Watch};
-use cryptodl_core::wire::{
-    Binding, CiphertextLayout, CiphertextsReader, CiphertextsWriter, ciphertexts_len, identify, read_client_spec,
-    read_needed_eval_keys, read_public_key, write_client_spec, write_eval_keys, write_public_key,
-};
+use cryptodl::{KeyFolder, Keys};
+use cryptodl_client::Decryption;
+use cryptodl_core::ckks::CheckedSpec;
+use cryptodl_core::wire::{Binding, CiphertextLayout, CiphertextsReader, ciphertexts_len};
 use cryptodl_data::images::ImageFile;
 use cryptodl_data::{self as data, DatasetId, FetchOptions, Split};
-use cryptodl_network::InputSpec;
-use cryptodl_service::{JobStatus, Remote, RemoteOptions, Spool};
+use cryptodl_network::{InputSpec, text};
+use cryptodl_service::{JobStatus, QueryError, Remote, RemoteModel, RemoteOptions, Sending, Upload};
 use serde::Serialize;
 use zeroize::Zeroizing;
 
-use super::keygen::KeyFolder;
-use crate::files::{self, Access, Output, Written};
+use crate::files::{self, Written};
 use crate::json::Json;
 use crate::memory::{self, peak_rss, show_size};
 use crate::progress::{Bar, timed};
 use crate::report::Score;
 use crate::results::{FORMATS, Results, Shown};
 use crate::samples::{READING, fetch, next_values, open_images};
+use crate::signals;
 use crate::terminal::counted;
 
 const TEACH: &str = "\
@@ -165,13 +157,6 @@ enum Images {
     Values(Vec<f32>, usize),
 }
 
-/// A client's keys for one Program.
-struct Loaded {
-    secret: SecretKey,
-    public: PublicKey,
-    evaluation: EvalKeys,
-}
-
 impl Query {
     pub fn run(self) -> Result<()> {
         let start = Instant::now();
@@ -186,61 +171,54 @@ impl Query {
             None => self.json.create()?,
         };
 
-        let remote = self.remote()?;
-        let file = remote.spec(&self.model).with_context(|| format!("the client spec of {}", self.model))?;
-        let spec = read_client_spec(&file[..]).map_err(anyhow::Error::from).and_then(|spec| Ok(spec.check()?));
-        let spec = spec.with_context(|| format!("the client spec that {} sends", remote.url()))?;
-        ensure!(
-            spec.model == self.model,
-            "{} sends the client spec of {} for {}",
-            remote.url(),
-            spec.model,
-            self.model
-        );
-        timed(&mut seconds.keygen, || self.make_keys(&folder, &spec))?;
-        let keys = self.load_keys(&folder, &spec, &remote)?;
-        let mut source = self.source(&spec)?;
+        let model = RemoteModel::open(self.remote()?, &self.model)
+            .with_context(|| format!("the client spec of {}", self.model))?;
+        let spec = model.client().spec();
+        timed(&mut seconds.keygen, || self.make_keys(&folder, &model))?;
+        let keys = self.load_keys(&folder, &model)?;
+        let mut source = self.source(spec)?;
         let params = spec.params();
-        let length = ciphertexts_len(params, &CiphertextLayout::input(&spec), source.count as u64);
-        ensure!(
-            length <= self.max_size,
-            "{} would make a request of {}, and --max-size allows {}: raise it, or send fewer images",
-            counted(source.count, "image"),
-            show_size(length),
-            show_size(self.max_size)
-        );
         // A set and its pixels as numbers.
-        let set = ciphertexts_len(params, &CiphertextLayout::input(&spec), source.count.min(params.n()) as u64);
+        let set = ciphertexts_len(params, &CiphertextLayout::input(spec), source.count.min(params.n()) as u64);
         let pixels = source.count.min(params.n()) as u64 * spec.input.shape.iter().product::<usize>() as u64;
         memory::afford(set.saturating_add(4 * pixels).saturating_add(READING), &folder.client_spec)?;
         let result = self.out.as_ref().map(|out| out.create(&self.shown)).transpose()?;
 
         let (mut public, mut evaluation) = (Vec::new(), Vec::new());
-        write_public_key(&mut public, params, &keys.public)?;
-        write_eval_keys(&mut evaluation, params, &keys.evaluation)?;
-        let key = remote.register_keys(&self.model, &public, &evaluation)?;
-        let upload = remote.create_upload(&key, length)?;
+        model.client().write_public_key(&keys.public, &mut public)?;
+        model.client().write_evaluation_keys(&keys.evaluation, &mut evaluation)?;
+        let upload =
+            model.announce(&public, &evaluation, source.count, self.max_size).map_err(|error| match error {
+                QueryError::LargeRequest { images, bytes, most } => anyhow!(
+                    "{} would make a request of {}, and --max-size allows {}: raise it, or send fewer images",
+                    counted(images, "image"),
+                    show_size(bytes),
+                    show_size(most)
+                ),
+                error => error.into(),
+            })?;
         seconds.prepare = start.elapsed().as_secs_f64() - seconds.keygen;
 
-        timed(&mut seconds.upload, || send(&remote, &upload, length, &spec, &keys, &mut source, &mut seconds.encrypt))?;
-        let job = remote.submit(&upload)?.id;
+        let job = timed(&mut seconds.upload, || send(&model, &upload, &keys, &mut source, &mut seconds.encrypt))?;
         eprintln!("job {job} was accepted");
-        timed(&mut seconds.wait, || wait(&remote, &job))?;
+        timed(&mut seconds.wait, || wait(model.remote(), &job))?;
         let scores = tempfile::tempfile().context("no room for the result")?;
-        let down = ciphertexts_len(params, &CiphertextLayout::result(&spec), source.count as u64);
-        timed(&mut seconds.download, || self.download(&remote, &job, down, &scores))?;
+        let down = model.result_len(source.count);
+        timed(&mut seconds.download, || {
+            let bar = Bar::new("download");
+            Ok(model.fetch(&job, source.count, &scores, self.keep, &mut |bytes| bar.show(bytes, down))?)
+        })?;
         // From here on nothing is sent: the service must not learn how the decryption went.
-        drop(remote);
-
+        let client = model.into_client();
+        let spec = client.spec();
+        let params = spec.params();
         let decrypting = Instant::now();
         let binding = Binding { program: spec.program, params };
-        let mut file = scores;
-        file.seek(SeekFrom::Start(0))?;
         let mut sets =
-            CiphertextsReader::open(file, &binding, &CiphertextLayout::result(&spec)).context("the result")?;
+            CiphertextsReader::open(scores, &binding, &CiphertextLayout::result(spec)).context("the result")?;
         let info = sets.info().clone();
         ensure!(info.images == source.count, "the result has {} for {}", info.images, counted(source.count, "image"));
-        let mut decryption = Decryption::new(&spec, &keys.secret, &info).context("the result")?;
+        let mut decryption = Decryption::new(spec, &keys.secret, &info).context("the result")?;
         let (mut labels, mut doubtful) = (Vec::new(), 0);
         let mut each = |put: &mut dyn FnMut(&cryptodl::Decrypted) -> Result<()>| -> Result<()> {
             let bar = Bar::new("decrypt");
@@ -256,7 +234,7 @@ impl Query {
         };
         match result {
             Some(result) => {
-                result.write(&spec, info.images, source.names.as_deref(), |out| each(&mut |set| out.put(set)))?;
+                result.write(spec, info.images, source.names.as_deref(), |out| each(&mut |set| out.put(set)))?;
             }
             None => each(&mut |_| Ok(()))?,
         }
@@ -283,9 +261,9 @@ impl Query {
             bytes: Bytes {
                 eval_key: evaluation.len() as u64,
                 public_key: public.len() as u64,
-                upload: length,
+                upload: upload.length,
                 download: down,
-                upload_per_image: length as f64 / info.images as f64,
+                upload_per_image: upload.length as f64 / info.images as f64,
             },
             seconds,
             files: self.out.iter().map(|out| Written::at(out.path(), "")).collect(),
@@ -310,53 +288,36 @@ impl Query {
     }
 
     /// Makes keys if there are none, and keeps the client spec beside them.
-    fn make_keys(&self, folder: &KeyFolder, spec: &CheckedSpec) -> Result<()> {
-        if folder.client_spec.exists() {
+    fn make_keys(&self, folder: &KeyFolder, model: &RemoteModel) -> Result<()> {
+        if folder.has_keys() {
             return Ok(());
         }
-        let prepared = folder.prepare(spec, self.max_size, false)?;
         eprintln!("making keys in {}", self.keys.display());
-        prepared.write(spec, &Keys::generate(spec, &mut Randomness::from_os()?)?)?;
-        Ok(())
+        // Files under temporary names are not left behind.
+        let _signals_wait = signals::hold();
+        model.make_keys(folder, self.max_size).map_err(|error| match error {
+            QueryError::LargeKeys { bytes, most } => anyhow!(
+                "the keys would have {}, and --max-size allows {}: raise it, or check where the client spec comes from",
+                show_size(bytes),
+                show_size(most)
+            ),
+            error => error.into(),
+        })
     }
 
     /// Loads the keys, and compares the client spec with the one that they were made for.
-    fn load_keys(&self, folder: &KeyFolder, spec: &CheckedSpec, remote: &Remote) -> Result<Loaded> {
-        let pinned = files::read_spec(&folder.client_spec)?;
-        let changed = spec_bytes(&pinned)? != spec_bytes(spec)?;
-        ensure!(
-            !changed || self.accept_new_spec,
-            "{} now sends another client spec for {} than the one in {}: Program {} instead of {}. The network, or what is done \
-             with its results, has changed. If you still trust the service, say --accept-new-spec, or make new keys in another \
-             folder with --keys",
-            remote.url(),
-            self.model,
-            folder.client_spec.display(),
-            spec.program,
-            pinned.program
-        );
-        let params = spec.params();
-        let fit = |error: anyhow::Error| {
-            if !changed {
-                return error;
-            }
-            error.context("the new client spec needs other keys than these: choose another folder with --keys")
-        };
-        let secret = files::read(&folder.secret_key, |file| read_secret_key(file, params)).map_err(fit)?;
-        let public = files::read(&folder.public_key, |file| read_public_key(file, params)).map_err(fit)?;
-        let needed = &spec.evaluation_keys;
-        let read = |file| read_needed_eval_keys(file, params, needed);
-        let evaluation = files::read(&folder.eval_key, read).map_err(fit)?;
-        if let Some(missing) = needed.iter().find(|layout| evaluation.get(**layout).is_none()) {
-            let place = folder.eval_key.display();
-            return Err(fit(anyhow!("{place} has no key for {missing}")));
+    fn load_keys(&self, folder: &KeyFolder, model: &RemoteModel) -> Result<Keys> {
+        let loaded = model.load_keys(folder, self.accept_new_spec).map_err(|error| match error {
+            QueryError::SpecChanged(_) => anyhow!(
+                "{error}. If you still trust the service, say --accept-new-spec, or make new keys in another folder with --keys"
+            ),
+            error => error.into(),
+        })?;
+        if loaded.new_spec {
+            let program = model.client().spec().program;
+            eprintln!("{} is the new client spec, with Program {program}", folder.client_spec.display());
         }
-        if changed {
-            let file = Output::create(&folder.client_spec, Access::Everybody)?;
-            file.write(|file| write_client_spec(file, spec))?;
-            eprintln!("{} is the new client spec, with Program {}", folder.client_spec.display(), spec.program);
-        }
-        Ok(Loaded { secret, public, evaluation })
+        Ok(loaded.keys)
     }
 
     fn source(&self, spec: &CheckedSpec) -> Result<Source> {
@@ -384,110 +345,43 @@ impl Query {
         let values = values.into_raw_vec_and_offset().0;
         Ok(Source { name: format!("{id}-test"), count, names: None, labels, images: Images::Values(values, 0) })
     }
+}
 
-    /// Fetches a result, checks that it is whole, and deletes it there.
-    fn download(&self, remote: &Remote, job: &str, length: u64, scores: &File) -> Result<()> {
-        let bar = Bar::new("download");
-        remote.fetch(job, length, scores, &mut |bytes| bar.show(bytes, length))?;
-        let mut file = scores;
-        file.seek(SeekFrom::Start(0))?;
-        // The checksum says nothing of what is inside.
-        identify(file).with_context(|| format!("the result of job {job}"))?;
-        if !self.keep {
-            remote.delete_job(job)?;
+impl Source {
+    /// Appends the values of the next `count` images.
+    fn next(&mut self, values: &mut Vec<f32>, count: usize, input: &InputSpec) -> Result<()> {
+        match &mut self.images {
+            Images::File(path, images) => {
+                let next = next_values(images, path, count, input)?;
+                values.extend_from_slice(next.as_slice().expect("images are in standard order"));
+            }
+            Images::Values(all, taken) => {
+                let pixels: usize = input.shape.iter().product();
+                values.extend_from_slice(&all[*taken * pixels..(*taken + count) * pixels]);
+                *taken += count;
+            }
         }
         Ok(())
     }
 }
 
-fn spec_bytes(spec: &CheckedSpec) -> Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    write_client_spec(&mut bytes, spec)?;
-    Ok(bytes)
-}
-
-/// Encrypts the images, and sends each part as soon as it is there.
-fn send(
-    remote: &Remote,
-    upload: &str,
-    length: u64,
-    spec: &CheckedSpec,
-    keys: &Loaded,
-    source: &mut Source,
-    seconds: &mut f64,
-) -> Result<()> {
-    let spool = Spool::new(tempfile::tempfile().context("no room for the ciphertexts")?);
-    let given_up = AtomicBool::new(false);
-    let bar = Bar::new("upload");
-    thread::scope(|scope| {
-        let encrypting = scope.spawn(|| encrypt(&spool, spec, keys, source, &given_up));
-        let sent = remote.upload(upload, length, &spool, &mut |bytes| bar.show(bytes, length));
-        if sent.is_err() {
-            given_up.store(true, Ordering::Relaxed);
-        }
-        // What went wrong first.
-        let encrypted = encrypting.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        match (encrypted, sent) {
-            (_, Err(error)) if !matches!(error, cryptodl_service::RemoteError::File(_)) => Err(error.into()),
-            (Err(error), _) => Err(error),
-            (_, Err(error)) => Err(error.into()),
-            (Ok(took), Ok(())) => {
-                *seconds = took;
-                Ok(())
-            }
-        }
-    })
-}
-
-/// Returns the seconds that it took.
-fn encrypt(
-    spool: &Spool,
-    spec: &CheckedSpec,
-    keys: &Loaded,
-    source: &mut Source,
-    given_up: &AtomicBool,
-) -> Result<f64> {
-    let start = Instant::now();
-    // Whatever happens, whoever reads is told that nothing more comes.
-    let mut sink = BufWriter::new(spool.writer());
-    let bar = Bar::new("encrypt");
-    let key = match spec.encryption {
-        EncryptionKind::Secret => EncryptionKey::Secret(&keys.secret),
-        EncryptionKind::Public => EncryptionKey::Public(&keys.public),
-    };
-    let mut rng = Randomness::from_os()?;
-    let mut encryption = Encryption::new(spec, key, source.count, &mut rng).with_context(|| source.name.clone())?;
-    let binding = Binding { program: spec.program, params: spec.params() };
-    let layout = CiphertextLayout::input(spec);
-    let mut writer = CiphertextsWriter::new(&mut sink, &binding, &layout, encryption.info())?;
+/// Encrypts the images, and sends each part as soon as it is there. Returns the name of the job.
+fn send(model: &RemoteModel, upload: &Upload, keys: &Keys, source: &mut Source, seconds: &mut f64) -> Result<String> {
+    let spec = model.client().spec();
     let input = InputSpec { shape: spec.input.shape, range: spec.input.range };
-    let pixels: usize = spec.input.shape.iter().product();
-    let (mut set, mut done) = (Vec::new(), 0);
-    while encryption.next_images() > 0 {
-        let count = encryption.next_images();
-        let show = |progress: Progress| {
-            let share = progress.done as f64 / progress.total.max(1) as f64;
-            bar.show((done + (share * count as f64) as usize) as u64, source.count as u64);
-        };
-        let watch = Watch::new(&show).with_cancel(given_up);
-        match &mut source.images {
-            Images::File(path, images) => {
-                let values = next_values(images, path, count, &input)?;
-                let values = values.as_slice().expect("images are in standard order");
-                encryption.next(values, &mut set, watch).with_context(|| source.name.clone())?;
-            }
-            Images::Values(values, taken) => {
-                let next = &values[*taken * pixels..(*taken + count) * pixels];
-                encryption.next(next, &mut set, watch).with_context(|| source.name.clone())?;
-                *taken += count;
-            }
-        }
-        writer.put(&set)?;
-        done += count;
-    }
-    writer.finish()?;
-    sink.flush()?;
-    Ok(start.elapsed().as_secs_f64())
+    let (encrypting, uploading) = (Bar::new("encrypt"), Bar::new("upload"));
+    let tell = Sending {
+        encrypted: &|progress| encrypting.watch(progress),
+        arrived: &|bytes, length| uploading.show(bytes, length),
+    };
+    let next = |values: &mut Vec<f32>, count: usize| source.next(values, count, &input);
+    let sent = model.send(upload, keys.encryption(spec.encryption), next, |encrypt| encrypt(), tell);
+    let (job, took) = sent.map_err(|error| match error {
+        QueryError::Encrypt(error) => Error::from(error).context(source.name.clone()),
+        error => error.into(),
+    })?;
+    *seconds = took;
+    Ok(job)
 }
 
 /// Waits until a job has a result, and shows how far it is.
@@ -495,7 +389,7 @@ fn wait(remote: &Remote, job: &str) -> Result<()> {
     let bar = Bar::new("compute");
     remote.wait(job, &mut |status: &JobStatus| match (&status.progress, status.before) {
         (Some(progress), _) if progress.total > 0 => {
-            bar.say(String::new());
+            bar.say(progress.layer.as_deref().map(text::name).unwrap_or_default());
             bar.show(progress.done, progress.total);
         }
         (_, Some(before)) => bar.say(format!("{} before this one", counted(before as usize, "job"))),

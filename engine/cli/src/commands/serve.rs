@@ -12,7 +12,7 @@ use cryptodl::Program;
 use cryptodl_service::{Bounds, Config, Connections, Host, Model, Network, Recovered, Role, Stop, Tokens, fresh_token};
 
 use crate::files::{self, make_folder};
-use crate::flags::{Execution, Planning};
+use crate::flags::{Execution, Planning, thrift};
 use crate::memory;
 use crate::prepared::{load_and_plan, prepare, server};
 use crate::signals;
@@ -81,6 +81,9 @@ pub struct Serve {
     /// Do not mask results, so that equal requests have equal results: for tests
     #[arg(long, hide = true)]
     insecure_deterministic: bool,
+    /// Keep the state of a set after every step, for tests
+    #[arg(long, hide = true)]
+    checkpoint_every_step: bool,
     /// Certificate chain for TLS, in PEM
     #[arg(long, value_name = "FILE", requires = "tls_key")]
     tls_cert: Option<PathBuf>,
@@ -174,6 +177,7 @@ impl Serve {
                 lease_seconds: bounds.lease,
             },
             key_memory: bounds.key_memory,
+            checkpoints: thrift(self.checkpoint_every_step),
             insecure_deterministic: self.insecure_deterministic,
             ..Config::local(state)
         };
