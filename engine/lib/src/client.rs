@@ -7,8 +7,8 @@ use cryptodl_client::{Decrypted, Decryption, Encryption, EncryptionKey, SecretKe
 use cryptodl_core::ckks::{CheckedSpec, ClientSpec, EncryptionKind, EvalKeys, PublicKey, Randomness};
 use cryptodl_core::watch::Watch;
 use cryptodl_core::wire::{
-    Binding, CiphertextLayout, CiphertextsReader, CiphertextsWriter, eval_keys_len, public_key_len, read_client_spec,
-    read_public_key, write_client_spec, write_eval_keys, write_public_key,
+    Binding, CiphertextLayout, CiphertextsReader, CiphertextsWriter, ciphertexts_len, eval_keys_len, public_key_len,
+    read_client_spec, read_public_key, write_client_spec, write_eval_keys, write_public_key,
 };
 
 use crate::Error;
@@ -105,6 +105,16 @@ impl Client {
         let params = self.spec.params();
         let evaluation = eval_keys_len(params, &self.spec.evaluation_keys);
         secret_key_len(params).saturating_add(public_key_len(params)).saturating_add(evaluation)
+    }
+
+    /// Bytes of a request with so many images.
+    pub fn request_len(&self, images: usize) -> u64 {
+        ciphertexts_len(self.spec.params(), &CiphertextLayout::input(&self.spec), images as u64)
+    }
+
+    /// Bytes of its response.
+    pub fn response_len(&self, images: usize) -> u64 {
+        ciphertexts_len(self.spec.params(), &CiphertextLayout::result(&self.spec), images as u64)
     }
 
     /// Fresh keys.

@@ -127,7 +127,7 @@ impl Remote {
         let response = wait_sharing(py, progress, |watch, cancel| {
             let model = self.open(cancel)?;
             let file = tempfile::tempfile().map_err(QueryError::Room)?;
-            let length = model.result_len(images) as usize;
+            let length = model.client().response_len(images) as usize;
             model.fetch(job, images, &file, self.keep, &mut |bytes| watch.tell(bytes as usize, length))?;
             read_whole(file)
         })?;

@@ -485,8 +485,9 @@ const CALL: u64 = 1 << 35;
 /// A call has work for all threads of a large host at so many lanes.
 const LEAST_LANES: usize = 512;
 
-/// Most residues of the operand of one call that switches keys, where a computation can be cancelled.
-const SWITCHED: usize = 1 << 25;
+/// Most residues of the operand of one call that switches keys, where a computation can be cancelled: a gigabyte, which two cores
+/// switch in a fifth of a second. A part of an operand is a copy, so that parts cost memory and time. Bands are rarely larger.
+const SWITCHED: usize = 1 << 28;
 
 /// Values per call of an operation that a fused backend could do on all of them.
 fn values_per_call(shape: &Shape) -> usize {

@@ -9,7 +9,7 @@ use clap::{ArgGroup, Args};
 use cryptodl::{KeyFolder, Keys};
 use cryptodl_client::Decryption;
 use cryptodl_core::ckks::CheckedSpec;
-use cryptodl_core::wire::{Binding, CiphertextLayout, CiphertextsReader, ciphertexts_len};
+use cryptodl_core::wire::{Binding, CiphertextLayout, CiphertextsReader};
 use cryptodl_data::images::ImageFile;
 use cryptodl_data::{self as data, DatasetId, FetchOptions, Split};
 use cryptodl_network::{InputSpec, text};
@@ -179,7 +179,7 @@ impl Query {
         let mut source = self.source(spec)?;
         let params = spec.params();
         // A set and its pixels as numbers.
-        let set = ciphertexts_len(params, &CiphertextLayout::input(spec), source.count.min(params.n()) as u64);
+        let set = model.client().request_len(source.count.min(params.n()));
         let pixels = source.count.min(params.n()) as u64 * spec.input.shape.iter().product::<usize>() as u64;
         memory::afford(set.saturating_add(4 * pixels).saturating_add(READING), &folder.client_spec)?;
         let result = self.out.as_ref().map(|out| out.create(&self.shown)).transpose()?;
@@ -203,7 +203,7 @@ impl Query {
         eprintln!("job {job} was accepted");
         timed(&mut seconds.wait, || wait(model.remote(), &job))?;
         let scores = tempfile::tempfile().context("no room for the result")?;
-        let down = model.result_len(source.count);
+        let down = model.client().response_len(source.count);
         timed(&mut seconds.download, || {
             let bar = Bar::new("download");
             Ok(model.fetch(&job, source.count, &scores, self.keep, &mut |bytes| bar.show(bytes, down))?)

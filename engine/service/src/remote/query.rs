@@ -10,7 +10,7 @@ use std::thread;
 use std::time::Instant;
 
 use cryptodl::{Cancelled, Client, Digest, EncryptionKey, Error, KeyFolder, KeyFolderError, Keys, Progress, Watch};
-use cryptodl_core::wire::{CiphertextLayout, WireError, ciphertexts_len, identify};
+use cryptodl_core::wire::{WireError, identify};
 
 use super::uploads::Spool;
 use super::{Remote, RemoteError};
@@ -213,25 +213,13 @@ impl RemoteModel {
         Ok(LoadedKeys { keys, new_spec: changed })
     }
 
-    /// Bytes of a request of so many images.
-    pub fn request_len(&self, images: usize) -> u64 {
-        let spec = self.client.spec();
-        ciphertexts_len(spec.params(), &CiphertextLayout::input(spec), images as u64)
-    }
-
-    /// Bytes of the result.
-    pub fn result_len(&self, images: usize) -> u64 {
-        let spec = self.client.spec();
-        ciphertexts_len(spec.params(), &CiphertextLayout::result(spec), images as u64)
-    }
-
     /// Registers keys, and announces a request of so many images. `public` and `evaluation` are as
     /// in [`Remote::register_keys`].
     ///
     /// # Errors
     /// The request would have more than `most` bytes; the service refuses it, or does not answer.
     pub fn announce(&self, public: &[u8], evaluation: &[u8], images: usize, most: u64) -> Result<Upload, QueryError> {
-        let length = self.request_len(images);
+        let length = self.client.request_len(images);
         if length > most {
             return Err(QueryError::LargeRequest { images, bytes: length, most });
         }
@@ -323,7 +311,7 @@ impl RemoteModel {
         keep: bool,
         progress: &mut dyn FnMut(u64),
     ) -> Result<(), QueryError> {
-        self.remote.fetch(job, self.result_len(images), file, progress)?;
+        self.remote.fetch(job, self.client.response_len(images), file, progress)?;
         file.seek(SeekFrom::Start(0)).map_err(RemoteError::File)?;
         // The checksum says nothing of what is inside.
         identify(file).map_err(|error| QueryError::Result { job: job.into(), error })?;
