@@ -77,7 +77,8 @@ impl Client {
     ) -> PyResult<Bound<'py, PyBytes>> {
         let images = Images::new(images, self.shape())?;
         let values = images.values();
-        let length = usize::try_from(self.client.request_len(values.len() / self.client.pixels())).unwrap_or(usize::MAX);
+        let length =
+            usize::try_from(self.client.request_len(values.len() / self.client.pixels())).unwrap_or(usize::MAX);
         // Written where Python keeps it: a copy of hundreds of megabytes takes as long as a tenth of the encryption.
         PyBytes::new_with(py, length, |request| {
             wait(py, progress, |watch| self.client.encrypt_with(self.encryption_key(), values, request, watch))

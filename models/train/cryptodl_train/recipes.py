@@ -104,7 +104,7 @@ CIFAR_10 = dict(
     weight_bits=None,
     ema=0.99,
     fused=True,
-    grid_epochs=6,
+    grid_epochs=4,
     exact_statistics=False,
 )
 CIFAR_10_POLYNOMIAL = dict(
@@ -112,7 +112,7 @@ CIFAR_10_POLYNOMIAL = dict(
     leading_factor=2.0,
     filter_learning_rate=0.05,
     label_smoothing=0.2,
-    epochs=40,
+    epochs=32,
     blend_epochs=2.0,
     **CIFAR_10,
 )
