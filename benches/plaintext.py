@@ -3,7 +3,7 @@
 
     python benches/plaintext.py MODEL --data FOLDER [--images 8192] [--threads 2]
 
-Needs the packages of models/train/requirements.txt; FOLDER has the four files of the model's data set (`cryptodl data path`).
+Needs the packages of models/train/requirements.txt; FOLDER has the files of the model's data set (`cryptodl data path`).
 PyTorch computes the layers one by one in fp32, eager mode, with the polynomial as the activation and, as a second peer, with
 ReLU in its place (its labels mean nothing then; only its time counts). Of several batch sizes the fastest counts.
 
@@ -31,8 +31,8 @@ BATCHES = (32, 128, 512, 2048, 8192)
 
 
 def horner(x, coefficients):
-    """sum coefficients[i] x^i, elementwise."""
-    y = torch.full_like(x, coefficients[-1])
+    """sum coefficients[i] x^i, elementwise; a coefficient is a number, or one of each channel."""
+    y = torch.zeros_like(x).add_(coefficients[-1])
     for coefficient in reversed(coefficients[:-1]):
         y.mul_(x).add_(coefficient)
     return y
@@ -56,7 +56,10 @@ def layer(description, tensors):
         divisor = 1 if kind == "sum_pool2d" else None
         return lambda x: functional.avg_pool2d(x, kernel, stride, divisor_override=divisor)
     if kind == "polynomial":
-        return lambda x: horner(x, description["coefficients"])
+        coefficients = description.get("coefficients")
+        if coefficients is None:  # a row of the tensor for each channel
+            coefficients = part["coefficients"].T[:, :, None, None].unbind()
+        return lambda x: horner(x, coefficients)
     if kind == "flatten":
         return lambda x: x.flatten(1)
     if kind in ("identity", "dropout"):
@@ -65,7 +68,7 @@ def layer(description, tensors):
 
 
 def network(description, tensors, relu):
-    """Images in the network's input range (N x 1 x 28 x 28) to scores (N x classes)."""
+    """Images in the network's input range (N x channels x rows x columns) to scores (N x classes)."""
     layers = [functional.relu if relu and d["kind"] == "polynomial" else layer(d, tensors) for d in description["layer"]]
 
     def forward(x):
@@ -101,9 +104,12 @@ def main():
     path = Path(arguments.model) if arguments.model.endswith(".toml") else shipped
     description = tomllib.loads(path.read_text())
     tensors = load_file(path.parent / description["weights"])
+    for name in [name for name in tensors if name.endswith("_scale")]:  # of weights that are integers
+        weight = name.removesuffix("_scale")
+        tensors[weight] = tensors[weight].float() * tensors.pop(name)
     test = data.load(description["dataset"], Path(arguments.data))[1]
-    low, high = description["input"]["range"]
-    images = (low + (high - low) * test.images)[: arguments.images].contiguous()
+    (low, high), (black, white) = description["input"]["range"], data.RANGES[description["dataset"]]
+    images = (low + (high - low) / (white - black) * (test.images[: arguments.images] - black)).contiguous()
     truth = test.labels[: arguments.images]
 
     peers, networks = [], []

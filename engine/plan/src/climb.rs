@@ -175,11 +175,11 @@ fn input_log_scales(network: &Lowered, options: &PlanOptions, ring: &Ring) -> Ra
         return INPUT_LOG_SCALES;
     };
     let fresh = match options.encryption {
-        EncryptionKind::Secret => noise::fresh_secret(ring.n),
-        EncryptionKind::Public => noise::fresh_public(ring.n, ring.log_p()),
+        EncryptionKind::Secret => noise::fresh_secret(ring.shape.n),
+        EncryptionKind::Public => noise::fresh_public(ring.shape.n, ring.log_p()),
     };
     let hidden = fresh.worst * network.worst_gains().from(0) * MARGIN;
-    let log_scale = goal.rho(ring.n, network.scores()) + libm::log2(hidden / network.limits.encryption);
+    let log_scale = goal.rho(ring.shape.n, network.scores()) + libm::log2(hidden / network.limits.encryption);
     let (least, most) = (*PRIVATE_INPUT_LOG_SCALES.start(), *PRIVATE_INPUT_LOG_SCALES.end());
     // Unlike `clamp`, `max` takes the least where the scale is not a number.
     let start = (libm::floor(2.0 * log_scale) / 2.0).max(least).min(most);

@@ -25,7 +25,7 @@ pub(super) fn maintenance_name(maintenance: &Maintenance) -> &'static str {
 impl Found {
     /// The schedule in one line.
     pub(super) fn describe(&self, lowered: &Lowered) -> String {
-        describe(lowered, &self.structure, self.ring.shape())
+        describe(lowered, &self.structure, self.ring.shape)
     }
 }
 

@@ -72,7 +72,7 @@ pub(super) fn finish(
         .zip(&works)
         .zip(program.names.iter().zip(&program.content.steps))
         .map(|(((step, walked), work), (name, planned))| {
-            report_step(lowered, step, walked, work, name, planned, ring.n)
+            report_step(lowered, step, walked, work, name, planned, ring.shape.n)
         })
         .collect();
     let segments = program.segments().into_iter().map(|segment| fuse(&steps[segment])).collect();
@@ -82,7 +82,7 @@ pub(super) fn finish(
         PrivacyReport {
             sets: goal.sets,
             bits: goal.bits,
-            rho: goal.rho(ring.n, lowered.scores()),
+            rho: goal.rho(ring.shape.n, lowered.scores()),
             log_distance: libm::log2(goal.distance()),
             noise_bits: libm::log2(flood.bound),
             flood_bits: libm::log2(flood.width),
@@ -90,7 +90,7 @@ pub(super) fn finish(
             components: flood.result.components,
         }
     });
-    let input_bytes = 4 * (program.inputs() * 2 * ring.primes.len() * ring.n) as u64;
+    let input_bytes = 4 * (program.inputs() * 2 * ring.primes.len() * ring.shape.n) as u64;
     let peak_bytes = peak(&program, input_bytes, &steps);
     let report = PlanReport {
         model: network.name.clone(),
@@ -98,8 +98,8 @@ pub(super) fn finish(
         schedule: found.describe(lowered),
         params: ParamsReport::of(params),
         batch: options.batch,
-        slots: ring.n,
-        pixels_per_ciphertext: 1 << ring.log_leaves,
+        slots: ring.shape.n,
+        pixels_per_ciphertext: 1 << ring.shape.log_leaves,
         encryption: format!("{:?}", options.encryption).to_lowercase(),
         input_log_scale: walk.input.scale.log2(),
         segments,
@@ -164,13 +164,13 @@ fn build(network: &Network, lowered: &Lowered, options: &PlanOptions, found: &Fo
     let most = if walk.packed.is_some() { walk.output().components as u32 } else { 2 };
     let most = if found.structure.relinearises() { most.max(3) } else { most };
     let powers = (2..most).map(|power| EvalKeyLayout::power(power, layout));
-    let leaves = Leaves { log: ring.log_leaves };
-    let automorphisms = ring.unpacking.steps.iter().map(|&step| leaves.rotation(ring.n, step));
+    let leaves = Leaves { log: ring.shape.log_leaves };
+    let automorphisms = ring.unpacking.steps.iter().map(|&step| leaves.rotation(ring.shape.n, step));
     let rotations = automorphisms.map(|automorphism| EvalKeyLayout::automorphism(automorphism.element(), layout));
     let content = Content {
         salt: Salt::default(),
         params: ParamsSpec {
-            n: ring.n,
+            n: ring.shape.n,
             primes: ring.primes.clone(),
             special_primes: ring.special.clone(),
             security: options.security,
@@ -188,7 +188,7 @@ fn build(network: &Network, lowered: &Lowered, options: &PlanOptions, found: &Fo
         steps,
         output: OutputLayout {
             packing: match walk.packed {
-                Some(_) if ring.log_scores > 0 => Packing::Compact(ring.log_scores),
+                Some(_) if ring.shape.log_scores > 0 => Packing::Compact(ring.shape.log_scores),
                 _ => Packing::Spread,
             },
             classes: network.classes(),

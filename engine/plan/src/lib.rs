@@ -23,6 +23,7 @@ mod quantise;
 mod remedy;
 mod report;
 mod ring;
+mod rings;
 mod schedule;
 mod scores;
 mod search;

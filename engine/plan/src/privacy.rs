@@ -46,9 +46,9 @@ impl Flood {
     ) -> Option<Self> {
         let hidden = MARGIN * noise;
         let scale = output.scale.value();
-        let doublings = flood_doublings(ring.n, libm::exp2(goal.rho(ring.n, scores)) * hidden * scale)?;
-        let width = flood_slot_std(ring.n, doublings) / scale;
-        let division = noise::divide(ring.n, output.components);
+        let doublings = flood_doublings(ring.shape.n, libm::exp2(goal.rho(ring.shape.n, scores)) * hidden * scale)?;
+        let width = flood_slot_std(ring.shape.n, doublings) / scale;
+        let division = noise::divide(ring.shape.n, output.components);
         let mut result = output;
         let mut added = Noise::even(0.0);
         while result.level > 1 {

@@ -54,26 +54,12 @@ impl RingShape {
 /// Ring and modulus chain of a schedule.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Ring {
-    /// Dimension.
-    pub n: usize,
-    /// Size of the primes in bits.
-    pub prime_bits: u32,
+    /// What decides it.
+    pub shape: RingShape,
     /// The chain.
     pub primes: Vec<u32>,
     /// Special primes.
     pub special: Vec<u32>,
-    /// As in [`RingShape`].
-    pub digit_primes: usize,
-    /// As in [`RingShape`].
-    pub parts: usize,
-    /// As in [`RingShape`].
-    own_special: u32,
-    /// As in [`RingShape`].
-    pub log_leaves: u32,
-    /// As in [`RingShape`].
-    pub log_scores: u32,
-    /// Number of the rotations' choice, as in [`RingShape`].
-    choice: usize,
     /// How images are unpacked.
     pub unpacking: Unpacking,
     /// `log2` of the product of the first primes of the chain, by their number.
@@ -87,9 +73,7 @@ pub struct Ring {
 impl Ring {
     /// A ring over `primes`: the special primes first, then the chain, descending.
     pub fn new(shape: RingShape, primes: &[u32], unpacking: Unpacking) -> Self {
-        let RingShape { n, prime_bits, special, digit_primes, parts, own_special, .. } = shape;
-        let RingShape { log_leaves, log_scores, unpacking: choice, .. } = shape;
-        let (special_primes, primes) = primes.split_at(special);
+        let (special, chain) = primes.split_at(shape.special);
         let sums = |primes: &[u32]| {
             let sum = primes.iter().scan(0.0, |sum, &q| {
                 *sum += libm::log2(q.into());
@@ -97,42 +81,9 @@ impl Ring {
             });
             std::iter::once(0.0).chain(sum).collect::<Vec<f64>>()
         };
-        let (log_q, log_p) = (sums(primes), sums(special_primes)[special]);
-        let draws = primes.iter().map(|&q| draws(q)).sum();
-        let (primes, special) = (primes.to_vec(), special_primes.to_vec());
-        Ring {
-            n,
-            prime_bits,
-            primes,
-            special,
-            digit_primes,
-            parts,
-            own_special,
-            log_leaves,
-            log_scores,
-            choice,
-            unpacking,
-            log_q,
-            log_p,
-            draws,
-        }
-    }
-
-    /// What decides it.
-    pub fn shape(&self) -> RingShape {
-        let &Ring { n, prime_bits, digit_primes, parts, own_special, log_leaves, log_scores, choice, .. } = self;
-        RingShape {
-            n,
-            prime_bits,
-            limbs: self.primes.len(),
-            special: self.special.len(),
-            digit_primes,
-            parts,
-            own_special,
-            log_leaves,
-            log_scores,
-            unpacking: choice,
-        }
+        let (log_q, log_p) = (sums(chain), sums(special)[shape.special]);
+        let draws = chain.iter().map(|&q| draws(q)).sum();
+        Ring { shape, primes: chain.to_vec(), special: special.to_vec(), unpacking, log_q, log_p, draws }
     }
 
     /// `log2 Q` of the first `level` primes.
@@ -152,17 +103,17 @@ impl Ring {
 
     /// How images are packed.
     pub fn packing(&self) -> Packing {
-        if self.log_leaves == 0 { Packing::Spread } else { Packing::Compact(self.log_leaves) }
+        if self.shape.log_leaves == 0 { Packing::Spread } else { Packing::Compact(self.shape.log_leaves) }
     }
 
     /// How the scores of the batch lie that is planned for.
     pub fn scores(&self) -> ScoreLeaves {
-        ScoreLeaves { log: self.log_scores }
+        ScoreLeaves { log: self.shape.log_scores }
     }
 
     /// Noise of the rotations by which ciphertexts with several pixels of an image are unpacked before anything else happens.
     pub(super) fn rotations(&self) -> Noise {
-        if self.log_leaves == 0 {
+        if self.shape.log_leaves == 0 {
             return Noise::even(0.0);
         }
         self.rotations_at(self.primes.len(), self.unpacking.mean_depth)
@@ -171,17 +122,28 @@ impl Ring {
     /// Noise of `depth` rotations one after the other at `level`.
     pub fn rotations_at(&self, level: usize, depth: f64) -> Noise {
         let layout = self.relin_layout();
-        noise::rotations(self.n, depth, layout.digits(level), layout.log_digit(level, self.prime_bits), self.log_p)
+        noise::rotations(
+            self.shape.n,
+            depth,
+            layout.digits(level),
+            layout.log_digit(level, self.shape.prime_bits),
+            self.log_p,
+        )
     }
 
     /// Noise of a key switch at `level`, its division not included.
     pub fn key_switch(&self, level: usize) -> Noise {
         let layout = self.relin_layout();
-        noise::relinearise(self.n, layout.digits(level), layout.log_digit(level, self.prime_bits), self.log_p)
+        noise::relinearise(
+            self.shape.n,
+            layout.digits(level),
+            layout.log_digit(level, self.shape.prime_bits),
+            self.log_p,
+        )
     }
 
     /// How keys are cut into digits: whole primes, or parts of them.
     pub fn relin_layout(&self) -> RelinLayout {
-        RelinLayout { level: self.primes.len(), digit_primes: self.digit_primes, prime_parts: self.parts }
+        RelinLayout { level: self.primes.len(), digit_primes: self.shape.digit_primes, prime_parts: self.shape.parts }
     }
 }

@@ -79,7 +79,7 @@ impl Ciphertext {
             maintenance.result(CiphertextShape { level: self.level, components: self.components });
         (self.level, self.components) = (level, components);
         if maintenance.acts() {
-            entered = entered.plus(noise::divide(ring.n, self.components));
+            entered = entered.plus(noise::divide(ring.shape.n, self.components));
         }
         entered
     }
@@ -326,8 +326,8 @@ pub fn walk(
     privacy: Option<PrivacyGoal>,
 ) -> Result<Walk, PlanError> {
     let fresh = match encryption {
-        EncryptionKind::Secret => noise::fresh_secret(ring.n),
-        EncryptionKind::Public => noise::fresh_public(ring.n, ring.log_p()),
+        EncryptionKind::Secret => noise::fresh_secret(ring.shape.n),
+        EncryptionKind::Public => noise::fresh_public(ring.shape.n, ring.log_p()),
     };
     let scale = Scale::from_log2(settings.input_log_scale);
     let worst = privacy.map(|_| WorstImage { gains: network.worst_gains(), sum_of_squares: 0.0 });
@@ -411,7 +411,7 @@ pub fn walk(
         walk.steps.push(WalkStep { place, precisions, after, product_scales });
     }
     let state = walk.output().clone();
-    if ring.log_leaves > 0 && privacy.is_none() {
+    if ring.shape.log_leaves > 0 && privacy.is_none() {
         let packed = PackedScores::plan(ring, state.ciphertext(), network.scores(), state.bound);
         walk.headroom = walk.headroom.min(packed.headroom);
         sources.enter(output, packed.noise);
@@ -419,7 +419,7 @@ pub fn walk(
         walk.packed = Some(packed);
     }
     let result = walk.result();
-    let rerandomisation = noise::rerandomise(ring.n, result.components).times(1.0 / result.scale.value());
+    let rerandomisation = noise::rerandomise(ring.shape.n, result.components).times(1.0 / result.scale.value());
     sources.enter(output, rerandomisation);
     if let (Some(goal), Some(WorstImage { sum_of_squares, .. })) = (privacy, &sources.worst) {
         let hidden = sum_of_squares.sqrt();

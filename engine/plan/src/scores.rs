@@ -45,14 +45,14 @@ impl PackedScores {
     /// Packs `scores` ciphertexts `output` with scores of magnitude `bound`.
     pub fn plan(ring: &Ring, output: Ciphertext, scores: usize, bound: f64) -> Self {
         let Ciphertext { level, components, scale } = output;
-        let after = result(CiphertextShape { level, components }, ring.prime_bits);
+        let after = result(CiphertextShape { level, components }, ring.shape.prime_bits);
         let divided = ring.primes[after.level..level].iter().fold(scale, |scale, &q| scale.over(q));
         let result = Ciphertext { level: after.level, components: after.components, scale: divided };
 
-        let switches = (2..components).map(|_| ring.key_switch(level).plus(noise::divide(ring.n, 2)));
+        let switches = (2..components).map(|_| ring.key_switch(level).plus(noise::divide(ring.shape.n, 2)));
         let relinearised = switches.fold(Noise::even(0.0), Noise::plus).times(1.0 / scale.value());
         let drop = level - after.level;
-        let division = if drop > 0 { noise::divide(ring.n, 2) } else { Noise::even(0.0) };
+        let division = if drop > 0 { noise::divide(ring.shape.n, 2) } else { Noise::even(0.0) };
         let noise = relinearised.plus(division.times(1.0 / divided.value()));
 
         // Factors have the mean square 1 in part 0 and 2 in the others. A score is a mean over copies, whose noises are those of all

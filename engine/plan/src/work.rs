@@ -67,8 +67,8 @@ impl Work {
     }
 
     fn price(&self, ring: &Ring) -> f64 {
-        let n = ring.n as f64;
-        self.residue_multiply_adds as f64 * cost::planes(ring.prime_bits) * COST.multiply_add_plane
+        let n = ring.shape.n as f64;
+        self.residue_multiply_adds as f64 * cost::planes(ring.shape.prime_bits) * COST.multiply_add_plane
             + self.map_reads as f64 * COST.map_read
             + self.map_writes as f64 * COST.map_write
             + self.multiplies as f64 * COST.multiply
@@ -92,7 +92,7 @@ pub struct Switching {
 impl Switching {
     /// Of a ring.
     pub fn of(ring: &Ring) -> Self {
-        Switching { special: ring.special.len(), digit_primes: ring.digit_primes, parts: ring.parts }
+        Switching { special: ring.special.len(), digit_primes: ring.shape.digit_primes, parts: ring.shape.parts }
     }
 
     /// Digits at a level.
@@ -103,8 +103,8 @@ impl Switching {
 
 /// Work of every step of a schedule on one ciphertext set, in the order of the walk's steps.
 pub fn steps(network: &Lowered, plan: &Steps, ring: &Ring) -> Vec<Work> {
-    let counted = Counted::new(network, plan, ring.primes.len(), Switching::of(ring), ring.log_leaves > 0);
-    counted.steps.into_iter().map(|work| work.at(ring.n)).collect()
+    let counted = Counted::new(network, plan, ring.primes.len(), Switching::of(ring), ring.shape.log_leaves > 0);
+    counted.steps.into_iter().map(|work| work.at(ring.shape.n)).collect()
 }
 
 /// What a schedule does on one ciphertext set with so many limbs and special primes, counted for N = 1: all rings of these
@@ -132,16 +132,16 @@ impl Counted {
     /// Price of the schedule for `batch` images on a ring of as many primes, in the fixed table's nanoseconds, its result left
     /// out: rings that differ in the packing of scores alone share it.
     pub fn price(&self, ring: &Ring, public: bool, batch: usize) -> f64 {
-        let mut computation: f64 = self.steps.iter().map(|work| work.at(ring.n).price(ring)).sum();
+        let mut computation: f64 = self.steps.iter().map(|work| work.at(ring.shape.n).price(ring)).sum();
         if self.packs_scores(ring) {
-            computation += pack_scores(self.classes, self.result, self.switching, ring).at(ring.n).price(ring);
+            computation += pack_scores(self.classes, self.result, self.switching, ring).at(ring.shape.n).price(ring);
         }
-        let (leaves, limbs) = (Leaves { log: ring.log_leaves }, ring.primes.len() as f64);
-        let packed = (leaves.ciphertexts(self.inputs) * ring.n) as f64;
+        let (leaves, limbs) = (Leaves { log: ring.shape.log_leaves }, ring.primes.len() as f64);
+        let packed = (leaves.ciphertexts(self.inputs) * ring.shape.n) as f64;
         let crossing = crossing(ring);
         let input =
             packed * if public { 2.0 * limbs * crossing } else { limbs * crossing + ring.draws() * COST.expand };
-        let whole = batch.div_ceil(ring.n) as f64 * (computation + input);
+        let whole = batch.div_ceil(ring.shape.n) as f64 * (computation + input);
         whole + self.unpacking_price(ring, &ring.unpacking) + self.powers_price(ring)
     }
 
@@ -149,27 +149,27 @@ impl Counted {
     pub fn result_price(&self, ring: &Ring, batch: usize) -> f64 {
         let (mut result, mut classes) = (self.result, self.classes);
         if self.packs_scores(ring) {
-            result = scores::result(result, ring.prime_bits);
+            result = scores::result(result, ring.shape.prime_bits);
             classes = ring.scores().ciphertexts(self.classes);
         }
         let CiphertextShape { level, components } = result;
         let zeros = (components - 1) as f64 * COST.zero_encryption;
-        let residues = (classes * ring.n * level) as f64;
-        batch.div_ceil(ring.n) as f64 * residues * (components as f64 * crossing(ring) + zeros)
+        let residues = (classes * ring.shape.n * level) as f64;
+        batch.div_ceil(ring.shape.n) as f64 * residues * (components as f64 * crossing(ring) + zeros)
     }
 
     fn packs_scores(&self, ring: &Ring) -> bool {
-        self.packs && ring.log_leaves > 0
+        self.packs && ring.shape.log_leaves > 0
     }
 
     /// Price of unpacking the one set of a small batch, and of the keys that this takes.
     pub fn unpacking_price(&self, ring: &Ring, unpacking: &Unpacking) -> f64 {
-        if ring.log_leaves == 0 {
+        if ring.shape.log_leaves == 0 {
             return 0.0;
         }
         let &Unpacking { ref steps, cut, made, .. } = unpacking;
         let rotations = key_switches(cut, made, ring.primes.len(), self.switching);
-        rotations.at(ring.n).price(ring) + steps.len() as f64 * self.key(ring)
+        rotations.at(ring.shape.n).price(ring) + steps.len() as f64 * self.key(ring)
     }
 
     /// Price of the keys for powers of the secret by which packed scores are relinearised.
@@ -183,19 +183,19 @@ impl Counted {
     /// Price of a key's bytes for one of the requests that it serves.
     fn key(&self, ring: &Ring) -> f64 {
         let limbs = ring.primes.len();
-        let log_qp = f64::from(ring.prime_bits) * limbs as f64 + ring.log_p();
-        (self.switching.digits(limbs) * ring.n) as f64 * log_qp / 8.0 * byte(ring) / REQUESTS_PER_KEY
+        let log_qp = f64::from(ring.shape.prime_bits) * limbs as f64 + ring.log_p();
+        (self.switching.digits(limbs) * ring.shape.n) as f64 * log_qp / 8.0 * byte(ring) / REQUESTS_PER_KEY
     }
 }
 
 /// Price of a byte up or down: a small batch waits for it.
 fn byte(ring: &Ring) -> f64 {
-    if ring.log_leaves == 0 { COST.byte } else { COST.small_byte }
+    if ring.shape.log_leaves == 0 { COST.byte } else { COST.small_byte }
 }
 
 /// Price of a residue up or down. What crosses is packed on one side and unpacked on the other.
 fn crossing(ring: &Ring) -> f64 {
-    2.0 * COST.pack + f64::from(ring.prime_bits) / 8.0 * byte(ring)
+    2.0 * COST.pack + f64::from(ring.shape.prime_bits) / 8.0 * byte(ring)
 }
 
 /// Requests over which the upload of keys is shared out, where few images are sent.
@@ -206,7 +206,7 @@ fn pack_scores(classes: usize, scores: CiphertextShape, switching: Switching, ri
     let relinearise = Maintenance { relinearise: true, drop: 0 };
     let three = CiphertextShape { components: 3, ..scores };
     let switches = (2..scores.components).map(|_| maintenance_work(classes, three, &relinearise, switching));
-    let after = scores::result(scores, ring.prime_bits);
+    let after = scores::result(scores, ring.shape.prime_bits);
     let two = CiphertextShape { components: 2, ..scores };
     let rescale = Maintenance { relinearise: false, drop: scores.level - after.level };
     let sums = Work { multiplies: (classes * 2 * after.level) as u64, ..Work::default() };

@@ -428,11 +428,16 @@ pub enum Problem {
         /// The shape in the file.
         actual: Vec<usize>,
     },
-    /// A tensor is not f32.
-    #[error("tensor `{tensor}` has type {actual}; only F32 is read, convert the weights")]
+    /// A tensor is neither f32 nor integers with a scale.
+    #[error(
+        "tensor `{tensor}` has type {actual}; F32 is read, and I8 where `{scale}` says what 1 stands for: convert the \
+         weights"
+    )]
     TensorType {
         /// Its name.
         tensor: String,
+        /// The name that its scale would have.
+        scale: String,
         /// The type in the file.
         actual: String,
     },

@@ -68,8 +68,8 @@ impl<'a> Tensors<'a> {
         self.array(name, shape)
     }
 
-    /// The tensor `name` as f32 values of exactly this shape; nothing is allocated before the shape
-    /// is checked.
+    /// The tensor `name` as values of exactly this shape: f32, or integers of 8 bits beside their
+    /// scale. Nothing is allocated before the shape is checked.
     fn array<D: Dimension, const K: usize>(&mut self, name: String, shape: [usize; K]) -> Result<Array<f32, D>, Problem>
     where
         [usize; K]: ndarray::IntoDimension<Dim = D>,
@@ -80,13 +80,20 @@ impl<'a> Tensors<'a> {
             let held = text::names(held.into_iter());
             return Err(Problem::MissingTensor { tensor: name, expected: shape.to_vec(), held });
         };
-        if view.dtype() != Dtype::F32 {
-            return Err(Problem::TensorType { tensor: name, actual: format!("{:?}", view.dtype()) });
+        let scale = scale_of(&name);
+        let integers = view.dtype() == Dtype::I8 && self.holds(&scale);
+        if view.dtype() != Dtype::F32 && !integers {
+            return Err(Problem::TensorType { tensor: name, actual: format!("{:?}", view.dtype()), scale });
         }
         if view.shape() != shape {
             return Err(Problem::TensorShape { tensor: name, expected: shape.to_vec(), actual: view.shape().to_vec() });
         }
-        let values: Vec<f32> = view.data().as_chunks::<4>().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect();
+        let values: Vec<f32> = if integers {
+            let scale = self.vector(scale, 1)?[0];
+            view.data().iter().map(|&byte| f32::from(byte as i8) * scale).collect()
+        } else {
+            view.data().as_chunks::<4>().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect()
+        };
         self.unused.remove(&name);
         Ok(Array::from_shape_vec(shape, values).expect("the file's shape was compared with the wanted one"))
     }
@@ -98,6 +105,11 @@ impl<'a> Tensors<'a> {
         }
         Err(Problem::UnusedTensors { names: text::names(self.unused.iter().map(String::as_str)) })
     }
+}
+
+/// The tensor that says what 1 stands for in the tensor `name` of integers.
+fn scale_of(name: &str) -> String {
+    format!("{name}_scale")
 }
 
 /// The weight file of some layers. Equal layers give equal bytes.

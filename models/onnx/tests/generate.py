@@ -226,11 +226,16 @@ def shipped(path):
 
     description = tomllib.loads(path.read_text())
     tensors = load_file(path.with_name(description["weights"]))
+    for name in [name for name in tensors if name.endswith("_scale")]:  # of weights that are integers
+        weight = name.removesuffix("_scale")
+        tensors[weight] = tensors[weight].float() * tensors.pop(name)
 
     class Polynomial(nn.Module):
         def __init__(self, coefficients):
             super().__init__()
-            self.register_buffer("c", torch.as_tensor(coefficients, dtype=torch.float32))
+            c = torch.as_tensor(coefficients, dtype=torch.float32)
+            # A row for each channel.
+            self.register_buffer("c", c if c.dim() == 1 else c.T[:, :, None, None])
 
         def forward(self, x):
             y = self.c[-1]
@@ -288,7 +293,7 @@ def shipped(path):
                     norm = nn.BatchNorm2d if len(shape) == 4 else nn.BatchNorm1d
                     return fill(norm(shape[1], layer.get("eps", 1e-5)))
                 case "polynomial":
-                    return Polynomial(layer["coefficients"])
+                    return Polynomial(layer.get("coefficients", tensors.get(f"{name}.coefficients")))
                 case "flatten":
                     return nn.Flatten()
                 case "dense":

@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors.torch import save_file
+from torch import nn
 
 from . import data
-from .network import Activation, Add, BatchNorm, Concat, Conv, Dense, Flatten, GlobalPool, Pool
+from .network import Activation, Add, BatchNorm, Concat, Conv, Dense, Flatten, GlobalPool, Pool, integers_of
 from .recipe_torch import PolyActivation
 
 
@@ -111,6 +112,12 @@ def export(name, recipe, net, images, score, test, folder, cryptodl=FROM_SOURCE)
     (folder / f"{name}.toml").write_text(description(name, recipe, net, score, len(test)))
     tensors = {key: value.detach().contiguous().float() for key, value in net.state_dict().items()
                if not key.endswith(("num_batches_tracked", ".rows"))}
+    if recipe.grid_epochs:  # the weights are such integers already
+        for key, module in net.named_modules():
+            if isinstance(module, (nn.Conv2d, nn.Linear)):
+                integers, step = integers_of(module.weight, recipe.grid_bits)
+                module.weight.copy_(integers * step)
+                tensors |= {f"{key}.weight": integers.to(torch.int8), f"{key}.weight_scale": step.view(1)}
     tensors |= {f"{key}.coefficients": module.coefficients.detach().contiguous() for key, module in net.named_modules()
                 if isinstance(module, PolyActivation) and module.coefficients.dim() == 2}
     save_file(tensors, folder / f"{name}.safetensors")

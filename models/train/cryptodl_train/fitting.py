@@ -169,7 +169,7 @@ def unfinished(recipe, path, train):
         if recipe.grid_epochs:
             clip_to_grid(net, recipe.grid_bits)
     net.eval()
-    return folded(net, rounding(recipe.grid_bits)) if recipe.grid_epochs else net
+    return folded(net, recipe.grid_bits) if recipe.grid_epochs else net
 
 
 def grid_checkpoint(path):
@@ -193,7 +193,7 @@ def on_grid(recipe, trained, train, held_out, teachers, log, checkpoint):
     checkpoint = checkpoint and grid_checkpoint(checkpoint)
     passes(recipe, net, average, train, held_out, teachers, log, checkpoint, grid=True)
     average.eval()
-    return folded(average, rounding(recipe.grid_bits))
+    return folded(average, recipe.grid_bits)
 
 
 def passes(recipe, net, average, train, held_out, teachers, log, checkpoint, grid=False):
@@ -241,7 +241,7 @@ def passes(recipe, net, average, train, held_out, teachers, log, checkpoint, gri
         line = f"{kind} {epoch + 1}: loss {total / steps:.4f}, {time.time() - start:.0f} s"
         if held_out is not None and (epoch % 5 == 4 or epoch + 1 == epochs):
             if grid:
-                measured = folded(average.eval(), rounding(recipe.grid_bits))
+                measured = folded(average.eval(), recipe.grid_bits)
             else:
                 set_statistics(average, train.images[:10000], recipe.exact_statistics)
                 measured = average

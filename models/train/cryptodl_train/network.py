@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from .fused import beyond, normalised_activation
-from .recipe_torch import PolyActivation
+from .recipe_torch import PolyActivation, rounding_step
 
 # ---------------------------------------------------------------- layers, as published
 
@@ -376,12 +376,18 @@ class Network(nn.Module):
         return Map(kernel, bias, stride, self.architecture[names[0]].padding)
 
 
-@torch.no_grad()
-def folded(net, perturb=None):
-    """An equal network without batch-norm, whose activations are `z^2 + c`, a constant per channel.
+def integers_of(weight, bits):
+    """The nearest integers of so many bits, symmetric around 0, and what 1 stands for."""
+    step = rounding_step(weight, bits)
+    return (weight.detach() / step).round(), step
 
-    `perturb(weight)` is added to the weights of every map. Only for lines of layers that are not
-    merged, with activations of degree 2 whose leading coefficients are positive.
+
+@torch.no_grad()
+def folded(net, bits):
+    """The network without batch-norm, whose activations are `z^2 + c`, a constant per channel.
+
+    The weights of every map are integers of so many bits times one number. Only for lines of layers
+    that are not merged, with activations of degree 2 whose leading coefficients are positive.
     """
     architecture = {name: Activation(per_channel=True) if isinstance(layer, Activation) else layer
                     for name, layer in net.architecture.items() if not isinstance(layer, BatchNorm)}
@@ -406,7 +412,8 @@ def folded(net, perturb=None):
                     shift = shift + centre
                     getattr(result, stage.activation).rows[:, 0] = constant - centre.square()
             weight = source.weight * factor.view(-1, *[1] * (source.weight.dim() - 1))
-            target.weight.copy_(weight if perturb is None else weight + perturb(weight))
+            integers, step = integers_of(weight, bits)
+            target.weight.copy_(integers * step)
             target.bias.copy_(source.bias * factor + shift)
     return result.eval()
 

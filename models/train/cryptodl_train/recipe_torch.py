@@ -17,3 +17,4 @@ _spec.loader.exec_module(_module)
 PolyActivation = _module.PolyActivation
 rounding_error = _module.rounding_error
 rounding_noise = _module.rounding_noise
+rounding_step = _module.rounding_step

@@ -21,7 +21,7 @@ Images are float32 numpy arrays of shape [N, channels, rows, columns], with the 
 network takes.
 """
 
-from ._errors import (
+from ._native import (
     AuthenticationError,
     CryptoDLError,
     FormatError,

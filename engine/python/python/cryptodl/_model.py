@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import _native
-from ._errors import InputError
+from ._native import InputError
 from ._progress import Progress, reported
 from ._roles import PROGRAM, SPEC, Client, Opened
 

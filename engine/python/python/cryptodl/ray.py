@@ -40,7 +40,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ._errors import CryptoDLError
+from ._native import CryptoDLError
 
 NAMESPACE = "cryptodl"
 

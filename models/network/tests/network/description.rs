@@ -53,6 +53,38 @@ fn the_digest_covers_description_and_weights() {
     assert_ne!(good, parse(TOML, &other).unwrap().digest());
 }
 
+/// A weight file may hold integers and what 1 stands for.
+#[test]
+fn weights_can_be_integers_with_a_scale() {
+    let mut tensors = tensors();
+    let integers: Vec<i8> = (0..tensors["conv2.weight"].1.len()).map(|i| (11 * i % 255) as u8 as i8).collect();
+    let scale = 0.012_345_679_f32;
+    tensors.get_mut("conv2.weight").unwrap().1 = integers.iter().map(|&i| f32::from(i) * scale).collect();
+    let expected = parse(TOML, &tensors).unwrap();
+    let file = |with_scale: bool| {
+        let mut raw: Vec<(String, Dtype, Vec<usize>, Vec<u8>)> = (tensors.iter())
+            .map(|(name, (shape, values))| {
+                let bytes = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+                (name.clone(), Dtype::F32, shape.clone(), bytes)
+            })
+            .collect();
+        let weight = raw.iter_mut().find(|tensor| tensor.0 == "conv2.weight").unwrap();
+        (weight.1, weight.3) = (Dtype::I8, integers.iter().map(|&i| i as u8).collect());
+        if with_scale {
+            raw.push(("conv2.weight_scale".into(), Dtype::F32, vec![1], scale.to_le_bytes().into()));
+        }
+        let views = raw.iter().map(|(name, kind, shape, bytes)| {
+            (name, TensorView::new(*kind, shape.clone(), bytes).expect("a whole tensor"))
+        });
+        safetensors::serialize(views, None).expect("valid tensors")
+    };
+    let network = Network::parse("tiny.toml", TOML, &file(true), None).unwrap();
+    assert_eq!(network.fingerprint(), expected.fingerprint());
+    assert_eq!(network.weight_file(), expected.weight_file());
+    let error = Network::parse("tiny.toml", TOML, &file(false), None).unwrap_err().to_string();
+    assert!(error.contains("has type I8; F32 is read, and I8 where `conv2.weight_scale` says"), "{error}");
+}
+
 /// (text to replace, replacement, what the error says)
 const BAD_TEXT: &[(&str, &str, &[&str])] = &[
     ("format = 1", "format = 2", &["tiny.toml: format: format 2 is not supported; this version reads format 1"]),
