@@ -5,7 +5,7 @@ use std::path::Path;
 
 use cryptodl_data::images::{Pixels, RawImages};
 use cryptodl_data::{self as data, FetchOptions, Split};
-use cryptodl_network::{LayerOp, Network, NetworkSpec, plain};
+use cryptodl_network::{DatasetId, LayerOp, Network, NetworkSpec, plain};
 use cryptodl_zoo as zoo;
 use ndarray::Array2;
 
@@ -16,7 +16,8 @@ fn shipped_models_are_those_of_the_recipes() {
     let results: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
     for name in zoo::names() {
         let (net, result) = (zoo::load(name).unwrap(), &results[name]);
-        assert_eq!((net.name.as_str(), net.input.shape, net.classes()), (*name, [1, 28, 28], 10));
+        let shape = if net.dataset == Some(DatasetId::Cifar10) { [3, 32, 32] } else { [1, 28, 28] };
+        assert_eq!((net.name.as_str(), net.input.shape, net.classes()), (*name, shape, 10));
         assert_eq!(result["title"], net.title, "{name}");
         assert_eq!(result["dataset"], net.dataset.unwrap().name(), "{name}");
         assert_eq!(result["correct"], net.accuracy.unwrap().correct, "{name}");
@@ -80,23 +81,24 @@ fn assert_close(found: &Array2<f32>, expected: &[Vec<f64>]) {
 }
 
 /// The rings of `models/train/cryptodl_train/export.py`.
-fn rings() -> RawImages {
+fn rings(shape: [usize; 3]) -> RawImages {
+    let [channels, height, width] = shape.map(|size| size as i32);
     let mut pixels = Vec::new();
-    for i in 0..8i32 {
-        for (y, x) in (0..28).flat_map(|y| (0..28).map(move |x| (y, x))) {
+    for (i, _) in (0..8i32).flat_map(|i| (0..channels).map(move |channel| (i, channel))) {
+        for (y, x) in (0..height).flat_map(|y| (0..width).map(move |x| (y, x))) {
             let distance = (y - 13i32).pow(2) + (x - 10 - i).pow(2);
             let inside = ((2 + i).pow(2)..=(4 + i).pow(2)).contains(&distance);
             pixels.push(if inside { 255 } else { 0 });
         }
     }
-    RawImages { pixels: Pixels::U8(pixels), count: 8, shape: [1, 28, 28] }
+    RawImages { pixels: Pixels::U8(pixels), count: 8, shape }
 }
 
 #[test]
 fn shipped_models_agree_with_pytorch_on_drawn_images() {
     for name in zoo::names() {
         let net = zoo::load(name).unwrap();
-        let images = rings().to_values(&net.input).unwrap();
+        let images = rings(net.input.shape).to_values(&net.input).unwrap();
         assert_close(&plain::logits(&net, images.view()), &reference(name, "rings"));
     }
 }
@@ -108,7 +110,7 @@ fn correct(net: &Network, logits: &Array2<f32>, labels: &[u8]) -> u64 {
 }
 
 #[test]
-#[ignore = "reads MNIST and Fashion-MNIST (fetched if absent): cargo test -p cryptodl-zoo -- --include-ignored"]
+#[ignore = "reads MNIST, Fashion-MNIST and CIFAR-10 (fetched if absent): cargo test -p cryptodl-zoo -- --include-ignored"]
 fn shipped_models_agree_with_pytorch_on_the_test_set() {
     let mut sets = HashMap::new();
     for name in zoo::names() {
