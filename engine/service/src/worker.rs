@@ -2,7 +2,7 @@
 //! the same queue as workers elsewhere.
 
 use std::fs::File;
-use std::io::{BufWriter, Read, Seek, SeekFrom, Write};
+use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -39,8 +39,8 @@ impl From<StoreError> for Failure {
     }
 }
 
-impl From<std::io::Error> for Failure {
-    fn from(error: std::io::Error) -> Self {
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
         Failure::Store(error.into())
     }
 }
@@ -80,7 +80,7 @@ impl Host {
     ///
     /// # Errors
     /// The system gives no thread.
-    pub fn start(self: &Arc<Self>) -> std::io::Result<Threads> {
+    pub fn start(self: &Arc<Self>) -> io::Result<Threads> {
         let mut threads = Vec::new();
         let mut start = |name: &str, work: fn(&Host)| {
             let host = self.clone();
@@ -251,10 +251,11 @@ impl Host {
         let mut set = Vec::new();
         let room = set.try_reserve_exact(set_bytes);
         room.map_err(|_| Failure::Job(format!("there is no memory for the {set_bytes} bytes of a set")))?;
-        set.resize(set_bytes, 0);
         let start = first_set(&request, model.params(), length) + lease.set * set_bytes as u64;
         file.seek(SeekFrom::Start(start))?;
-        file.read_exact(&mut set)?;
+        if file.take(set_bytes as u64).read_to_end(&mut set)? < set_bytes {
+            return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
+        }
         Ok((request, set))
     }
 }
