@@ -4,7 +4,7 @@
 //! [`Pool`]: the first touch of a page of the system takes longer than most kernels take on it.
 
 use std::ops::{Deref, DerefMut};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use memmap2::MmapMut;
 
@@ -13,8 +13,8 @@ use memmap2::MmapMut;
 pub(crate) struct Memory {
     store: Store,
     len: usize,
-    /// Where the pages go.
-    pool: Option<Arc<Pool>>,
+    /// Where the pages go, and the bytes that were asked of it.
+    pool: Option<(Arc<Pool>, usize)>,
 }
 
 #[derive(Debug)]
@@ -33,7 +33,18 @@ const LINE: usize = 64;
 
 /// Pages of tensors that are gone, for those to come.
 #[derive(Debug, Default)]
-pub(crate) struct Pool(Mutex<Vec<MmapMut>>);
+pub(crate) struct Pool(Mutex<Pages>);
+
+#[derive(Debug, Default)]
+struct Pages {
+    waiting: Vec<MmapMut>,
+    /// Bytes of all pages, those of tensors as well.
+    mapped: usize,
+    /// Bytes that tensors have asked for.
+    asked: usize,
+    /// The most so far.
+    peak: usize,
+}
 
 /// How many times larger than needed pages may be.
 const MAX_EXCESS: usize = 4;
@@ -41,33 +52,50 @@ const MAX_EXCESS: usize = 4;
 impl Pool {
     /// `len` words, any, or `None` if there is no room.
     pub(crate) fn take(self: &Arc<Self>, len: usize) -> Option<Memory> {
-        let pages = self.pages(len.checked_mul(size_of::<u32>())?);
-        let mut memory = match pages {
-            Some(pages) => Memory { store: Store::Pages(pages), len, pool: None },
-            None => Memory::zeros(len)?,
+        let bytes = len.checked_mul(size_of::<u32>())?;
+        if bytes < PAGES_FROM {
+            return Memory::zeros(len);
+        }
+        let pages = self.pages().take(bytes);
+        let pages = pages.or_else(|| map(bytes).inspect(|pages| self.pages().mapped += pages.len()));
+        let Some(pages) = pages else {
+            self.pages().asked -= bytes;
+            return None;
         };
-        memory.pool = Some(self.clone());
-        Some(memory)
+        Some(Memory { store: Store::Pages(pages), len, pool: Some((self.clone(), bytes)) })
     }
 
-    /// The best of the pages that wait. If none will do, as many bytes go back to the system as are about to come from it, so
-    /// that what waits never adds to a peak.
-    fn pages(&self, bytes: usize) -> Option<MmapMut> {
-        if bytes < PAGES_FROM {
-            return None;
-        }
-        let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+    fn pages(&self) -> MutexGuard<'_, Pages> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Pages {
+    /// The best of the pages that wait for a tensor of so many bytes. If none will do, others go back to the system, until those to
+    /// come have room within what tensors have asked for at once: what waits never adds to a peak.
+    fn take(&mut self, bytes: usize) -> Option<MmapMut> {
+        self.asked += bytes;
+        self.peak = self.peak.max(self.asked);
         let fits = |pages: &MmapMut| (bytes..=bytes.saturating_mul(MAX_EXCESS)).contains(&pages.len());
-        let best = (0..waiting.len()).filter(|&i| fits(&waiting[i])).min_by_key(|&i| waiting[i].len());
-        if best.is_none() {
-            let mut returned = 0;
-            while returned < bytes
-                && let Some(pages) = waiting.pop()
-            {
-                returned += pages.len();
-            }
+        if let Some(best) = self.smallest(fits) {
+            return Some(self.waiting.swap_remove(best));
         }
-        best.map(|index| waiting.swap_remove(index))
+        let to_come = rounded(bytes)?;
+        while let Some(excess) = (self.mapped + to_come).checked_sub(self.peak).filter(|&excess| excess > 0)
+            && !self.waiting.is_empty()
+        {
+            let least = self.smallest(|pages| pages.len() >= excess).or_else(|| self.largest());
+            self.mapped -= self.waiting.swap_remove(least.expect("some wait")).len();
+        }
+        None
+    }
+
+    fn smallest(&self, fits: impl Fn(&MmapMut) -> bool) -> Option<usize> {
+        (0..self.waiting.len()).filter(|&i| fits(&self.waiting[i])).min_by_key(|&i| self.waiting[i].len())
+    }
+
+    fn largest(&self) -> Option<usize> {
+        (0..self.waiting.len()).max_by_key(|&i| self.waiting[i].len())
     }
 }
 
@@ -110,6 +138,21 @@ impl<T: Default> Drop for Lent<'_, T> {
     }
 }
 
+/// Bytes of the pages for so many: up to a quarter more, which is not touched and so takes no memory until a window that grows a
+/// little finds room in it.
+fn rounded(bytes: usize) -> Option<usize> {
+    bytes.checked_next_multiple_of(bytes.checked_next_power_of_two()? / 8)
+}
+
+/// Pages of zeros for so many bytes.
+fn map(bytes: usize) -> Option<MmapMut> {
+    let pages = MmapMut::map_anon(rounded(bytes)?).ok()?;
+    // A wish: without huge pages everything works, more slowly.
+    #[cfg(target_os = "linux")]
+    let _ = pages.advise(memmap2::Advice::HugePage);
+    Some(pages)
+}
+
 impl Default for Store {
     fn default() -> Self {
         Store::Heap(Vec::new(), 0)
@@ -125,13 +168,7 @@ impl Memory {
             let start = words.as_ptr().align_offset(LINE);
             return Some(Memory { store: Store::Heap(words, start), len, pool: None });
         }
-        // Up to a quarter more, which is not touched and so takes no memory until a window that grows a little finds room in it.
-        let step = bytes.checked_next_power_of_two()? / 8;
-        let pages = MmapMut::map_anon(bytes.checked_next_multiple_of(step)?).ok()?;
-        // A wish: without huge pages everything works, more slowly.
-        #[cfg(target_os = "linux")]
-        let _ = pages.advise(memmap2::Advice::HugePage);
-        Some(Memory { store: Store::Pages(pages), len, pool: None })
+        Some(Memory { store: Store::Pages(map(bytes)?), len, pool: None })
     }
 
     /// Makes `len` words of it: as before where there were as many, any where there were not.
@@ -166,8 +203,10 @@ impl Memory {
 
 impl Drop for Memory {
     fn drop(&mut self) {
-        if let (Some(pool), Store::Pages(pages)) = (self.pool.take(), std::mem::take(&mut self.store)) {
-            pool.0.lock().unwrap_or_else(PoisonError::into_inner).push(pages);
+        if let (Some((pool, bytes)), Store::Pages(pages)) = (self.pool.take(), std::mem::take(&mut self.store)) {
+            let mut all = pool.pages();
+            all.asked -= bytes;
+            all.waiting.push(pages);
         }
     }
 }
@@ -217,9 +256,30 @@ mod tests {
         assert_eq!(at(&again), first);
         assert_eq!(again.len(), PAGES_FROM / 2);
         drop((again, other));
-        assert_eq!(pool.0.lock().unwrap().len(), 2);
+        assert_eq!(pool.pages().waiting.len(), 2);
         assert!(pool.take(10 * PAGES_FROM).is_some_and(|memory| memory.iter().all(|&word| word == 0)));
-        assert_eq!(pool.0.lock().unwrap().len(), 1, "those that were too small went back to the system");
+        let pages = pool.pages();
+        assert_eq!(pages.waiting.len(), 1, "those that were too small went back to the system");
+        assert_eq!((pages.asked, pages.mapped), (0, pages.waiting[0].len()));
+    }
+
+    #[test]
+    fn what_waits_never_adds_to_a_peak() {
+        let pool = Arc::new(Pool::default());
+        let take = |words: usize| pool.take(words).expect("some megabytes");
+        let (large, small) = (take(8 * PAGES_FROM), take(2 * PAGES_FROM));
+        drop((large, small));
+        // Neither fits, and together with both there is less than was in use at once.
+        let tiny = take(PAGES_FROM / 4);
+        assert_eq!(pool.pages().waiting.len(), 1, "the smaller one makes room enough");
+        drop(tiny);
+        for words in [3, 9, 5, 7, 1, 9].map(|megawords| megawords * PAGES_FROM) {
+            let memory = take(words);
+            let pages = pool.pages();
+            assert!(pages.mapped <= pages.peak, "{} and {}", pages.mapped, pages.peak);
+            drop(pages);
+            drop(memory);
+        }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Descriptions of lines of layers: what a good one says, and what every bad one is refused with.
 
 use cryptodl_network::{DatasetId, LayerOp, Network, Padding, Shape, Source};
+use safetensors::{Dtype, tensor::TensorView};
 
 use crate::common::tiny::{TOML, tensors};
 use crate::common::{Tensors, assert_refused, contents, parse, serialize};
