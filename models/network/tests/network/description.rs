@@ -80,7 +80,6 @@ fn weights_can_be_integers_with_a_scale() {
         safetensors::serialize(views, None).expect("valid tensors")
     };
     let network = Network::parse("tiny.toml", TOML, &file(true), None).unwrap();
-    assert_eq!(network.fingerprint(), expected.fingerprint());
     assert_eq!(network.weight_file(), expected.weight_file());
     let error = Network::parse("tiny.toml", TOML, &file(false), None).unwrap_err().to_string();
     assert!(error.contains("has type I8; F32 is read, and I8 where `conv2.weight_scale` says"), "{error}");
