@@ -167,6 +167,7 @@ def unfinished(recipe, path, train):
     if not on_the_grid:
         set_statistics(net, train.images[:10000], recipe.exact_statistics)
         if recipe.grid_epochs:
+            net = net.without_whitening()
             clip_to_grid(net, recipe.grid_bits)
     net.eval()
     return folded(net, recipe.grid_bits) if recipe.grid_epochs else net
