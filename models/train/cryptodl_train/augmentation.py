@@ -57,6 +57,21 @@ def shift(images, reach, generator):
     return padded[torch.arange(n)[:, None, None, None], channels, rows, columns]
 
 
+def cut(images, side, generator):
+    """Takes a square of `side` pixels out of each image, around any of its pixels (DeVries and Taylor, 2017).
+
+    The pixels become 0, which is about the mean of photographs.
+    """
+    n, _, height, width = images.shape
+
+    def inside(size):
+        first = torch.randint(size, (n, 1), generator=generator) - side // 2
+        return (torch.arange(size) >= first) & (torch.arange(size) < first + side)
+
+    square = inside(height)[:, None, :, None] & inside(width)[:, None, None, :]
+    return images.masked_fill(square, 0.0)
+
+
 def augment(images, recipe, generator, mirrored=None):
     """What `recipe` asks for, drawn anew for every image.
 
@@ -70,17 +85,20 @@ def augment(images, recipe, generator, mirrored=None):
         images = shift(images, recipe.shift, generator)
     if recipe.deformation:
         images = deform(images, recipe.deformation, generator)
+    if recipe.cutout:
+        images = cut(images, recipe.cutout, generator)
     return images
 
 
 def for_calibration(images, recipe, count=10_000):
-    """`count` of the images at equal distances, changed as in training.
+    """`count` of the images at equal distances, changed as in training, but whole.
 
     A network is surer of the images that it learned than of new ones, and changed ones stand for
     these. The command `cryptodl calibrate` measures on as many.
     """
     if recipe.calibration_deformation is not None:
         recipe = dataclasses.replace(recipe, deformation=recipe.calibration_deformation)
+    recipe = dataclasses.replace(recipe, cutout=0)
     count, generator = min(count, len(images)), torch.Generator().manual_seed(0)
     rows = torch.arange(count) * len(images) // count
     return torch.cat([augment(images[part], recipe, generator) for part in rows.split(500)])

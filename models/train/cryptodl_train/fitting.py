@@ -104,14 +104,16 @@ class Checkpoint:
         """`parts` have `state_dict` and `load_state_dict`."""
         self.path, self.generator, self.parts = path, generator, parts
         self.recipe = {field: repr(value) for field, value in dataclasses.asdict(recipe).items()}
+        self.defaults = {field.name: repr(field.default) for field in dataclasses.fields(recipe)}
 
     def load(self):
         """Passes that are done; 0 without a file."""
         if self.path is None or not self.path.is_file():
             return 0
         state = torch.load(self.path, weights_only=True)
-        # A setting that the recipes did not have then is at its default.
-        changed = [field for field, value in state["recipe"].items() if self.recipe.get(field) != value]
+        # A setting that the recipes did not have then was at its default.
+        before = self.defaults | state["recipe"]
+        changed = [field for field, value in before.items() if self.recipe.get(field) != value]
         if changed:
             raise SystemExit(f"{self.path} is of a recipe with other settings ({', '.join(changed)}); use these again, "
                              "or delete the file to start anew")

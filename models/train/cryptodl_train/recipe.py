@@ -16,6 +16,7 @@ class Recipe:
     deformation: float = 0.6  # strength of the augmentation
     mirror: bool = False
     shift: int = 0  # pixels by which images move while training
+    cutout: int = 0  # side of the square of pixels that is taken out of every image while training
     calibration_deformation: float | None = None  # of the images on which it is calibrated; as in training if None
     epochs: int = 45
     seed: int = 1

@@ -96,6 +96,7 @@ CIFAR_10 = dict(
     deformation=0.0,
     mirror=True,
     shift=2,
+    cutout=12,
     batch=500,
     optimizer="muon",
     learning_rate=0.003,
