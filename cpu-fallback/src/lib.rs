@@ -17,10 +17,12 @@ mod kernels;
 mod machine;
 mod memory;
 mod reference;
+mod rows;
 mod simd;
 mod tensor;
 
 pub use cpu::Cpu;
 pub use reference::Reference;
+pub use rows::Rows;
 pub use simd::Kernels;
 pub use tensor::{CpuTensor, Place};

@@ -107,6 +107,26 @@ lane_by_lane! {
     /// `sums + a b`.
     AddProduct(sums, a, b) {} |s, prime| => prime.add(sums, prime.mul(a, b))
 }
+lane_by_lane! {
+    /// `x - a b`.
+    SubtractProduct(x, a, b) {} |s, prime| => prime.add(x, prime.negate(prime.mul(a, b)))
+}
+lane_by_lane! {
+    /// `x a + b`.
+    MultiplyAdd(x, a, b) {} |s, prime| => prime.add(prime.mul(x, a), b)
+}
+lane_by_lane! {
+    /// The residue of `integer`, in two's complement and of a magnitude below that of the prime, in place.
+    Signed(integer) {} |s, prime| => prime.signed(integer)
+}
+lane_by_lane! {
+    /// `x + low low_factor + high high_factor + constant`, where `low` and `high` are any words: below 5q before the last
+    /// reduction but one.
+    AddWords(x, low, high) { low_factor: Twiddle, high_factor: Twiddle, constant: u32 } |s, prime| => {
+        let product = prime.halve(s.add(prime.mul_lazy(low, low_factor), prime.mul_lazy(high, high_factor)));
+        prime.canonical(prime.halve(s.add(product, prime.add(x, constant))))
+    }
+}
 
 /// A digit of every residue of `x`, reduced modulo another prime.
 pub(crate) struct ReducedDigit<'a> {

@@ -78,6 +78,12 @@ impl<S: Simd> Prime<S> {
         self.canonical(self.s.add(a, b))
     }
 
+    /// The canonical residue of `x` in two's complement, of a magnitude below `q`.
+    #[inline(always)]
+    pub(crate) fn signed(self, x: S::V) -> S::V {
+        self.s.add(x, self.s.and(self.q, self.s.shift_right_signed(x, 31)))
+    }
+
     /// `-a`, canonical in and out.
     #[inline(always)]
     pub(crate) fn negate(self, a: S::V) -> S::V {

@@ -7,8 +7,8 @@ use std::path::Path;
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, ensure};
-use cryptodl::{Checkpoint, Keys, Request, Thrift};
-use cryptodl_client::{Decrypted, SecretKey, decrypt, decrypt_slots_raw_do_not_return_to_server, encrypt};
+use cryptodl::{Checkpoint, Keys, Request, Thrift, row_kernels};
+use cryptodl_client::{Decrypted, Decryption, Encryption, SecretKey, decrypt_slots_raw_do_not_return_to_server};
 use cryptodl_core::ckks::{Ciphertexts, Randomness};
 use cryptodl_core::watch::{Progress, Watch};
 use cryptodl_core::wire::{CiphertextLayout, write_ciphertexts, write_eval_keys, write_public_key};
@@ -124,7 +124,8 @@ impl<'a> Session<'a> {
             let (bar, mut rng) = (Bar::new("encrypt"), randomness("encrypt")?);
             let show = |progress: Progress| bar.watch(progress);
             let (pixels, count) = (samples.pixels(), samples.count());
-            Ok(encrypt(spec, keys.encryption(spec.encryption), pixels, count, &mut rng, Watch::new(&show))?)
+            let encryption = Encryption::new(spec, keys.encryption(spec.encryption), count, &mut rng)?;
+            Ok(encryption.with_kernels(row_kernels(spec.params())).all(pixels, Watch::new(&show))?)
         })?;
         Ok(Session { prepared, samples, stages, keys, uploaded, masks, result: None, reports: Vec::new() })
     }
@@ -164,7 +165,10 @@ impl<'a> Session<'a> {
         let compute = reports.swap_remove((reports.len() - 1) / 2);
         stages.compute = compute.seconds;
 
-        let decrypted = timed(&mut stages.decrypt, || Ok(decrypt(spec, &keys.secret, &result)?))?;
+        let decrypted = timed(&mut stages.decrypt, || {
+            let decryption = Decryption::new(spec, &keys.secret, &result.info())?;
+            Ok(decryption.with_kernels(row_kernels(spec.params())).all(&result)?)
+        })?;
 
         let (scores, plaintext) = in_the_clear(prepared, samples);
         let raw = raw_scores(prepared, &keys.secret, &result, samples.count())?;

@@ -1,12 +1,14 @@
 //! Decryption of results.
 
+use std::sync::Arc;
+
 use cryptodl_core::backend::packed_row;
 use cryptodl_core::ckks::{
     CheckedSpec, Ciphertexts, CiphertextsInfo, Encoder, HEADROOM, MAX_COMPONENTS, Params, Scale, ScoreLeaves,
     UniformPurpose,
 };
 use cryptodl_core::parallel;
-use cryptodl_core::ring::{CentredConverter, UniformSource, unpack_row};
+use cryptodl_core::ring::{CentredConverter, RowKernels, ScalarRows, UniformSource, unpack_row};
 use zeroize::Zeroizing;
 
 use crate::{ClientError, ScoreUnit, SecretKey};
@@ -59,6 +61,13 @@ impl<'a> Decryption<'a> {
         Ok(Decryption { spec, decryptor, scores, sets: 0 })
     }
 
+    /// The same with kernels over the spec's primes that suit the machine better. The bits stay the same.
+    #[must_use]
+    pub fn with_kernels(mut self, kernels: Arc<dyn RowKernels>) -> Self {
+        self.decryptor.kernels = kernels;
+        self
+    }
+
     /// Nothing of any image yet.
     fn nothing(&self) -> Decrypted {
         let (classes, unit) = (self.spec.output.classes, ScoreUnit::of(self.spec));
@@ -99,6 +108,22 @@ impl<'a> Decryption<'a> {
         }
         Ok(decrypted)
     }
+
+    /// What a result that is all in memory says of all images.
+    ///
+    /// # Errors
+    /// As [`Self::next`], or sets of another number than was announced.
+    pub fn all(mut self, result: &Ciphertexts) -> Result<Decrypted, ClientError> {
+        check_sets(self.decryptor.params, result)?;
+        let mut decrypted = self.nothing();
+        for set in &result.sets {
+            let Decrypted { scores, labels, out_of_range, .. } = self.next(set)?;
+            decrypted.scores.extend(scores);
+            decrypted.labels.extend(labels);
+            decrypted.out_of_range.extend(out_of_range);
+        }
+        Ok(decrypted)
+    }
 }
 
 /// Decrypts a result that is all in memory, as [`Decryption`] does set by set.
@@ -106,16 +131,7 @@ impl<'a> Decryption<'a> {
 /// # Errors
 /// As [`Decryption`], or sets of another number.
 pub fn decrypt(spec: &CheckedSpec, key: &SecretKey, result: &Ciphertexts) -> Result<Decrypted, ClientError> {
-    check_sets(spec.params(), result)?;
-    let mut decryption = Decryption::new(spec, key, &result.info())?;
-    let mut decrypted = decryption.nothing();
-    for set in &result.sets {
-        let Decrypted { scores, labels, out_of_range, .. } = decryption.next(set)?;
-        decrypted.scores.extend(scores);
-        decrypted.labels.extend(labels);
-        decrypted.out_of_range.extend(out_of_range);
-    }
-    Ok(decrypted)
+    Decryption::new(spec, key, &result.info())?.all(result)
 }
 
 /// Refuses a set with too many scores of one class beyond `bound`.
@@ -195,6 +211,7 @@ fn require(
 struct Decryptor<'a> {
     params: &'a Params,
     key: &'a SecretKey,
+    kernels: Arc<dyn RowKernels>,
     info: CiphertextsInfo,
     /// Expands component 1 where it did not travel.
     uniform: Option<UniformSource>,
@@ -210,6 +227,7 @@ impl<'a> Decryptor<'a> {
         Ok(Decryptor {
             params,
             key,
+            kernels: Arc::new(ScalarRows(params.basis().clone())),
             uniform: info.seed.map(|seed| UniformPurpose::Ciphertext.source(params, &seed)),
             centre: params.basis().centred_converter(&params.chain(info.level), &[]),
             encoder: Encoder::new(params.n()),
@@ -253,16 +271,12 @@ impl<'a> Decryptor<'a> {
 
     /// `sum_t c_t s^t` modulo the prime of `limb`, in coefficient domain.
     fn phase(&self, set: usize, bytes: &[u8], value: usize, limb: usize, sum: &mut [u32]) -> Result<(), ClientError> {
-        let table = self.params.basis().table(limb);
-        let modulus = table.modulus();
         let mut row = vec![0; sum.len()];
         for component in (0..self.info.components).rev() {
             self.component(set, bytes, value, component, limb, &mut row)?;
-            for ((sum, &s), &c) in sum.iter_mut().zip(self.key.row(limb)).zip(&row) {
-                *sum = modulus.add(modulus.mul(*sum, s), c);
-            }
+            self.kernels.multiply_add(limb, sum, self.key.row(limb), &row);
         }
-        table.inverse(sum);
+        self.kernels.inverse(limb, sum);
         Ok(())
     }
 
@@ -279,7 +293,7 @@ impl<'a> Decryptor<'a> {
         let modulus = self.params.basis().modulus(limb);
         if let Some(uniform) = self.uniform.as_ref().filter(|_| component == 1) {
             let object = (self.info.first_set + set) * self.info.values + value;
-            uniform.fill(object as u32, limb as u32, modulus, 0, row);
+            self.kernels.expand(uniform, object as u32, limb, row);
             return Ok(());
         }
         let row_bytes = |limb| packed_row(self.params.basis(), limb);

@@ -1,6 +1,7 @@
 //! Encryption of images: value `v` of a set carries pixel `v` of up to N images, one image per slot. Where a Program allows
 //! it, few images lie in fewer ciphertexts, with several pixels of each in every one ([`Leaves`](cryptodl_core::ckks::Leaves)).
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use cryptodl_core::backend::packed_row;
@@ -8,11 +9,17 @@ use cryptodl_core::ckks::{
     CheckedSpec, Ciphertexts, CiphertextsInfo, ClientSpec, Encoder, Params, PublicKey, Randomness, SecretStreams,
 };
 use cryptodl_core::parallel;
+use cryptodl_core::ring::{RowKernels, ScalarRows};
 use cryptodl_core::watch::Watch;
 use zeroize::Zeroizing;
 
 use crate::encryptor::Encryptor;
 use crate::{ClientError, SecretKey};
+
+/// Ciphertexts whose pixels a thread collects together at most.
+const MOST_TOGETHER: usize = 8;
+/// Groups of ciphertexts at least, for as many threads.
+const LEAST_GROUPS: usize = 64;
 
 /// Who encrypts: it must be whom the spec names.
 #[derive(Clone, Copy, Debug)]
@@ -31,6 +38,7 @@ pub enum EncryptionKey<'a> {
 pub struct Encryption<'a> {
     spec: &'a CheckedSpec,
     encryptor: Encryptor<'a>,
+    kernels: Arc<dyn RowKernels>,
     encoder: Encoder,
     streams: SecretStreams,
     info: CiphertextsInfo,
@@ -70,7 +78,14 @@ impl<'a> Encryption<'a> {
         let info = CiphertextsInfo { level, values, components: 2, leaves, first_set: 0, seed, images: count };
         let (encoder, streams) = (Encoder::new(params.n()), rng.streams());
         let slots = leaves.slots(params.n());
-        Ok(Encryption { spec, encryptor, encoder, streams, info, pixels, slots, sets: 0 })
+        let kernels = Arc::new(ScalarRows(params.basis().clone()));
+        Ok(Encryption { spec, encryptor, kernels, encoder, streams, info, pixels, slots, sets: 0 })
+    }
+
+    /// The same with kernels over the spec's primes that suit the machine better. The bits stay the same.
+    #[must_use]
+    pub fn with_kernels(self, kernels: Arc<dyn RowKernels>) -> Self {
+        Encryption { kernels, ..self }
     }
 
     /// What the sets are.
@@ -93,7 +108,7 @@ impl<'a> Encryption<'a> {
     /// Another number of values; a pixel that is out of range (by more than the rounding of an `f32`), infinite or not a
     /// number; no memory; cancelled.
     pub fn next(&mut self, images: &[f32], set: &mut Vec<u8>, watch: Watch<'_>) -> Result<(), ClientError> {
-        let Encryption { spec, encryptor, encoder, streams, info, pixels, slots, sets } = &*self;
+        let Encryption { spec, encryptor, kernels, encoder, streams, info, pixels, slots, sets } = &*self;
         let params = spec.params();
         let (values, n) = (info.values, params.n());
         check_images(spec, images, sets * n, self.next_images())?;
@@ -108,32 +123,58 @@ impl<'a> Encryption<'a> {
         let scale = spec.input.encoding().scale;
         let first = sets * values;
         let (done, total) = (AtomicUsize::new(first), info.sets(params) * values);
-        parallel::try_for_each(rows_by_value(set, params, info), |value, rows| {
-            watch.check()?;
-            let object = first + value;
+        // Neighbouring pixels of an image share a line of the cache, so each thread takes those of several ciphertexts together.
+        let together = (values / LEAST_GROUPS).clamp(1, MOST_TOGETHER);
+        let mut rows = rows_by_value(set, params, info).into_iter();
+        let groups: Vec<Vec<_>> =
+            (0..values.div_ceil(together)).map(|_| rows.by_ref().take(together).collect()).collect();
+        parallel::try_for_each(groups, |group, rows| {
+            let first_value = group * together;
             // Every thread takes some vectors of N numbers from memory of its own. Each one that is missing would end the process,
             // so they are asked for together before.
             let mut working = Vec::<u64>::new();
-            working.try_reserve_exact(8 * n).map_err(none)?;
+            working.try_reserve_exact((8 + rows.len()) * n).map_err(none)?;
             drop(std::hint::black_box(working));
-            let mut message = Zeroizing::new(vec![padding; n]);
-            // The leaves of an image in this ciphertext are every so many of its pixels.
+            let mut messages = Zeroizing::new(vec![padding; rows.len() * n]);
+            // The leaves of an image in a ciphertext are every so many of its pixels.
             let copies = spec.output.packing.of_scores(n, info.leaves, info.images).log;
             let of_image = slots.chunks_exact(1usize << (info.leaves.log + copies));
             for (image, slots) in images.chunks_exact(*pixels).zip(of_image) {
                 for slots in slots.chunks_exact(1 << info.leaves.log) {
-                    for (&pixel, &slot) in image.iter().skip(value).step_by(values).zip(slots) {
-                        message[slot as usize] = f64::from(pixel);
+                    for (pixels, &slot) in image[first_value..].chunks(values).zip(slots) {
+                        for (message, &pixel) in messages.chunks_exact_mut(n).zip(pixels) {
+                            message[slot as usize] = f64::from(pixel);
+                        }
                     }
                 }
             }
-            encoder.encode(&mut message, scale);
-            encryptor.encrypt(object as u32, &message, &mut streams.stream(object as u64), rows);
-            watch.tell(done.fetch_add(1, Ordering::Relaxed) + 1, total);
+            for (offset, (message, rows)) in messages.chunks_exact_mut(n).zip(rows).enumerate() {
+                watch.check()?;
+                let object = first + first_value + offset;
+                encoder.encode(message, scale);
+                let mut noise = streams.stream(object as u64);
+                encryptor.encrypt(&**kernels, object as u32, message, &mut noise, rows);
+                watch.tell(done.fetch_add(1, Ordering::Relaxed) + 1, total);
+            }
             Ok::<_, ClientError>(())
         })?;
         self.sets += 1;
         Ok(())
+    }
+
+    /// All sets, of images that are all in memory.
+    ///
+    /// # Errors
+    /// As [`Self::next`], or images of another number or size than was announced.
+    pub fn all(mut self, images: &[f32], watch: Watch<'_>) -> Result<Ciphertexts, ClientError> {
+        check_size(images, self.info.images, self.pixels)?;
+        let mut sets = Vec::new();
+        for images in images.chunks(self.spec.params().n() * self.pixels) {
+            let mut set = Vec::new();
+            self.next(images, &mut set, watch)?;
+            sets.push(set);
+        }
+        Ok(Ciphertexts::new(&self.info, sets))
     }
 }
 
@@ -149,16 +190,7 @@ pub fn encrypt(
     rng: &mut Randomness,
     watch: Watch<'_>,
 ) -> Result<Ciphertexts, ClientError> {
-    let mut encryption = Encryption::new(spec, key, count, rng)?;
-    let pixels = encryption.pixels;
-    check_size(images, count, pixels)?;
-    let mut sets = Vec::new();
-    for images in images.chunks(spec.params().n() * pixels) {
-        let mut set = Vec::new();
-        encryption.next(images, &mut set, watch)?;
-        sets.push(set);
-    }
-    Ok(Ciphertexts::new(encryption.info(), sets))
+    Encryption::new(spec, key, count, rng)?.all(images, watch)
 }
 
 fn check_size(images: &[f32], count: usize, pixels: usize) -> Result<(), ClientError> {

@@ -2,7 +2,7 @@
 
 use cryptodl_core::ckks::sampling::SmallPolynomial;
 use cryptodl_core::ckks::{CheckedSpec, EncryptionKind, Params, PublicKey, Randomness, SecretStream, UniformPurpose};
-use cryptodl_core::ring::{CentredConverter, UniformSource, pack_row};
+use cryptodl_core::ring::{CentredConverter, Integers, RowKernels, UniformSource, pack_row};
 use zeroize::Zeroizing;
 
 use crate::{ClientError, EncryptionKey, SecretKey};
@@ -45,10 +45,18 @@ impl<'a> Encryptor<'a> {
     }
 
     /// Encrypts `message`, shifted to the left as the spec's input has it, as object number `object` with noise from `noise`.
-    pub(crate) fn encrypt(&self, object: u32, message: &[f64], noise: &mut SecretStream, rows: Vec<&mut [u8]>) {
+    pub(crate) fn encrypt(
+        &self,
+        kernels: &dyn RowKernels,
+        object: u32,
+        message: &[f64],
+        noise: &mut SecretStream,
+        rows: Vec<&mut [u8]>,
+    ) {
+        let message = Integers::new(message);
         match self {
-            Encryptor::Secret(secret) => secret.encrypt(object, message, noise, rows),
-            Encryptor::Public(public) => public.encrypt(message, noise, rows),
+            Encryptor::Secret(secret) => secret.encrypt(kernels, object, &message, noise, rows),
+            Encryptor::Public(public) => public.encrypt(kernels, &message, noise, rows),
         }
     }
 }
@@ -69,23 +77,25 @@ impl<'a> SecretEncryptor<'a> {
         SecretEncryptor { params, key, shift, seed, uniform }
     }
 
-    fn encrypt(&self, object: u32, message: &[f64], noise: &mut SecretStream, rows: Vec<&mut [u8]>) {
+    fn encrypt(
+        &self,
+        kernels: &dyn RowKernels,
+        object: u32,
+        message: &Integers,
+        noise: &mut SecretStream,
+        rows: Vec<&mut [u8]>,
+    ) {
         let n = self.params.n();
-        let error = SmallPolynomial::error(n, noise);
+        let error = SmallPolynomial::error(n, noise).words();
         let mut c0 = Zeroizing::new(vec![0; n]);
         let mut a = vec![0; n];
         for (limb, packed) in rows.into_iter().enumerate() {
-            let table = self.params.basis().table(limb);
-            let modulus = table.modulus();
-            let power = modulus.pow(2, self.shift);
-            for ((c, &m), e) in c0.iter_mut().zip(message).zip(error.residues(modulus)) {
-                *c = modulus.add(modulus.mul(modulus.reduce_signed(m as i64), power), e);
-            }
-            table.forward(&mut c0);
-            self.uniform.fill(object, limb as u32, modulus, 0, &mut a);
-            for ((c, &a), &s) in c0.iter_mut().zip(&a).zip(self.key.row(limb)) {
-                *c = modulus.sub(*c, modulus.mul(a, s));
-            }
+            let modulus = self.params.basis().modulus(limb);
+            kernels.signed(limb, &mut c0, &error);
+            kernels.add_integers(limb, &mut c0, message, modulus.pow(2, self.shift));
+            kernels.forward(limb, &mut c0);
+            kernels.expand(&self.uniform, object, limb, &mut a);
+            kernels.subtract_product(limb, &mut c0, &a, self.key.row(limb));
             pack_row(&c0, modulus.bits(), packed);
         }
     }
@@ -111,66 +121,70 @@ impl<'a> PublicEncryptor<'a> {
         PublicEncryptor { params, level, shift, key, a: key.expand_a(params), special, remainder }
     }
 
-    fn encrypt(&self, message: &[f64], noise: &mut SecretStream, mut rows: Vec<&mut [u8]>) {
-        let u = SmallPolynomial::ternary(self.params.n(), noise);
+    fn encrypt(
+        &self,
+        kernels: &dyn RowKernels,
+        message: &Integers,
+        noise: &mut SecretStream,
+        mut rows: Vec<&mut [u8]>,
+    ) {
+        let u = SmallPolynomial::ternary(self.params.n(), noise).words();
         let (c0, c1) = rows.split_at_mut(self.level);
         for (key, message, rows) in [(&self.key.b, Some(message), c0), (&self.a, None, c1)] {
-            let error = SmallPolynomial::error(self.params.n(), noise);
-            self.component(key, &u, &error, message, rows);
+            let error = SmallPolynomial::error(self.params.n(), noise).words();
+            self.component(kernels, key, &u, &error, message, rows);
         }
     }
 
     /// One component: `(k u + e - r) / P + m` with `r = cent((k u + e) mod P)`.
     fn component(
         &self,
+        kernels: &dyn RowKernels,
         key: &[u32],
-        u: &SmallPolynomial,
-        error: &SmallPolynomial,
-        message: Option<&[f64]>,
+        u: &[u32],
+        error: &[u32],
+        message: Option<&Integers>,
         rows: &mut [&mut [u8]],
     ) {
         let (n, basis) = (self.params.n(), self.params.basis());
-        let remainder = self.remainder(key, u, error);
+        let remainder = self.remainder(kernels, key, u, error);
+        let (mut row, mut product) = (Zeroizing::new(vec![0; n]), Zeroizing::new(vec![0; n]));
         for (limb, packed) in rows.iter_mut().enumerate() {
-            let table = basis.table(limb);
-            let modulus = table.modulus();
+            let modulus = basis.modulus(limb);
             let p = basis.product_mod(&self.special, limb);
             let by_p = modulus.inv(p);
             // e - r + P m is transformed at once.
-            let digits = remainder.chunks_exact(self.special.len());
-            let mut row: Zeroizing<Vec<u32>> = Zeroizing::new(
-                error
-                    .residues(modulus)
-                    .zip(digits)
-                    .map(|(e, r)| modulus.sub(e, self.remainder.residue(r, limb)))
-                    .collect(),
-            );
-            let power = modulus.mul(p, modulus.pow(2, self.shift));
-            for (c, &m) in row.iter_mut().zip(message.into_iter().flatten()) {
-                *c = modulus.add(*c, modulus.mul(power, modulus.reduce_signed(m as i64)));
+            kernels.signed(limb, &mut row, error);
+            for (c, r) in row.iter_mut().zip(remainder.chunks_exact(self.special.len())) {
+                *c = modulus.sub(*c, self.remainder.residue(r, limb));
             }
-            table.forward(&mut row);
-            let u = u.transform(table);
-            for ((c, &k), &u) in row.iter_mut().zip(&key[limb * n..]).zip(&*u) {
-                *c = modulus.mul(by_p, modulus.add(*c, modulus.mul(k, u)));
+            if let Some(message) = message {
+                kernels.add_integers(limb, &mut row, message, modulus.mul(p, modulus.pow(2, self.shift)));
             }
-            pack_row(&row, modulus.bits(), packed);
+            kernels.forward(limb, &mut row);
+            kernels.signed(limb, &mut product, u);
+            kernels.forward(limb, &mut product);
+            kernels.multiply_add(limb, &mut product, &key[limb * n..][..n], &row);
+            product.iter_mut().for_each(|c| *c = modulus.mul(by_p, *c));
+            pack_row(&product, modulus.bits(), packed);
         }
     }
 
     /// `cent((k u + e) mod P)` of every coefficient, as digits `[N][special prime]` of the conversion.
-    fn remainder(&self, key: &[u32], u: &SmallPolynomial, error: &SmallPolynomial) -> Zeroizing<Vec<i32>> {
+    fn remainder(&self, kernels: &dyn RowKernels, key: &[u32], u: &[u32], error: &[u32]) -> Zeroizing<Vec<i32>> {
         let (n, count) = (self.params.n(), self.special.len());
         let mut residues = Zeroizing::new(vec![0; n * count]);
+        let (mut product, mut row) = (Zeroizing::new(vec![0; n]), Zeroizing::new(vec![0; n]));
         for (position, &limb) in self.special.iter().enumerate() {
-            let table = self.params.basis().table(limb);
-            let modulus = table.modulus();
-            let mut product = u.transform(table);
+            let modulus = self.params.basis().modulus(limb);
+            kernels.signed(limb, &mut product, u);
+            kernels.forward(limb, &mut product);
             for (u, &k) in product.iter_mut().zip(&key[limb * n..]) {
                 *u = modulus.mul(k, *u);
             }
-            table.inverse(&mut product);
-            for ((j, &product), e) in product.iter().enumerate().zip(error.residues(modulus)) {
+            kernels.inverse(limb, &mut product);
+            kernels.signed(limb, &mut row, error);
+            for (j, (&product, &e)) in product.iter().zip(&*row).enumerate() {
                 residues[j * count + position] = modulus.add(product, e);
             }
         }

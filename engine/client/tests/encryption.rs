@@ -2,18 +2,48 @@
 
 mod common;
 
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use common::*;
-use cryptodl_client::{ClientError, EncryptionKey, ScoreUnit, SecretKey, decrypt, encrypt};
+use cryptodl_client::{ClientError, Decryption, Encryption, EncryptionKey, ScoreUnit, SecretKey, decrypt, encrypt};
 use cryptodl_core::ckks::{ClientSpec, Encoding, EncryptionKind, Params, Randomness, Scale, noise, rerandomise};
 use cryptodl_core::ring::Modulus;
 use cryptodl_core::watch::{Progress, Watch};
+use cryptodl_cpu::{Kernels, Rows};
 
 const KINDS: [EncryptionKind; 2] = [EncryptionKind::Secret, EncryptionKind::Public];
 
 fn secret(spec: &ClientSpec, seed: u64) -> SecretKey {
     SecretKey::generate(checked(spec).params(), &mut rng(seed, "keygen"))
+}
+
+#[test]
+fn the_machines_vectors_make_the_same_bytes_and_scores() {
+    for (n, kind) in [(1024, EncryptionKind::Secret), (1024, EncryptionKind::Public), (16, EncryptionKind::Secret)] {
+        // More values than are encrypted together, and a number of no such groups.
+        let values = 150;
+        let mut spec = spec(n, 2, 1, values, kind);
+        spec.input.scale = Scale::from_log2(45.0);
+        spec.output.scale = spec.input.scale;
+        let spec = checked(&spec);
+        let secret = SecretKey::generate(spec.params(), &mut rng(1, "keygen"));
+        let public = secret.public_key(&mut rng(2, "keygen")).unwrap();
+        let key = match kind {
+            EncryptionKind::Secret => EncryptionKey::Secret(&secret),
+            EncryptionKind::Public => EncryptionKey::Public(&public),
+        };
+        let (count, images) = (n + 3, numbers((n + 3) * values, 1));
+        let plain = encrypt(&spec, key, &images, count, &mut rng(3, "encrypt"), Watch::default()).unwrap();
+        let scores = decrypt(&spec, &secret, &plain).unwrap();
+        for family in Kernels::available() {
+            let rows = Arc::new(Rows::with_kernels(spec.params().basis().clone(), family));
+            let encryption = Encryption::new(&spec, key, count, &mut rng(3, "encrypt")).unwrap();
+            let vectors = encryption.with_kernels(rows.clone()).all(&images, Watch::default()).unwrap();
+            assert!(vectors.sets == plain.sets, "{kind:?}, {}", family.name());
+            let decryption = Decryption::new(&spec, &secret, &vectors.info()).unwrap().with_kernels(rows);
+            assert!(decryption.all(&vectors).unwrap() == scores, "{kind:?}, {}", family.name());
+        }
+    }
 }
 
 #[test]

@@ -1,10 +1,12 @@
 //! The client's side: keys, encryption, decryption.
 
 use std::io::{Read, Write};
+use std::sync::Arc;
 
 use cryptodl_client::wire::{read_secret_key, secret_key_len, write_secret_key};
 use cryptodl_client::{Decrypted, Decryption, Encryption, EncryptionKey, SecretKey};
-use cryptodl_core::ckks::{CheckedSpec, ClientSpec, EncryptionKind, EvalKeys, PublicKey, Randomness};
+use cryptodl_core::ckks::{CheckedSpec, ClientSpec, EncryptionKind, EvalKeys, Params, PublicKey, Randomness};
+use cryptodl_core::ring::RowKernels;
 use cryptodl_core::watch::Watch;
 use cryptodl_core::wire::{
     Binding, CiphertextLayout, CiphertextsReader, CiphertextsWriter, ciphertexts_len, eval_keys_len, public_key_len,
@@ -17,6 +19,7 @@ use crate::Error;
 #[derive(Clone, Debug)]
 pub struct Client {
     spec: CheckedSpec,
+    kernels: Arc<dyn RowKernels>,
 }
 
 /// All keys of a client. They belong to parameters, not to a Program: every Program of the same parameters that needs no other
@@ -55,8 +58,19 @@ impl Keys {
 /// Of a Program whose description has been checked.
 impl From<CheckedSpec> for Client {
     fn from(spec: CheckedSpec) -> Self {
-        Client { spec }
+        let kernels = row_kernels(spec.params());
+        Client { spec, kernels }
     }
+}
+
+/// What encryption and decryption over `params` compute rows with: the machine's vectors, or plain Rust where the library is
+/// built without the feature `server`.
+pub fn row_kernels(params: &Params) -> Arc<dyn RowKernels> {
+    let basis = params.basis().clone();
+    #[cfg(feature = "server")]
+    return Arc::new(cryptodl_cpu::Rows::new(basis));
+    #[cfg(not(feature = "server"))]
+    Arc::new(cryptodl_core::ring::ScalarRows(basis))
 }
 
 impl Client {
@@ -65,7 +79,7 @@ impl Client {
     /// # Errors
     /// The first field that is refused.
     pub fn new(spec: ClientSpec) -> Result<Self, Error> {
-        Ok(Client { spec: spec.check()? })
+        Ok(Client::from(spec.check()?))
     }
 
     /// The same from the file of a client spec.
@@ -210,7 +224,7 @@ impl Client {
         watch: Watch<'_>,
     ) -> Result<(), Error> {
         let mut rng = self.randomness()?;
-        let mut encryption = Encryption::new(&self.spec, key, count, &mut rng)?;
+        let mut encryption = Encryption::new(&self.spec, key, count, &mut rng)?.with_kernels(self.kernels.clone());
         let layout = CiphertextLayout::input(&self.spec);
         let mut writer = CiphertextsWriter::new(request, &self.binding(), &layout, encryption.info())?;
         let (mut values, mut set) = (Vec::new(), Vec::new());
@@ -261,7 +275,7 @@ impl Client {
         let layout = CiphertextLayout::result(&self.spec);
         let mut reader = CiphertextsReader::open(response, &self.binding(), &layout)?;
         let info = reader.info().clone();
-        let mut decryption = Decryption::new(&self.spec, key, &info)?;
+        let mut decryption = Decryption::new(&self.spec, key, &info)?.with_kernels(self.kernels.clone());
         let (mut set, mut done) = (Vec::new(), 0);
         while reader.next(&mut set)? {
             watch.check()?;

@@ -62,7 +62,7 @@ mod placement;
 #[cfg(feature = "server")]
 mod server;
 
-pub use client::{Client, Keys};
+pub use client::{Client, Keys, row_kernels};
 pub use cryptodl_client::{ClientError, Decrypted, EncryptionKey, ScoreUnit, SecretKey};
 pub use cryptodl_core::ckks::{
     CheckedSpec, Ciphertexts, CiphertextsInfo, ClientSpec, Digest, EncryptionKind, EvalKeys, Params, PublicKey,

@@ -3,8 +3,8 @@
 use std::collections::HashSet;
 
 use anyhow::{Context, Result, ensure};
-use cryptodl::Keys;
-use cryptodl_client::{decrypt, decrypt_slots_raw_do_not_return_to_server, encrypt};
+use cryptodl::{Keys, row_kernels};
+use cryptodl_client::{Decryption, Encryption, decrypt_slots_raw_do_not_return_to_server, encrypt};
 use cryptodl_core::backend::{Backend, Measured, Shape};
 use cryptodl_core::ckks::{Ciphertexts, ClientSpec, EncryptionKind, Params, Randomness, Scale, UniformPurpose, noise};
 use cryptodl_core::watch::Watch;
@@ -71,10 +71,12 @@ impl Client<'_> {
         let spec = spec.check()?;
         let images = pattern(spec.input.range, n * values);
         let (binding, layout) = (Binding { program: spec.program, params }, CiphertextLayout::input(&spec));
+        let kernels = row_kernels(params);
         let mut file = Vec::new();
         let mut run = |file: &mut Vec<u8>| -> Result<()> {
             let key = keys.encryption(spec.encryption);
-            let encrypted = encrypt(&spec, key, &images, n, rng, Watch::default())?;
+            let encryption = Encryption::new(&spec, key, n, rng)?.with_kernels(kernels.clone());
+            let encrypted = encryption.all(&images, Watch::default())?;
             file.clear();
             Ok(write_ciphertexts(file, &binding, &layout, &encrypted)?)
         };
@@ -118,10 +120,12 @@ impl Client<'_> {
         write_ciphertexts(&mut file, &binding, &layout, &result)?;
         let (level, bits) = (output.level, params.basis().modulus(0).bits());
         let (components, classes) = (output.components, output.classes);
+        let kernels = row_kernels(params);
         let mut decrypted = None;
         let mut run = || -> Result<()> {
             let result = read_ciphertexts(file.as_slice(), &binding, &layout)?;
-            decrypted = Some(decrypt(spec, &keys.secret, &result)?);
+            let decryption = Decryption::new(spec, &keys.secret, &result.info())?.with_kernels(kernels.clone());
+            decrypted = Some(decryption.all(&result)?);
             Ok(())
         };
         let work = Work {

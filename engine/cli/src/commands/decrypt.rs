@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
+use cryptodl::row_kernels;
 use cryptodl_client::Decryption;
 use cryptodl_client::wire::read_secret_key;
 use cryptodl_core::wire::{Binding, CiphertextLayout};
@@ -85,6 +86,7 @@ impl Decrypt {
         memory::afford(slots.saturating_add(info.set_bytes(params) as u64), &self.spec)?;
         let refused = || self.input.display().to_string();
         let mut decryption = Decryption::new(&spec, &secret, &info).with_context(refused)?;
+        decryption = decryption.with_kernels(row_kernels(params));
         let names = self.names.as_ref().map(|path| read_names(path, info.images)).transpose()?;
         let json = self.json.create_beside(self.out.path())?;
         let (bar, mut doubtful) = (Bar::new("decrypt"), 0);

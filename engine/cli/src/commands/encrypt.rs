@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
+use cryptodl::row_kernels;
 use cryptodl_client::wire::read_secret_key;
 use cryptodl_client::{Encryption, EncryptionKey};
 use cryptodl_core::ckks::{CiphertextsInfo, EncryptionKind, Params};
@@ -125,6 +126,7 @@ impl Encrypt {
         let refused = || self.input.display().to_string();
         let key = key.expect("clap requires one of the keys");
         let mut encryption = Encryption::new(&spec, key, images.count(), &mut rng).with_context(refused)?;
+        encryption = encryption.with_kernels(row_kernels(params));
         let (layout, info) = (CiphertextLayout::input(&spec), encryption.info().clone());
         self.check_cost(params, &layout, &info)?;
         let json = self.json.create_beside(&self.out)?;

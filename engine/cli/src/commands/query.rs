@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Error, Result, anyhow, bail, ensure};
 use clap::{ArgGroup, Args};
-use cryptodl::{KeyFolder, Keys};
+use cryptodl::{KeyFolder, Keys, row_kernels};
 use cryptodl_client::Decryption;
 use cryptodl_core::ckks::CheckedSpec;
 use cryptodl_core::wire::{Binding, CiphertextLayout, CiphertextsReader};
@@ -219,6 +219,7 @@ impl Query {
         let info = sets.info().clone();
         ensure!(info.images == source.count, "the result has {} for {}", info.images, counted(source.count, "image"));
         let mut decryption = Decryption::new(spec, &keys.secret, &info).context("the result")?;
+        decryption = decryption.with_kernels(row_kernels(params));
         let (mut labels, mut doubtful) = (Vec::new(), 0);
         let mut each = |put: &mut dyn FnMut(&cryptodl::Decrypted) -> Result<()>| -> Result<()> {
             let bar = Bar::new("decrypt");

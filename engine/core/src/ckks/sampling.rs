@@ -51,6 +51,11 @@ impl SmallPolynomial {
         &self.0
     }
 
+    /// The coefficients as words, in two's complement.
+    pub fn words(&self) -> Zeroizing<Vec<u32>> {
+        Zeroizing::new(self.0.iter().map(|&c| i32::from(c).cast_unsigned()).collect())
+    }
+
     /// Canonical residues in coefficient domain.
     pub fn residues(&self, modulus: Modulus) -> impl Iterator<Item = u32> {
         // Without a branch: q is added where the sign bit is set.

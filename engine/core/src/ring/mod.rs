@@ -7,6 +7,7 @@ mod modulus;
 mod ntt;
 mod packing;
 mod primes;
+mod rows;
 mod uniform;
 
 pub use automorphism::Automorphism;
@@ -16,6 +17,7 @@ pub use modulus::{MAX_MODULUS_BITS, Modulus};
 pub use ntt::{NttTable, Twiddle};
 pub use packing::{pack_row, packed_row_len, unpack_row};
 pub use primes::{is_prime, largest_ntt_primes, ntt_primes};
+pub use rows::{Integers, RowKernels, ScalarRows};
 pub use uniform::UniformSource;
 
 /// Why a ring cannot be built.

@@ -12,25 +12,38 @@ pub fn packed_row_len(residues: usize, bits: u32) -> usize {
 /// If `bits` is not 1 to 32 or `packed` does not have [`packed_row_len`] bytes.
 pub fn pack_row(residues: &[u32], bits: u32, packed: &mut [u8]) {
     check(residues.len(), bits, packed.len());
-    let mut words = packed.chunks_mut(4);
-    let mut put = |word: u32| {
-        let bytes = words.next().expect("the length was checked");
-        bytes.copy_from_slice(&word.to_le_bytes()[..bytes.len()]);
-    };
-    // Fewer than 32 bits wait between residues, so the window never overflows.
-    let (mut window, mut waiting) = (0u64, 0);
-    for &residue in residues {
-        window |= u64::from(residue) << waiting;
-        waiting += bits;
-        if waiting >= 32 {
-            put(window as u32);
-            window >>= 32;
-            waiting -= 32;
+    let len = bits as usize;
+    // Eight residues take `bits` bytes.
+    let (groups, rest) = residues.as_chunks();
+    for (index, group) in groups.iter().enumerate() {
+        let bytes = pack_eight(group, bits);
+        match packed[index * len..].first_chunk_mut() {
+            // Bytes beyond the group's are zero, and of the next one.
+            Some(to) => *to = bytes,
+            None => packed[index * len..][..len].copy_from_slice(&bytes[..len]),
         }
     }
-    if waiting > 0 {
-        put(window as u32);
+    if !rest.is_empty() {
+        let mut group = [0; 8];
+        group[..rest.len()].copy_from_slice(rest);
+        let to = &mut packed[groups.len() * len..];
+        to.copy_from_slice(&pack_eight(&group, bits)[..to.len()]);
     }
+}
+
+/// Eight residues of `bits` bits, 1 to 32, from the least significant bit of the result on.
+fn pack_eight(residues: &[u32; 8], bits: u32) -> [u8; 32] {
+    let pair = |i: usize| u64::from(residues[i]) | u64::from(residues[i + 1]) << bits;
+    let four = |i: usize| u128::from(pair(i)) | u128::from(pair(i + 2)) << (2 * bits);
+    let (low, high) = (four(0), four(4));
+    let (first, second) = match bits {
+        32 => (low, high),
+        bits => (low | high << (4 * bits), high >> (128 - 4 * bits)),
+    };
+    let mut bytes = [0; 32];
+    bytes[..16].copy_from_slice(&first.to_le_bytes());
+    bytes[16..].copy_from_slice(&second.to_le_bytes());
+    bytes
 }
 
 /// Unpacks `residues.len()` residues of `bits` bits. Each is below `2^bits`; whether it is below its prime is for the caller to
