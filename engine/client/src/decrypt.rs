@@ -131,6 +131,8 @@ impl<'a> Decryption<'a> {
 /// # Errors
 /// As [`Decryption`], or sets of another number.
 pub fn decrypt(spec: &CheckedSpec, key: &SecretKey, result: &Ciphertexts) -> Result<Decrypted, ClientError> {
+    // The number of sets is the plainest of what can be wrong, and is said first.
+    check_sets(spec.params(), result)?;
     Decryption::new(spec, key, &result.info())?.all(result)
 }
 
