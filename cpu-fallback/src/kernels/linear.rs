@@ -35,8 +35,8 @@ struct Chunk {
 struct Column {
     group: usize,
     position: usize,
-    /// For each word of taps, its place in [`Chunk::words`].
-    places: Vec<u32>,
+    /// Words of taps that are more than padding, at least one: the number of the word, and its place in [`Chunk::words`].
+    words: Vec<(u32, u32)>,
 }
 
 /// Weights in the order of use.
@@ -128,8 +128,8 @@ impl<'a, D: Dot> PreparedMap<'a, D> {
                             }
                             let block = Block::<'_, D> {
                                 weights: &weights.weights[column.group * weights.group_len + start..]
-                                    [..count * column.places.len()],
-                                places: &column.places,
+                                    [..count * self.map.taps().div_ceil(D::TAPS)],
+                                words: &column.words,
                                 panel,
                                 reducer: &reducer,
                                 offsets: &offsets,
@@ -160,7 +160,7 @@ fn chunks<D: Dot>(map: &LinearMap) -> Vec<Chunk> {
                 chunks.push(std::mem::replace(&mut chunk, Chunk { words: Vec::new(), columns: Vec::new() }));
                 places.clear();
             }
-            let word = |taps: &[u32]| {
+            let mut word = |taps: &[u32]| {
                 let mut word = [PADDING; 4];
                 let shifted = taps.iter().map(|&value| if value == PADDING { PADDING } else { value + shift });
                 word.iter_mut().zip(shifted).for_each(|(to, value)| *to = value);
@@ -169,8 +169,13 @@ fn chunks<D: Dot>(map: &LinearMap) -> Vec<Chunk> {
                     chunk.words.len() as u32 - 1
                 })
             };
-            let places = gather.chunks(D::TAPS).map(word).collect();
-            chunk.columns.push(Column { group, position, places });
+            let is_seen = |taps: &[u32]| taps.iter().any(|&value| value != PADDING);
+            let mut seen: Vec<_> = (0..).zip(gather.chunks(D::TAPS)).filter(|(_, taps)| is_seen(taps)).collect();
+            if seen.is_empty() {
+                seen.push((0, &gather[..D::TAPS.min(gather.len())]));
+            }
+            let words = seen.into_iter().map(|(number, taps)| (number, word(taps))).collect();
+            chunk.columns.push(Column { group, position, words });
         }
     }
     chunks.push(chunk);
@@ -210,8 +215,8 @@ const NO_CONSTANT: usize = MAX_ROWS;
 struct Block<'a, D: Dot> {
     /// `[word][row]`.
     weights: &'a [D::Weight],
-    /// Places of the words in `panel`.
-    places: &'a [u32],
+    /// [`Column::words`], whose places are in `panel`.
+    words: &'a [(u32, u32)],
     panel: &'a [D::Array],
     reducer: &'a SumReducer,
     /// [`SumReducer::offset`] of each row's constant, and at [`NO_CONSTANT`] that of zero.
@@ -257,11 +262,12 @@ impl<D: Dot, const PLANES: usize, const ROWS: usize> Kernel<D> for SizedBlock<'_
 
 #[inline(always)]
 fn block<D: Dot, const PLANES: usize, const ROWS: usize>(s: D, b: Block<'_, D>) {
-    let (words, prime) = (D::MAX_TAPS / D::TAPS, Prime::new(s, b.reducer.modulus));
+    let prime = Prime::new(s, b.reducer.modulus);
     let (weights, _) = b.weights.as_chunks::<ROWS>();
-    for (part, (weights, places)) in weights.chunks(words).zip(b.places.chunks(words)).enumerate() {
+    for (part, words) in b.words.chunks(D::MAX_TAPS / D::TAPS).enumerate() {
         let mut sums = [[s.splat(0); PLANES]; ROWS];
-        for (weights, &place) in weights.iter().zip(places) {
+        for &(word, place) in words {
+            let weights = &weights[word as usize];
             let packed: &[D::Array; PLANES] =
                 b.panel[place as usize * PLANES..].first_chunk().expect("places are within the panel");
             let mut x = [s.splat(0); PLANES];

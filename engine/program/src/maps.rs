@@ -35,6 +35,15 @@ impl QuantisedMap {
     /// A map beyond the exactness bounds of the kernels, for example too many taps.
     pub fn prepare(&self, basis: &RnsBasis, constants: &[f64]) -> Result<LinearMap, LinearMapError> {
         let g = &self.geometry;
+        // Kernels take neighbouring taps together. Those of one pixel in several channels are together at every position that sees
+        // the pixel, and are padding all at once.
+        let channels_last = |taps: &[u32]| -> Vec<u32> {
+            let pixels = taps.len() / g.group_channels();
+            (0..pixels).flat_map(|pixel| taps.iter().skip(pixel).step_by(pixels).copied()).collect()
+        };
+        let order = channels_last(&Vec::from_iter(0..g.taps() as u32));
+        let weights = self.weights.chunks_exact(g.taps()).flat_map(|row| order.iter().map(|&tap| row[tap as usize]));
+        let gather = g.gather();
         LinearMap::new(
             basis,
             g.inputs(),
@@ -42,8 +51,8 @@ impl QuantisedMap {
             g.taps(),
             g.groups,
             g.group_stride() as u32,
-            self.weights.clone(),
-            g.gather(),
+            weights.collect(),
+            gather.chunks_exact(g.taps()).flat_map(channels_last).collect(),
             constants,
         )
     }
