@@ -32,7 +32,7 @@ pub struct Planning {
     #[arg(long, value_name = "K", default_value_t = DEFAULT_BATCH)]
     batch: usize,
     /// How images may be packed: `spread` takes a ciphertext for every pixel, `compact` several pixels of an image in one where
-    /// the batch leaves half of the slots empty, `auto` where it leaves three quarters and has at most 2048 images
+    /// the batch leaves half of the slots empty, `auto` where that costs less and the batch has at most 4096 images
     #[arg(long, default_value = "auto", value_parser = one_of(PACKING))]
     packing: PackingKind,
     /// Labels that may differ from those of the network in the clear, for whatever reason: weights rounded to few bits, and

@@ -29,7 +29,7 @@ pub struct CostTable {
     /// One byte sent or received, which also stands for the client's work on it. Not a measure of a machine: how much of the
     /// server's time a smaller upload is worth.
     pub byte: f64,
-    /// The same where few images are packed, who wait for it: a line of 100 megabits in a second.
+    /// The same where few images are sent, who wait for it: a line of 100 megabits in a second.
     pub small_byte: f64,
 }
 

@@ -2,7 +2,7 @@
 
 use std::ops::RangeInclusive;
 
-use cryptodl_core::ckks::{EncryptionKind, Packing, SecurityLevel};
+use cryptodl_core::ckks::{EncryptionKind, SecurityLevel};
 use cryptodl_core::ring::{MAX_DIMENSION, MAX_MODULUS_BITS};
 use cryptodl_network::Network;
 
@@ -23,7 +23,7 @@ pub enum ScheduleKind {
 /// How images of small batches may be packed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum PackingKind {
-    /// Compactly where the batch is one of at most [`SMALL_BATCH`] images and leaves at least three quarters of the slots empty.
+    /// Compactly where the batch is one of at most [`SMALL_BATCH`] images, leaves half of the slots empty, and costs less so.
     #[default]
     Auto,
     /// One ciphertext for every pixel.
@@ -61,8 +61,8 @@ pub struct PlanOptions {
     pub circuit_privacy: Option<PrivacyGoal>,
 }
 
-/// Largest batch for which images are packed compactly unless told otherwise: rotations then cost less than pixels to upload.
-pub const SMALL_BATCH: usize = 2048;
+/// Largest batch that waits for its bytes, and that may be packed compactly unless told otherwise.
+pub const SMALL_BATCH: usize = 4096;
 
 /// Batch that schedules are optimised for unless told otherwise.
 pub const DEFAULT_BATCH: usize = 8192;
@@ -117,20 +117,20 @@ impl PlanOptions {
         }
     }
 
-    /// The packing in dimension `n` of images with so many values: as many pixels of an image in a ciphertext as leave room
-    /// for the batch.
-    pub fn packing_of(&self, n: usize, values: usize) -> Packing {
-        let least = match self.packing {
-            PackingKind::Auto if self.batch > SMALL_BATCH => return Packing::Spread,
-            PackingKind::Auto => 2,
-            PackingKind::Compact => 1,
-            PackingKind::Spread => return Packing::Spread,
-        };
-        let room = (n / self.batch).checked_ilog2().unwrap_or(0);
-        if room < least {
-            Packing::Spread
-        } else {
-            Packing::Compact(room.min(values.next_power_of_two().ilog2().max(1)))
+    /// Whether few images are sent, who wait for every byte.
+    pub(crate) fn is_small(&self) -> bool {
+        self.batch <= SMALL_BATCH
+    }
+
+    /// Packings to choose from in dimension `n` for images with so many values, as `log2` of the pixels of an image in a
+    /// ciphertext: as many as leave room for the batch, or one.
+    pub(crate) fn packings(&self, n: usize, values: usize) -> Vec<u32> {
+        let room = (n / self.batch).checked_ilog2().filter(|&room| room > 0);
+        let compact = room.map(|room| room.min(values.next_power_of_two().ilog2().max(1)));
+        match self.packing {
+            PackingKind::Auto if self.is_small() => std::iter::once(0).chain(compact).collect(),
+            PackingKind::Auto | PackingKind::Spread => vec![0],
+            PackingKind::Compact => vec![compact.unwrap_or(0)],
         }
     }
 

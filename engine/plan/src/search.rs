@@ -452,8 +452,8 @@ impl Search<'_> {
         let public = options.encryption == EncryptionKind::Public;
         // Public-key encryption divides by a special prime; key switching takes several. Images that are packed compactly take
         // key switches, and whether they are depends on the dimension.
-        let log_leaves = |n| options.packing_of(n, self.network.inputs).log_leaves();
-        let compact = log_leaves(MAX_DIMENSION) > 0;
+        let inputs = self.network.inputs;
+        let compact = options.packings(MAX_DIMENSION, inputs).iter().any(|&log_leaves| log_leaves > 0);
         let private = options.circuit_privacy.is_some();
         let (least, switches) = (usize::from(public), structure.relinearises());
         let special = if switches { 1 } else { least }..=if switches || compact { MAX_SPECIAL_PRIMES } else { least };
@@ -491,7 +491,7 @@ impl Search<'_> {
                         continue;
                     }
                 }
-                let counted = Counted::new(self.network, &plan, limbs, switching, compact && !private);
+                let counted = Counted::new(self.network, &plan, limbs, switching, compact && !private, options.is_small());
                 self.left = self.left.saturating_sub(counting_work(steps));
                 sizes.retain(|&prime_bits| {
                     let Switching { special, digit_primes, parts } = switching;
@@ -507,46 +507,50 @@ impl Search<'_> {
                     if parts > 1 && options.security.max_log_qp(n) >= whole {
                         return true;
                     }
-                    let log_leaves = log_leaves(n);
-                    let serves = if switches || log_leaves > 0 { special > 0 } else { special == least };
-                    if !serves || (parts > 1 && log_leaves == 0) {
-                        return true;
-                    }
                     let security = options.security;
                     let Some(own_special) = self.rings.own_special(n, prime_bits, limbs, switching, security) else {
                         return true;
                     };
-                    let packs = log_leaves > 0 && !private;
-                    let room = (n >> log_leaves) / options.batch;
-                    let together = if packs { scores::together(self.network.scores(), room) } else { 0..=0 };
-                    let (mut is_cheaper, mut rest) = (false, None);
-                    self.left = self.left.saturating_sub(pricing_work(steps));
-                    for log_scores in together {
-                        let shape = RingShape {
-                            n,
-                            prime_bits,
-                            limbs,
-                            special,
-                            digit_primes,
-                            parts,
-                            own_special,
-                            log_leaves,
-                            log_scores,
-                            unpacking: 0,
-                        };
-                        let Some(unpacking) = self.rings.cheapest_unpacking(shape, &counted) else {
-                            return true;
-                        };
-                        let shape = RingShape { unpacking, ..shape };
-                        let ring = self.rings.get(shape).expect("the same primes");
-                        let rest = *rest.get_or_insert_with(|| counted.price(ring, public, options.batch));
-                        let price = rest + counted.result_price(ring, options.batch);
-                        if price < below {
-                            candidates.push(Candidate { structure: index, ring: shape, price });
+                    let mut keeps = false;
+                    for log_leaves in options.packings(n, inputs) {
+                        let serves = if switches || log_leaves > 0 { special > 0 } else { special == least };
+                        if !serves || (parts > 1 && log_leaves == 0) {
+                            keeps = true;
+                            continue;
                         }
-                        is_cheaper |= price < below;
+                        let packs = log_leaves > 0 && !private;
+                        let room = (n >> log_leaves) / options.batch;
+                        let together = if packs { scores::together(self.network.scores(), room) } else { 0..=0 };
+                        let mut rest = None;
+                        self.left = self.left.saturating_sub(pricing_work(steps));
+                        for log_scores in together {
+                            let shape = RingShape {
+                                n,
+                                prime_bits,
+                                limbs,
+                                special,
+                                digit_primes,
+                                parts,
+                                own_special,
+                                log_leaves,
+                                log_scores,
+                                unpacking: 0,
+                            };
+                            let Some(unpacking) = self.rings.cheapest_unpacking(shape, &counted) else {
+                                keeps = true;
+                                break;
+                            };
+                            let shape = RingShape { unpacking, ..shape };
+                            let ring = self.rings.get(shape).expect("the same primes");
+                            let rest = *rest.get_or_insert_with(|| counted.price(ring, public, options.batch));
+                            let price = rest + counted.result_price(ring, options.batch);
+                            if price < below {
+                                candidates.push(Candidate { structure: index, ring: shape, price });
+                            }
+                            keeps |= price < below;
+                        }
                     }
-                    is_cheaper
+                    keeps
                 });
                 if sizes.is_empty() {
                     break;

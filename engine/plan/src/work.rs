@@ -103,7 +103,8 @@ impl Switching {
 
 /// Work of every step of a schedule on one ciphertext set, in the order of the walk's steps.
 pub fn steps(network: &Lowered, plan: &Steps, ring: &Ring) -> Vec<Work> {
-    let counted = Counted::new(network, plan, ring.primes.len(), Switching::of(ring), ring.shape.log_leaves > 0);
+    let packs = ring.shape.log_leaves > 0;
+    let counted = Counted::new(network, plan, ring.primes.len(), Switching::of(ring), packs, packs);
     counted.steps.into_iter().map(|work| work.at(ring.shape.n)).collect()
 }
 
@@ -116,17 +117,27 @@ pub struct Counted {
     switching: Switching,
     /// Whether few images are packed, and with them their scores.
     packs: bool,
+    /// Price of a byte up or down.
+    byte: f64,
     /// Values of an image.
     inputs: usize,
     classes: usize,
 }
 
 impl Counted {
-    /// Counts the work of the steps of a structure.
-    pub fn new(network: &Lowered, plan: &Steps, limbs: usize, switching: Switching, packs: bool) -> Self {
+    /// Counts the work of the steps of a structure; `small` batches wait for their bytes.
+    pub fn new(
+        network: &Lowered,
+        plan: &Steps,
+        limbs: usize,
+        switching: Switching,
+        packs: bool,
+        small: bool,
+    ) -> Self {
+        let byte = if small { COST.small_byte } else { COST.byte };
         let mut steps = vec![Work::default(); plan.0.len()];
         let result = count(network, plan, limbs, switching, &mut steps);
-        Counted { steps, result, switching, packs, inputs: network.inputs, classes: network.scores() }
+        Counted { steps, result, switching, packs, byte, inputs: network.inputs, classes: network.scores() }
     }
 
     /// Price of the schedule for `batch` images on a ring of as many primes, in the fixed table's nanoseconds, its result left
@@ -138,7 +149,7 @@ impl Counted {
         }
         let (leaves, limbs) = (Leaves { log: ring.shape.log_leaves }, ring.primes.len() as f64);
         let packed = (leaves.ciphertexts(self.inputs) * ring.shape.n) as f64;
-        let crossing = crossing(ring);
+        let crossing = self.crossing(ring);
         let input =
             packed * if public { 2.0 * limbs * crossing } else { limbs * crossing + ring.draws() * COST.expand };
         let whole = batch.div_ceil(ring.shape.n) as f64 * (computation + input);
@@ -155,7 +166,7 @@ impl Counted {
         let CiphertextShape { level, components } = result;
         let zeros = (components - 1) as f64 * COST.zero_encryption;
         let residues = (classes * ring.shape.n * level) as f64;
-        batch.div_ceil(ring.shape.n) as f64 * residues * (components as f64 * crossing(ring) + zeros)
+        batch.div_ceil(ring.shape.n) as f64 * residues * (components as f64 * self.crossing(ring) + zeros)
     }
 
     fn packs_scores(&self, ring: &Ring) -> bool {
@@ -184,18 +195,13 @@ impl Counted {
     fn key(&self, ring: &Ring) -> f64 {
         let limbs = ring.primes.len();
         let log_qp = f64::from(ring.shape.prime_bits) * limbs as f64 + ring.log_p();
-        (self.switching.digits(limbs) * ring.shape.n) as f64 * log_qp / 8.0 * byte(ring) / REQUESTS_PER_KEY
+        (self.switching.digits(limbs) * ring.shape.n) as f64 * log_qp / 8.0 * self.byte / REQUESTS_PER_KEY
     }
-}
 
-/// Price of a byte up or down: a small batch waits for it.
-fn byte(ring: &Ring) -> f64 {
-    if ring.shape.log_leaves == 0 { COST.byte } else { COST.small_byte }
-}
-
-/// Price of a residue up or down. What crosses is packed on one side and unpacked on the other.
-fn crossing(ring: &Ring) -> f64 {
-    2.0 * COST.pack + f64::from(ring.shape.prime_bits) / 8.0 * byte(ring)
+    /// Price of a residue up or down. What crosses is packed on one side and unpacked on the other.
+    fn crossing(&self, ring: &Ring) -> f64 {
+        2.0 * COST.pack + f64::from(ring.shape.prime_bits) / 8.0 * self.byte
+    }
 }
 
 /// Requests over which the upload of keys is shared out, where few images are sent.
