@@ -491,7 +491,8 @@ impl Search<'_> {
                         continue;
                     }
                 }
-                let counted = Counted::new(self.network, &plan, limbs, switching, compact && !private, options.is_small());
+                let counted =
+                    Counted::new(self.network, &plan, limbs, switching, compact && !private, options.is_small());
                 self.left = self.left.saturating_sub(counting_work(steps));
                 sizes.retain(|&prime_bits| {
                     let Switching { special, digit_primes, parts } = switching;

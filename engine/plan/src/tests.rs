@@ -313,6 +313,30 @@ fn squares() -> Network {
 }
 
 #[test]
+fn few_images_are_packed_as_is_cheaper() {
+    let network = calibrated(squares(), 3);
+    for (batch, is_compact) in [(1, true), (512, true), (SMALL_BATCH + 1, false), (DEFAULT_BATCH, false)] {
+        let planned = |packing| {
+            let options = PlanOptions { batch, packing, ..PlanOptions::default() };
+            let Plan { program, report } = plan(&network, &options).unwrap();
+            (program.digest(), report.bytes)
+        };
+        let (auto, compact, spread) =
+            (planned(PackingKind::Auto), planned(PackingKind::Compact), planned(PackingKind::Spread));
+        assert!(auto.0 == if is_compact { compact.0 } else { spread.0 }, "{batch} images");
+        if is_compact {
+            assert!(compact.1.upload < spread.1.upload, "{batch} images");
+        }
+    }
+    // Packing compactly what leaves no room is spreading.
+    let planned = |packing| {
+        let options = PlanOptions { batch: 1 << 16, packing, ..PlanOptions::default() };
+        plan(&network, &options).unwrap().program.digest()
+    };
+    assert_eq!(planned(PackingKind::Compact), planned(PackingKind::Spread));
+}
+
+#[test]
 fn gains_are_derivatives_of_scores_and_margins() {
     let mut g = generator();
     let ops = vec![

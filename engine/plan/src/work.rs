@@ -126,14 +126,7 @@ pub struct Counted {
 
 impl Counted {
     /// Counts the work of the steps of a structure; `small` batches wait for their bytes.
-    pub fn new(
-        network: &Lowered,
-        plan: &Steps,
-        limbs: usize,
-        switching: Switching,
-        packs: bool,
-        small: bool,
-    ) -> Self {
+    pub fn new(network: &Lowered, plan: &Steps, limbs: usize, switching: Switching, packs: bool, small: bool) -> Self {
         let byte = if small { COST.small_byte } else { COST.byte };
         let mut steps = vec![Work::default(); plan.0.len()];
         let result = count(network, plan, limbs, switching, &mut steps);
