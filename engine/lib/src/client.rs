@@ -287,7 +287,8 @@ impl Client {
         Ok(reader.finish()?)
     }
 
-    fn binding(&self) -> Binding<'_> {
+    /// What files of this Program belong to.
+    pub fn binding(&self) -> Binding<'_> {
         Binding { program: self.spec.program, params: self.spec.params() }
     }
 

@@ -7,12 +7,12 @@ use std::io::{BufWriter, Write};
 use std::thread;
 use std::time::Duration;
 
-use cryptodl::CiphertextsInfo;
-use cryptodl_core::wire::{CiphertextLayout, CiphertextsReader, CiphertextsWriter, TRAILER_LEN, WireError};
+use cryptodl_core::wire::{CiphertextLayout, CiphertextsReader, TRAILER_LEN, WireError};
 
 use crate::host::Host;
 use crate::model::Model;
 use crate::problem::Problem;
+use crate::sets;
 use crate::storage::{BlobKind, Chore, Id, Job, StoreError, Whole, now, set_name};
 use crate::worker::{NAP, PAUSE};
 
@@ -34,6 +34,12 @@ enum Trouble {
 impl From<std::io::Error> for Trouble {
     fn from(error: std::io::Error) -> Self {
         Trouble::Store(error.into())
+    }
+}
+
+impl From<WireError> for Trouble {
+    fn from(error: WireError) -> Self {
+        Trouble::Job(format!("the service has damaged the result of a set: {error}"))
     }
 }
 
@@ -154,14 +160,15 @@ impl Host {
         Ok(hasher.finalize() == checksum)
     }
 
-    /// Makes the result of a job of those of its sets, in their order, and publishes it.
+    /// Makes the result of a job of those of its sets, in their order, and publishes it. Where these are in a store, its client joins
+    /// them.
     fn join(&self, model: &Model, job: &Job) -> Result<(), Trouble> {
-        let joined = self.joined(model, job);
-        let (result, bytes) = match joined {
+        let joined = if self.store.objects().is_some() { Ok(None) } else { self.joined(model, job).map(Some) };
+        let result = match joined {
             Err(_) if !self.store.is_pending(&job.id)? => return Ok(()),
             joined => joined?,
         };
-        if self.store.finish_job(&job.id, result, bytes)? {
+        if self.store.finish_job(&job.id, result)? {
             let took = self.end_job(&job.id, "done").unwrap_or_default();
             let began = job.started.unwrap_or_else(now);
             let waited = Duration::from_secs(began.saturating_sub(job.created).max(0) as u64);
@@ -174,25 +181,14 @@ impl Host {
 
     fn joined(&self, model: &Model, job: &Job) -> Result<(Whole, u64), Trouble> {
         let layout = CiphertextLayout::result(model.spec());
-        let damaged = |error: WireError| Trouble::Job(format!("the service has damaged the result of a set: {error}"));
+        let binding = model.binding();
         let open = |set: u64| {
             let file = File::open(self.store.blobs().path(BlobKind::Sets, &set_name(&job.id, set)))?;
-            CiphertextsReader::open(file, &model.binding(), &layout).map_err(damaged)
+            Ok::<_, Trouble>(CiphertextsReader::open(file, &binding, &layout)?)
         };
-        // As the result of a computation of the whole says it: the same sets, numbered from 0.
-        let whole = CiphertextsInfo { first_set: 0, images: job.images as usize, ..open(0)?.info().clone() };
         let part = self.store.blobs().part(BlobKind::Results)?;
         let mut sink = BufWriter::with_capacity(1 << 16, part.file());
-        let mut writer = CiphertextsWriter::new(&mut sink, &model.binding(), &layout, &whole)?;
-        let mut bytes = Vec::new();
-        for set in 0..job.sets {
-            let mut scores = open(set)?;
-            while scores.next(&mut bytes).map_err(damaged)? {
-                writer.put(&bytes)?;
-            }
-            scores.finish().map_err(damaged)?;
-        }
-        writer.finish()?;
+        sets::join(&binding, &layout, job.images as usize, job.sets, open, &mut sink)?;
         sink.flush()?;
         drop(sink);
         let length = part.file().metadata()?.len();

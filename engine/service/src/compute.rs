@@ -82,13 +82,6 @@ impl Recent {
     }
 }
 
-/// What set number `set` of a request is, as a part of it: its ciphertexts keep the numbers that their seed is expanded with.
-pub fn part_of(request: &CiphertextsInfo, set: u64, params: &Params) -> CiphertextsInfo {
-    let (set, capacity) = (set as usize, request.leaves.capacity(params.n()));
-    let images = request.images.saturating_sub(set * capacity).min(capacity);
-    CiphertextsInfo { first_set: request.first_set + set, images, ..request.clone() }
-}
-
 /// Where the sets of a file of `length` bytes begin, which `info` describes.
 pub fn first_set(info: &CiphertextsInfo, params: &Params, length: u64) -> u64 {
     let sets = (info.sets(params) as u64).saturating_mul(info.set_bytes(params) as u64);

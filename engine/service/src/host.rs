@@ -12,7 +12,7 @@ use tokio::sync::{Semaphore, watch};
 use crate::ServiceError;
 use crate::metrics::Metrics;
 use crate::model::Model;
-use crate::storage::{BlobKind, Bounds, Id, Lease, Recovered, Store, StoreError, now};
+use crate::storage::{BlobKind, Bounds, Id, Lease, MAX_OBJECT, Objects, Recovered, Store, StoreError, now};
 use crate::tokens::{LOCAL, Role, Tokens};
 
 /// Registrations of keys at a time: each is read and checked in memory.
@@ -23,6 +23,8 @@ const REGISTRATIONS: usize = 2;
 pub struct Config {
     /// The folder of its state.
     pub state: PathBuf,
+    /// Where keys, requests and results are, if not in files of the state.
+    pub store: Option<Arc<Objects>>,
     /// Who may use it; without tokens, one tenant on this machine.
     pub tokens: Option<Tokens>,
     /// What tenants may have.
@@ -42,6 +44,7 @@ impl Config {
     pub fn local(folder: impl Into<PathBuf>) -> Self {
         Config {
             state: folder.into(),
+            store: None,
             tokens: None,
             bounds: Bounds::default(),
             key_memory: 1 << 30,
@@ -136,8 +139,9 @@ impl Host {
     /// Opens the state, brings it in order, and serves `models`.
     ///
     /// # Errors
-    /// The state is used by another process or cannot be read; two models have one name; there is no model.
-    pub fn open(config: Config, models: Vec<Model>) -> Result<Arc<Self>, ServiceError> {
+    /// The state is used by another process or cannot be read; two models have one name; there is no model; a model is not for the
+    /// store.
+    pub fn open(config: Config, mut models: Vec<Model>) -> Result<Arc<Self>, ServiceError> {
         if models.is_empty() {
             return Err(ServiceError::NoModel);
         }
@@ -151,7 +155,19 @@ impl Host {
         {
             return Err(ServiceError::Unmasked(model.name().into()));
         }
-        let (store, recovered) = Store::open(&config.state, config.bounds.clone())?;
+        if config.store.is_some() {
+            for model in &mut models {
+                if model.service().is_some() {
+                    return Err(ServiceError::StoreIsForWorkers(model.name().into()));
+                }
+                let largest = model.keys_len().max(model.view().bytes.request);
+                if largest > MAX_OBJECT {
+                    return Err(ServiceError::LargeObject(model.name().into(), largest));
+                }
+                model.keep_in_store();
+            }
+        }
+        let (store, recovered) = Store::open(&config.state, config.store.clone(), config.bounds.clone())?;
         for model in &models {
             store.add_model(model.program(), model.name())?;
         }
@@ -195,6 +211,14 @@ impl Host {
     pub fn sweep(&self) -> Result<usize, ServiceError> {
         self.forget_expired_leases()?;
         Ok(self.store.sweep(now())?)
+    }
+
+    /// Removes from the store what no row knows.
+    ///
+    /// # Errors
+    /// The database fails; the store does not answer.
+    pub fn sweep_store(&self) -> Result<usize, ServiceError> {
+        Ok(self.store.sweep_objects(false)?)
     }
 
     /// Whose token this is; without tokens everybody is the same.

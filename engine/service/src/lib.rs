@@ -26,6 +26,7 @@ mod problem;
 mod remote;
 #[cfg(feature = "server")]
 mod run;
+mod sets;
 mod stop;
 #[cfg(feature = "server")]
 mod storage;
@@ -54,7 +55,7 @@ pub use remote::leases::{FleetStatus, Leased};
 #[cfg(feature = "server")]
 pub use run::{Network, run};
 #[cfg(feature = "server")]
-pub use storage::{Bounds, Recovered, StoreError};
+pub use storage::{Bounds, Objects, Recovered, StoreError};
 #[cfg(feature = "server")]
 pub use tokens::{Role, TokenError, Tokens, fresh_token};
 #[cfg(feature = "server")]
@@ -79,6 +80,14 @@ pub enum ServiceError {
     /// Requests could not tell two models apart.
     #[error("two models have the name {0}: serve one of them, or give it another name in its description")]
     SameName(String),
+    /// Ciphertexts in a store are for workers.
+    #[error(
+        "{0} is computed by the service itself, and with --store only workers compute: say --workers-only, and start `cryptodl work`"
+    )]
+    StoreIsForWorkers(String),
+    /// What a store does not take at once.
+    #[error("keys or sets of {0} have {1} bytes, and a store takes {MAX} at once: serve it without --store", MAX = storage::MAX_OBJECT)]
+    LargeObject(String, u64),
     /// Results must be masked.
     #[error(
         "{0} was planned with --circuit-privacy, and results that are not masked would show what it should hide: leave out \

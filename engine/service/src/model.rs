@@ -10,8 +10,9 @@ use cryptodl_core::wire::{
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::compute::{part_of, read_keys};
+use crate::compute::read_keys;
 use crate::problem::Problem;
+use crate::sets;
 
 /// Bytes of a request from which on it says what it is.
 pub(crate) const HEADERS: u64 = 256;
@@ -47,6 +48,8 @@ pub struct ModelView {
     pub input_range: [f64; 2],
     /// Scores of an image.
     pub classes: usize,
+    /// Whether requests go to an object store, set by set, and results come from there.
+    pub store: bool,
     /// Sets that one request may have.
     pub max_sets: u64,
     /// Sets that one key may be used for; without a limit if absent.
@@ -114,6 +117,7 @@ impl Model {
             input_shape: spec.input.shape,
             input_range: spec.input.range,
             classes: spec.output.classes,
+            store: false,
             max_sets,
             sets_per_key,
             sets_per_tenant: privacy.map(|privacy| privacy.goal.sets.into()),
@@ -123,6 +127,11 @@ impl Model {
         write_client_spec(&mut spec_file, &spec)?;
         let (program, hides_noise) = (spec.program.to_string(), privacy.is_some());
         Ok(Model { service, spec, hides_noise, program, spec_file, max_sets, sets_per_key, view })
+    }
+
+    /// Requests go to an object store from now on.
+    pub(crate) fn keep_in_store(&mut self) {
+        self.view.store = true;
     }
 
     /// Its name.
@@ -234,8 +243,7 @@ impl Model {
     /// It belongs to another Program, has another length than it says, or too many sets.
     pub fn open_request(&self, file: File, length: u64) -> Result<CiphertextsReader<File>, Problem> {
         let refused = |error: WireError| Problem::refused(format!("this request is refused: {error}"));
-        let layout = CiphertextLayout::input(self.spec());
-        let reader = CiphertextsReader::open(file, &self.binding(), &layout).map_err(refused)?;
+        let reader = CiphertextsReader::open(file, &self.binding(), &self.input_layout()).map_err(refused)?;
         reader.expect_len(length).map_err(refused)?;
         let sets = reader.info().sets(self.params()) as u64;
         if sets > self.max_sets {
@@ -252,25 +260,90 @@ impl Model {
 
     /// Bytes of the result of such a request.
     pub fn result_len(&self, request: &CiphertextsInfo) -> u64 {
-        let layout = CiphertextLayout::result(self.spec());
-        ciphertexts_len(self.params(), &layout, request.images as u64)
+        ciphertexts_len(self.params(), &self.result_layout(), request.images as u64)
+    }
+
+    /// Ciphertexts of requests.
+    pub(crate) fn input_layout(&self) -> CiphertextLayout {
+        CiphertextLayout::input(self.spec())
+    }
+
+    /// Ciphertexts of results.
+    fn result_layout(&self) -> CiphertextLayout {
+        CiphertextLayout::result(self.spec())
+    }
+
+    /// Refuses so many images for a request whose sets go to a store.
+    ///
+    /// # Errors
+    /// None, or too many.
+    pub(crate) fn check_images(&self, images: u64) -> Result<(), Problem> {
+        let most = self.max_sets.saturating_mul(self.params().n() as u64);
+        if !(1..=most).contains(&images) {
+            return Err(Problem::refused(format!("{images} images, where 1 to {most} are allowed in a request")));
+        }
+        let request = self.request(images);
+        let result = sets::result_of(&request, &self.result_layout(), self.params());
+        if !request.is_numbered(self.params()) || !result.is_numbered(self.params()) {
+            return Err(Problem::refused(format!(
+                "{images} images have more ciphertexts than can be numbered: send fewer"
+            )));
+        }
+        Ok(())
+    }
+
+    /// What a request of so many images is whose sets go to a store.
+    pub(crate) fn request(&self, images: u64) -> CiphertextsInfo {
+        sets::request(&self.input_layout(), self.params(), usize::try_from(images).unwrap_or(usize::MAX))
+    }
+
+    /// Bytes of set number `set` of such a request, as a file.
+    pub(crate) fn set_len(&self, request: &CiphertextsInfo, set: u64) -> u64 {
+        sets::file_len(&self.binding(), &self.input_layout(), &sets::part_of(request, set, self.params()))
+    }
+
+    /// Refuses a file of `length` bytes that begins with `head` and is not set number `set` of such a request.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub(crate) fn check_set(
+        &self,
+        request: &CiphertextsInfo,
+        set: u64,
+        head: &[u8],
+        length: u64,
+    ) -> Result<(), Problem> {
+        let refused = |error: WireError| Problem::refused(format!("set {set} of this request is refused: {error}"));
+        let (part, announced) = (sets::part_of(request, set, self.params()), self.set_len(request, set));
+        if length != announced {
+            return Err(Problem::refused(format!(
+                "set {set} of this request has {announced} bytes as it was announced, and this one has {length}: put it there again"
+            )));
+        }
+        sets::open(head, length, &self.binding(), &self.input_layout(), &part).map_err(refused).map(|_| ())
     }
 
     /// Bytes of the scores of set number `set` of such a request, as a file.
     pub(crate) fn set_result_len(&self, request: &CiphertextsInfo, set: u64) -> u64 {
-        let (params, layout) = (self.params(), CiphertextLayout::result(self.spec()));
-        let part = part_of(request, set, params);
-        let packed = CiphertextsInfo {
-            level: layout.level,
-            values: layout.ciphertexts(params, part.leaves, part.images as u64),
-            components: layout.components,
-            seed: None,
-            ..part
-        };
-        // Headers and checksum are as long as those of any other file of this kind.
-        let one = CiphertextsInfo { values: layout.values, images: params.n(), ..packed.clone() };
-        let rest = ciphertexts_len(params, &layout, params.n() as u64).saturating_sub(one.set_bytes(params) as u64);
-        rest.saturating_add(packed.set_bytes(params) as u64)
+        let layout = self.result_layout();
+        let part = sets::part_of(request, set, self.params());
+        sets::file_len(&self.binding(), &layout, &sets::result_of(&part, &layout, self.params()))
+    }
+
+    /// Opens a file of `length` bytes, of which the first are there, and which must be the result of set number `set` of such a
+    /// request.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub(crate) fn open_set_result<R: io::Read>(
+        &self,
+        request: &CiphertextsInfo,
+        set: u64,
+        source: R,
+        length: u64,
+    ) -> Result<CiphertextsReader<R>, Problem> {
+        let part = sets::part_of(request, set, self.params());
+        sets::open(source, length, &self.binding(), &self.result_layout(), &part).map_err(result_refused)
     }
 
     /// Refuses a file that is not the result of set number `set` of such a request.
@@ -278,20 +351,15 @@ impl Model {
     /// # Errors
     /// What is wrong with it.
     pub(crate) fn check_set_result(&self, request: &CiphertextsInfo, set: u64, mut file: &File) -> Result<(), Problem> {
-        let refused = |error: WireError| Problem::refused(format!("this result is refused: {error}"));
         file.seek(SeekFrom::Start(0))?;
-        let layout = CiphertextLayout::result(self.spec());
-        let mut reader = CiphertextsReader::open(file, &self.binding(), &layout).map_err(refused)?;
-        let part = part_of(request, set, self.params());
-        let found = (reader.info().first_set, reader.info().images);
-        if found != (part.first_set, part.images) {
-            return Err(Problem::refused(format!(
-                "this result is refused: it has {} images from set {} on, and {} from set {} on were leased",
-                found.1, found.0, part.images, part.first_set
-            )));
-        }
+        let length = file.metadata()?.len();
+        let mut reader = self.open_set_result(request, set, file, length)?;
         let mut bytes = Vec::new();
-        while reader.next(&mut bytes).map_err(refused)? {}
-        reader.finish().map_err(refused)
+        while reader.next(&mut bytes).map_err(result_refused)? {}
+        reader.finish().map_err(result_refused)
     }
+}
+
+fn result_refused(error: WireError) -> Problem {
+    Problem::refused(format!("this result is refused: {error}"))
 }

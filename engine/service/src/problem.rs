@@ -148,7 +148,14 @@ impl From<StoreError> for Problem {
                 eprintln!("error: {error}");
                 Problem::new(StatusCode::INSUFFICIENT_STORAGE, "the server's disk is full: try again later")
             }
-            StoreError::InUse(_) | StoreError::Database(_) | StoreError::Files(_) => Problem::internal(&detail),
+            StoreError::Objects(_) => {
+                eprintln!("error: {detail}");
+                let why = "the object store does not answer: the operator's log says why; try again later";
+                Problem::new(StatusCode::SERVICE_UNAVAILABLE, why).with(RETRY_AFTER, RETRY_SECONDS.into())
+            }
+            StoreError::InUse(_) | StoreError::Elsewhere { .. } | StoreError::Database(_) | StoreError::Files(_) => {
+                Problem::internal(&detail)
+            }
         }
     }
 }

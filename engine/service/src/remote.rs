@@ -17,7 +17,7 @@ use reqwest::{Certificate, Method, StatusCode, Url, redirect};
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
-use cryptodl::Cancelled;
+use cryptodl::{Cancelled, WireError};
 
 use crate::KEYS_TYPE;
 use crate::stop::Stop;
@@ -25,6 +25,7 @@ use crate::stop::Stop;
 #[cfg(feature = "server")]
 pub mod leases;
 pub mod query;
+mod stored;
 pub mod uploads;
 
 /// Bytes of an answer that is JSON, or a client spec.
@@ -33,6 +34,8 @@ const MAX_ANSWER: u64 = 16 << 20;
 const WAIT: u64 = 5;
 /// Between two looks at a job.
 const LEAST_WAIT: Duration = Duration::from_millis(50);
+/// How long an answer may take.
+const TIMEOUT: Duration = Duration::from_secs(120);
 /// Before another try, where the service does not say when.
 const LOOK: Duration = Duration::from_millis(500);
 /// How soon an exchange that waits for the other side is given up after [`Remote::cancelled_by`]
@@ -95,6 +98,15 @@ pub enum RemoteError {
     Cancelled(#[from] Cancelled),
 }
 
+impl From<WireError> for RemoteError {
+    fn from(error: WireError) -> Self {
+        match error {
+            WireError::Io(error) => RemoteError::File(error),
+            error => RemoteError::Protocol(format!("ciphertexts are refused: {error}")),
+        }
+    }
+}
+
 /// How far a job is.
 #[derive(Clone, Debug, Deserialize)]
 pub struct JobStatus {
@@ -108,6 +120,9 @@ pub struct JobStatus {
     pub progress: Option<StepProgress>,
     /// Why it failed.
     pub error: Option<String>,
+    /// Whether its result is in a store, set by set.
+    #[serde(default)]
+    pub stored: bool,
 }
 
 /// Steps of a computation.
@@ -119,6 +134,14 @@ pub struct StepProgress {
     pub total: u64,
     /// What is being computed, as the service calls it.
     pub layer: Option<String>,
+}
+
+/// What a model says of itself.
+#[derive(Deserialize)]
+struct ServedModel {
+    /// Whether requests go to a store.
+    #[serde(default)]
+    store: bool,
 }
 
 #[derive(Deserialize)]
@@ -145,6 +168,13 @@ pub struct Remote {
     cancel: Option<Arc<AtomicBool>>,
 }
 
+/// What one exchange came to.
+enum Exchanged {
+    Done(Attempt),
+    /// The service has it in a store.
+    Elsewhere(Url),
+}
+
 /// What an attempt was answered.
 enum Attempt {
     Answered(Response),
@@ -163,12 +193,9 @@ impl Remote {
     pub fn new(options: RemoteOptions) -> Result<Self, RemoteError> {
         let RemoteOptions { url, token, authority, patience } = options;
         let base = Url::parse(&url).map_err(|error| RemoteError::Url(format!("{url}: {error}")))?;
-        let host = base.host_str().unwrap_or_default();
-        let is_local = host == "localhost"
-            || host.trim_matches(['[', ']']).parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback());
         match base.scheme() {
             "https" => {}
-            "http" if is_local => {}
+            "http" if is_this_machine(&base) => {}
             "http" => {
                 return Err(RemoteError::Url(format!(
                     "{url} would be reached in the clear: use https (http is for this machine only)"
@@ -197,7 +224,7 @@ impl Remote {
         let mut http = Client::builder()
             .redirect(redirect::Policy::none())
             .connect_timeout(Duration::from_secs(10))
-            .timeout(Duration::from_secs(120))
+            .timeout(TIMEOUT)
             .user_agent(concat!("cryptodl/", env!("CARGO_PKG_VERSION")));
         if let Some(pem) = authority {
             let refused = |error: reqwest::Error| RemoteError::Credentials(format!("certificates: {error}"));
@@ -288,6 +315,16 @@ impl Remote {
         self.read_all(self.ask(|| self.request(Method::GET, path.clone()))?)
     }
 
+    /// Whether requests for a model go to a store, set by set.
+    ///
+    /// # Errors
+    /// There is no such model, or no answer.
+    pub fn has_store(&self, model: &str) -> Result<bool, RemoteError> {
+        let mut path = self.base.clone();
+        path.path_segments_mut().expect("a base with a host").extend(["v1", "models", model]);
+        Ok(self.read_json::<ServedModel>(self.ask(|| self.request(Method::GET, path.clone()))?)?.store)
+    }
+
     /// Registers keys, unless they are registered: the contents of `public.key`, and those of an `eval.key` with exactly what the
     /// client spec asks for. Returns their name.
     ///
@@ -321,6 +358,15 @@ impl Remote {
             self.request(Method::POST, path.clone()).header(CONTENT_TYPE, "application/json").body(body.clone())
         })?)?;
         if is_id(&status.id) { Ok(status) } else { Err(RemoteError::Protocol("a job without a name".into())) }
+    }
+
+    /// Where a job is.
+    ///
+    /// # Errors
+    /// There is none of this name, or no answer.
+    pub fn job(&self, job: &str) -> Result<JobStatus, RemoteError> {
+        let path = self.path(&format!("v1/jobs/{job}"));
+        self.read_json(self.ask(|| self.request(Method::GET, path.clone()))?)
     }
 
     /// Waits until a job has a result. `progress` is told where it is.
@@ -441,18 +487,35 @@ impl Remote {
         }
     }
 
+    /// Asks once. Where the answer is that an object is in a store, it is fetched there, without the token.
     fn attempt(&self, request: RequestBuilder) -> Result<Attempt, RemoteError> {
-        let answer = match self.apart(move || request.send())? {
+        match self.exchange(request)? {
+            Exchanged::Done(attempt) => Ok(attempt),
+            Exchanged::Elsewhere(url) => match self.exchange(self.http.get(url))? {
+                Exchanged::Done(attempt) => Ok(attempt),
+                Exchanged::Elsewhere(_) => Err(RemoteError::Protocol("its store sends elsewhere".into())),
+            },
+        }
+    }
+
+    fn exchange(&self, request: RequestBuilder) -> Result<Exchanged, RemoteError> {
+        let request = request.build().map_err(|error| RemoteError::Protocol(reason(&error.without_url())))?;
+        let (is_get, host) = (request.method() == Method::GET, request.url().authority().to_owned());
+        let http = self.http.clone();
+        // Addresses in a store are secrets.
+        let answer = match self.apart(move || http.execute(request).map_err(reqwest::Error::without_url))? {
             Ok(answer) => answer,
-            Err(error) if error.is_builder() => return Err(RemoteError::Protocol(reason(&error))),
             Err(error) if is_distrust(&error) => {
-                return Err(RemoteError::Credentials(format!("{} is not trusted: {}", self.base, reason(&error))));
+                return Err(RemoteError::Credentials(format!("{host} is not trusted: {}", reason(&error))));
             }
-            Err(error) => return Ok(Attempt::Again { after: LOOK, reason: reason(&error) }),
+            Err(error) => return Ok(Exchanged::Done(Attempt::Again { after: LOOK, reason: reason(&error) })),
         };
         let status = answer.status();
         if status.is_success() {
-            return Ok(Attempt::Answered(answer));
+            return Ok(Exchanged::Done(Attempt::Answered(answer)));
+        }
+        if is_get && let Some(url) = self.follow(&answer)? {
+            return Ok(Exchanged::Elsewhere(url));
         }
         let after = answer.headers().get(RETRY_AFTER).and_then(|after| after.to_str().ok()?.parse().ok());
         let detail = problem(answer);
@@ -463,7 +526,7 @@ impl Remote {
             | StatusCode::SERVICE_UNAVAILABLE
             | StatusCode::GATEWAY_TIMEOUT => {
                 let after = Duration::from_secs(after.unwrap_or(1).clamp(1, 60));
-                Ok(Attempt::Again { after, reason: detail })
+                Ok(Exchanged::Done(Attempt::Again { after, reason: detail }))
             }
             status => Err(RemoteError::Refused { status: status.as_u16(), detail }),
         }
@@ -541,6 +604,12 @@ fn problem(answer: Response) -> String {
     let read = answer.take(1 << 12).read_to_end(&mut bytes);
     let problem = read.ok().and_then(|_| serde_json::from_slice::<ProblemDetail>(&bytes).ok());
     problem.map_or_else(|| status.to_string(), |problem| problem.detail)
+}
+
+/// Whether an address leads to this machine.
+pub(crate) fn is_this_machine(url: &Url) -> bool {
+    let host = url.host_str().unwrap_or_default();
+    host == "localhost" || host.trim_matches(['[', ']']).parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback())
 }
 
 fn is_id(text: &str) -> bool {

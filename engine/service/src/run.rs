@@ -19,6 +19,8 @@ const NETWORK_THREADS: usize = 2;
 const DISK_THREADS: usize = 16;
 /// Between two sweeps.
 const SWEEP: Duration = Duration::from_secs(60);
+/// Sweeps for one of an object store, of which all names are looked at.
+const STORE_SWEEPS: u32 = 60;
 
 /// Where the service is reached.
 pub struct Network {
@@ -125,10 +127,14 @@ async fn end(host: Arc<Host>, mut stop: watch::Receiver<bool>, grace: Duration) 
 }
 
 async fn sweep(host: Arc<Host>) {
-    loop {
+    for turn in 1u32.. {
         tokio::time::sleep(SWEEP).await;
         let host = host.clone();
-        let swept = tokio::task::spawn_blocking(move || host.sweep()).await;
+        let swept = tokio::task::spawn_blocking(move || {
+            host.sweep()?;
+            if turn.is_multiple_of(STORE_SWEEPS) { host.sweep_store() } else { Ok(0) }
+        });
+        let swept = swept.await;
         if let Ok(Err(error)) = swept {
             eprintln!("error: {error}");
         }

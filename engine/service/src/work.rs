@@ -372,7 +372,7 @@ impl Worker<'_> {
                 }
             };
             let publishing = Instant::now();
-            let published = self.remote.publish(held.lease.lease, &result);
+            let published = self.remote.publish(&held.lease, result);
             self.forget(&held);
             let mut report = lock(&self.report);
             report.seconds.publish += publishing.elapsed().as_secs_f64();

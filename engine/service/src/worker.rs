@@ -12,10 +12,11 @@ use std::time::Duration;
 use cryptodl::{Checkpoint, Error, Progress, RunError, Watch};
 use cryptodl_core::wire::WireError;
 
-use crate::compute::{Recent, compute_set, first_set, part_of, write_result};
+use crate::compute::{Recent, compute_set, first_set, write_result};
 use crate::host::{Host, Running};
 use crate::model::Model;
 use crate::problem::Problem;
+use crate::sets::part_of;
 use crate::storage::{BlobKind, Lease, StoreError, Turn, Whole, now};
 
 /// How long a thread sleeps when nobody wakes it.
@@ -150,7 +151,7 @@ impl Host {
         self.job_changed();
         let computed = catch_unwind(AssertUnwindSafe(|| self.compute(lease, &running, recent)));
         let end = match computed {
-            Ok(Ok(result)) => self.store.publish_set(lease.number, None, result, now()).map(|_| "done"),
+            Ok(Ok(result)) => self.store.publish_set(lease.number, None, Some(result), now()).map(|_| "done"),
             // The service stops, and the job was not meant: it waits for the next start. Or the job has ended, and nobody minds.
             Ok(Err(Failure::Cancelled)) => {
                 self.store.give_back(lease.number, None, false, now()).map(|()| "given back")

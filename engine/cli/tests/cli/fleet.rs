@@ -118,7 +118,7 @@ fn workers_share_a_request_and_may_die() {
     scores.rewind().and_then(|()| scores.read_to_end(&mut joined)).expect("read");
     assert!(joined == whole, "not what `infer --deterministic` says");
 
-    match remote.publish(late.lease, &vec![0; late.result_bytes as usize]) {
+    match remote.publish(&late, vec![0; late.result_bytes as usize]) {
         Err(RemoteError::Refused { status: 409, detail }) => assert!(detail.contains("is over"), "{detail}"),
         other => panic!("{other:?}"),
     }

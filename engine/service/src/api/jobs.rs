@@ -15,7 +15,7 @@ use tower::ServiceExt;
 use tower_http::services::ServeFile;
 use utoipa::{IntoParams, ToSchema};
 
-use super::{CIPHERTEXTS_TYPE, Caller, Shared, blocking, parse_id, read_json};
+use super::{CIPHERTEXTS_TYPE, Caller, Shared, blocking, parse_id, read_json, stored};
 use crate::host::{Host, Steps};
 use crate::problem::{Problem, ProblemBody};
 use crate::storage::{Accepted, BlobKind, Id, Job, JobState, NewJob, StoreError};
@@ -51,6 +51,8 @@ pub struct JobView {
     pub progress: Option<JobProgress>,
     /// Bytes of the result.
     pub result_bytes: u64,
+    /// Whether its result is in a store, set by set.
+    pub stored: bool,
     /// Seconds since 1970.
     pub created: i64,
     /// When the computation of its first set began.
@@ -117,6 +119,7 @@ impl JobView {
             before,
             progress,
             result_bytes: job.result_bytes,
+            stored: host.store.objects().is_some(),
             created: job.created,
             started: job.started,
             finished: job.finished,
@@ -176,19 +179,24 @@ fn accept(host: &Host, tenant: i64, id: &Id) -> Result<Accepted, Problem> {
         Err(StoreError::Absent(_)) => return Err(Problem::refused("there is no upload of this id")),
         found => found?,
     };
+    let upload = if upload.images.is_some() { stored::count_sets(host, upload)? } else { upload };
     if !upload.is_whole() {
         let why = format!("{} of {} bytes have arrived: send the others first", upload.received, upload.length);
         return Err(StoreError::Conflict(why).into());
     }
     let model = host.model_of(&upload.program);
     let model = model.ok_or_else(|| Problem::refused("the model of this upload is served no more"))?;
-    let file = File::open(host.store.blobs().path(BlobKind::Uploads, id))?;
-    let request = model.open_request(file, upload.length)?;
-    let info = request.info();
+    let info = match upload.images {
+        Some(images) => model.request(images),
+        None => {
+            let file = File::open(host.store.blobs().path(BlobKind::Uploads, id))?;
+            model.open_request(file, upload.length)?.info().clone()
+        }
+    };
     let new = NewJob {
         images: info.images as u64,
         sets: info.sets(model.params()) as u64,
-        result_bytes: model.result_len(info),
+        result_bytes: model.result_len(&info),
         sets_per_key: model.sets_per_key(),
         sets_per_tenant: model.view().sets_per_tenant,
     };
@@ -307,6 +315,11 @@ pub async fn result(
     let job = blocking(move || Ok(store.store.job(tenant.id, &name)?)).await?;
     if job.state != JobState::Done {
         let why = format!("this job is {}, and has no result", job.state.name());
+        return Err(StoreError::Conflict(why).into());
+    }
+    if host.store.objects().is_some() {
+        let why =
+            format!("the result of this job is in a store, set by set: fetch /v1/jobs/{id}/sets/0 and those after it");
         return Err(StoreError::Conflict(why).into());
     }
     let path = host.store.blobs().path(BlobKind::Results, &id);

@@ -14,7 +14,7 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use cryptodl::CiphertextsInfo;
-use cryptodl_core::wire::{CiphertextLayout, CiphertextsWriter, TRAILER_LEN};
+use cryptodl_core::wire::TRAILER_LEN;
 use http_body::Frame;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
@@ -24,12 +24,14 @@ use tower_http::services::ServeFile;
 use utoipa::ToSchema;
 use zeroize::Zeroize;
 
+use super::stored::{PlaceView, head_of, in_store, objects_of};
 use super::{AskingWorker, CIPHERTEXTS_TYPE, KEYS_TYPE, Shared, blocking, next_piece, number, read_json, require_type};
-use crate::compute::{first_set, part_of};
+use crate::compute::first_set;
 use crate::host::Host;
 use crate::model::Model;
 use crate::problem::{Problem, ProblemBody};
-use crate::storage::{BlobKind, Id, Lease, StoreError, now};
+use crate::sets::{headers, part_of};
+use crate::storage::{BlobKind, Id, Lease, StoreError, keys_name, now, request_set_name, result_name};
 
 /// Longest wait for a set in one request.
 const MAX_WAIT: u64 = 30;
@@ -79,6 +81,8 @@ pub struct LeaseView {
     pub bytes: u64,
     /// Bytes of its result as a file.
     pub result_bytes: u64,
+    /// Whether the result goes to a store.
+    pub stored: bool,
     /// Seconds in which the lease must be renewed.
     pub seconds: u64,
     /// What masks and floods of this set are expanded from: 64 hexadecimal digits, for whoever computes it only. Absent where the
@@ -157,16 +161,19 @@ fn open_request(host: &Host, lease: &Lease) -> Result<(CiphertextsInfo, File, u6
     Ok((request, file, length))
 }
 
-/// Bytes of a set as a file of its own: headers, ciphertexts, checksum.
-fn set_len(request: &CiphertextsInfo, model: &Model, length: u64) -> u64 {
-    let params = model.params();
-    first_set(request, params, length) + request.set_bytes(params) as u64 + TRAILER_LEN as u64
+/// What the whole request is that a lease belongs to, and its model.
+fn request_of<'a>(host: &'a Host, lease: &Lease) -> Result<(&'a Model, CiphertextsInfo), Problem> {
+    let model = host.model_of(&lease.program).ok_or_else(|| Problem::absent("model"))?;
+    let request = match host.store.objects() {
+        Some(_) => model.request(lease.images),
+        None => open_request(host, lease)?.0,
+    };
+    Ok((model, request))
 }
 
 impl LeaseView {
     fn new(host: &Host, lease: &Lease) -> Result<Self, Problem> {
-        let model = host.model_of(&lease.program).ok_or_else(|| Problem::absent("model"))?;
-        let (request, _, length) = open_request(host, lease)?;
+        let (model, request) = request_of(host, lease)?;
         let digits = || {
             // In one piece, so that no copy is left behind where a shorter one was.
             let mut digits = String::with_capacity(2 * lease.secret.len());
@@ -181,8 +188,9 @@ impl LeaseView {
             key_bytes: model.keys_len(),
             set: lease.set,
             images: part_of(&request, lease.set, model.params()).images as u64,
-            bytes: set_len(&request, model, length),
+            bytes: model.set_len(&request, lease.set),
             result_bytes: model.set_result_len(&request, lease.set),
+            stored: host.store.objects().is_some(),
             seconds: lease.seconds,
             secret: (!host.config.insecure_deterministic).then(digits),
         })
@@ -341,6 +349,8 @@ pub async fn fail(
     responses(
         (status = 200, description = "A public key, and behind it evaluation keys", body = Vec<u8>,
             content_type = "application/vnd.cryptodl.keys"),
+        (status = 307, description = "They are in the store, for a few minutes at this address",
+            headers(("Location" = String))),
         (status = "4XX", description = "Refused", body = ProblemBody, content_type = "application/problem+json")))]
 pub async fn keys(
     State(host): Shared,
@@ -351,6 +361,9 @@ pub async fn keys(
     let number = parse_lease(&lease)?;
     let store = host.clone();
     let lease = blocking(move || Ok(store.store.leased(number, Some(&worker.name), now())?)).await?;
+    if let Some(address) = in_store(&host, keys_name(&lease.key)).await? {
+        return Ok(address);
+    }
     let path = host.store.blobs().path(BlobKind::Keys, &lease.key);
     match ServeFile::new_with_mime(path, &KEYS_TYPE.parse().expect("a media type")).oneshot(request).await {
         Ok(response) => {
@@ -368,6 +381,8 @@ pub async fn keys(
     responses(
         (status = 200, description = "Encrypted images", body = Vec<u8>,
             content_type = "application/vnd.cryptodl.ciphertexts"),
+        (status = 307, description = "They are in the store, for a few minutes at this address",
+            headers(("Location" = String))),
         (status = "4XX", description = "Refused", body = ProblemBody, content_type = "application/problem+json")))]
 pub async fn input(
     State(host): Shared,
@@ -376,17 +391,19 @@ pub async fn input(
 ) -> Result<Response, Problem> {
     let number = parse_lease(&lease)?;
     let store = host.clone();
+    let lease = blocking(move || Ok(store.store.leased(number, Some(&worker.name), now())?)).await?;
+    if let Some(address) = in_store(&host, request_set_name(&lease.upload, lease.set)).await? {
+        return Ok(address);
+    }
+    let store = host.clone();
     let (head, file, length) = blocking(move || {
-        let lease = store.store.leased(number, Some(&worker.name), now())?;
         let model = store.model_of(&lease.program).ok_or_else(|| Problem::absent("model"))?;
         let (request, mut file, length) = open_request(&store, &lease)?;
         let params = model.params();
         let set_bytes = request.set_bytes(params) as u64;
         file.seek(SeekFrom::Start(first_set(&request, params, length) + lease.set * set_bytes))?;
-        let mut head = Vec::new();
-        let layout = CiphertextLayout::input(model.spec());
-        // Its headers only: the set itself goes from the disk to the line in pieces.
-        CiphertextsWriter::new(&mut head, &model.binding(), &layout, &part_of(&request, lease.set, params))?;
+        // The set itself goes from the disk to the line in pieces.
+        let head = headers(&model.binding(), &model.input_layout(), &part_of(&request, lease.set, params));
         Ok((head, file, set_bytes))
     })
     .await?;
@@ -461,12 +478,15 @@ pub async fn publish(
     mut body: Body,
 ) -> Result<StatusCode, Problem> {
     require_type(&headers, CIPHERTEXTS_TYPE)?;
+    if host.store.objects().is_some() {
+        let why = "results go to a store here: GET says where, and POST publishes what was put there";
+        return Err(Problem::new(StatusCode::CONFLICT, why));
+    }
     let number_of_lease = parse_lease(&lease)?;
     let (store, name) = (host.clone(), worker.name.clone());
     let leased = blocking(move || {
         let lease = store.store.leased(number_of_lease, Some(&name), now())?;
-        let model = store.model_of(&lease.program).ok_or_else(|| Problem::absent("model"))?;
-        let (request, _, _) = open_request(&store, &lease)?;
+        let (model, request) = request_of(&store, &lease)?;
         let expected = model.set_result_len(&request, lease.set);
         Ok((lease, request, expected, store.store.blobs().part(BlobKind::Sets)?))
     });
@@ -515,7 +535,62 @@ fn store_result(
 ) -> Result<Id, Problem> {
     let model = host.model_of(&lease.program).ok_or_else(|| Problem::absent("model"))?;
     model.check_set_result(request, lease.set, part.file())?;
-    Ok(host.store.publish_set(lease.number, Some(worker), part.sync()?, now())?)
+    Ok(host.store.publish_set(lease.number, Some(worker), Some(part.sync()?), now())?)
+}
+
+/// Where the result of a set belongs that goes to a store. The address is good for a few minutes, and for this lease only.
+#[utoipa::path(get, path = "/v1/leases/{lease}/result", tag = "leases", operation_id = "placeResult",
+    params(("lease" = i64, Path, description = "Its number")),
+    responses(
+        (status = 200, description = "Where to put it", body = PlaceView),
+        (status = 409, description = "The lease is over, or results go to the service itself", body = ProblemBody,
+            content_type = "application/problem+json"),
+        (status = "4XX", description = "Refused", body = ProblemBody, content_type = "application/problem+json")))]
+pub async fn place(
+    State(host): Shared,
+    Extension(worker): AskingWorker,
+    Path(lease): Path<String>,
+) -> Result<Json<PlaceView>, Problem> {
+    let number = parse_lease(&lease)?;
+    let store = host.clone();
+    let place = blocking(move || {
+        let objects = objects_of(&store)?;
+        let lease = store.store.leased(number, Some(&worker.name), now())?;
+        let (model, request) = request_of(&store, &lease)?;
+        PlaceView::of(objects, &result_name(&lease.job, lease.set, number), model.set_result_len(&request, lease.set))
+    });
+    Ok(Json(noted(&host, number, place.await).await?))
+}
+
+/// Publishes the result of a set that was put into the store. Each set is published once; a lease that is over publishes nothing,
+/// whatever was put there.
+#[utoipa::path(post, path = "/v1/leases/{lease}/result", tag = "leases", operation_id = "publishStoredResult",
+    params(("lease" = i64, Path, description = "Its number")),
+    responses(
+        (status = 204, description = "It is published, or was under this lease before"),
+        (status = 409, description = "The lease is over: the result is refused", body = ProblemBody,
+            content_type = "application/problem+json"),
+        (status = "4XX", description = "Refused", body = ProblemBody, content_type = "application/problem+json")))]
+pub async fn publish_stored(
+    State(host): Shared,
+    Extension(worker): AskingWorker,
+    Path(lease): Path<String>,
+) -> Result<StatusCode, Problem> {
+    let number = parse_lease(&lease)?;
+    let store = host.clone();
+    let published = blocking(move || {
+        let objects = objects_of(&store)?;
+        let lease = store.store.leased(number, Some(&worker.name), now())?;
+        let (model, request) = request_of(&store, &lease)?;
+        let (head, length) = head_of(objects, &result_name(&lease.job, lease.set, number), lease.set)?;
+        model.open_set_result(&request, lease.set, &head[..], length)?;
+        Ok(store.store.publish_set(number, Some(&worker.name), None, now())?)
+    });
+    noted(&host, number, published.await).await?;
+    host.end_set(number, "done");
+    host.wake();
+    host.job_changed();
+    Ok(StatusCode::NO_CONTENT)
 }
 
 /// Counts a result that came too late. The lease of another worker goes on, whoever speaks for it.

@@ -4,6 +4,7 @@ mod jobs;
 mod keys;
 mod leases;
 mod models;
+mod stored;
 mod system;
 mod uploads;
 
@@ -91,10 +92,13 @@ fn documented(host: &Host) -> (Router<Arc<Host>>, utoipa::openapi::OpenApi) {
         .routes(routes!(keys::show, keys::delete))
         .routes(routes!(uploads::options, uploads::create))
         .routes(routes!(uploads::status, uploads::append, uploads::terminate))
+        .routes(routes!(stored::create))
+        .routes(routes!(stored::place))
         .routes(routes!(jobs::list, jobs::submit))
         .routes(routes!(jobs::show, jobs::delete))
         .routes(routes!(jobs::cancel))
-        .routes(routes!(jobs::result));
+        .routes(routes!(jobs::result))
+        .routes(routes!(stored::result));
     let of_workers = OpenApiRouter::new()
         .routes(routes!(leases::fleet, leases::take))
         .routes(routes!(leases::give_back))
@@ -102,7 +106,7 @@ fn documented(host: &Host) -> (Router<Arc<Host>>, utoipa::openapi::OpenApi) {
         .routes(routes!(leases::fail))
         .routes(routes!(leases::keys))
         .routes(routes!(leases::input))
-        .routes(routes!(leases::publish));
+        .routes(routes!(leases::place, leases::publish, leases::publish_stored));
     of_tenants.merge(of_workers).split_for_parts()
 }
 

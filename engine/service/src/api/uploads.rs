@@ -85,6 +85,7 @@ pub async fn options(State(host): Shared) -> Response {
         (status = "4XX", description = "Refused", body = ProblemBody, content_type = "application/problem+json")))]
 pub async fn create(State(host): Shared, Extension(tenant): Caller, headers: HeaderMap) -> Result<Response, Problem> {
     speaks_tus(&headers)?;
+    takes_files(&host).map_err(tus)?;
     if headers.contains_key(&UPLOAD_DEFER) {
         return Err(tus(Problem::bad_request(
             "the length must be known: send Upload-Length instead of Upload-Defer-Length",
@@ -99,11 +100,20 @@ pub async fn create(State(host): Shared, Extension(tenant): Caller, headers: Hea
         let model = host.model_of(&row.program);
         let model = model.ok_or_else(|| Problem::refused("the model of these keys is served no more"))?;
         model.check_length(length)?;
-        Ok(host.store.create_upload(tenant.id, &key, length)?)
+        Ok(host.store.create_upload(tenant.id, &key, length, None)?)
     })
     .await
     .map_err(tus)?;
     Ok(answer(StatusCode::CREATED, [(LOCATION, format!("/v1/uploads/{}", upload.id))]))
+}
+
+/// Refuses a request as one file where requests go to a store.
+fn takes_files(host: &Host) -> Result<(), Problem> {
+    if host.store.objects().is_none() {
+        return Ok(());
+    }
+    let why = "requests go to a store here, set by set: announce them with POST /v1/stored-uploads instead of tus";
+    Err(Problem::new(StatusCode::CONFLICT, why))
 }
 
 /// The id of the keys in `Upload-Metadata`: pairs of a name and a value in base64, with commas between them.
@@ -187,6 +197,7 @@ pub async fn append(
     body: Body,
 ) -> Result<Response, Problem> {
     speaks_tus(&headers)?;
+    takes_files(&host).map_err(tus)?;
     require_type(&headers, "application/offset+octet-stream").map_err(tus)?;
     let offset = number(&headers, &UPLOAD_OFFSET).map_err(tus)?;
     let offset = offset.ok_or_else(|| tus(Problem::bad_request("Upload-Offset is absent")))?;

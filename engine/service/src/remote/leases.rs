@@ -30,6 +30,9 @@ pub struct Leased {
     pub bytes: u64,
     /// Bytes of the file of its result.
     pub result_bytes: u64,
+    /// Whether the result goes to a store.
+    #[serde(default)]
+    pub stored: bool,
     /// Seconds in which the lease must be renewed.
     pub seconds: u64,
     secret: Option<String>,
@@ -178,10 +181,14 @@ impl Remote {
     ///
     /// # Errors
     /// The lease is over: the result is of no use. It is refused, or there is no answer.
-    pub fn publish(&self, lease: i64, result: &[u8]) -> Result<(), RemoteError> {
-        let path = self.lease_path(lease, "/result");
+    pub fn publish(&self, lease: &Leased, result: Vec<u8>) -> Result<(), RemoteError> {
+        let path = self.lease_path(lease.lease, "/result");
+        if lease.stored {
+            self.put_object(&path, result.into())?;
+            return self.ask(|| self.request(Method::POST, path.clone())).map(|_| ());
+        }
         let ask = || self.request(Method::PUT, path.clone()).header(CONTENT_TYPE, CIPHERTEXTS_TYPE);
-        self.ask(|| ask().body(result.to_vec())).map(|_| ())
+        self.ask(|| ask().body(result.clone())).map(|_| ())
     }
 
     fn lease_path(&self, lease: i64, rest: &str) -> Url {

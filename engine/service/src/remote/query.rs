@@ -10,10 +10,11 @@ use std::thread;
 use std::time::Instant;
 
 use cryptodl::{Cancelled, Client, Digest, EncryptionKey, Error, KeyFolder, KeyFolderError, Keys, Progress, Watch};
-use cryptodl_core::wire::{WireError, identify};
+use cryptodl_core::wire::{CiphertextLayout, CiphertextsReader, WireError, identify};
 
 use super::uploads::Spool;
 use super::{Remote, RemoteError};
+use crate::sets;
 
 /// Why a query came to nothing.
 #[derive(Debug, thiserror::Error)]
@@ -127,6 +128,8 @@ pub struct Upload {
     images: usize,
     /// Bytes of the request.
     pub length: u64,
+    /// Whether its sets go to a store.
+    stored: bool,
 }
 
 /// Who is told how far a request is.
@@ -224,8 +227,13 @@ impl RemoteModel {
             return Err(QueryError::LargeRequest { images, bytes: length, most });
         }
         let key = self.remote.register_keys(&self.client.spec().model, public, evaluation)?;
-        let name = self.remote.create_upload(&key, length)?;
-        Ok(Upload { name, images, length })
+        let stored = self.remote.has_store(&self.client.spec().model)?;
+        let name = if stored {
+            self.remote.create_stored_upload(&key, images as u64)?
+        } else {
+            self.remote.create_upload(&key, length)?
+        };
+        Ok(Upload { name, images, length, stored })
     }
 
     /// Encrypts images and sends each part as soon as it is there, over as many connections as it
@@ -252,7 +260,11 @@ impl RemoteModel {
         let sent = thread::scope(|scope| {
             let uploading = scope.spawn(|| {
                 let arrived = &mut |bytes| (tell.arrived)(bytes, upload.length);
-                let sent = self.remote.upload(&upload.name, upload.length, &spool, arrived);
+                let sent = if upload.stored {
+                    self.send_sets(upload, &spool, arrived)
+                } else {
+                    self.remote.upload(&upload.name, upload.length, &spool, arrived)
+                };
                 given_up.store(sent.is_err(), Ordering::Relaxed);
                 sent
             });
@@ -297,6 +309,48 @@ impl RemoteModel {
         }
     }
 
+    /// Sends the sets of a request that `spool` holds, or will hold, to the service's store.
+    fn send_sets(&self, upload: &Upload, spool: &Spool, arrived: &mut dyn FnMut(u64)) -> Result<(), RemoteError> {
+        let (binding, layout) = (self.client.binding(), CiphertextLayout::input(self.client.spec()));
+        let mut request = CiphertextsReader::open(spool.reader(upload.length), &binding, &layout)?;
+        let (whole, mut ciphertexts) = (request.info().clone(), Vec::new());
+        let sets = whole.sets(binding.params) as u64;
+        for set in 0..sets {
+            request.next(&mut ciphertexts)?;
+            let part = sets::part_of(&whole, set, binding.params);
+            self.remote.put_set(&upload.name, set, sets::file(&binding, &layout, &part, &ciphertexts))?;
+            arrived(upload.length / sets * (set + 1));
+        }
+        request.finish()?;
+        arrived(upload.length);
+        Ok(())
+    }
+
+    /// Fetches the results of all sets of a job from the service's store, and joins them in `file`.
+    fn fetch_sets(
+        &self,
+        job: &str,
+        images: usize,
+        file: &File,
+        progress: &mut dyn FnMut(u64),
+    ) -> Result<(), RemoteError> {
+        let (binding, spec) = (self.client.binding(), self.client.spec());
+        let layout = CiphertextLayout::result(spec);
+        let request = sets::request(&CiphertextLayout::input(spec), binding.params, images);
+        let mut arrived = 0;
+        let open = |set| {
+            let part = sets::part_of(&request, set, binding.params);
+            let expected = sets::result_of(&part, &layout, binding.params);
+            let length = sets::file_len(&binding, &layout, &expected);
+            let bytes = io::Cursor::new(self.remote.fetch_set(job, set, length)?);
+            arrived += length;
+            progress(arrived);
+            Ok::<_, RemoteError>(sets::open(bytes, length, &binding, &layout, &expected)?)
+        };
+        let sets = request.sets(binding.params) as u64;
+        sets::join(&binding, &layout, images, sets, open, BufWriter::new(file))
+    }
+
     /// Fetches the result of a job of so many images into `file`, which is then at its beginning,
     /// and deletes the job unless `keep` says otherwise. `progress` is told how many bytes have
     /// arrived. What is inside is checked by whoever decrypts it.
@@ -311,7 +365,11 @@ impl RemoteModel {
         keep: bool,
         progress: &mut dyn FnMut(u64),
     ) -> Result<(), QueryError> {
-        self.remote.fetch(job, self.client.response_len(images), file, progress)?;
+        if self.remote.job(job)?.stored {
+            self.fetch_sets(job, images, file, progress)?;
+        } else {
+            self.remote.fetch(job, self.client.response_len(images), file, progress)?;
+        }
         file.seek(SeekFrom::Start(0)).map_err(RemoteError::File)?;
         // The checksum says nothing of what is inside.
         identify(file).map_err(|error| QueryError::Result { job: job.into(), error })?;

@@ -149,24 +149,56 @@ impl Spool {
         SpoolWriter(self)
     }
 
+    /// What reads its first `length` bytes, and waits for those that are not there yet.
+    pub fn reader(&self, length: u64) -> SpoolReader<'_> {
+        SpoolReader { spool: self, at: 0, length }
+    }
+
     /// Replaces `piece` by the `len` bytes from `at` on, as soon as they are there.
     ///
     /// # Errors
     /// They will never come; the file cannot be read.
     fn read(&self, at: u64, len: usize, piece: &mut Vec<u8>) -> io::Result<()> {
-        let mut state = lock(&self.state);
-        while state.written < at + len as u64 {
-            if state.ended {
-                return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the request was given up"));
-            }
-            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
-        }
-        drop(state);
+        self.wait(at + len as u64)?;
         piece.clear();
         piece.resize(len, 0);
         let mut file = lock(&self.file);
         file.seek(SeekFrom::Start(at))?;
         file.read_exact(piece)
+    }
+
+    /// Waits until there are `end` bytes at least, and says how many there are.
+    fn wait(&self, end: u64) -> io::Result<u64> {
+        let mut state = lock(&self.state);
+        while state.written < end {
+            if state.ended {
+                return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the request was given up"));
+            }
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        Ok(state.written)
+    }
+}
+
+/// Reads the first bytes of a [`Spool`].
+pub struct SpoolReader<'a> {
+    spool: &'a Spool,
+    at: u64,
+    length: u64,
+}
+
+impl Read for SpoolReader<'_> {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        if self.at >= self.length || bytes.is_empty() {
+            return Ok(0);
+        }
+        let there = self.spool.wait(self.at + 1)?.min(self.length) - self.at;
+        let len = bytes.len().min(usize::try_from(there).unwrap_or(usize::MAX));
+        let mut file = lock(&self.spool.file);
+        file.seek(SeekFrom::Start(self.at))?;
+        let read = file.read(&mut bytes[..len])?;
+        self.at += read as u64;
+        Ok(read)
     }
 }
 

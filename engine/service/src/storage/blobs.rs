@@ -3,7 +3,7 @@
 
 use std::fmt::{self, Display, Formatter};
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io;
+use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 /// A name of something that belongs to a tenant: 128 bits as 32 hexadecimal digits. It is no path, and of use to its tenant only.
@@ -193,6 +193,17 @@ impl Part {
     /// Where to write.
     pub fn file(&self) -> &File {
         &self.file
+    }
+
+    /// All of it.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn read(mut self) -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        self.file.seek(SeekFrom::Start(0))?;
+        self.file.read_to_end(&mut bytes)?;
+        Ok(bytes)
     }
 
     /// Brings it to the disk.

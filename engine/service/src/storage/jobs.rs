@@ -4,6 +4,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use zeroize::Zeroizing;
 
 use super::blobs::Whole;
+use super::objects::{result_name, results_name};
 use super::uploads::find_upload;
 use super::{BlobKind, Id, Store, StoreError, id, integer, leases, now};
 
@@ -181,8 +182,8 @@ impl Store {
             let mut secret = Zeroizing::new([0; 32]);
             getrandom::fill(&mut *secret).map_err(std::io::Error::other)?;
             db.execute(
-                "INSERT INTO jobs (id, tenant, key, upload, images, sets, input_bytes, result_bytes, state, secret, created)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, 'queued', ?9, ?10)",
+                "INSERT INTO jobs (id, tenant, key, upload, images, sets, input_bytes, result_bytes, state, secret, created, checked)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, 'queued', ?9, ?10, ?11)",
                 params![
                     job.as_str(),
                     tenant,
@@ -193,7 +194,9 @@ impl Store {
                     integer(found.length),
                     integer(new.result_bytes),
                     &secret[..],
-                    now()
+                    now(),
+                    // There is no checksum of the whole where each set is an object.
+                    self.objects().is_some()
                 ],
             )?;
             leases::insert_sets(db, &job, new.sets)?;
@@ -313,20 +316,24 @@ impl Store {
         Ok(())
     }
 
-    /// Publishes the result of a job that runs, of `bytes` bytes. False, and nothing is published, if the job has ended
-    /// meanwhile, or something is left to do.
+    /// Publishes the result of a job that runs, with its bytes; where they are in a store, the results of its sets are it. False, and
+    /// nothing is published, if the job has ended meanwhile, or something is left to do.
     ///
     /// # Errors
     /// The database or a file fails.
-    pub fn finish_job(&self, job: &Id, result: Whole, bytes: u64) -> Result<bool, StoreError> {
+    pub fn finish_job(&self, job: &Id, result: Option<(Whole, u64)>) -> Result<bool, StoreError> {
         let done = self.transaction(|db| {
-            let update = "UPDATE jobs SET result_bytes = ?2 WHERE id = ?1 AND state = 'running' AND checked = 1
+            let (result, bytes) = result.unzip();
+            let update = "UPDATE jobs SET result_bytes = coalesce(?2, result_bytes)
+                WHERE id = ?1 AND state = 'running' AND checked = 1
                 AND NOT EXISTS (SELECT 1 FROM sets WHERE job = ?1 AND done = 0)";
-            if db.execute(update, params![job.as_str(), integer(bytes)])? == 0 {
+            if db.execute(update, params![job.as_str(), bytes.map(integer)])? == 0 {
                 return Ok(false);
             }
-            // What has the name already was made of the same results of sets, and its row was not written.
-            result.publish(&self.blobs.path(BlobKind::Results, job))?;
+            if let Some(result) = result {
+                // What has the name already was made of the same results of sets, and its row was not written.
+                result.publish(&self.blobs.path(BlobKind::Results, job))?;
+            }
             self.end_job(db, job, JobState::Done, None)?;
             Ok(true)
         })?;
@@ -374,7 +381,27 @@ impl Store {
             db.execute("DELETE FROM jobs WHERE id = ?1", [job.as_str()])?;
             Ok(())
         })?;
-        Ok(self.blobs.remove(BlobKind::Results, job)?)
+        self.remove_result(job)
+    }
+
+    fn remove_result(&self, job: &Id) -> Result<(), StoreError> {
+        match self.objects() {
+            Some(objects) => objects.remove_below(&results_name(job), |_| false),
+            None => self.blobs.remove(BlobKind::Results, job)?,
+        }
+        Ok(())
+    }
+
+    /// The name in the store of the published result of a set of a tenant's job.
+    ///
+    /// # Errors
+    /// There is no such job, or no such set of it that has a result.
+    pub fn published(&self, tenant: i64, job: &Id, set: u64) -> Result<String, StoreError> {
+        let db = self.db();
+        find_job(&db, tenant, job)?;
+        let select = "SELECT lease FROM sets WHERE job = ?1 AND number = ?2 AND done = 1";
+        let lease = db.query_row(select, params![job.as_str(), integer(set)], |row| row.get(0)).optional()?;
+        Ok(result_name(job, set, lease.ok_or(StoreError::Absent("set"))?))
     }
 
     pub(super) fn sweep_jobs(&self, now: i64) -> Result<usize, StoreError> {
@@ -385,7 +412,7 @@ impl Store {
         };
         for job in &expired {
             self.db().execute("DELETE FROM jobs WHERE id = ?1", [job.as_str()])?;
-            self.blobs.remove(BlobKind::Results, job)?;
+            self.remove_result(job)?;
         }
         Ok(expired.len())
     }
@@ -412,7 +439,7 @@ impl Store {
     }
 
     /// Notes the end of a job. Its secret goes, because no attempt follows, and so do its sets with their leases, and the claim that
-    /// its input is there.
+    /// its input is there. Where results are in a store, the sets of a job that is done stay: they say which results are published.
     pub(super) fn end_job(
         &self,
         db: &Connection,
@@ -424,7 +451,7 @@ impl Store {
         let update = "UPDATE jobs SET state = ?2, error = ?3, finished = ?4, expires = ?5, secret = NULL, input = 0
             WHERE id = ?1 AND state IN ('queued', 'running')";
         let changed = db.execute(update, params![job.as_str(), state.name(), why, now(), expires])?;
-        if changed == 1 {
+        if changed == 1 && !(state == JobState::Done && self.objects().is_some()) {
             db.execute("DELETE FROM sets WHERE job = ?1", [job.as_str()])?;
         }
         if changed == 1 && state != JobState::Done {
@@ -444,7 +471,12 @@ impl Store {
         };
         let Some((upload, sets)) = found else { return Ok(()) };
         if let Some(upload) = Id::parse(&upload) {
-            self.blobs.remove(BlobKind::Uploads, &upload)?;
+            self.remove_request(&upload)?;
+        }
+        if let Some(objects) = self.objects() {
+            let published = leases::published_results(&self.db(), job)?;
+            objects.remove_below(&results_name(job), |name| published.contains(name));
+            return Ok(());
         }
         for set in 0..sets as u64 {
             self.blobs.remove(BlobKind::Sets, &set_name(job, set))?;

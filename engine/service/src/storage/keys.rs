@@ -2,7 +2,7 @@
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::{BlobKind, Id, Part, Store, StoreError, id, integer, now};
+use super::{BlobKind, Id, Part, Store, StoreError, id, integer, keys_name, now};
 
 /// Keys that a tenant has registered for a Program.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,7 +71,10 @@ impl Store {
             return Ok(Registered { key, created: false });
         }
         // What has the name already has the same contents.
-        part.sync()?.publish(&self.blobs.path(BlobKind::Keys, &name))?;
+        match self.objects() {
+            Some(objects) => objects.create(&keys_name(&name), part.read()?).map(|_| ())?,
+            None => part.sync()?.publish(&self.blobs.path(BlobKind::Keys, &name)).map(|_| ())?,
+        }
         let registered = self.transaction(|db| {
             self.require_disk(db, tenant, bytes)?;
             // Keys that were used count for ever: new keys must not be a way around the quota of old ones.
@@ -94,7 +97,7 @@ impl Store {
         match registered {
             Ok(key) => Ok(Registered { key, created: true }),
             Err(error) => {
-                self.blobs.remove(BlobKind::Keys, &name)?;
+                self.remove_keys(&name)?;
                 Err(error)
             }
         }
@@ -138,7 +141,14 @@ impl Store {
             forget_unused(db)?;
             Ok(())
         })?;
-        Ok(self.blobs.remove(BlobKind::Keys, key)?)
+        self.remove_keys(key)
+    }
+
+    fn remove_keys(&self, key: &Id) -> Result<(), StoreError> {
+        match self.objects() {
+            Some(objects) => objects.remove(&keys_name(key)),
+            None => Ok(self.blobs.remove(BlobKind::Keys, key)?),
+        }
     }
 
     /// Keys without a blob are none.

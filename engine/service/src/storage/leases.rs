@@ -12,7 +12,8 @@ use zeroize::Zeroizing;
 
 use super::blobs::Whole;
 use super::jobs::JobState;
-use super::{BlobKind, Id, Store, StoreError, id, integer, set_name};
+use super::objects::result_name;
+use super::{BlobKind, Id, Store, StoreError, add_column, id, integer, set_name};
 
 /// Leases of one set. Each ended without a word, with its worker or with the service; a set that always ends whoever computes it must
 /// not do so for ever.
@@ -35,6 +36,8 @@ pub struct Lease {
     pub key: Id,
     /// The request that it is a part of.
     pub upload: Id,
+    /// Images of the whole request.
+    pub images: u64,
     /// Digest of the Program.
     pub program: String,
     /// What masks and floods of this set are expanded from, at every attempt the same.
@@ -79,10 +82,7 @@ pub(super) fn insert_sets(db: &Connection, job: &Id, sets: u64) -> rusqlite::Res
 
 /// Brings a database in order that a service without leases has left.
 pub(super) fn migrate(db: &Connection) -> Result<(), StoreError> {
-    let known = "SELECT count(*) FROM pragma_table_info('jobs') WHERE name = 'checked'";
-    if db.query_row(known, [], |row| row.get::<_, i64>(0))? == 0 {
-        db.execute("ALTER TABLE jobs ADD COLUMN checked INTEGER NOT NULL DEFAULT 0", [])?;
-    }
+    add_column(db, "jobs", "checked", "INTEGER NOT NULL DEFAULT 0")?;
     let jobs: Vec<(Id, i64)> = {
         let select = "SELECT id, sets FROM jobs j WHERE state IN ('queued', 'running')
             AND NOT EXISTS (SELECT 1 FROM sets s WHERE s.job = j.id)";
@@ -93,6 +93,12 @@ pub(super) fn migrate(db: &Connection) -> Result<(), StoreError> {
         insert_sets(db, &job, sets as u64)?;
     }
     Ok(())
+}
+
+/// The names in the store of the published results of a job's sets.
+pub(super) fn published_results(db: &Connection, job: &Id) -> rusqlite::Result<HashSet<String>> {
+    let mut rows = db.prepare("SELECT number, lease FROM sets WHERE job = ?1 AND done = 1")?;
+    rows.query_map([job.as_str()], |row| Ok(result_name(job, row.get::<_, i64>(0)? as u64, row.get(1)?)))?.collect()
 }
 
 /// The names of all results of sets that are published.
@@ -124,7 +130,7 @@ impl Store {
         let kept = if worker.is_none() { self.kept_set()? } else { None };
         let lease = self.transaction(|db| {
             loop {
-                let Some(Next { job, set, tenant, key, upload, program, secret, attempts }) =
+                let Some(Next { job, set, tenant, key, upload, images, program, secret, attempts }) =
                     next_set(db, &programs, kept.as_ref(), now)?
                 else {
                     return Ok(None);
@@ -153,7 +159,7 @@ impl Store {
                 db.execute(start, params![job.as_str(), now])?;
                 let seconds = self.bounds.lease_seconds;
                 let secret = secret_of(&secret, set);
-                return Ok(Some(Lease { number, job, set, key, upload, program, secret, seconds }));
+                return Ok(Some(Lease { number, job, set, key, upload, images, program, secret, seconds }));
             }
         })?;
         failed.iter().try_for_each(|job| self.remove_parts(job))?;
@@ -167,14 +173,16 @@ impl Store {
     pub fn leased(&self, number: i64, worker: Option<&str>, now: i64) -> Result<Lease, StoreError> {
         let db = self.db();
         let Found { job, set, .. } = require_lease(&db, number, worker, now)?;
-        let select = "SELECT j.key, j.upload, k.program, j.secret, s.expires FROM jobs j JOIN keys k ON k.id = j.key
+        let select =
+            "SELECT j.key, j.upload, k.program, j.secret, s.expires, j.images FROM jobs j JOIN keys k ON k.id = j.key
             JOIN sets s ON s.job = j.id AND s.lease = ?2 WHERE j.id = ?1";
         let lease = db.query_row(select, params![job.as_str(), number], |row| {
             let secret: Zeroizing<Vec<u8>> = Zeroizing::new(row.get(3)?);
             // None of a set that is done.
             let seconds = row.get::<_, Option<i64>>(4)?.map_or(0, |expires| expires.saturating_sub(now)) as u64;
             let (key, upload, program) = (id(row, 0)?, id(row, 1)?, row.get(2)?);
-            Ok(Lease { number, job: job.clone(), set, key, upload, program, secret: secret_of(&secret, set), seconds })
+            let (images, secret) = (row.get::<_, i64>(5)? as u64, secret_of(&secret, set));
+            Ok(Lease { number, job: job.clone(), set, key, upload, images, program, secret, seconds })
         });
         Ok(lease?)
     }
@@ -232,16 +240,25 @@ impl Store {
         Ok(sets.into_iter().find(|(job, set)| names.contains(&set_name(job, *set))))
     }
 
-    /// Publishes the result of a set, and returns its job. The same lease may do so again, and changes nothing.
+    /// Publishes the result of a set, and returns its job; without `result` the one that lies in the store under this lease. The same
+    /// lease may do so again, and changes nothing.
     ///
     /// # Errors
     /// There was never such a lease of this worker; it is over; the database or the file fails.
-    pub fn publish_set(&self, number: i64, worker: Option<&str>, result: Whole, now: i64) -> Result<Id, StoreError> {
+    pub fn publish_set(
+        &self,
+        number: i64,
+        worker: Option<&str>,
+        result: Option<Whole>,
+        now: i64,
+    ) -> Result<Id, StoreError> {
         let (job, set) = self.transaction(|db| {
             let Found { job, set, done, .. } = require_lease(db, number, worker, now)?;
             if !done {
-                // What has the name already is the same result, of an attempt whose row was not written.
-                result.publish(&self.blobs.path(BlobKind::Sets, &set_name(&job, set)))?;
+                if let Some(result) = result {
+                    // What has the name already is the same result, of an attempt whose row was not written.
+                    result.publish(&self.blobs.path(BlobKind::Sets, &set_name(&job, set)))?;
+                }
                 db.execute("UPDATE sets SET done = 1, expires = NULL WHERE lease = ?1", [number])?;
             }
             Ok((job, set))
@@ -356,6 +373,7 @@ struct Next {
     tenant: i64,
     key: Id,
     upload: Id,
+    images: u64,
     program: String,
     secret: Zeroizing<Vec<u8>>,
     attempts: u32,
@@ -368,7 +386,7 @@ fn any_set(db: &Connection, programs: &str, now: i64) -> rusqlite::Result<bool> 
 
 fn next_set(db: &Connection, programs: &str, kept: Option<&(Id, u64)>, now: i64) -> rusqlite::Result<Option<Next>> {
     let select = format!(
-        "SELECT j.id, s.number, j.tenant, j.key, j.upload, k.program, j.secret, s.attempts FROM {PENDING}
+        "SELECT j.id, s.number, j.tenant, j.key, j.upload, k.program, j.secret, s.attempts, j.images FROM {PENDING}
          AND (s.expires IS NULL OR s.expires <= ?2)
          ORDER BY (j.id IS ?3 AND s.number IS ?4) DESC, t.served, j.seq, s.number LIMIT 1"
     );
@@ -383,14 +401,16 @@ fn next_set(db: &Connection, programs: &str, kept: Option<&(Id, u64)>, now: i64)
             program: row.get(5)?,
             secret: Zeroizing::new(row.get(6)?),
             attempts: row.get(7)?,
+            images: row.get::<_, i64>(8)? as u64,
         })
     })
     .optional()
 }
 
-/// The lease of this number, if it is the last of its set and has not expired, and is `worker`'s.
+/// The lease of this number, if it is the last of a set of a job that goes on, has not expired, and is `worker`'s.
 fn require_lease(db: &Connection, number: i64, worker: Option<&str>, now: i64) -> Result<Found, StoreError> {
-    let select = "SELECT job, number, done, expires FROM sets WHERE lease = ?1 AND worker IS ?2";
+    let select = "SELECT s.job, s.number, s.done, s.expires FROM sets s JOIN jobs j ON j.id = s.job
+        WHERE s.lease = ?1 AND s.worker IS ?2 AND j.state IN ('queued', 'running')";
     let found = db.query_row(select, params![number, worker], |row| {
         Ok(Found { job: id(row, 0)?, set: row.get::<_, i64>(1)? as u64, done: row.get(2)?, expires: row.get(3)? })
     });

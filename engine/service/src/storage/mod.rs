@@ -1,4 +1,4 @@
-//! What outlives the process: rows in SQLite, and blobs as files beside them (see `blobs`).
+//! What outlives the process: rows in SQLite, and blobs as files beside them (see `blobs`) or in an object store (see `objects`).
 //!
 //! One order holds everywhere. A blob is whole and synced before a row says that it is there, and a row stops saying so before the
 //! blob is removed. So after any crash rows are right, and blobs that no row knows are leftovers, which [`Store::open`] removes.
@@ -7,21 +7,23 @@ mod blobs;
 mod jobs;
 mod keys;
 mod leases;
+mod objects;
 mod uploads;
 
 use std::collections::HashSet;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use rusqlite::{Connection, Row, Transaction, TransactionBehavior, params};
+use rusqlite::{Connection, OptionalExtension, Row, Transaction, TransactionBehavior, params};
 
 pub use blobs::{BlobKind, Blobs, Id, Part, Whole, make_private_folder};
 pub use jobs::{Accepted, Chore, Job, JobState, NewJob, set_name};
 pub use keys::{KeyRow, Registered};
 pub use leases::{Lease, Turn};
+pub use objects::{MAX_OBJECT, Objects, keys_name, result_name, set_name as request_set_name};
 pub use uploads::Upload;
 
 /// What a tenant and all tenants together may have.
@@ -78,6 +80,20 @@ pub enum StoreError {
     /// A bound that stays until the tenant deletes something, or the operator allows more.
     #[error("{0}")]
     Quota(String),
+    /// An object store does not answer, or not as it should.
+    #[error("object store: {0}")]
+    Objects(String),
+    /// Ciphertexts are elsewhere than the operator says.
+    #[error(
+        "this state has keys, uploads or jobs in {}, and not in {}: give the store that it was begun with, or another folder \
+         for the state", place_name(.was.as_deref()), place_name(.is.as_deref())
+    )]
+    Elsewhere {
+        /// The store that the state was begun with, or none.
+        was: Option<String>,
+        /// The one that it is opened with.
+        is: Option<String>,
+    },
     /// Another process has this state.
     #[error("{0} is used by another process: stop it first, or name another folder")]
     InUse(PathBuf),
@@ -93,6 +109,8 @@ pub enum StoreError {
 pub struct Store {
     db: Mutex<Connection>,
     blobs: Blobs,
+    /// In the place of blobs, where the operator says so.
+    objects: Option<Arc<Objects>>,
     bounds: Bounds,
     /// Uploads that a request writes to.
     written: Mutex<HashSet<Id>>,
@@ -104,16 +122,17 @@ pub struct Store {
 pub struct Recovered {
     /// Jobs that the service was computing, and begins again.
     pub jobs: usize,
-    /// Files that belonged to nothing, and are gone.
+    /// Files and objects that belonged to nothing, and are gone.
     pub leftovers: usize,
 }
 
 impl Store {
-    /// Opens the state in `folder`, or makes it, and brings it in order after a crash.
+    /// Opens the state in `folder`, or makes it, and brings it in order after a crash. With `objects` keys, requests and results are
+    /// there.
     ///
     /// # Errors
-    /// Another process has it; it cannot be read or written.
-    pub fn open(folder: &Path, bounds: Bounds) -> Result<(Self, Recovered), StoreError> {
+    /// Another process has it; it was begun with another store; it cannot be read or written.
+    pub fn open(folder: &Path, objects: Option<Arc<Objects>>, bounds: Bounds) -> Result<(Self, Recovered), StoreError> {
         make_private_folder(folder)?;
         let lock = OpenOptions::new().write(true).create(true).truncate(false).open(folder.join("lock"))?;
         match lock.try_lock() {
@@ -131,8 +150,10 @@ impl Store {
         db.pragma_update(None, "secure_delete", true)?;
         db.execute_batch(include_str!("schema.sql"))?;
         leases::migrate(&db)?;
+        uploads::migrate(&db)?;
         let written = Mutex::default();
-        let store = Store { db: Mutex::new(db), blobs, bounds, written, _lock: lock };
+        let store = Store { db: Mutex::new(db), blobs, objects, bounds, written, _lock: lock };
+        store.settle()?;
         let recovered = store.recover()?;
         Ok((store, recovered))
     }
@@ -140,6 +161,29 @@ impl Store {
     /// The blobs.
     pub fn blobs(&self) -> &Blobs {
         &self.blobs
+    }
+
+    /// The store that keys, requests and results are in, if it is one.
+    pub fn objects(&self) -> Option<&Objects> {
+        self.objects.as_deref()
+    }
+
+    /// Notes where blobs are, and claims the place.
+    fn settle(&self) -> Result<(), StoreError> {
+        let is = self.objects().map(|objects| objects.place().to_owned());
+        let owner = self.transaction(|db| {
+            let select = "SELECT owner, store FROM place";
+            let found = db.query_row(select, [], |row| Ok((id(row, 0)?, row.get(1)?))).optional()?;
+            let (owner, was) = found.map_or_else(|| Ok::<_, StoreError>((Id::fresh()?, None)), Ok)?;
+            let kept = "SELECT EXISTS (SELECT 1 FROM keys WHERE deleted = 0) OR EXISTS (SELECT 1 FROM uploads)
+                OR EXISTS (SELECT 1 FROM jobs)";
+            if was != is && db.query_row(kept, [], |row| row.get(0))? {
+                return Err(StoreError::Elsewhere { was, is: is.clone() });
+            }
+            db.execute("INSERT OR REPLACE INTO place VALUES (0, ?1, ?2)", params![owner.as_str(), is])?;
+            Ok(owner)
+        })?;
+        self.objects().map_or(Ok(()), |objects| objects.claim(&owner))
     }
 
     /// The number of the tenant `name`, who is new if there was none.
@@ -189,10 +233,16 @@ impl Store {
 
     fn recover(&self) -> Result<Recovered, StoreError> {
         let jobs = self.recover_leases(now())?;
-        self.recover_jobs()?;
-        self.recover_uploads()?;
-        self.recover_keys()?;
-        let mut leftovers = 0;
+        let mut leftovers = match self.objects() {
+            // Nobody registers keys yet, whose object is there before their row.
+            Some(_) => self.sweep_objects(true)?,
+            None => {
+                self.recover_jobs()?;
+                self.recover_uploads()?;
+                self.recover_keys()?;
+                0
+            }
+        };
         for kind in BlobKind::ALL {
             let known: HashSet<Id> = {
                 let db = self.db();
@@ -213,6 +263,46 @@ impl Store {
             leftovers += self.blobs.remove_others(kind, |id| known.contains(id))?;
         }
         Ok(Recovered { jobs, leftovers })
+    }
+
+    /// Removes objects that no row knows, and says how many: what somebody put who came too late. Those of keys are looked at only
+    /// with `keys`, when nobody registers any.
+    ///
+    /// # Errors
+    /// The database fails; the store does not answer.
+    pub fn sweep_objects(&self, keys: bool) -> Result<usize, StoreError> {
+        let Some(objects) = self.objects() else { return Ok(0) };
+        // Before the rows are read: whoever was allowed to put an object had a row, and if that is gone, it stays so.
+        let there = objects.all_names()?;
+        let known = self.known_objects()?;
+        let is_known = |name: &str| {
+            let request = name.rsplit_once('/').map_or(name, |(request, _)| request);
+            known.contains(name) || known.contains(request) || (name.starts_with("keys/") && !keys)
+        };
+        let unknown: Vec<&String> = there.iter().filter(|name| !is_known(name)).collect();
+        unknown.iter().try_for_each(|name| objects.remove(name))?;
+        Ok(unknown.len())
+    }
+
+    /// Names of the objects that rows know; of a request what the names of all its sets begin with.
+    fn known_objects(&self) -> Result<HashSet<String>, StoreError> {
+        let db = self.db();
+        let mut known = HashSet::new();
+        let mut note = |select: &str, name: &dyn Fn(&Row<'_>) -> rusqlite::Result<String>| {
+            let mut rows = db.prepare(select)?;
+            for name in rows.query_map([], name)? {
+                known.insert(name?);
+            }
+            Ok::<_, rusqlite::Error>(())
+        };
+        note("SELECT id FROM keys WHERE deleted = 0", &|row| Ok(keys_name(&id(row, 0)?)))?;
+        let requests = "SELECT id FROM uploads UNION SELECT upload FROM jobs WHERE input = 1";
+        note(requests, &|row| Ok(objects::request_name(&id(row, 0)?)))?;
+        // That of a lease that is over is known until another one takes its place, or its job ends.
+        note("SELECT job, number, lease FROM sets WHERE lease IS NOT NULL", &|row| {
+            Ok(result_name(&id(row, 0)?, row.get::<_, i64>(1)? as u64, row.get(2)?))
+        })?;
+        Ok(known)
     }
 
     /// The only connection. A thread that panicked has left no transaction open: it was rolled back.
@@ -249,6 +339,20 @@ impl Store {
              you no longer need, or send fewer images at a time"
         )))
     }
+}
+
+/// A store, or none, in words.
+fn place_name(store: Option<&str>) -> &str {
+    store.unwrap_or("files (no store)")
+}
+
+/// Adds a column to a table that an older service has made without it.
+fn add_column(db: &Connection, table: &str, column: &str, definition: &str) -> rusqlite::Result<()> {
+    let known = "SELECT count(*) FROM pragma_table_info(?1) WHERE name = ?2";
+    if db.query_row(known, [table, column], |row| row.get::<_, i64>(0))? == 0 {
+        db.execute(&format!("ALTER TABLE {table} ADD COLUMN {column} {definition}"), [])?;
+    }
+    Ok(())
 }
 
 /// Seconds since 1970.

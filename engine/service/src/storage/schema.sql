@@ -26,14 +26,25 @@ CREATE TABLE IF NOT EXISTS keys (
     UNIQUE (tenant, program, digest)
 ) STRICT;
 
--- Requests on their way. The blob has the same id, and is valid up to `received`.
+-- Where keys, requests and results are.
+CREATE TABLE IF NOT EXISTS place (
+    id INTEGER PRIMARY KEY CHECK (id = 0),
+    -- Whose objects they are: a name that lies in the store as well.
+    owner TEXT NOT NULL,
+    -- `s3://BUCKET/PREFIX`; absent where they are files beside the database.
+    store TEXT
+) STRICT;
+
+-- Requests on their way. The blob has the same id, and is valid up to `received`. In a store it is an object for each set.
 CREATE TABLE IF NOT EXISTS uploads (
     id TEXT PRIMARY KEY,
     tenant INTEGER NOT NULL REFERENCES tenants (id),
     key TEXT NOT NULL REFERENCES keys (id),
     length INTEGER NOT NULL,
     received INTEGER NOT NULL DEFAULT 0,
-    expires INTEGER NOT NULL
+    expires INTEGER NOT NULL,
+    -- Images of a request whose sets go to a store; absent where the request says it itself.
+    images INTEGER
 ) STRICT;
 
 CREATE TABLE IF NOT EXISTS jobs (
@@ -50,7 +61,8 @@ CREATE TABLE IF NOT EXISTS jobs (
     input_bytes INTEGER NOT NULL,
     result_bytes INTEGER NOT NULL,
     state TEXT NOT NULL CHECK (state IN ('queued', 'running', 'done', 'failed', 'cancelled')),
-    -- Whether the checksum of the whole request was found right. Nothing is published before.
+    -- Whether the checksum of the whole request was found right. Nothing is published before. In a store each set has its own, which
+    -- whoever computes it compares.
     checked INTEGER NOT NULL DEFAULT 0,
     -- What masks and floods are expanded from; gone as soon as no attempt can follow.
     secret BLOB,
@@ -61,7 +73,8 @@ CREATE TABLE IF NOT EXISTS jobs (
     error TEXT
 ) STRICT;
 
--- The sets of jobs that wait or run. Each is computed under a lease, and its result is published once.
+-- The sets of jobs that wait or run, and where results are in a store also of those that are done. Each is computed under a lease,
+-- and its result is published once.
 CREATE TABLE IF NOT EXISTS sets (
     job TEXT NOT NULL REFERENCES jobs (id) ON DELETE CASCADE,
     number INTEGER NOT NULL,

@@ -19,7 +19,7 @@ fn bounds() -> Bounds {
 }
 
 fn open(folder: &Path) -> (Store, Recovered) {
-    let (store, recovered) = Store::open(folder, bounds()).unwrap();
+    let (store, recovered) = Store::open(folder, None, bounds()).unwrap();
     store.add_model(PROGRAM, "model").unwrap();
     (store, recovered)
 }
@@ -31,7 +31,7 @@ fn register(store: &Store, tenant: i64, contents: &[u8]) -> Result<Registered, S
 }
 
 fn upload(store: &Store, tenant: i64, key: &Id, contents: &[u8]) -> Id {
-    let upload = store.create_upload(tenant, key, contents.len() as u64).unwrap();
+    let upload = store.create_upload(tenant, key, contents.len() as u64, None).unwrap();
     let mut file = store.upload_file(&upload).unwrap();
     file.write_all(contents).unwrap();
     store.commit_upload(&upload.id, &file, contents.len() as u64).unwrap();
@@ -64,11 +64,11 @@ fn whole(store: &Store, kind: BlobKind, contents: &[u8]) -> Whole {
 /// What happens to a job whose only set is computed.
 fn finish(store: &Store, lease: &Lease) -> bool {
     let scores = whole(store, BlobKind::Sets, b"scores");
-    if store.publish_set(lease.number, None, scores, now()).is_err() {
+    if store.publish_set(lease.number, None, Some(scores), now()).is_err() {
         return false;
     }
     store.note_checked(&lease.job).unwrap();
-    store.finish_job(&lease.job, whole(store, BlobKind::Results, b"scores"), 6).unwrap()
+    store.finish_job(&lease.job, Some((whole(store, BlobKind::Results, b"scores"), 6))).unwrap()
 }
 
 /// Fails unless a lease is refused because it is over.
@@ -106,7 +106,7 @@ fn contains(bytes: &[u8], part: &[u8]) -> bool {
 fn a_state_has_one_process() {
     let folder = tempfile::tempdir().unwrap();
     let (_store, _) = open(folder.path());
-    assert!(matches!(Store::open(folder.path(), bounds()), Err(StoreError::InUse(_))));
+    assert!(matches!(Store::open(folder.path(), None, bounds()), Err(StoreError::InUse(_))));
 }
 
 #[test]
@@ -247,7 +247,7 @@ fn what_is_kept_comes_first() {
     let of_late = keep(&store, &late);
     assert!(!of_first.exists());
     let scores = whole(&store, BlobKind::Sets, b"scores");
-    store.publish_set(of_worker.number, Some("w"), scores, now()).unwrap();
+    store.publish_set(of_worker.number, Some("w"), Some(scores), now()).unwrap();
     assert!(!of_late.exists());
     // What is kept goes with the job.
     let of_first = keep(&store, &first);
@@ -262,8 +262,8 @@ fn an_upload_is_one_job() {
     let (store, _) = open(folder.path());
     let [alice, bob] = ["alice", "bob"].map(|name| store.tenant(name).unwrap());
     let key = register(&store, alice, b"keys").unwrap().key.id;
-    assert!(matches!(store.create_upload(bob, &key, 5), Err(StoreError::Absent("key"))));
-    let half = store.create_upload(alice, &key, 11).unwrap();
+    assert!(matches!(store.create_upload(bob, &key, 5, None), Err(StoreError::Absent("key"))));
+    let half = store.create_upload(alice, &key, 11, None).unwrap();
     assert!(matches!(store.accept_job(alice, &half.id, &ONE), Err(StoreError::Conflict(_))));
     let request = upload(&store, alice, &key, b"ciphertexts");
     assert!(matches!(store.accept_job(bob, &request, &ONE), Err(StoreError::Absent("upload"))));
@@ -293,17 +293,17 @@ fn a_tenant_has_bounded_room() {
     let (store, _) = open(folder.path());
     let tenant = store.tenant("alice").unwrap();
     let key = register(&store, tenant, &[1; 1000]).unwrap().key.id;
-    store.create_upload(tenant, &key, 8000).unwrap();
-    assert!(matches!(store.create_upload(tenant, &key, 1001), Err(StoreError::Quota(_))));
+    store.create_upload(tenant, &key, 8000, None).unwrap();
+    assert!(matches!(store.create_upload(tenant, &key, 1001, None), Err(StoreError::Quota(_))));
     assert!(matches!(store.require_room_for_key(tenant, 1001), Err(StoreError::Quota(_))));
-    assert!(matches!(store.create_upload(tenant, &key, u64::MAX), Err(StoreError::Quota(_))));
-    store.create_upload(tenant, &key, 500).unwrap();
-    store.create_upload(tenant, &key, 500).unwrap();
-    assert!(matches!(store.create_upload(tenant, &key, 0), Err(StoreError::Full(_))));
+    assert!(matches!(store.create_upload(tenant, &key, u64::MAX, None), Err(StoreError::Quota(_))));
+    store.create_upload(tenant, &key, 500, None).unwrap();
+    store.create_upload(tenant, &key, 500, None).unwrap();
+    assert!(matches!(store.create_upload(tenant, &key, 0, None), Err(StoreError::Full(_))));
     // Others have their own, and what was refused left nothing behind.
     let other = store.tenant("bob").unwrap();
     let key = register(&store, other, b"keys").unwrap().key.id;
-    store.create_upload(other, &key, 9000).unwrap();
+    store.create_upload(other, &key, 9000, None).unwrap();
     assert_eq!(files(folder.path()).len(), 6);
 }
 
@@ -317,7 +317,7 @@ fn a_crash_loses_nothing_and_leaves_nothing() {
     let key = register(&store, tenant, b"keys").unwrap().key.id;
     let [first, second, third] = [0; 3].map(|_| accept(&store, tenant, &key).id);
     let secret = next(&store).unwrap().secret;
-    let half = store.create_upload(tenant, &key, 100).unwrap();
+    let half = store.create_upload(tenant, &key, 100, None).unwrap();
     let mut file = store.upload_file(&half).unwrap();
     file.write_all(b"noted").unwrap();
     store.commit_upload(&half.id, &file, 5).unwrap();
@@ -433,7 +433,7 @@ fn a_lease_is_renewed_or_expires() {
     // It expires, also if nobody else has asked for the set.
     is_over(store.renew_lease(first.number, Some("a"), 1119), "expired 0 seconds ago");
     is_over(
-        store.publish_set(first.number, Some("a"), whole(&store, BlobKind::Sets, b"late"), 1125),
+        store.publish_set(first.number, Some("a"), Some(whole(&store, BlobKind::Sets, b"late")), 1125),
         "expired 6 seconds",
     );
     assert_eq!(store.fleet(&[PROGRAM.into()], 1119).unwrap().waiting, 1);
@@ -442,13 +442,13 @@ fn a_lease_is_renewed_or_expires() {
     let second = take(&store, "b", 1130).unwrap();
     assert!(second.number > first.number && second.job == job && second.secret == first.secret);
     let late = || whole(&store, BlobKind::Sets, b"late");
-    is_over(store.publish_set(first.number, Some("a"), late(), 1131), "somebody else has its set");
+    is_over(store.publish_set(first.number, Some("a"), Some(late()), 1131), "somebody else has its set");
     is_over(store.give_back(first.number, Some("a"), false, 1131), "is over");
     is_over(store.fail_set(first.number, Some("a"), "late", 1131), "is over");
-    store.publish_set(second.number, Some("b"), whole(&store, BlobKind::Sets, b"scores"), 1189).unwrap();
+    store.publish_set(second.number, Some("b"), Some(whole(&store, BlobKind::Sets, b"scores")), 1189).unwrap();
     // Once more by who did it changes nothing; by who came late it is refused still.
-    store.publish_set(second.number, Some("b"), whole(&store, BlobKind::Sets, b"other"), 1190).unwrap();
-    is_over(store.publish_set(first.number, Some("a"), late(), 1190), "is over");
+    store.publish_set(second.number, Some("b"), Some(whole(&store, BlobKind::Sets, b"other")), 1190).unwrap();
+    is_over(store.publish_set(first.number, Some("a"), Some(late()), 1190), "is over");
     is_over(store.renew_lease(second.number, Some("b"), 1190), "is over");
     is_over(store.give_back(second.number, Some("b"), true, 1190), "is over");
     let scores = store.blobs().path(BlobKind::Sets, &set_name(&job, 0));
@@ -461,11 +461,11 @@ fn a_lease_is_renewed_or_expires() {
     store.note_checked(&job).unwrap();
     let chore = store.next_chore(&[PROGRAM.into()]).unwrap();
     assert!(matches!(chore, Some(Chore::Join(of)) if of.id == job));
-    assert!(store.finish_job(&job, whole(&store, BlobKind::Results, b"scores"), 6).unwrap());
-    assert!(!store.finish_job(&job, whole(&store, BlobKind::Results, b"others"), 6).unwrap(), "published once");
+    assert!(store.finish_job(&job, Some((whole(&store, BlobKind::Results, b"scores"), 6))).unwrap());
+    assert!(!store.finish_job(&job, Some((whole(&store, BlobKind::Results, b"others"), 6))).unwrap(), "published once");
     assert_eq!(fs::read(store.blobs().path(BlobKind::Results, &job)).unwrap(), b"scores");
     assert!(store.next_chore(&[PROGRAM.into()]).unwrap().is_none());
-    is_over(store.publish_set(second.number, Some("b"), late(), 1200), "the job has ended");
+    is_over(store.publish_set(second.number, Some("b"), Some(late()), 1200), "the job has ended");
     assert_eq!(files(folder.path()).len(), 2, "keys and result");
 }
 
@@ -480,7 +480,7 @@ fn a_result_whose_row_was_not_written_stays() {
     let path = store.blobs().path(BlobKind::Sets, &set_name(&job, 0));
     fs::write(&path, "linked").unwrap();
     let lease = take(&store, "a", 0).unwrap();
-    store.publish_set(lease.number, Some("a"), whole(&store, BlobKind::Sets, b"again"), 1).unwrap();
+    store.publish_set(lease.number, Some("a"), Some(whole(&store, BlobKind::Sets, b"again")), 1).unwrap();
     assert_eq!(fs::read(&path).unwrap(), b"linked");
     assert_eq!(store.job(tenant, &job).unwrap().sets_done, 1);
 }
@@ -503,11 +503,11 @@ fn leases_of_workers_survive_a_restart() {
     let (store, recovered) = open(folder.path());
     assert_eq!(recovered, Recovered { jobs: 1, leftovers: 0 });
     assert_eq!(store.job(tenant, &job).unwrap().state, JobState::Running, "a worker has one of its sets");
-    is_over(store.publish_set(own.number, None, whole(&store, BlobKind::Sets, b"own"), now()), "is over");
+    is_over(store.publish_set(own.number, None, Some(whole(&store, BlobKind::Sets, b"own")), now()), "is over");
     let again = next(&store).unwrap();
     assert!(again.set == 0 && again.number > theirs.number && again.secret == own.secret);
     // All of its time, whenever it was renewed last.
-    store.publish_set(theirs.number, Some("a"), whole(&store, BlobKind::Sets, b"theirs"), start + 59).unwrap();
+    store.publish_set(theirs.number, Some("a"), Some(whole(&store, BlobKind::Sets, b"theirs")), start + 59).unwrap();
     drop(store);
 
     // Numbers rise for ever, and what is published stays.
@@ -557,7 +557,8 @@ fn an_older_state_is_brought_in_order() {
     store
         .db()
         .execute_batch(
-            "DROP TABLE sets; DROP TABLE leases; ALTER TABLE jobs DROP COLUMN checked;
+            "DROP TABLE sets; DROP TABLE leases; DROP TABLE place; ALTER TABLE jobs DROP COLUMN checked;
+             ALTER TABLE uploads DROP COLUMN images;
              ALTER TABLE jobs ADD COLUMN attempts INTEGER NOT NULL DEFAULT 0;
              ALTER TABLE jobs ADD COLUMN cancelling INTEGER NOT NULL DEFAULT 0;
              UPDATE jobs SET state = 'running', started = 1, attempts = 1;",
@@ -578,7 +579,7 @@ fn what_expires_is_erased() {
     let tenant = store.tenant("alice").unwrap();
     let key = register(&store, tenant, b"keys").unwrap().key.id;
     let job = accept(&store, tenant, &key).id;
-    let half = store.create_upload(tenant, &key, 100).unwrap().id;
+    let half = store.create_upload(tenant, &key, 100, None).unwrap().id;
     let lease = next(&store).unwrap();
     let secret: Vec<u8> = store.db().query_row("SELECT secret FROM jobs", [], |row| row.get(0)).unwrap();
     assert_eq!(store.sweep(now()).unwrap(), 0);

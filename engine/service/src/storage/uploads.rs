@@ -6,7 +6,8 @@ use std::io::{Seek, SeekFrom};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::keys::find_key;
-use super::{BlobKind, Id, Store, StoreError, id, integer, now};
+use super::objects::request_name;
+use super::{BlobKind, Id, Store, StoreError, add_column, id, integer, now};
 
 /// A request that is not yet a job.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,6 +24,8 @@ pub struct Upload {
     pub received: u64,
     /// Seconds since 1970 at which it is removed.
     pub expires: i64,
+    /// Images, where its sets go to a store.
+    pub images: Option<u64>,
 }
 
 impl Upload {
@@ -44,8 +47,7 @@ impl Drop for Writing<'_> {
     }
 }
 
-const SELECT: &str =
-    "SELECT u.id, u.key, k.program, u.length, u.received, u.expires FROM uploads u JOIN keys k ON k.id = u.key";
+const SELECT: &str = "SELECT u.id, u.key, k.program, u.length, u.received, u.expires, u.images FROM uploads u JOIN keys k ON k.id = u.key";
 
 fn upload_row(row: &Row<'_>) -> rusqlite::Result<Upload> {
     Ok(Upload {
@@ -55,7 +57,13 @@ fn upload_row(row: &Row<'_>) -> rusqlite::Result<Upload> {
         length: row.get::<_, i64>(3)? as u64,
         received: row.get::<_, i64>(4)? as u64,
         expires: row.get(5)?,
+        images: row.get::<_, Option<i64>>(6)?.map(|images| images as u64),
     })
+}
+
+/// Brings a database in order that a service without stores has left.
+pub(super) fn migrate(db: &Connection) -> Result<(), StoreError> {
+    Ok(add_column(db, "uploads", "images", "INTEGER")?)
 }
 
 /// A tenant's upload.
@@ -66,13 +74,15 @@ pub(super) fn find_upload(db: &Connection, tenant: i64, upload: &Id) -> Result<U
 }
 
 impl Store {
-    /// Makes room for a request of `length` bytes.
+    /// Makes room for a request of `length` bytes, and with `images` for one of so many whose sets go to a store.
     ///
     /// # Errors
     /// Keys that the tenant does not have; too many uploads; no room.
-    pub fn create_upload(&self, tenant: i64, key: &Id, length: u64) -> Result<Upload, StoreError> {
+    pub fn create_upload(&self, tenant: i64, key: &Id, length: u64, images: Option<u64>) -> Result<Upload, StoreError> {
         let upload = Id::fresh()?;
-        self.blobs.create(BlobKind::Uploads, &upload)?;
+        if images.is_none() {
+            self.blobs.create(BlobKind::Uploads, &upload)?;
+        }
         let created = self.transaction(|db| {
             find_key(db, tenant, key)?;
             let uploads: u32 =
@@ -85,13 +95,20 @@ impl Store {
             }
             self.require_disk(db, tenant, length)?;
             db.execute(
-                "INSERT INTO uploads (id, tenant, key, length, expires) VALUES (?1, ?2, ?3, ?4, ?5)",
-                params![upload.as_str(), tenant, key.as_str(), integer(length), self.upload_expiry()],
+                "INSERT INTO uploads (id, tenant, key, length, expires, images) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+                params![
+                    upload.as_str(),
+                    tenant,
+                    key.as_str(),
+                    integer(length),
+                    self.upload_expiry(),
+                    images.map(integer)
+                ],
             )?;
             find_upload(db, tenant, &upload)
         });
         if created.is_err() {
-            self.blobs.remove(BlobKind::Uploads, &upload)?;
+            self.remove_request(&upload)?;
         }
         created
     }
@@ -135,6 +152,14 @@ impl Store {
     /// The file cannot be synced; the upload is gone.
     pub fn commit_upload(&self, upload: &Id, file: &File, received: u64) -> Result<(), StoreError> {
         file.sync_data()?;
+        self.note_received(upload, received)
+    }
+
+    /// Notes that `received` bytes of an upload are where they belong. It is kept longer from now on.
+    ///
+    /// # Errors
+    /// The upload is gone.
+    pub fn note_received(&self, upload: &Id, received: u64) -> Result<(), StoreError> {
         let update = "UPDATE uploads SET received = ?2, expires = ?3 WHERE id = ?1";
         let changed = self.db().execute(update, params![upload.as_str(), integer(received), self.upload_expiry()])?;
         if changed == 1 { Ok(()) } else { Err(StoreError::Absent("upload")) }
@@ -152,7 +177,16 @@ impl Store {
 
     fn drop_upload(&self, upload: &Id) -> Result<(), StoreError> {
         self.db().execute("DELETE FROM uploads WHERE id = ?1", [upload.as_str()])?;
-        Ok(self.blobs.remove(BlobKind::Uploads, upload)?)
+        self.remove_request(upload)
+    }
+
+    /// Removes the ciphertexts of a request.
+    pub(super) fn remove_request(&self, upload: &Id) -> Result<(), StoreError> {
+        match self.objects() {
+            Some(objects) => objects.remove_below(&request_name(upload), |_| false),
+            None => self.blobs.remove(BlobKind::Uploads, upload)?,
+        }
+        Ok(())
     }
 
     fn upload_expiry(&self) -> i64 {

@@ -16,12 +16,12 @@ use crate::sockets::{Served, remote};
 use crate::support::{Answer, Party, World, expected, pixels, program, service};
 
 /// Sets of the requests here, the last of which is not full.
-const SETS: u64 = 3;
-const JSON: (&str, &str) = ("content-type", "application/json");
-const SCORES: (&str, &str) = ("content-type", CIPHERTEXTS_TYPE);
+pub const SETS: u64 = 3;
+pub const JSON: (&str, &str) = ("content-type", "application/json");
+pub const SCORES: (&str, &str) = ("content-type", CIPHERTEXTS_TYPE);
 
 /// A request of [`SETS`] sets, and how many images it has.
-fn request() -> &'static (Vec<u8>, usize) {
+pub fn request() -> &'static (Vec<u8>, usize) {
     static REQUEST: OnceLock<(Vec<u8>, usize)> = OnceLock::new();
     REQUEST.get_or_init(|| {
         let party = Party::shared();
@@ -33,26 +33,26 @@ fn request() -> &'static (Vec<u8>, usize) {
 }
 
 /// Computes as `infer --deterministic` does.
-struct Engine {
+pub struct Engine {
     service: Service,
     keys: AcceptedKeys,
 }
 
 impl Engine {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let (service, party) = (service(), Party::shared());
         let keys = service.accept_keys(&party.keys.evaluation, &party.keys.public).expect("keys of this Program");
         Engine { service, keys }
     }
 
-    fn infer(&self, request: &[u8]) -> Vec<u8> {
+    pub fn infer(&self, request: &[u8]) -> Vec<u8> {
         let mut response = Vec::new();
         self.service.infer_deterministic(&self.keys, request, &mut response, Watch::default()).expect("a result");
         response
     }
 }
 
-fn fresh() -> Arc<TempDir> {
+pub fn fresh() -> Arc<TempDir> {
     Arc::new(tempfile::tempdir().expect("a folder"))
 }
 
@@ -68,13 +68,13 @@ fn waiting(lease_seconds: u64) -> (World, String) {
 }
 
 impl World {
-    fn take(&self, capacity: u32) -> Vec<Value> {
+    pub fn take(&self, capacity: u32) -> Vec<Value> {
         let body = json!({ "programs": [program().digest().to_string()], "capacity": capacity, "wait": 0 });
         let found = self.call("POST", "/v1/leases", &[JSON], body.to_string()).expect(200).json();
         found["leases"].as_array().expect("leases").clone()
     }
 
-    fn of_lease(&self, method: &str, lease: &Value, what: &str, body: impl Into<Body>) -> Answer {
+    pub fn of_lease(&self, method: &str, lease: &Value, what: &str, body: impl Into<Body>) -> Answer {
         let headers = if method == "PUT" { &[SCORES] } else { &[JSON] };
         self.call(method, &format!("/v1/leases/{}{what}", lease["lease"]), headers, body)
     }
@@ -267,7 +267,7 @@ fn hostile_requests_of_workers_are_refused() {
             "x".into(),
             413,
         ),
-        ("posting a result", "POST", at(&own, "/result"), &[SCORES], "x".into(), 405),
+        ("posting a result without a store", "POST", at(&own, "/result"), &[SCORES], "x".into(), 409),
         ("a list of all leases' inputs", "GET", at("", "input"), &[], String::new(), 405),
     ];
     for (wrong, method, path, headers, body, status) in rows {
@@ -334,7 +334,7 @@ fn tokens_of_workers_are_for_leases_only() {
     world.call("POST", &renew, &[JSON, first], json!({ "done": 0, "total": 0 }).to_string()).expect(200);
 }
 
-const OPTIONS: WorkOptions =
+pub const OPTIONS: WorkOptions =
     WorkOptions { key_memory: 1 << 30, grace: Duration::from_secs(10), insecure_deterministic: false };
 
 /// Workers over sockets, one of which is gone in the middle, and a service that is started again: the results are right, and masked.

@@ -3,7 +3,9 @@
 mod checkpoints;
 mod hostile;
 mod leases;
+mod s3;
 mod sockets;
+mod stored;
 mod support;
 mod tenants;
 mod whole;

@@ -153,6 +153,7 @@ fn the_api_is_described() {
             "/v1/jobs/{job}",
             "/v1/jobs/{job}/cancel",
             "/v1/jobs/{job}/result",
+            "/v1/jobs/{job}/sets/{set}",
             "/v1/keys",
             "/v1/keys/{key}",
             "/v1/leases",
@@ -166,13 +167,15 @@ fn the_api_is_described() {
             "/v1/models/{model}",
             "/v1/models/{model}/keys",
             "/v1/models/{model}/spec",
+            "/v1/stored-uploads",
             "/v1/uploads",
-            "/v1/uploads/{upload}"
+            "/v1/uploads/{upload}",
+            "/v1/uploads/{upload}/sets/{set}"
         ]
     );
     let operations = paths.values().flat_map(|path| path.as_object().expect("operations"));
     let operations: Vec<_> = operations.filter(|(method, _)| *method != "parameters").collect();
-    assert_eq!(operations.len(), 26);
+    assert_eq!(operations.len(), 31);
     for (method, operation) in operations {
         assert!(operation["responses"]["4XX"].is_object() && operation["summary"].is_string(), "{method} {operation}");
     }
