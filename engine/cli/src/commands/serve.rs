@@ -1,15 +1,19 @@
 //! `cryptodl serve`.
 
+use std::ffi::OsString;
 use std::fs;
 use std::io::Write;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::{ArgGroup, Args};
 use cryptodl::Program;
-use cryptodl_service::{Bounds, Config, Connections, Host, Model, Network, Recovered, Role, Stop, Tokens, fresh_token};
+use cryptodl_service::{
+    Bounds, Config, Connections, Host, Model, Network, Objects, Recovered, Role, Stop, Tokens, fresh_token,
+};
 
 use crate::files::{self, make_folder};
 use crate::flags::{Execution, Planning, thrift};
@@ -39,6 +43,9 @@ Examples:
       then, on the same machine:
   cryptodl query --server http://127.0.0.1:8750 --model mnist-1 --keys my-keys --images 100
 
+  AWS_REGION=eu-central-1 cryptodl serve --program mnist-2.program --workers-only --state service \
+      --store s3://my-bucket/cryptodl
+
   cryptodl serve --new-token alice --tokens tokens.txt
   cryptodl serve --program mnist-1.program --program mnist-2.program --state /var/lib/cryptodl \\
       --listen 0.0.0.0:8750 --tokens tokens.txt --tls-cert cert.pem --tls-key key.pem
@@ -54,9 +61,17 @@ pub struct Serve {
     /// A saved Program to serve, as `plan --out` writes it; may be given several times
     #[arg(long, value_name = "FILE", conflicts_with = "Planning")]
     program: Vec<PathBuf>,
-    /// Folder for keys, requests, results and the database; made if absent
+    /// Folder for the database, and without --store for keys, requests and results; made if absent
     #[arg(long, value_name = "DIR", required_unless_present = "new_token")]
     state: Option<PathBuf>,
+    /// Keep keys, requests and results in an object store that speaks S3, below s3://BUCKET/PREFIX, instead of in files
+    ///
+    /// Clients and workers put ciphertexts there and fetch them there, by addresses that the service signs for a few minutes, so
+    /// that they do not go through it. Credentials, region and endpoint are those of the environment variables AWS_ACCESS_KEY_ID,
+    /// AWS_SECRET_ACCESS_KEY, AWS_REGION and AWS_ENDPOINT_URL; an endpoint without TLS must be on this machine, and needs
+    /// AWS_ALLOW_HTTP=true. Nothing else may use the prefix: what the service does not know there is removed.
+    #[arg(long, value_name = "URL", requires = "workers_only")]
+    store: Option<String>,
     /// Where to listen; port 0 takes a free one
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8750")]
     listen: SocketAddr,
@@ -127,7 +142,7 @@ struct BoundFlags {
     /// Uploads of one tenant that are no jobs yet
     #[arg(long, value_name = "UPLOADS", default_value_t = 16)]
     uploads_per_tenant: u32,
-    /// Disk for the keys, uploads and results of one tenant
+    /// Disk, or room in the --store, for the keys, uploads and results of one tenant
     #[arg(long, value_name = "SIZE", default_value = "16GiB", value_parser = memory::parse_size)]
     disk_per_tenant: u64,
     /// Memory for expanded evaluation keys, those that were used last
@@ -162,9 +177,11 @@ impl Serve {
         let network = self.network()?;
         // Known before anything is planned.
         network.check(tokens.is_some())?;
+        let store = self.store.as_deref().map(store).transpose()?;
         make_folder(state, files::Access::Owner)?;
         let bounds = &self.bounds;
         let config = Config {
+            store,
             tokens,
             bounds: Bounds {
                 disk_per_tenant: bounds.disk_per_tenant,
@@ -239,6 +256,13 @@ impl Serve {
         let server = server(&self.execution)?;
         programs.map(|program| Ok(Model::new(prepare(&server, &program?)?, max_sets, quota)?)).collect()
     }
+}
+
+/// The object store at `url`, as the environment variables of AWS describe it.
+fn store(url: &str) -> Result<Arc<Objects>> {
+    let text = |(name, value): (OsString, OsString)| Some((name.into_string().ok()?, value.into_string().ok()?));
+    let settings = std::env::vars_os().filter_map(text).filter(|(name, _)| name.starts_with("AWS_"));
+    Ok(Arc::new(Objects::new(url, settings)?))
 }
 
 /// Makes a token.
