@@ -27,7 +27,8 @@
 #                 and testssl.sh say of it, and what it costs beside `infer`;
 #                 `tests/long.sh service CHECK` runs one check of engine/service/tests/long.py
 #   scale         a service and workers of it: one request of 20 sets over three of them, and two hosts (network namespaces, needs
-#                 root) with Ray, whose workers, nodes, head and service are killed one after the other;
+#                 root) with Ray, whose workers, nodes, head and service are killed one after the other; and a request through an
+#                 object store (moto);
 #                 `tests/long.sh scale CHECK` runs one check of engine/service/tests/scale.py
 #   data          data sets from their packages, and trained weights on whole test sets in plaintext
 set -euo pipefail
@@ -215,11 +216,17 @@ scale() {
     mkdir -p "$folder"
     [ -x "$folder/venv/bin/python" ] || python3 -m venv "$folder/venv"
     cargo build --release -p cryptodl-cli
-    "$folder/venv/bin/pip" install --quiet 'maturin>=1.16,<2' pytest
-    "$folder/venv/bin/maturin" build --release -m engine/python/Cargo.toml --out "$folder/dist"
-    "$folder/venv/bin/pip" install --quiet --force-reinstall --no-deps "$folder"/dist/*.whl
-    "$folder/venv/bin/pip" install --quiet numpy 'ray>=2.60'
-    "$folder/venv/bin/python" -m pytest -q --noconftest -p no:cacheprovider engine/python/tests/test_ray.py
+    "$folder/venv/bin/pip" install --quiet 'moto[server]>=5.2' blake3
+    # Only the hosts need Ray.
+    case " ${*:-hosts} " in
+    *" hosts "*)
+        "$folder/venv/bin/pip" install --quiet 'maturin>=1.16,<2' pytest
+        "$folder/venv/bin/maturin" build --release -m engine/python/Cargo.toml --out "$folder/dist"
+        "$folder/venv/bin/pip" install --quiet --force-reinstall --no-deps "$folder"/dist/*.whl
+        "$folder/venv/bin/pip" install --quiet numpy 'ray>=2.60'
+        "$folder/venv/bin/python" -m pytest -q --noconftest -p no:cacheprovider engine/python/tests/test_ray.py
+        ;;
+    esac
     "$folder/venv/bin/python" engine/service/tests/scale.py target/release/cryptodl "$folder" "$@"
 }
 

@@ -2,17 +2,19 @@
 """A service and its workers on several hosts, through the binary: `tests/long.sh scale`.
 
 Usage: scale.py BINARY FOLDER [CHECK ...]; without CHECK all of them, one after the other. FOLDER is made if it is absent. The
-check `hosts` needs root, for network namespaces, and Ray and the package cryptodl in this Python.
+check `hosts` needs root, for network namespaces, and Ray and the package cryptodl in this Python; `store` needs moto and blake3.
 """
 
 import base64
 import hashlib
+import hmac
 import json
 import os
 import re
 import secrets
 import shutil
 import signal
+import socket
 import ssl
 import struct
 import subprocess
@@ -21,6 +23,7 @@ import tempfile
 import threading
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from pathlib import Path
 
@@ -109,13 +112,33 @@ class Service:
                     time.sleep(0.3)
         return self.json("POST", "/v1/jobs", {"upload": upload.rsplit("/", 1)[1]})["id"]
 
-    def result(self, job):
-        """The result of a job, as soon as it is there."""
+    def submit_sets(self, key, images, files):
+        """The id of the job of a request whose sets go to the service's store."""
+        upload = self.json("POST", "/v1/stored-uploads", {"key": key, "images": images})
+        assert upload["sets"] == len(files) and upload["bytes"] == sum(map(len, files)), upload
+        for number, file in enumerate(files):
+            place = self.json("GET", f"/v1/uploads/{upload['id']}/sets/{number}")
+            # moto takes what has no type, as urllib calls it, for a form.
+            headers = {"If-None-Match": "*", "Content-Type": "application/vnd.cryptodl.ciphertexts"}
+            put = urllib.request.Request(place["url"], data=file, method="PUT", headers=headers)
+            urllib.request.urlopen(put, timeout=60).close()
+            assert self.json("GET", f"/v1/uploads/{upload['id']}/sets/{number}")["url"] is None, "it is there"
+        return self.json("POST", "/v1/jobs", {"upload": upload["id"]})["id"]
+
+    def done(self, job):
+        """A job, as soon as it has a result."""
         while True:
             view = self.json("GET", f"/v1/jobs/{job}?wait=5")
             if view["state"] == "done":
-                return self.call("GET", f"/v1/jobs/{job}/result")[1]
+                return view
             assert view["state"] in ("queued", "running"), view
+
+    def result(self, job):
+        """The result of a job, as soon as it is there."""
+        if self.done(job)["stored"]:
+            # urllib goes where the service sends it.
+            return [self.call("GET", f"/v1/jobs/{job}/sets/{number}")[1] for number in range(self.done(job)["sets"])]
+        return self.call("GET", f"/v1/jobs/{job}/result")[1]
 
 
 class Process:
@@ -154,25 +177,31 @@ def prepare():
             run("keygen", "--program", f"{name}.program", "--out", f"{name}-keys")
 
 
+def images(name, count):
+    """A file of so many images. Any pixels do."""
+    path = FOLDER / f"{name}.npy"
+    header = f"{{'descr': '|u1', 'fortran_order': False, 'shape': ({count}, 1, 28, 28), }}"
+    header += " " * (-(len(header) + 11) % 64) + "\n"
+    block = secrets.token_bytes(784 * 1024)
+    with open(path, "wb") as file:
+        file.write(b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header.encode())
+        left = 784 * count
+        while left > 0:
+            left -= file.write(block[:left])
+    return path
+
+
 def requests(name, counts):
     """Encrypted requests of so many images, and what `infer --deterministic` says of them."""
     keys, pairs = FOLDER / f"{name}-keys", []
     for number, count in enumerate(counts):
-        images, request, result = (FOLDER / f"{name}-{number}.{kind}" for kind in ("npy", "ct", "result"))
-        # Any pixels do.
-        header = f"{{'descr': '|u1', 'fortran_order': False, 'shape': ({count}, 1, 28, 28), }}"
-        header += " " * (-(len(header) + 11) % 64) + "\n"
-        block = secrets.token_bytes(784 * 1024)
-        with open(images, "wb") as file:
-            file.write(b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header.encode())
-            left = 784 * count
-            while left > 0:
-                left -= file.write(block[:left])
-        run("encrypt", "--secret", keys / "secret/secret.key", "--spec", keys / "public/client.spec", "--input", images,
+        pixels = images(f"{name}-{number}", count)
+        request, result = (FOLDER / f"{name}-{number}.{kind}" for kind in ("ct", "result"))
+        run("encrypt", "--secret", keys / "secret/secret.key", "--spec", keys / "public/client.spec", "--input", pixels,
             "--out", request)
         run("infer", "--program", f"{name}.program", "--eval-key", keys / "public/eval.key", "--deterministic",
             "--input", request, "--out", result)
-        images.unlink()
+        pixels.unlink()
         pairs.append((request, result.read_bytes()))
     return pairs
 
@@ -199,6 +228,153 @@ def shards(sets=20, workers=3):
     assert min(shares) > 0, shares
     served.stop()
     return f"{sets} sets over {workers} workers ({shares}): the same bytes; upload {uploaded - began:.1f} s, result {took:.1f} s"
+
+
+# An object store
+
+
+def checked(contents):
+    """A file with its checksum."""
+    # Of all checks only this one needs it.
+    import blake3
+
+    return contents + blake3.blake3(contents).digest()
+
+
+def parts(file):
+    """The sets of a file of ciphertexts as files of their own, as docs/format.md has it."""
+    _, sets = struct.unpack_from("<II", file, 104)
+    images, = struct.unpack_from("<Q", file, 116)
+    length = (len(file) - 188) // sets
+    for number in range(sets):
+        head = bytearray(file[:156])
+        struct.pack_into("<Q", head, 80, 68 + length)
+        struct.pack_into("<II", head, 104, number, 1)
+        struct.pack_into("<Q", head, 116, min(4096, images - 4096 * number))
+        part = bytes(head) + file[156 + number * length:156 + (number + 1) * length]
+        yield checked(part)
+
+
+def joined(files):
+    """The file of which these are the sets."""
+    head = bytearray(files[0][:156])
+    struct.pack_into("<Q", head, 80, 68 + sum(len(file) - 188 for file in files))
+    struct.pack_into("<I", head, 108, len(files))
+    struct.pack_into("<Q", head, 116, sum(struct.unpack_from("<Q", file, 116)[0] for file in files))
+    whole = bytes(head) + b"".join(file[156:-32] for file in files)
+    return checked(whole)
+
+
+class Bucket:
+    """An empty bucket in a store of its own (moto)."""
+
+    def __init__(self):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.url = f"http://127.0.0.1:{free.getsockname()[1]}"
+        self.log = open(FOLDER / "moto.log", "w+")
+        port = self.url.rsplit(":", 1)[1]
+        self.process = Process(Path(sys.executable).parent / "moto_server", "-H", "127.0.0.1", "-p", port, stderr=self.log)
+        self.environment = {**os.environ, "AWS_ENDPOINT_URL": self.url, "AWS_ALLOW_HTTP": "true", "AWS_REGION": "us-east-1",
+                            "AWS_ACCESS_KEY_ID": "id", "AWS_SECRET_ACCESS_KEY": "a-secret"}
+
+        def made():
+            try:
+                urllib.request.urlopen(urllib.request.Request(f"{self.url}/bucket", method="PUT")).close()
+                return True
+            except (OSError, urllib.error.URLError):
+                return False
+
+        until("a bucket", made)
+
+    def names(self):
+        with urllib.request.urlopen(f"{self.url}/bucket?list-type=2") as answer:
+            return re.findall(r"<Key>(.*?)</Key>", answer.read().decode())
+
+    def requests(self, pattern):
+        """How often the store was asked for something."""
+        self.log.seek(0)
+        return len(re.findall(pattern, self.log.read()))
+
+
+def is_signed(url, method, headers, secret):
+    """Whether an address has the signature that Amazon asks for, which moto does not look at (Signature Version 4, in the query)."""
+    split = urllib.parse.urlsplit(url)
+    pairs = dict(pair.split("=", 1) for pair in split.query.split("&"))
+    signature = pairs.pop("X-Amz-Signature")
+    named = {"host": split.netloc, **headers}
+    signed = urllib.parse.unquote(pairs["X-Amz-SignedHeaders"]).split(";")
+    lines = [method, split.path, "&".join(f"{name}={value}" for name, value in sorted(pairs.items())),
+             *(f"{name}:{named[name]}" for name in signed), "", ";".join(signed), "UNSIGNED-PAYLOAD"]
+    scope = urllib.parse.unquote(pairs["X-Amz-Credential"]).split("/", 1)[1]
+    text = "\n".join(["AWS4-HMAC-SHA256", pairs["X-Amz-Date"], scope, hashlib.sha256("\n".join(lines).encode()).hexdigest()])
+    key = b"AWS4" + secret.encode()
+    for part in (*scope.split("/"), text):
+        key = hmac.new(key, part.encode(), "sha256").digest()
+    return set(named) == set(signed) and key.hex() == signature
+
+
+def store(sets=6):
+    """One request of several sets through an object store, a worker killed in between: the bytes of `infer --deterministic`."""
+    count = 4096 * (sets - 1) + 100
+    (request, expected), = requests("full", [count])
+    files = list(parts(request.read_bytes()))
+    assert joined(files) == request.read_bytes(), "docs/format.md does not say how requests are cut"
+    bucket, log = Bucket(), open(FOLDER / "store.log", "w+")
+
+    def serve(name):
+        served = Process(BINARY, "serve", "--program", f"{name}.program", "--state", f"state-store-{name}", "--listen",
+                         "127.0.0.1:0", "--workers-only", "--insecure-deterministic", "--lease", LEASE, "--store",
+                         f"s3://bucket/{name}", env=bucket.environment, stderr=log, line="serving ")
+        return served, Service(served.line.rsplit(" ", 1)[1])
+
+    def work(service, name, number):
+        return Process(BINARY, "work", "--server", service.url, "--program", f"{name}.program", "--threads", "1",
+                       "--insecure-deterministic", "--json", f"store-{number}.json", stderr=log)
+
+    served, service = serve("full")
+    key = service.register(FOLDER / "full-keys/public")
+    upload = service.json("POST", "/v1/stored-uploads", {"key": key, "images": count})["id"]
+    address = service.json("GET", f"/v1/uploads/{upload}/sets/0")["url"]
+    assert is_signed(address, "PUT", {"if-none-match": "*"}, bucket.environment["AWS_SECRET_ACCESS_KEY"]), "another signature"
+    job = service.submit_sets(key, count, files)
+    # It takes a set, and is never heard of again.
+    killed = work(service, "full", 0)
+    until("a set that somebody computes", lambda: service.json("GET", "/v1/leases")["leased"] > 0)
+    killed.kill()
+    fleet = [work(service, "full", number) for number in (1, 2)]
+    assert joined(service.result(job)) == expected, "not what `infer --deterministic` says"
+    for worker in fleet:
+        worker.stop()
+    done = [json.loads((FOLDER / f"store-{number}.json").read_text())["sets"] for number in (1, 2)]
+    # Each set went to the store once, and so did its result, unless the worker was killed before it could say so.
+    put = [bucket.requests(rf'"PUT /bucket/full/{kind}/\S+ HTTP/1.1" 200') for kind in ("requests", "results")]
+    assert put[0] == sets and sets <= put[1] <= sets + 2, put
+    left = [len(list((FOLDER / "state-store-full" / kind).iterdir())) for kind in ("keys", "uploads", "sets", "results")]
+    assert left == [0, 0, 0, 0], left
+    kept = ["full/owner", f"full/keys/{key}"]
+    until("a store without the request", lambda: len(bucket.names()) == len(kept) + sets)
+    service.call("DELETE", f"/v1/jobs/{job}")
+    assert set(bucket.names()) == set(kept), bucket.names()
+    # As a client does it by itself.
+    worker = work(service, "full", 3)
+    run("query", "--server", service.url, "--model", MODEL, "--keys", "store-keys", "--input", images("store", 5000), "--out",
+        "store.csv")
+    assert sum(1 for _ in open(FOLDER / "store.csv")) == 5001
+    worker.stop()
+    served.stop()
+    # Few images, which share ciphertexts.
+    (request, expected), = requests("small", [3])
+    served, service = serve("small")
+    worker = work(service, "small", 4)
+    job = service.submit_sets(service.register(FOLDER / "small-keys/public"), 3, [request.read_bytes()])
+    assert service.result(job) == [expected]
+    worker.stop()
+    served.stop()
+    log.seek(0)
+    assert "X-Amz" not in log.read(), "a signed address is in a log"
+    return (f"{sets} sets over moto and two workers ({done}), after a third was killed: the same bytes; {put} objects put; a query "
+            "of 5000 images, and one of few")
 
 
 # Two hosts
@@ -441,7 +617,7 @@ service = scale.Service("https://10.77.0.1:8750", {late_token!r}, "tls.crt")
             host.remove()
 
 
-CHECKS = {check.__name__: check for check in (shards, hosts)}
+CHECKS = {check.__name__: check for check in (shards, store, hosts)}
 
 
 def main():
