@@ -43,7 +43,7 @@ Examples:
       then, on the same machine:
   cryptodl query --server http://127.0.0.1:8750 --model mnist-1 --keys my-keys --images 100
 
-  AWS_REGION=eu-central-1 cryptodl serve --program mnist-2.program --workers-only --state service \
+  AWS_REGION=eu-central-1 cryptodl serve --program mnist-2.program --workers-only --state service \\
       --store s3://my-bucket/cryptodl
 
   cryptodl serve --new-token alice --tokens tokens.txt
