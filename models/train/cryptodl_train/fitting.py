@@ -223,10 +223,12 @@ def passes(recipe, net, average, train, held_out, teachers, log, checkpoint, gri
         start = time.time()
         net.train()
         total = torch.zeros(())
+        crop = recipe.crop if epoch < recipe.crop_epochs and not grid else 0
         order = torch.randperm(len(train), generator=generator)[: steps * recipe.batch]
         for step, index in enumerate(order.split(recipe.batch), epoch * steps):
             net.share = torch.tensor(step / blend) if step < blend else None
-            images = augmentation.augment(train.images[index], recipe, generator, mirrored[index] ^ bool(epoch % 2))
+            images = augmentation.augment(train.images[index], recipe, generator, mirrored[index] ^ bool(epoch % 2),
+                                          crop)
             soft = soft_targets(recipe, teachers, images)
             loss, plain = loss_function(net, recipe, images, train.labels[index], soft, grid)
             optimizer.zero_grad()

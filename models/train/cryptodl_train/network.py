@@ -431,7 +431,9 @@ class Map:
 
     def apply(self, x, dtype):
         if self.weight is None:
-            return self.pooling(x.permute(0, 3, 1, 2), self.pool, self.stride).permute(0, 2, 3, 1).contiguous()
+            # Of cropped images the last map may be smaller than what is pooled of whole ones.
+            size = min(self.pool, x.shape[1])
+            return self.pooling(x.permute(0, 3, 1, 2), size, self.stride).permute(0, 2, 3, 1).contiguous()
         weight, bias, x = self.weight.to(dtype), self.bias.to(dtype), x.to(dtype)
         if self.weight.dim() == 2:
             if x.dim() == 4:  # weights are in channel, row, column order

@@ -19,6 +19,8 @@ class Recipe:
     cutout: int = 0  # side of the square of pixels that is taken out of every image while training
     calibration_deformation: float | None = None  # of the images on which it is calibrated; as in training if None
     epochs: int = 45
+    crop: int = 0  # side of the squares that the first passes take out of images instead of whole ones; needs `shift`
+    crop_epochs: int = 0  # those passes
     seed: int = 1
     batch: int = 256
     optimizer: str = "adamw"  # or "muon" for convolutions, with Adam for all else

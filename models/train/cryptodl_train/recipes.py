@@ -66,17 +66,19 @@ OWN, NORM = Activation(per_channel=True), BatchNorm(learned=False)
 # Narrow where maps are large and limbs many, wide where they are small and few. The first pool stands
 # behind the activation, where the mean of squares says more than the square of a mean; convolutions
 # of stride 2 take the place of the others, which see more than means and keep few values to square.
-def cifar(narrow, wide):
-    """Channels at 31x31 and 15x15, and at 7x7 and 3x3."""
-    block = [Conv(wide, 4, 2, padding=1), NORM, OWN, Conv(wide, 3, padding=1), NORM, OWN]
+def cifar(*channels):
+    """Channels at 31x31 and 15x15, at 7x7, and at 3x3."""
+    narrow, *wide = channels
+    blocks = [layer for count in wide
+              for layer in (Conv(count, 4, 2, padding=1), NORM, OWN, Conv(count, 3, padding=1), NORM, OWN)]
     return named(
         Conv(narrow, 4, padding=1, whitened=True), NORM, OWN, Pool(2), Conv(narrow, 3, padding=1), NORM, OWN,
-        *block, *block, Pool(3), Flatten(), Dense(10),
+        *blocks, Pool(3), Flatten(), Dense(10),
     )
 
 
-CIFAR = cifar(64, 256)
-CIFAR_SMALL = cifar(32, 128)
+CIFAR = cifar(48, 192, 256)
+CIFAR_SMALL = cifar(32, 128, 128)
 
 
 def original(first, *widths):
@@ -95,7 +97,7 @@ CIFAR_10 = dict(
     dataset="cifar10",
     deformation=0.0,
     mirror=True,
-    shift=2,
+    shift=4,
     cutout=12,
     batch=500,
     optimizer="muon",
@@ -113,7 +115,9 @@ CIFAR_10_POLYNOMIAL = dict(
     leading_factor=2.0,
     filter_learning_rate=0.05,
     label_smoothing=0.2,
-    epochs=32,
+    epochs=36,
+    crop=24,
+    crop_epochs=24,
     blend_epochs=2.0,
     **CIFAR_10,
 )
