@@ -49,10 +49,10 @@ impl Integers {
 
     /// Of integers that are stored as floating point numbers.
     pub fn new(integers: &[f64]) -> Self {
-        // In `1.5 x 2^52 + x` the last digit of the mantissa stands for one, and the mantissa is `x + 2^51`. No branch and no
-        // conversion depends on `x`.
+        // In `1.5 x 2^52 + x` the last digit of the mantissa stands for one, so that its bits, read as an integer, are `x` more than
+        // those of `1.5 x 2^52`. No branch and no conversion depends on `x`.
         const SHIFT: f64 = (3 * Integers::OFFSET) as f64;
-        let mantissa = |x: f64| (x + SHIFT).to_bits() & ((1 << 52) - 1);
+        let mantissa = |x: f64| (x + SHIFT).to_bits() - (SHIFT.to_bits() - Integers::OFFSET);
         let low = integers.iter().map(|&x| mantissa(x) as u32).collect();
         let high = integers.iter().map(|&x| (mantissa(x) >> 32) as u32).collect();
         Integers { low: Zeroizing::new(low), high: Zeroizing::new(high) }
