@@ -268,10 +268,15 @@ impl NoiseBits {
 
 /// Scores `[image][class]` before any rounding.
 fn raw_scores(prepared: &Prepared, key: &SecretKey, result: &Ciphertexts, images: usize) -> Result<Array2<f64>> {
-    let (params, n) = (prepared.params(), prepared.params().n());
-    let sets = decrypt_slots_raw_do_not_return_to_server(params, key, result, prepared.spec().output.scale)?;
-    let score = |(image, class): (usize, usize)| sets[image / n][class * n + image % n];
-    Ok(Array2::from_shape_fn((images, prepared.spec().output.classes), score))
+    let (params, spec, info) = (prepared.params(), prepared.spec(), result.info());
+    let (n, values) = (params.n(), info.values);
+    let sets = decrypt_slots_raw_do_not_return_to_server(params, key, result, spec.output.scale)?;
+    let packed = spec.output.packing.of_scores(n, info.leaves, images);
+    let score = |(image, class): (usize, usize)| {
+        let (set, image) = (&sets[image / n], image % n);
+        packed.part(image, class / values, &set[class % values * n..][packed.slots(image)])
+    };
+    Ok(Array2::from_shape_fn((images, spec.output.classes), score))
 }
 
 /// Sizes of the files that the staged commands write, found by writing them.

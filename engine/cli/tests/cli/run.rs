@@ -59,6 +59,19 @@ fn a_run_is_as_accurate_and_as_large_as_planned() {
 }
 
 /// Every product relinearised and rescaled, with an evaluation key.
+/// Scores of few images share ciphertexts, and are measured where they lie.
+#[test]
+fn the_noise_of_few_images_is_measured() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    for images in [1, 40] {
+        let run = json(folder.path(), &format!("run --model mnist-1 --images {images} --batch 1"));
+        assert_eq!(number(&run, "/encrypted/correct"), number(&run, "/plaintext/correct"));
+        let (predicted, measured) = (number(&run, "/noise/predicted_log2"), number(&run, "/noise/measured_log2"));
+        // Ten scores of one image say little of a root mean square.
+        assert!((predicted - measured).abs() < 2.0, "{images} images: noise 2^{measured}, predicted 2^{predicted}");
+    }
+}
+
 #[test]
 fn the_layered_schedule_works_too() {
     let folder = tempfile::tempdir().expect("a temporary folder");
