@@ -313,10 +313,7 @@ pub async fn result(
     let id = parse_id(&id, "job")?;
     let (store, name) = (host.clone(), id.clone());
     let job = blocking(move || Ok(store.store.job(tenant.id, &name)?)).await?;
-    if job.state != JobState::Done {
-        let why = format!("this job is {}, and has no result", job.state.name());
-        return Err(StoreError::Conflict(why).into());
-    }
+    job.require_result()?;
     if host.store.objects().is_some() {
         let why =
             format!("the result of this job is in a store, set by set: fetch /v1/jobs/{id}/sets/0 and those after it");

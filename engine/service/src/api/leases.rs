@@ -25,7 +25,10 @@ use utoipa::ToSchema;
 use zeroize::Zeroize;
 
 use super::stored::{PlaceView, head_of, in_store, objects_of};
-use super::{AskingWorker, CIPHERTEXTS_TYPE, KEYS_TYPE, Shared, blocking, next_piece, number, read_json, require_type};
+use super::{
+    AskingWorker, CIPHERTEXTS_TYPE, KEYS_TYPE, Shared, blocking, next_piece, number, parse_number, read_json,
+    require_type,
+};
 use crate::compute::first_set;
 use crate::host::Host;
 use crate::model::Model;
@@ -142,9 +145,7 @@ pub struct LeaseFailure {
 
 /// The number of a lease in a path.
 fn parse_lease(text: &str) -> Result<i64, Problem> {
-    let digits = !text.is_empty() && text.len() <= 18 && text.bytes().all(|byte| byte.is_ascii_digit());
-    let number = if digits { text.parse().ok() } else { None };
-    number.ok_or_else(|| StoreError::Absent("lease").into())
+    parse_number(text, 18, "lease")
 }
 
 /// What a worker says, as it is shown to a tenant, perhaps on a terminal.

@@ -280,6 +280,13 @@ fn parse_id(text: &str, what: &'static str) -> Result<Id, Problem> {
     Id::parse(text).ok_or_else(|| StoreError::Absent(what).into())
 }
 
+/// The number of something in a path, of at most so many digits.
+fn parse_number<T: std::str::FromStr>(text: &str, most: usize, what: &'static str) -> Result<T, Problem> {
+    let digits = !text.is_empty() && text.len() <= most && text.bytes().all(|byte| byte.is_ascii_digit());
+    let number = if digits { text.parse().ok() } else { None };
+    number.ok_or_else(|| StoreError::Absent(what).into())
+}
+
 /// The value of a header that is a number.
 fn number(headers: &HeaderMap, name: &HeaderName) -> Result<Option<u64>, Problem> {
     let Some(value) = headers.get(name) else { return Ok(None) };

@@ -11,11 +11,11 @@ use axum::{Extension, Json};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{Caller, Shared, blocking, parse_id, read_json};
+use super::{Caller, Shared, blocking, parse_id, parse_number, read_json};
 use crate::host::Host;
 use crate::model::{HEADERS, Model};
 use crate::problem::{Problem, ProblemBody};
-use crate::storage::{Id, JobState, Objects, StoreError, Upload, request_set_name};
+use crate::storage::{Id, Objects, Upload, request_set_name};
 
 /// What announces a request.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -182,11 +182,7 @@ pub async fn result(
     let store = host.clone();
     let name = blocking(move || {
         objects_of(&store)?;
-        let found = store.store.job(tenant.id, &job)?;
-        if found.state != JobState::Done {
-            let why = format!("this job is {}, and has no result", found.state.name());
-            return Err(StoreError::Conflict(why).into());
-        }
+        store.store.job(tenant.id, &job)?.require_result()?;
         Ok(store.store.published(tenant.id, &job, set)?)
     });
     let name = name.await?;
@@ -195,7 +191,5 @@ pub async fn result(
 
 /// The number of a set in a path.
 fn parse_set(text: &str) -> Result<u64, Problem> {
-    let digits = !text.is_empty() && text.len() <= 10 && text.bytes().all(|byte| byte.is_ascii_digit());
-    let number = if digits { text.parse().ok() } else { None };
-    number.ok_or_else(|| Problem::absent("set"))
+    parse_number(text, 10, "set")
 }

@@ -82,6 +82,19 @@ pub struct Job {
     pub error: Option<String>,
 }
 
+impl Job {
+    /// Refuses a job that is not done.
+    ///
+    /// # Errors
+    /// It has no result.
+    pub fn require_result(&self) -> Result<(), StoreError> {
+        if self.state == JobState::Done {
+            return Ok(());
+        }
+        Err(StoreError::Conflict(format!("this job is {}, and has no result", self.state.name())))
+    }
+}
+
 /// What is to be accepted as a job.
 #[derive(Clone, Copy, Debug)]
 pub struct NewJob {
