@@ -8,7 +8,7 @@ use cryptodl_core::backend::{CiphertextShape, LinearMap, Shape, SlotwiseOp, slot
 use cryptodl_core::ckks::Params;
 
 use super::RunError;
-use super::bands::{Action, Operand, Schedule, UnitDemand, schedule};
+use super::bands::{Action, Inner, Operand, Schedule, UnitDemand, schedule};
 use super::ops::{JoinTerm, Op};
 use cryptodl_program::Program;
 
@@ -109,7 +109,7 @@ impl ExecutionPlan {
         let mut needed = u64::MAX;
         for (units, budget, most_twice) in thrifty.into_iter().chain(arrangements) {
             match schedule(&self.demands(units), input_bytes, budget) {
-                Ok(found) if self.multiply_adds_twice(units, &found) <= most_twice => {
+                Ok(found) if found.twice <= most_twice => {
                     (self.units, self.schedule) = (units.clone(), found);
                     return Ok(());
                 }
@@ -174,6 +174,7 @@ impl ExecutionPlan {
                 operands: unit.inputs.iter().map(operand).collect(),
                 result_bytes: bytes(unit.ops.end - 1),
                 working_bytes: pairs.chain([beside + parts[0]]).max().unwrap_or(0),
+                inner: if unit.positions > 1 { self.inner(unit) } else { Vec::new() },
             }
         };
         units.iter().map(demand).collect()
@@ -225,22 +226,15 @@ impl ExecutionPlan {
         taken
     }
 
-    /// Multiply-adds per image that a schedule takes on top of those of the network: bands of several maps overlap inside.
-    fn multiply_adds_twice(&self, units: &[Unit], schedule: &Schedule) -> u64 {
-        let mut executed = 0;
-        for action in &schedule.actions {
-            if let Action::Replace { unit, positions } | Action::Compute { unit, positions } = action
-                && units[*unit].positions > 1
-            {
-                let maps = self.maps(&units[*unit].ops).into_iter();
-                let parts = maps.zip(self.taken(&units[*unit], positions));
-                executed += parts
-                    .map(|(map, taken)| map.multiply_adds() / map.positions() as u64 * taken.len() as u64)
-                    .sum::<u64>();
-            }
-        }
-        let banded = units.iter().filter(|unit| unit.positions > 1).flat_map(|unit| self.maps(&unit.ops));
-        executed.saturating_sub(banded.map(LinearMap::multiply_adds).sum())
+    /// What lies between the maps of a unit, from behind.
+    fn inner(&self, unit: &Unit) -> Vec<Inner> {
+        let maps = self.maps(&unit.ops);
+        let between = maps.windows(2).rev().map(|pair| {
+            let positions = pair[0].positions();
+            let work = pair[0].multiply_adds() / positions as u64;
+            Inner { needs: pair[1].needed_positions(positions), positions, work }
+        });
+        between.collect()
     }
 
     /// The parts of some ops that belong to different segments.
