@@ -91,6 +91,8 @@ def augment(images, recipe, generator, mirrored=None, crop=0):
         images = deform(images, recipe.deformation, generator)
     if recipe.cutout:
         images = cut(images, recipe.cutout * images.shape[2] // side, generator)
+    if recipe.noise:
+        images = images + recipe.noise * torch.randn(images.shape, generator=generator)
     return images
 
 
@@ -102,7 +104,7 @@ def for_calibration(images, recipe, count=10_000):
     """
     if recipe.calibration_deformation is not None:
         recipe = dataclasses.replace(recipe, deformation=recipe.calibration_deformation)
-    recipe = dataclasses.replace(recipe, cutout=0)
+    recipe = dataclasses.replace(recipe, cutout=0, noise=0.0)
     count, generator = min(count, len(images)), torch.Generator().manual_seed(0)
     rows = torch.arange(count) * len(images) // count
     return torch.cat([augment(images[part], recipe, generator) for part in rows.split(500)])

@@ -83,11 +83,12 @@ def description(name, recipe, net, score, images):
     out = io.StringIO()
     class_names = data.CLASS_NAMES.get(recipe.dataset)
     named = f"class_names = {json.dumps(class_names)}\n" if class_names else ""
+    tolerance = f"tolerance = {recipe.tolerance}\n" if recipe.tolerance else ""
     out.write(f"""format = 1
 name = "{name}"
 title = "{recipe.title}"
 dataset = "{recipe.dataset}"
-{named}weights = "{name}.safetensors"
+{named}{tolerance}weights = "{name}.safetensors"
 
 [input]
 shape = {list(net.shape)}
@@ -115,7 +116,7 @@ def export(name, recipe, net, images, score, test, folder, cryptodl=FROM_SOURCE)
     if recipe.grid_epochs:  # the weights are such integers already
         for key, module in net.named_modules():
             if isinstance(module, (nn.Conv2d, nn.Linear)):
-                integers, step = integers_of(module.weight, recipe.grid_bits)
+                integers, step = integers_of(module.weight, recipe.grid()[key])
                 module.weight.copy_(integers * step)
                 tensors |= {f"{key}.weight": integers.to(torch.int8), f"{key}.weight_scale": step.view(1)}
     tensors |= {f"{key}.coefficients": module.coefficients.detach().contiguous() for key, module in net.named_modules()

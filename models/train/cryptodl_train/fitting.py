@@ -29,20 +29,23 @@ def build(recipe):
 
 def noise(bits):
     """What adds noise of the size that rounding to integers of that many bits makes."""
-    return lambda weight: rounding_noise(weight, bits)
+    return lambda weight, _: rounding_noise(weight, bits)
 
 
 def rounding(bits):
-    """What rounds a weight to integers of that many bits; the gradient passes as if it did not."""
-    return lambda weight: rounding_error(weight, bits)
+    """What rounds the weight of a layer to integers of as many bits as `bits` has for it.
+
+    The gradient passes as if it did not.
+    """
+    return lambda weight, name: rounding_error(weight, bits[name])
 
 
 def loss_of(net, recipe, images, labels, soft, grid=False):
     """(loss, cross-entropy without what is added to it).
 
-    With `grid`, weights are rounded to `recipe.grid_bits`.
+    With `grid`, weights are rounded to the bits of `recipe.grid()`.
     """
-    perturb = rounding(recipe.grid_bits) if grid else noise(recipe.weight_bits) if recipe.weight_bits else None
+    perturb = rounding(recipe.grid()) if grid else noise(recipe.weight_bits) if recipe.weight_bits else None
     logits, excess = net(images, perturb, (recipe.range_centre, recipe.range_limit))
     plain = F.cross_entropy(logits, labels)
     loss = F.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing) if recipe.label_smoothing else plain
@@ -170,9 +173,9 @@ def unfinished(recipe, path, train):
         set_statistics(net, train.images[:10000], recipe.exact_statistics)
         if recipe.grid_epochs:
             net = net.without_whitening()
-            clip_to_grid(net, recipe.grid_bits)
+            clip_to_grid(net, recipe.grid())
     net.eval()
-    return folded(net, recipe.grid_bits) if recipe.grid_epochs else net
+    return folded(net, recipe.grid()) if recipe.grid_epochs else net
 
 
 def grid_checkpoint(path):
@@ -181,7 +184,7 @@ def grid_checkpoint(path):
 
 
 def on_grid(recipe, trained, train, held_out, teachers, log, checkpoint):
-    """The last phase: weights are integers of `recipe.grid_bits` bits.
+    """The last phase: weights are integers of as many bits as `recipe.grid()` says.
 
     Batch-norm is a fixed map, and activations stay as they are. Returns the network with both folded
     into the weights, which are integers times a number per map.
@@ -191,12 +194,12 @@ def on_grid(recipe, trained, train, held_out, teachers, log, checkpoint):
         if isinstance(module, (PolyActivation, nn.BatchNorm1d, nn.BatchNorm2d)):
             module.requires_grad_(False)
     net.frozen = True
-    clip_to_grid(net, recipe.grid_bits)
+    clip_to_grid(net, recipe.grid())
     average = copy.deepcopy(net).requires_grad_(False)
     checkpoint = checkpoint and grid_checkpoint(checkpoint)
     passes(recipe, net, average, train, held_out, teachers, log, checkpoint, grid=True)
     average.eval()
-    return folded(average, recipe.grid_bits)
+    return folded(average, recipe.grid())
 
 
 def passes(recipe, net, average, train, held_out, teachers, log, checkpoint, grid=False):
@@ -246,7 +249,7 @@ def passes(recipe, net, average, train, held_out, teachers, log, checkpoint, gri
         line = f"{kind} {epoch + 1}: loss {total / steps:.4f}, {time.time() - start:.0f} s"
         if held_out is not None and (epoch % 5 == 4 or epoch + 1 == epochs):
             if grid:
-                measured = folded(average.eval(), recipe.grid_bits)
+                measured = folded(average.eval(), recipe.grid())
             else:
                 set_statistics(average, train.images[:10000], recipe.exact_statistics)
                 measured = average
@@ -268,7 +271,7 @@ def clip_to_grid(net, bits):
 
             def loss(limit):
                 clipped = scaled.clamp(-limit, limit)
-                return float((clipped + rounding(bits)(clipped) - scaled).square().sum())
+                return float((clipped + rounding(bits)(clipped, names[0]) - scaled).square().sum())
 
             limit = min((largest * k / 40 for k in range(10, 41)), key=loss)
             weight.copy_(scaled.clamp(-limit, limit) / gain.view(-1, *[1] * (weight.dim() - 1)))

@@ -251,14 +251,14 @@ class Network(nn.Module):
     def trace(self, x, perturb=None):
         """Every layer as published, in the values' own precision: a list of (name, input, output).
 
-        The input of a join is all its operands, flattened behind each other. `perturb(weight)` is added to the weights of
+        The input of a join is all its operands, flattened behind each other. `perturb(weight, name)` is added to the weights of
         convolutions and dense layers.
         """
         values, result = {"input": x}, []
         for name, layer in self.architecture.items():
             module, read = getattr(self, name), [values[source] for source in self.operands[name]]
             if perturb is not None and isinstance(layer, (Conv, Dense)):
-                weights = {"weight": module.weight + perturb(module.weight)}
+                weights = {"weight": module.weight + perturb(module.weight, name)}
                 values[name] = torch.func.functional_call(module, weights, tuple(read))
             else:
                 values[name] = module(*read)
@@ -273,9 +273,9 @@ class Network(nn.Module):
         """(logits, excess of the activations' inputs).
 
         The excess is the sum of squares by which they are further than `bounds[1]` from `bounds[0]`.
-        `perturb(weight)` is added to the weights of each merged map, into which batch-norm and the
-        root of the activation's leading coefficient are multiplied for it; in a graph to those of
-        each layer.
+        `perturb(weight, name)` is added to the weights of each merged map, which its first layer
+        names. Batch-norm and the root of the activation's leading coefficient are multiplied into
+        them for it. In a graph it is added to those of each layer.
         """
         if self.stages is None:
             trace = self.trace(x, perturb)
@@ -309,7 +309,7 @@ class Network(nn.Module):
                 gain = torch.ones(())
                 if index + 1 == len(stage.parts):
                     gain = self.gain(stage).view(-1, *[1] * (part.weight.dim() - 1))
-                part.weight = part.weight + perturb(part.weight * gain) / gain
+                part.weight = part.weight + perturb(part.weight * gain, names[0]) / gain
             x = part.apply(x, self.dtype)
         return x
 
@@ -386,8 +386,9 @@ def integers_of(weight, bits):
 def folded(net, bits):
     """The network without batch-norm, whose activations are `z^2 + c`, a constant per channel.
 
-    The weights of every map are integers of so many bits times one number. Only for lines of layers
-    that are not merged, with activations of degree 2 whose leading coefficients are positive.
+    The weights of every map are integers times one number, of as many bits as `bits` has for its
+    layer. Only for lines of layers that are not merged, with activations of degree 2 whose leading
+    coefficients are positive.
     """
     architecture = {name: Activation(per_channel=True) if isinstance(layer, Activation) else layer
                     for name, layer in net.architecture.items() if not isinstance(layer, BatchNorm)}
@@ -412,7 +413,7 @@ def folded(net, bits):
                     shift = shift + centre
                     getattr(result, stage.activation).rows[:, 0] = constant - centre.square()
             weight = source.weight * factor.view(-1, *[1] * (source.weight.dim() - 1))
-            integers, step = integers_of(weight, bits)
+            integers, step = integers_of(weight, bits[names[0]])
             target.weight.copy_(integers * step)
             target.bias.copy_(source.bias * factor + shift)
     return result.eval()

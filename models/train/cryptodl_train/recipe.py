@@ -17,6 +17,7 @@ class Recipe:
     mirror: bool = False
     shift: int = 0  # pixels by which images move while training
     cutout: int = 0  # side of the square of pixels that is taken out of every image while training
+    noise: float = 0.0  # standard deviation of what is added to every pixel while training
     calibration_deformation: float | None = None  # of the images on which it is calibrated; as in training if None
     epochs: int = 45
     crop: int = 0  # side of the squares that the first passes take out of images instead of whole ones; needs `shift`
@@ -35,10 +36,11 @@ class Recipe:
     clamp: float | None = None  # |z - range_centre| at which activations saturate while training
     weight_bits: float | None = 5.0  # quantisation noise of the merged maps while training: one step of such integers
     grid_epochs: int = 0  # further passes, with rounded weights; then batch-norm is folded
-    grid_bits: int = 5  # of those integers, sign included
+    grid_bits: int | tuple[int, ...] = 5  # of those integers, sign included; of every map, or of each
     grid_learning_rate: float = 0.02
     ema: float = 0.999
     blend_epochs: float = 0.0  # passes in which activations go from ReLU to polynomials; `fused` only
+    tolerance: float | None = None  # labels that may change under encryption, where not the default
     teachers: tuple[str, ...] = ()  # recipes whose mean softened output is a second target
     distillation: float = 0.0  # its share of the loss
     temperature: float = 2.0
@@ -46,6 +48,12 @@ class Recipe:
     compile: bool = False  # fuse the rest with torch.compile
     fused: bool = False  # batch-norm and activation as one operation, far faster where maps are large; no clamp
     exact_statistics: bool = True  # of batch-norm: stage after stage, else means over batches
+
+    def grid(self):
+        """Bits of the integers of every convolution and dense layer, by name."""
+        names = [name for name, layer in self.architecture if isinstance(layer, (Conv, Dense))]
+        bits = self.grid_bits if isinstance(self.grid_bits, tuple) else (self.grid_bits,) * len(names)
+        return dict(zip(names, bits, strict=True))
 
 
 def named(*layers):
