@@ -1,6 +1,6 @@
 //! Pass 5: from a schedule to a Program, and what is predicted of it.
 
-use cryptodl_core::ckks::{EvalKeyLayout, InputLayout, Leaves, OutputLayout, Packing, ParamsSpec};
+use cryptodl_core::ckks::{EncryptionKind, EvalKeyLayout, InputLayout, Leaves, OutputLayout, Packing, ParamsSpec};
 use cryptodl_network::Network;
 use cryptodl_program::{ActivationStep, Content, PrivacyGoal, Program, Salt, Step, Term, TermMap};
 
@@ -14,7 +14,7 @@ use super::report::{BytesReport, NoiseReport, ParamsReport, PlanNote, PrivacyRep
 use super::schedule::{Precision, WalkStep};
 use super::search::{Found, Outcome};
 use super::steps::{self, StepKind, Steps};
-use super::work::{self, Work};
+use super::work::{Counted, Switching, Work};
 use super::{Plan, PlanError, PlanOptions, PlanReport};
 
 /// What the search came to, for a report on the best: what nearly fits, then what fits and costs more.
@@ -64,7 +64,11 @@ pub(super) fn finish(
     let spec = program.client_spec().check()?;
     let params = spec.params();
     let plan = Steps::new(lowered, &found.structure);
-    let works = work::steps(lowered, &plan, ring);
+    let packs = ring.shape.log_leaves > 0 && options.circuit_privacy.is_none();
+    let counted = Counted::new(lowered, &plan, ring.primes.len(), Switching::of(ring), packs, 0.0);
+    let public = options.encryption == EncryptionKind::Public;
+    let computing = counted.price(ring, public, options.batch) + counted.result_price(ring, options.batch);
+    let works = counted.steps(ring.shape.n);
     let steps: Vec<SegmentReport> = plan
         .0
         .iter()
@@ -107,7 +111,7 @@ pub(super) fn finish(
         noise,
         circuit_privacy,
         bytes: BytesReport::of(&spec, options.batch),
-        predicted_seconds: found.price * 1e-9,
+        predicted_seconds: computing * 1e-9,
         peak_bytes,
         runners_up,
         notes: notes(lowered, options.circuit_privacy),

@@ -6,6 +6,7 @@ use cryptodl_core::ckks::{EncryptionKind, SecurityLevel};
 use cryptodl_core::ring::{MAX_DIMENSION, MAX_MODULUS_BITS};
 use cryptodl_network::Network;
 
+use super::cost::CostTable;
 use super::quantise::WEIGHT_BITS;
 use super::{PlanChoice, PlanError};
 use cryptodl_program::{MAX_PRIVACY_BITS, MAX_PRIVACY_SETS, PrivacyGoal, Tolerance};
@@ -120,6 +121,12 @@ impl PlanOptions {
     /// Whether few images are sent, who wait for every byte.
     pub(crate) fn is_small(&self) -> bool {
         self.batch <= SMALL_BATCH
+    }
+
+    /// Price of a byte that is sent or received, in nanoseconds.
+    pub(crate) fn byte_price(&self) -> f64 {
+        let CostTable { byte, small_byte, .. } = CostTable::SHIPPED;
+        if self.is_small() { small_byte } else { byte }
     }
 
     /// Packings to choose from in dimension `n` for images with so many values, as `log2` of the pixels of an image in a

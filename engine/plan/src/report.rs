@@ -44,7 +44,8 @@ pub struct PlanReport {
     pub circuit_privacy: Option<PrivacyReport>,
     /// Sizes in bytes for `batch` images.
     pub bytes: BytesReport,
-    /// Predicted time on the cost table's machine (one core), in seconds.
+    /// Predicted time of computing on the cost table's machine (one core), in seconds. The search also weighs the bytes that
+    /// are sent; their time is not in it.
     pub predicted_seconds: f64,
     /// Predicted peak of ciphertext memory while one set is computed, in bytes, without tiling.
     pub peak_bytes: u64,

@@ -492,7 +492,7 @@ impl Search<'_> {
                     }
                 }
                 let counted =
-                    Counted::new(self.network, &plan, limbs, switching, compact && !private, options.is_small());
+                    Counted::new(self.network, &plan, limbs, switching, compact && !private, options.byte_price());
                 self.left = self.left.saturating_sub(counting_work(steps));
                 sizes.retain(|&prime_bits| {
                     let Switching { special, digit_primes, parts } = switching;

@@ -337,6 +337,21 @@ fn few_images_are_packed_as_is_cheaper() {
 }
 
 #[test]
+fn predicted_seconds_are_of_computing_alone() {
+    let network = calibrated(squares(), 3);
+    let planned = |options: &PlanOptions| plan(&network, options).unwrap();
+    let few = PlanOptions { batch: 1, packing: PackingKind::Spread, ..PlanOptions::default() };
+    let one = planned(&few);
+    let params = &one.report.params;
+    let prime_bits = Some(u32::BITS - params.primes[0].leading_zeros());
+    let pinned = PlanOptions { batch: DEFAULT_BATCH, n: Some(params.n), limbs: Some(params.limbs), prime_bits, ..few };
+    let many = planned(&pinned);
+    assert_eq!(one.program.digest(), many.program.digest());
+    let sets = DEFAULT_BATCH.div_ceil(params.n) as f64;
+    assert!((many.report.predicted_seconds / (sets * one.report.predicted_seconds) - 1.0).abs() < 1e-9);
+}
+
+#[test]
 fn gains_are_derivatives_of_scores_and_margins() {
     let mut g = generator();
     let ops = vec![

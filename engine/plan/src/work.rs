@@ -101,13 +101,6 @@ impl Switching {
     }
 }
 
-/// Work of every step of a schedule on one ciphertext set, in the order of the walk's steps.
-pub fn steps(network: &Lowered, plan: &Steps, ring: &Ring) -> Vec<Work> {
-    let packs = ring.shape.log_leaves > 0;
-    let counted = Counted::new(network, plan, ring.primes.len(), Switching::of(ring), packs, packs);
-    counted.steps.into_iter().map(|work| work.at(ring.shape.n)).collect()
-}
-
 /// What a schedule does on one ciphertext set with so many limbs and special primes, counted for N = 1: all rings of these
 /// numbers of primes share it.
 pub struct Counted {
@@ -125,12 +118,17 @@ pub struct Counted {
 }
 
 impl Counted {
-    /// Counts the work of the steps of a structure; `small` batches wait for their bytes.
-    pub fn new(network: &Lowered, plan: &Steps, limbs: usize, switching: Switching, packs: bool, small: bool) -> Self {
-        let byte = if small { COST.small_byte } else { COST.byte };
+    /// Counts the work of the steps of a structure; `packs` says whether few images are packed, and `byte` is the price of one
+    /// that is sent or received.
+    pub fn new(network: &Lowered, plan: &Steps, limbs: usize, switching: Switching, packs: bool, byte: f64) -> Self {
         let mut steps = vec![Work::default(); plan.0.len()];
         let result = count(network, plan, limbs, switching, &mut steps);
         Counted { steps, result, switching, packs, byte, inputs: network.inputs, classes: network.scores() }
+    }
+
+    /// Work of every step on one ciphertext set in dimension `n`, in the order of the walk's steps.
+    pub fn steps(&self, n: usize) -> Vec<Work> {
+        self.steps.iter().map(|work| work.at(n)).collect()
     }
 
     /// Price of the schedule for `batch` images on a ring of as many primes, in the fixed table's nanoseconds, its result left

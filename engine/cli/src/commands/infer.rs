@@ -14,7 +14,7 @@ use crate::flags::{Checkpointing, Execution, Limit, Planning, TestSeed};
 use crate::json::Json;
 use crate::memory::peak_rss;
 use crate::prepared::{ProgramSource, service};
-use crate::progress::Bar;
+use crate::progress::{Bar, timed};
 use crate::terminal::counted;
 use cryptodl::{Checkpoint, ComputeParts, Machine, PrivacyGoal, Request, Rerandomisation, SegmentTime};
 
@@ -100,10 +100,13 @@ struct InferReport {
     peak_rss_bytes: Option<u64>,
 }
 
-#[derive(Serialize)]
+#[derive(Default, Serialize)]
 struct Seconds {
+    /// Of keys and images.
+    read: f64,
     prepare: f64,
     compute: f64,
+    write: f64,
 }
 
 impl Infer {
@@ -125,14 +128,16 @@ impl Infer {
              give the client's public key with --public instead, or for a test leave out --circuit-privacy"
         );
         let service = service(&program, &self.execution)?;
-        let prepare = start.elapsed().as_secs_f64();
+        let mut seconds = Seconds { prepare: start.elapsed().as_secs_f64(), ..Seconds::default() };
         let (spec, params, binding) = (service.spec(), service.params(), service.binding());
+        let start = Instant::now();
         let keys = files::read(&self.eval_key, |file| read_needed_eval_keys(file, params, &spec.evaluation_keys))?;
         let public = self.masking.public.as_ref().map(|path| files::read(path, |file| read_public_key(file, params)));
         let public = public.transpose()?;
         let mut input = Sets::open(&self.input, &spec.model, &binding, &CiphertextLayout::input(spec))?;
         let info = input.info().clone();
         self.limit.check(&self.input, info.images)?;
+        seconds.read = start.elapsed().as_secs_f64();
         let json = self.json.create_beside(&self.out)?;
         let out = Output::create(&self.out, Access::Everybody)?;
 
@@ -151,25 +156,29 @@ impl Infer {
         let expanding = expanding.elapsed().as_secs_f64();
         let mut computation = service.begin(&info, &keys, masks, Watch::new(&progress)).with_context(refused)?;
         checkpoint.iter().for_each(|checkpoint| computation.resume(checkpoint));
-        let mut compute = out.write(|file| {
+        let mut compute = out.fill(|file| {
             let (layout, result) = (CiphertextLayout::result(spec), service.result(&info));
             let mut writer = CiphertextsWriter::new(file, &binding, &layout, &result)?;
             let mut set = Vec::new();
-            while input.next(&mut set)? {
+            while timed(&mut seconds.read, || input.next(&mut set))? {
                 let result = computation.push(&set).with_context(refused)?;
-                result.map_or(Ok(()), |result| writer.put(&result))?;
+                timed(&mut seconds.write, || Ok(result.map_or(Ok(()), |result| writer.put(&result))?))?;
             }
             // Nothing of a damaged file is published.
-            input.finish()?;
+            timed(&mut seconds.read, || input.finish())?;
             let (last, report) = computation.finish().with_context(refused)?;
-            last.map_or(Ok(()), |result| writer.put(&result))?;
-            writer.finish()?;
+            timed(&mut seconds.write, || {
+                last.map_or(Ok(()), |result| writer.put(&result))?;
+                Ok(writer.finish()?)
+            })?;
             Ok::<_, anyhow::Error>(report)
         })?;
+        timed(&mut seconds.write, || files::publish_all(vec![out]))?;
         drop(bar);
         checkpoint.map_or(Ok(()), Checkpoint::remove)?;
         compute.seconds += expanding;
         compute.parts.key = expanding;
+        seconds.compute = compute.seconds;
         let sets = info.sets(service.params());
         compute.segments.iter_mut().for_each(|segment| segment.residue_multiply_adds /= sets as u64);
 
@@ -182,7 +191,7 @@ impl Infer {
             batches_kept: compute.sets_kept,
             masked: public.is_some(),
             circuit_privacy,
-            seconds: Seconds { prepare, compute: compute.seconds },
+            seconds,
             compute_parts: compute.parts,
             images_per_second: info.images as f64 / compute.seconds,
             layers: compute.segments,

@@ -110,6 +110,9 @@ fn circuit_privacy_keeps_the_labels() {
     assert!(warning.contains("two computations with one seed add the same flood"), "{warning}");
     let report: Value = serde_json::from_slice(&seeded.stdout).expect("JSON and nothing else");
     assert_eq!(report["circuit_privacy"], serde_json::json!({ "sets": 2, "bits": 30 }));
+    for part in ["read", "prepare", "compute", "write"] {
+        assert!(report["seconds"][part].as_f64().is_some_and(|seconds| seconds > 0.0), "{part}: {report}");
+    }
 
     let error = fail(folder, &format!("plan --model {SMALL} --circuit-privacy 2"), 2);
     assert!(error.contains("two whole numbers are needed, sets and bits, such as 64,40"), "{error}");
