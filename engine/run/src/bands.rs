@@ -6,6 +6,7 @@
 //! window of positions that moves along as the next one asks for more. A window is a circular
 //! buffer, so that nothing is copied when it moves; and no unit's result is computed twice. What
 //! several maps of one unit leave between them is: bands overlap there, the more the smaller they are.
+//! The input is wholly there at the start, or where memory is short, is loaded position by position as well.
 
 use std::cmp::Reverse;
 use std::ops::Range;
@@ -18,6 +19,24 @@ pub struct Operand {
     /// For every position of the unit's result, the range of the tensor's positions that it needs;
     /// never empty.
     pub needs: Vec<Range<usize>>,
+}
+
+/// What the schedule must know of the input.
+#[derive(Clone, Copy, Debug)]
+pub struct InputDemand {
+    /// Size.
+    pub bytes: u64,
+    /// Positions.
+    pub positions: usize,
+    /// Whether it can be loaded on the way.
+    pub can_wait: bool,
+}
+
+impl InputDemand {
+    /// Bytes of some of the positions.
+    fn bytes_of(self, positions: usize) -> u64 {
+        self.bytes / self.positions as u64 * positions as u64
+    }
 }
 
 /// What a map of a unit leaves for the next map of the unit, which no window keeps.
@@ -99,7 +118,8 @@ impl UnitDemand {
     }
 }
 
-/// What the executor does next. Units count from 0; the input is wholly there at the start.
+/// What the executor does next. Units count from 0; the input is wholly there at the start, unless [`Schedule::input_room`] says
+/// otherwise.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
     /// Forgets what is kept of `unit` and computes `positions`, which become its window, from the
@@ -118,6 +138,11 @@ pub enum Action {
         /// Positions.
         positions: Range<usize>,
     },
+    /// Loads `positions` of the input into its window.
+    Load {
+        /// Positions.
+        positions: Range<usize>,
+    },
     /// Forgets a tensor that nobody takes any more.
     Release {
         /// 0 is the input, `i + 1` the result of unit `i`.
@@ -133,18 +158,42 @@ pub struct Schedule {
     /// For each unit, how many positions its window has room for from the first [`Action::Compute`]
     /// on.
     pub rooms: Vec<usize>,
+    /// For how many positions the input's window has room, where it is loaded on the way.
+    pub input_room: Option<usize>,
     /// The most bytes that are alive at a time.
     pub peak: u64,
     /// Multiply-adds per image of what is computed more than once.
     pub twice: u64,
 }
 
-/// A schedule of the whole network within `budget` bytes, or the bytes that the thriftiest one takes. `input_bytes` is the size
-/// of the input.
+/// A schedule of the whole network within `budget` bytes, or the bytes that the thriftiest one takes.
 ///
 /// All bands take about as many bytes, as many as the budget allows. Where that computes anything twice, bands that overlap
-/// get longer as far as the budget goes, also at the cost of the others.
-pub fn schedule(units: &[UnitDemand], input_bytes: u64, budget: u64) -> Result<Schedule, u64> {
+/// get longer as far as the budget goes, also at the cost of the others, and the
+/// input is loaded on the way if that is possible.
+pub fn schedule(units: &[UnitDemand], input: InputDemand, budget: u64) -> Result<Schedule, u64> {
+    let on_the_way = || search(Demand { units, input, loads: true }, budget);
+    match search(Demand { units, input, loads: false }, budget) {
+        Ok(found) if found.twice > 0 && input.can_wait => {
+            Ok(on_the_way().ok().filter(|other| other.twice < found.twice).unwrap_or(found))
+        }
+        Err(least) if input.can_wait => on_the_way().map_err(|other| least.min(other)),
+        found => found,
+    }
+}
+
+/// What is scheduled.
+#[derive(Clone, Copy)]
+struct Demand<'a> {
+    units: &'a [UnitDemand],
+    input: InputDemand,
+    /// Whether the input is loaded on the way.
+    loads: bool,
+}
+
+/// A schedule within `budget` bytes, or the bytes that the thriftiest one takes.
+fn search(demand: Demand<'_>, budget: u64) -> Result<Schedule, u64> {
+    let units = demand.units;
     let mut least = u64::MAX;
     let mut best: Option<Schedule> = None;
     let mut refined = 0;
@@ -152,9 +201,9 @@ pub fn schedule(units: &[UnitDemand], input_bytes: u64, budget: u64) -> Result<S
     for target in (0..u64::BITS).rev().map(|bit| 1 << bit) {
         let bands: Vec<usize> = units.iter().map(|unit| band(unit, target)).collect();
         let is_last = bands.iter().all(|&band| band == 1) || refined == REFINED;
-        let found = Scheduler::new(units, &bands).schedule(input_bytes);
+        let found = Scheduler::new(demand, &bands).schedule();
         if found.peak <= budget {
-            let found = if found.twice > 0 { refine(units, input_bytes, budget, bands, found) } else { found };
+            let found = if found.twice > 0 { refine(demand, budget, bands, found) } else { found };
             refined += 1;
             if best.as_ref().is_none_or(|best| found.twice < best.twice) {
                 best = Some(found);
@@ -173,16 +222,16 @@ pub fn schedule(units: &[UnitDemand], input_bytes: u64, budget: u64) -> Result<S
 const REFINED: usize = 5;
 
 /// Makes bands longer where that saves most, as far as the budget goes.
-fn refine(units: &[UnitDemand], input_bytes: u64, budget: u64, mut bands: Vec<usize>, mut best: Schedule) -> Schedule {
+fn refine(demand: Demand<'_>, budget: u64, mut bands: Vec<usize>, mut best: Schedule) -> Schedule {
     loop {
         let mut better = None;
-        for (unit, demand) in units.iter().enumerate().filter(|(_, demand)| !demand.inner.is_empty()) {
-            let sizes = (1..usize::BITS).map(|bit| (bands[unit] << bit).min(demand.positions()));
-            let sizes = sizes.take_while(|&size| size < demand.positions()).chain([demand.positions()]);
+        for (unit, of_unit) in demand.units.iter().enumerate().filter(|(_, unit)| !unit.inner.is_empty()) {
+            let sizes = (1..usize::BITS).map(|bit| (bands[unit] << bit).min(of_unit.positions()));
+            let sizes = sizes.take_while(|&size| size < of_unit.positions()).chain([of_unit.positions()]);
             for size in sizes.filter(|&size| size > bands[unit]) {
                 let mut longer = bands.clone();
                 longer[unit] = size;
-                let found = Scheduler::new(units, &longer).schedule(input_bytes);
+                let found = Scheduler::new(demand, &longer).schedule();
                 if found.peak > budget {
                     break;
                 }
@@ -209,12 +258,17 @@ struct Reader {
 }
 
 struct Scheduler<'a> {
+    demand: Demand<'a>,
     units: &'a [UnitDemand],
     /// By unit, the positions that are computed at a time.
     bands: &'a [usize],
     /// By tensor, the units that take it.
     readers: Vec<Vec<Reader>>,
     windows: Vec<Range<usize>>,
+    /// What is kept of the input.
+    input: Range<usize>,
+    /// The longest of its windows.
+    input_room: usize,
     /// The longest of each unit's windows.
     rooms: Vec<usize>,
     /// Whether each of a unit's windows was computed at once and shares nothing with the one
@@ -226,7 +280,8 @@ struct Scheduler<'a> {
 }
 
 impl<'a> Scheduler<'a> {
-    fn new(units: &'a [UnitDemand], bands: &'a [usize]) -> Self {
+    fn new(demand: Demand<'a>, bands: &'a [usize]) -> Self {
+        let units = demand.units;
         let count = units.len();
         let mut readers: Vec<Vec<Reader>> = (0..=count).map(|_| Vec::new()).collect();
         for (i, unit) in units.iter().enumerate() {
@@ -236,10 +291,13 @@ impl<'a> Scheduler<'a> {
                 .for_each(|(k, operand)| readers[operand.tensor].push(Reader { unit: i, operand: k }));
         }
         Scheduler {
+            demand,
             units,
             bands,
             readers,
             windows: vec![0..0; count],
+            input: 0..if demand.loads { 0 } else { demand.input.positions },
+            input_room: 0,
             rooms: vec![0; count],
             replaced: vec![true; count],
             done: vec![false; count],
@@ -247,11 +305,12 @@ impl<'a> Scheduler<'a> {
         }
     }
 
-    fn schedule(mut self, input_bytes: u64) -> Schedule {
+    fn schedule(mut self) -> Schedule {
         if let Some(last) = self.units.len().checked_sub(1) {
             self.ask(last, 0..self.units[last].positions());
         }
-        let Scheduler { units, rooms, replaced, mut actions, .. } = self;
+        let Scheduler { demand, units, rooms, input_room, replaced, mut actions, .. } = self;
+        let input_room = demand.loads.then_some(input_room);
         for action in &mut actions {
             if let Action::Compute { unit, positions } = action
                 && replaced[*unit]
@@ -259,9 +318,9 @@ impl<'a> Scheduler<'a> {
                 *action = Action::Replace { unit: *unit, positions: positions.clone() };
             }
         }
-        let peak = peak(units, input_bytes, &actions, &rooms);
+        let peak = peak(units, demand.input, &actions, &rooms, input_room);
         let twice = twice(units, &actions);
-        Schedule { actions, rooms, peak, twice }
+        Schedule { actions, rooms, input_room, peak, twice }
     }
 
     /// Has `wanted` of a unit in its window.
@@ -272,11 +331,7 @@ impl<'a> Scheduler<'a> {
         }
         debug_assert!(have.is_empty() || have.start <= wanted.start, "windows only move forward");
         // What other readers still need stays.
-        let first = |reader: &Reader| match self.done[reader.unit] {
-            true => usize::MAX,
-            false => self.units[reader.unit].operands[reader.operand].first(self.windows[reader.unit].end),
-        };
-        let start = self.readers[unit + 1].iter().map(first).fold(wanted.start, usize::min).max(have.start);
+        let start = self.first_needed(unit + 1).min(wanted.start).max(have.start);
         let wanted = start..wanted.end;
         let kept = wanted.start..have.end.max(wanted.start);
         self.windows[unit] = kept.clone();
@@ -288,8 +343,9 @@ impl<'a> Scheduler<'a> {
         while start < wanted.end {
             let band = start..self.units[unit].cut(start, step, wanted.end);
             for operand in &self.units[unit].operands {
-                if let Some(before) = operand.tensor.checked_sub(1) {
-                    self.ask(before, operand.needs(&band));
+                match operand.tensor.checked_sub(1) {
+                    Some(before) => self.ask(before, operand.needs(&band)),
+                    None => self.load(operand.needs(&band)),
                 }
             }
             start = band.end;
@@ -299,6 +355,27 @@ impl<'a> Scheduler<'a> {
         if wanted.end == positions {
             self.finish(unit);
         }
+    }
+
+    /// Has `wanted` of the input in its window.
+    fn load(&mut self, wanted: Range<usize>) {
+        let have = self.input.clone();
+        if have.start <= wanted.start && wanted.end <= have.end {
+            return;
+        }
+        let start = self.first_needed(0).min(wanted.start).max(have.start);
+        self.input = start..wanted.end;
+        self.input_room = self.input_room.max(self.input.len());
+        self.actions.push(Action::Load { positions: start.max(have.end)..wanted.end });
+    }
+
+    /// The first position of a tensor that its readers still need.
+    fn first_needed(&self, tensor: usize) -> usize {
+        let first = |reader: &Reader| match self.done[reader.unit] {
+            true => usize::MAX,
+            false => self.units[reader.unit].operands[reader.operand].first(self.windows[reader.unit].end),
+        };
+        self.readers[tensor].iter().map(first).min().unwrap_or(usize::MAX)
     }
 
     /// Nobody asks for more of a unit: what only it takes is forgotten.
@@ -332,10 +409,16 @@ fn twice(units: &[UnitDemand], actions: &[Action]) -> u64 {
 }
 
 /// The most bytes that are alive at a time.
-fn peak(units: &[UnitDemand], input_bytes: u64, actions: &[Action], rooms: &[usize]) -> u64 {
-    let mut input = input_bytes;
+fn peak(
+    units: &[UnitDemand],
+    of_input: InputDemand,
+    actions: &[Action],
+    rooms: &[usize],
+    input_room: Option<usize>,
+) -> u64 {
+    let mut input = of_input.bytes_of(input_room.unwrap_or(of_input.positions));
     let mut windows = vec![0u64; units.len()];
-    let mut peak = input_bytes;
+    let mut peak = input;
     for action in actions {
         match action {
             Action::Replace { unit, positions } => {
@@ -348,6 +431,10 @@ fn peak(units: &[UnitDemand], input_bytes: u64, actions: &[Action], rooms: &[usi
                 windows[*unit] = rooms[*unit] as u64 * units[*unit].result_bytes;
                 let alive = input + windows.iter().sum::<u64>();
                 peak = peak.max(alive + positions.len() as u64 * units[*unit].working_bytes);
+            }
+            // What is loaded is copied to the window.
+            Action::Load { positions } => {
+                peak = peak.max(input + of_input.bytes_of(positions.len()) + windows.iter().sum::<u64>());
             }
             Action::Release { tensor } => match tensor.checked_sub(1) {
                 None => input = 0,
@@ -394,23 +481,37 @@ mod tests {
         units
     }
 
+    /// As far as it is needed.
+    fn input(units: &[UnitDemand]) -> InputDemand {
+        let operands = units.iter().flat_map(|unit| &unit.operands).filter(|operand| operand.tensor == 0);
+        let positions = operands.flat_map(|operand| &operand.needs).map(|range| range.end).max().expect("it is needed");
+        InputDemand { bytes: 8 * positions as u64, positions, can_wait: true }
+    }
+
     /// Bytes that the whole takes at once.
     fn whole(units: &[UnitDemand]) -> u64 {
-        schedule(units, 100, u64::MAX).expect("no bound").peak
+        schedule(units, input(units), u64::MAX).expect("no bound").peak
     }
 
     /// Follows the actions and checks that everything needed is there.
-    fn follow(units: &[UnitDemand], Schedule { actions, rooms, .. }: &Schedule) -> Vec<Vec<usize>> {
+    fn follow(units: &[UnitDemand], Schedule { actions, rooms, input_room, .. }: &Schedule) -> Vec<Vec<usize>> {
         let mut windows: Vec<Option<Positions>> = vec![None; units.len()];
         // The position whose value is at each place.
         let mut contents: Vec<Vec<usize>> = vec![Vec::new(); units.len()];
         let mut computed: Vec<Vec<usize>> = units.iter().map(|unit| vec![0; unit.positions()]).collect();
+        let mut input_window = input_room.map(Positions::with_room);
+        let mut input_contents = vec![usize::MAX; input_room.unwrap_or(0)];
         for action in actions {
             match action {
                 Action::Compute { unit, positions } | Action::Replace { unit, positions } => {
                     for p in positions.clone() {
                         for operand in &units[*unit].operands {
-                            let Some(before) = operand.tensor.checked_sub(1) else { continue };
+                            let Some(before) = operand.tensor.checked_sub(1) else {
+                                if let Some(window) = &input_window {
+                                    assert!(operand.needs[p].clone().all(|q| input_contents[window.place(q)] == q));
+                                }
+                                continue;
+                            };
                             let window = windows[before].as_ref().expect("an operand has a window");
                             let contents = &contents[before];
                             assert!(operand.needs[p].clone().all(|q| contents[window.place(q)] == q));
@@ -425,6 +526,11 @@ mod tests {
                     let window = windows[*unit].as_ref().expect("a window");
                     contents[*unit].resize(window.room(), usize::MAX);
                     positions.clone().for_each(|p| contents[*unit][window.place(p)] = p);
+                }
+                Action::Load { positions } => {
+                    let window = input_window.as_mut().expect("an input that is loaded");
+                    window.push(positions);
+                    positions.clone().for_each(|p| input_contents[window.place(p)] = p);
                 }
                 Action::Release { tensor } => {
                     if let Some(unit) = tensor.checked_sub(1) {
@@ -465,7 +571,7 @@ mod tests {
             let shapes: Vec<_> = kernels.iter().map(|&kernel| (kernel, 1, kernel / 2)).collect();
             let units = with_skips(network(&shapes, 9), &skips);
             let whole = whole(&units);
-            if let Ok(found) = schedule(&units, 100, (share * whole as f64) as u64) {
+            if let Ok(found) = schedule(&units, input(&units), (share * whole as f64) as u64) {
                 for counts in follow(&units, &found) {
                     prop_assert!(counts.iter().all(|&count| count == 1));
                 }
@@ -480,7 +586,7 @@ mod tests {
             let units = with_skips(network(&shapes, side), &skips);
             let whole = whole(&units);
             let budget = (share * whole as f64) as u64;
-            match schedule(&units, 100, budget) {
+            match schedule(&units, input(&units), budget) {
                 Ok(found) => {
                     prop_assert!(found.peak <= budget);
                     for counts in follow(&units, &found) {
@@ -504,9 +610,25 @@ mod tests {
     #[test]
     fn a_generous_budget_takes_every_unit_at_once() {
         let units = network(&[(3, 1, 1), (2, 2, 0)], 8);
-        let Schedule { actions, .. } = schedule(&units, 100, 1 << 40).unwrap();
+        let Schedule { actions, .. } = schedule(&units, input(&units), 1 << 40).unwrap();
         assert_eq!(actions.iter().filter(|action| matches!(action, Action::Replace { .. })).count(), 3);
         assert!(!actions.iter().any(|action| matches!(action, Action::Compute { .. })));
+    }
+
+    #[test]
+    fn the_input_is_loaded_on_the_way_where_memory_is_short() {
+        let units = network(&[(3, 1, 0), (3, 1, 0), (3, 1, 0)], 28);
+        let least = |loads| search(Demand { units: &units, input: input(&units), loads }, 0).unwrap_err();
+        assert!(least(true) < least(false), "{} and {}", least(true), least(false));
+        assert_eq!(schedule(&units, input(&units), 0).unwrap_err(), least(true));
+        let loads = |budget| {
+            let found = schedule(&units, input(&units), budget).unwrap();
+            follow(&units, &found);
+            found.actions.iter().any(|action| matches!(action, Action::Load { .. }))
+        };
+        assert!(loads(least(true)) && !loads(least(false)) && !loads(whole(&units)));
+        let waits = InputDemand { can_wait: false, ..input(&units) };
+        assert_eq!(schedule(&units, waits, 0).unwrap_err(), least(false));
     }
 
     /// Two 3x3 convolutions without a window between them, before a third one.
@@ -517,28 +639,29 @@ mod tests {
         assert_eq!(side, 16);
         let inner = Inner { needs: second.operands.into_iter().next().unwrap().needs, positions: 18 * 18, work: 1 };
         units[0].inner.push(inner);
+        let input = InputDemand { bytes: 100, can_wait: false, ..input(&units) };
         let uniform = |target| {
             let bands: Vec<usize> = units.iter().map(|unit| band(unit, target)).collect();
-            Scheduler::new(&units, &bands).schedule(100)
+            Scheduler::new(Demand { units: &units, input, loads: false }, &bands).schedule()
         };
-        let whole = whole(&units);
+        let whole = schedule(&units, input, u64::MAX).unwrap().peak;
         for share in [10, 8, 6, 5] {
             let budget = whole * share / 10;
             let fits = (0..20).rev().map(|bit| uniform(1 << bit)).find(|found| found.peak <= budget).unwrap();
-            let found = schedule(&units, 100, budget).unwrap();
+            let found = schedule(&units, input, budget).unwrap();
             follow(&units, &found);
             assert!(found.peak <= budget && found.twice <= fits.twice, "{share}: {} and {}", found.twice, fits.twice);
             // What rows of 16 in bands of two take, of the rows of 18 before them: two more each.
             assert!(share == 10 || found.twice > 0);
             assert!(share < 6 || fits.twice == 0 || found.twice < fits.twice, "{share}: {}", fits.twice);
         }
-        assert_eq!(schedule(&units, 100, whole).unwrap().twice, 0);
+        assert_eq!(schedule(&units, input, whole).unwrap().twice, 0);
     }
 
     #[test]
     fn bands_take_a_fraction_of_the_whole() {
         let units = network(&[(3, 1, 0), (3, 1, 0), (2, 2, 0), (3, 1, 0)], 28);
         let whole = whole(&units);
-        follow(&units, &schedule(&units, 100, whole / 4).unwrap());
+        follow(&units, &schedule(&units, input(&units), whole / 4).unwrap());
     }
 }

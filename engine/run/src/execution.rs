@@ -21,17 +21,22 @@ impl ExecutionPlan {
     pub fn execute<B: Backend>(
         &self,
         backend: &B,
-        x: B::Tensor,
+        input: Input<'_, B::Tensor>,
         key: Option<&KeySwitch<'_, B::Tensor>>,
         report: &mut ComputeReport,
         watch: WatchOfSet<'_>,
         mut resumable: Option<Resumable<'_>>,
     ) -> Result<B::Tensor, RunError> {
-        let input = Window { positions: Positions::of(0..self.planes(&self.units, 0)), x };
         let mut windows: Vec<Option<Window<B::Tensor>>> = (0..self.shapes.len()).map(|_| None).collect();
-        windows[0] = Some(input);
+        let load = match input {
+            Input::Whole(x) => {
+                windows[0] = Some(Window { positions: Positions::of(0..self.planes(&self.units, 0)), x });
+                None
+            }
+            Input::Waiting(load) => Some(load),
+        };
         let mut execution =
-            Execution { plan: self, backend, key, report, watch: watch.watch, windows, last: Instant::now() };
+            Execution { plan: self, backend, key, load, report, watch: watch.watch, windows, last: Instant::now() };
         let (start, mut first) = (Instant::now(), 0);
         if let Some(resumable) = &resumable
             && let Some(state) = resumable.state(backend, |tensor| self.shapes.get(tensor).cloned())?
@@ -87,8 +92,19 @@ struct Window<T> {
     x: T,
 }
 
+/// The input of a set.
+pub(super) enum Input<'a, T> {
+    /// All of it.
+    Whole(T),
+    /// What loads some of its values.
+    Waiting(Load<'a, T>),
+}
+
+/// Loads some values of the input.
+type Load<'a, T> = &'a dyn Fn(Range<usize>) -> Result<T, RunError>;
+
 /// What is kept of a tensor that a unit takes.
-struct Input<T> {
+struct Operand<T> {
     tensor: usize,
     window: Window<T>,
 }
@@ -111,6 +127,8 @@ struct Execution<'a, B: Backend> {
     plan: &'a ExecutionPlan,
     backend: &'a B,
     key: Option<&'a KeySwitch<'a, B::Tensor>>,
+    /// Where the input is loaded on the way.
+    load: Option<Load<'a, B::Tensor>>,
     report: &'a mut ComputeReport,
     watch: Watch<'a>,
     /// By tensor.
@@ -158,9 +176,49 @@ impl<B: Backend> Execution<'_, B> {
                 self.windows[tensor] = Some(window);
                 self.account_time(tensor - 1);
             }
+            Action::Load { positions } => {
+                let mut window = match self.windows[0].take() {
+                    Some(window) => window,
+                    None => self.input_window()?,
+                };
+                let started = Instant::now();
+                self.load(positions, &mut window)?;
+                self.windows[0] = Some(window);
+                self.report.parts.unpack += started.elapsed().as_secs_f64();
+                self.last = Instant::now();
+            }
             Action::Release { tensor } => {
                 let tensor = tensor.checked_sub(1).map_or(0, |unit| self.plan.units[unit].ops.end);
                 self.windows[tensor] = None;
+            }
+        }
+        Ok(())
+    }
+
+    /// An empty window for the input.
+    fn input_window(&self) -> Result<Window<B::Tensor>, BackendError> {
+        let plan = self.plan;
+        let room = plan.schedule.input_room.expect("an input that is loaded on the way");
+        let channels = plan.channels();
+        let x = self.backend.uninitialised(Shape { values: channels * room, ..plan.shapes[0].clone() })?;
+        Ok(Window { positions: Positions::with_room(room), x })
+    }
+
+    /// Loads positions of the input to its window.
+    fn load(&mut self, positions: &Range<usize>, window: &mut Window<B::Tensor>) -> Result<(), RunError> {
+        let load = self.load.expect("an input that is loaded on the way");
+        let (planes, room) = (self.plan.planes(&self.plan.units, 0), window.positions.room());
+        window.positions.push(positions);
+        for channel in 0..self.plan.channels() {
+            let values =
+                |positions: &Range<usize>| channel * planes + positions.start..channel * planes + positions.end;
+            let part = load(values(positions))?;
+            let (source, target) = (self.backend.shape(&part).window(), self.backend.shape(&window.x).window());
+            for Span { positions: span, place } in window.positions.spans(positions.clone()) {
+                let values = |first: usize| first..first + span.len();
+                let from = source.clone().with_values(values(span.start - positions.start));
+                let to = target.clone().with_values(values(channel * room + place));
+                self.backend.copy(&part, &from, &mut window.x, &to)?;
             }
         }
         Ok(())
@@ -202,11 +260,11 @@ impl<B: Backend> Execution<'_, B> {
         let unit = &plan.units[unit];
         let take = |&tensor: &usize| {
             let window = self.windows[tensor].take().expect("the schedule has what a unit needs");
-            Input { tensor, window }
+            Operand { tensor, window }
         };
-        let inputs: Vec<Input<B::Tensor>> = unit.inputs.iter().map(take).collect();
+        let inputs: Vec<Operand<B::Tensor>> = unit.inputs.iter().map(take).collect();
         let result = self.compute_from(unit, positions, &inputs);
-        inputs.into_iter().for_each(|Input { tensor, window }| self.windows[tensor] = Some(window));
+        inputs.into_iter().for_each(|Operand { tensor, window }| self.windows[tensor] = Some(window));
         result
     }
 
@@ -214,10 +272,10 @@ impl<B: Backend> Execution<'_, B> {
         &mut self,
         unit: &Unit,
         positions: &Range<usize>,
-        inputs: &[Input<B::Tensor>],
+        inputs: &[Operand<B::Tensor>],
     ) -> Result<B::Tensor, RunError> {
         let plan = self.plan;
-        let Input { tensor, window: Window { positions: held, x } } = &inputs[0];
+        let Operand { tensor, window: Window { positions: held, x } } = &inputs[0];
         let joins = matches!(plan.ops[unit.ops.start], Op::Join(_));
         let planes = plan.planes(&plan.units, *tensor);
         let whole = *positions == (0..unit.positions) && *held == Positions::of(0..planes);
@@ -271,7 +329,7 @@ impl<B: Backend> Execution<'_, B> {
         join: &Join,
         unit: &Unit,
         positions: &Range<usize>,
-        inputs: &[Input<B::Tensor>],
+        inputs: &[Operand<B::Tensor>],
     ) -> Result<Mapped<B::Tensor>, RunError> {
         let plan = self.plan;
         let whole = &plan.shapes[op + 1];

@@ -8,7 +8,7 @@ use cryptodl_core::backend::{CiphertextShape, LinearMap, Shape, SlotwiseOp, slot
 use cryptodl_core::ckks::Params;
 
 use super::RunError;
-use super::bands::{Action, Inner, Operand, Schedule, UnitDemand, schedule};
+use super::bands::{Action, Inner, InputDemand, Operand, Schedule, UnitDemand, schedule};
 use super::ops::{JoinTerm, Op};
 use cryptodl_program::Program;
 
@@ -87,14 +87,14 @@ impl ExecutionPlan {
             special_primes: params.special().len() as u64,
             memory_budget,
         };
-        plan.arrange(large)?;
+        // What is packed compactly is unpacked all at once.
+        plan.arrange(large, content.input.packing.log_leaves() == 0)?;
         Ok(plan)
     }
 
     /// Whole segments if they fit and are not large, else bands: of fused segments while little is
-    /// computed twice, else of every map by itself.
-    fn arrange(&mut self, large: u64) -> Result<(), RunError> {
-        let input_bytes = self.shapes[0].bytes();
+    /// computed twice, else of every map by itself. The input is loaded on the way only if it `can_wait`.
+    fn arrange(&mut self, large: u64, can_wait: bool) -> Result<(), RunError> {
         let whole: Vec<Unit> = self.segments.iter().map(|segment| self.unit(segment.ops.clone(), 1)).collect();
         let has_map = |segment: &&Segment| segment.ops.clone().any(|op| self.ops[op].positions().is_some());
         let starts = self.segments.iter().filter(has_map).map(|segment| segment.ops.start);
@@ -102,13 +102,18 @@ impl ExecutionPlan {
         let single = self.banded_units((0..self.ops.len()).filter(|&op| self.ops[op].positions().is_some()).collect());
         let little = self.segments.iter().map(|segment| segment.multiply_adds).sum::<u64>() / 8;
         let budget = self.memory_budget;
-        let most = schedule(&self.demands(&whole), input_bytes, u64::MAX).map_or(u64::MAX, |found| found.peak);
+        let input = |units: &[Unit]| InputDemand {
+            bytes: self.shapes[0].bytes(),
+            positions: self.planes(units, 0),
+            can_wait: can_wait && self.planes(units, 0) == self.input_positions,
+        };
+        let most = schedule(&self.demands(&whole), input(&whole), u64::MAX).map_or(u64::MAX, |found| found.peak);
         let thrifty = (most > large).then(|| (&fused, budget.min(most / 2), little));
         let arrangements =
             [(&whole, budget, 0), (&fused, budget, little), (&single, budget, 0), (&fused, budget, u64::MAX)];
         let mut needed = u64::MAX;
         for (units, budget, most_twice) in thrifty.into_iter().chain(arrangements) {
-            match schedule(&self.demands(units), input_bytes, budget) {
+            match schedule(&self.demands(units), input(units), budget) {
                 Ok(found) if found.twice <= most_twice => {
                     (self.units, self.schedule) = (units.clone(), found);
                     return Ok(());
@@ -241,6 +246,16 @@ impl ExecutionPlan {
     pub(super) fn parts(&self, ops: &Range<usize>) -> Vec<Range<usize>> {
         let overlap = |segment: &Segment| segment.ops.start.max(ops.start)..segment.ops.end.min(ops.end);
         self.segments.iter().map(overlap).filter(|part| !part.is_empty()).collect()
+    }
+
+    /// Channels of the input.
+    pub(super) fn channels(&self) -> usize {
+        self.shapes[0].values / self.input_positions
+    }
+
+    /// Whether the input is loaded on the way.
+    pub fn loads_input(&self) -> bool {
+        self.schedule.input_room.is_some()
     }
 
     /// Shape of the input.

@@ -5,7 +5,7 @@ use std::panic::resume_unwind;
 use std::thread;
 use std::time::Instant;
 
-use cryptodl_core::backend::{Backend, KeySwitch, Rotation, Shape, Transfers};
+use cryptodl_core::backend::{Backend, KeySwitch, Rotation, Shape, Transfers, packed_row};
 use cryptodl_core::ckks::flood::add_flood;
 use cryptodl_core::ckks::{
     Ciphertexts, CiphertextsInfo, EncryptionKind, EvalKeyLayout, EvalKeys, Leaves, Packing, Params, PublicKey,
@@ -16,7 +16,7 @@ use cryptodl_core::ring::UniformSource;
 use zeroize::Zeroizing;
 
 use super::checkpoint::{Checkpoint, Resumable, SetDigest, digest};
-use super::execution::WatchOfSet;
+use super::execution::{Input, WatchOfSet};
 use super::execution_plan::ExecutionPlan;
 use super::{ComputeReport, RunError};
 use cryptodl_core::watch::Watch;
@@ -117,7 +117,7 @@ impl<B: Backend> Executor<B> {
         let score_packing = program.content.score_packing;
         let powers = score_packing.map_or(Vec::new(), |_| program.content.powers(plan.output().components));
         Ok(Executor {
-            loads_ahead: !backend.is_host() && plan.input().bytes() <= room,
+            loads_ahead: !backend.is_host() && !plan.loads_input() && plan.input().bytes() <= room,
             plan,
             seeded: program.content.encryption == EncryptionKind::Secret,
             relin: program.content.relin(),
@@ -418,6 +418,13 @@ struct Waiting<T> {
     digest: Option<SetDigest>,
 }
 
+/// A set that is computed.
+enum Set<'s, T> {
+    Loaded(T),
+    /// Loaded on the way.
+    Packed(&'s [u8]),
+}
+
 impl<'a, B: Backend> Computation<'a, B> {
     /// Takes what `checkpoint` has of these sets instead of computing it, and keeps there what is
     /// computed. To be called before the first set.
@@ -438,17 +445,18 @@ impl<'a, B: Backend> Computation<'a, B> {
         check("the length of a set", set.len(), self.set_bytes)?;
         let digest = self.checkpoint.map(|_| digest(set));
         let result = match self.waiting.take() {
-            Some(before) => self.compute(before, Some((set, digest))).map(Some),
+            Some(before) => self.compute(Set::Loaded(before.x), before.digest, Some((set, digest))).map(Some),
             None => match self.kept(digest.as_ref())? {
                 Some(result) => Ok(Some(result)),
+                None if self.executor.plan.loads_input() => self.compute(Set::Packed(set), digest, None).map(Some),
                 None => {
                     let loaded = self.load(set);
-                    let loaded = Waiting { x: self.note(loaded)?, digest };
+                    let x = self.note(loaded)?;
                     if self.executor.loads_ahead {
-                        self.waiting = Some(loaded);
+                        self.waiting = Some(Waiting { x, digest });
                         Ok(None)
                     } else {
-                        self.compute(loaded, None).map(Some)
+                        self.compute(Set::Loaded(x), digest, None).map(Some)
                     }
                 }
             },
@@ -464,7 +472,8 @@ impl<'a, B: Backend> Computation<'a, B> {
     pub fn finish(mut self) -> Result<(Option<Vec<u8>>, ComputeReport), RunError> {
         let start = Instant::now();
         check("the number of sets", self.loaded, self.sets)?;
-        let last = self.waiting.take().map(|set| self.compute(set, None)).transpose()?;
+        let last = self.waiting.take();
+        let last = last.map(|set| self.compute(Set::Loaded(set.x), set.digest, None)).transpose()?;
         let mut report = self.report;
         report.parts.transfers =
             self.executor.backend.transfers().zip(self.crossed).map(|(now, before)| now.since(&before));
@@ -488,7 +497,8 @@ impl<'a, B: Backend> Computation<'a, B> {
     /// Computes a set, and loads the next one beside it if there is one.
     fn compute(
         &mut self,
-        Waiting { x, digest }: Waiting<B::Tensor>,
+        set: Set<'_, B::Tensor>,
+        digest: Option<SetDigest>,
         next: Option<(&[u8], Option<SetDigest>)>,
     ) -> Result<Vec<u8>, RunError> {
         let Executor { backend, plan, relin, .. } = self.executor;
@@ -499,7 +509,6 @@ impl<'a, B: Backend> Computation<'a, B> {
         let mut report = std::mem::take(&mut self.report);
         let kept = self.checkpoint.zip(digest);
         let resumable = kept.map(|(kept, digest)| Resumable::new(kept, self.computed, digest, plan.digest()));
-        let computed = || plan.execute(backend, x, key.as_ref(), &mut report, of_set, resumable);
         let loader = Loader {
             executor: self.executor,
             uniform: self.uniform.as_ref(),
@@ -509,6 +518,14 @@ impl<'a, B: Backend> Computation<'a, B> {
             special: &self.special,
             set: self.loaded,
             first_object: self.first_object(),
+        };
+        let on_the_way = matches!(set, Set::Packed(_));
+        let computed = || match set {
+            Set::Loaded(x) => plan.execute(backend, Input::Whole(x), key.as_ref(), &mut report, of_set, resumable),
+            Set::Packed(bytes) => {
+                let load = |values| loader.values(bytes, values);
+                plan.execute(backend, Input::Waiting(&load), key.as_ref(), &mut report, of_set, resumable)
+            }
         };
         let rerandomisation = &mut self.rerandomisation;
         let output = self.executor.output(self.leaves, self.images);
@@ -527,6 +544,7 @@ impl<'a, B: Backend> Computation<'a, B> {
         };
         self.report = report;
         self.computed += 1;
+        self.loaded += usize::from(on_the_way);
         if let Some((next, digest)) = next {
             self.waiting = Some(Waiting { x: self.note(next)?, digest });
         }
@@ -607,9 +625,7 @@ impl<B: Backend> Loader<'_, B> {
         let values = self.leaves.ciphertexts(plan.input().values);
         let mut x = backend.uninitialised(Shape { values, ..plan.input().clone() })?;
         for (component, packed) in bytes.chunks_exact(self.component_bytes).enumerate() {
-            if !backend.unpack(packed, &mut x, component)? {
-                return Err(RunError::Residue { set: self.set });
-            }
+            self.unpack(packed, &mut x, component)?;
         }
         let unpack = started.elapsed().as_secs_f64();
         let started = Instant::now();
@@ -624,6 +640,32 @@ impl<B: Backend> Loader<'_, B> {
             backend.synchronise()?;
         }
         Ok(Loaded { x, unpack, expand, rotate: started.elapsed().as_secs_f64() })
+    }
+
+    /// Some values of a set whose values are the pixels.
+    fn values(&self, bytes: &[u8], values: Range<usize>) -> Result<B::Tensor, RunError> {
+        let Executor { backend, plan, params, .. } = self.executor;
+        let input = plan.input();
+        let mut x = backend.uninitialised(Shape { values: values.len(), ..input.clone() })?;
+        for (component, packed) in bytes.chunks_exact(self.component_bytes).enumerate() {
+            let (mut part, mut rest) = (Vec::new(), packed);
+            for &limb in &input.limbs {
+                let row = packed_row(params.basis(), limb);
+                part.extend_from_slice(&rest[values.start * row..values.end * row]);
+                rest = &rest[input.values * row..];
+            }
+            self.unpack(&part, &mut x, component)?;
+        }
+        if let Some(source) = self.uniform {
+            backend.expand(source, self.first_object + values.start as u32, &mut x, 1)?;
+        }
+        backend.synchronise()?;
+        Ok(x)
+    }
+
+    fn unpack(&self, packed: &[u8], x: &mut B::Tensor, component: usize) -> Result<(), RunError> {
+        let is_reduced = self.executor.backend.unpack(packed, x, component)?;
+        if is_reduced { Ok(()) } else { Err(RunError::Residue { set: self.set }) }
     }
 
     /// One ciphertext for every pixel, from ciphertexts with several pixels of an image each.

@@ -11,6 +11,7 @@ use cryptodl_core::watch::{Progress, Watch};
 use cryptodl_cpu::Cpu;
 use cryptodl_network::{LayerOp, Network, Padding};
 
+use crate::execution_plan::ExecutionPlan;
 use crate::{Checkpoint, CheckpointError, Executor, Request, Rerandomisation, RunError, Thrift};
 use cryptodl_plan::{Plan, PlanOptions, ScheduleKind, calibrate, plan};
 use cryptodl_program::{SplitMix, Step, Tolerance, plain};
@@ -164,6 +165,9 @@ fn check_bands_of(network: &Network, options: PlanOptions) -> [usize; 3] {
     for budget in [5 * least / 4, 3 * least / 2, 2 * least] {
         assert_eq!(whole, run(budget).unwrap().0);
     }
+    let in_little = ExecutionPlan::new(&program, params, least, u64::MAX).unwrap();
+    let takes_all = matches!(network.layers[0].op, LayerOp::GlobalAvgPool2d);
+    assert!(in_little.loads_input() || takes_all, "an input that is needed bit by bit");
     let (banded, many) = run(least).unwrap();
     assert_eq!(whole, banded);
     let (thrifty, some) = run_above(0, 1 << 40).unwrap();
