@@ -58,7 +58,6 @@ fn a_run_is_as_accurate_and_as_large_as_planned() {
     assert!((1 << 20..4 << 30).contains(&(number(&run, "/peak_rss_bytes") as u64)));
 }
 
-/// Every product relinearised and rescaled, with an evaluation key.
 /// Scores of few images share ciphertexts, and are measured where they lie.
 #[test]
 fn the_noise_of_few_images_is_measured() {
@@ -72,6 +71,7 @@ fn the_noise_of_few_images_is_measured() {
     }
 }
 
+/// Every product relinearised and rescaled, with an evaluation key.
 #[test]
 fn the_layered_schedule_works_too() {
     let folder = tempfile::tempdir().expect("a temporary folder");
