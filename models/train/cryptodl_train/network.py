@@ -251,8 +251,8 @@ class Network(nn.Module):
     def trace(self, x, perturb=None):
         """Every layer as published, in the values' own precision: a list of (name, input, output).
 
-        The input of a join is all its operands, flattened behind each other. `perturb(weight, name)` is added to the weights of
-        convolutions and dense layers.
+        The input of a join is all its operands, flattened behind each other. `perturb(weight, name)` is
+        added to the weights of convolutions and dense layers.
         """
         values, result = {"input": x}, []
         for name, layer in self.architecture.items():

@@ -91,7 +91,7 @@ def original(first, *widths):
 SQUARE = (0.0, 0.5, 0.2)  # where learned polynomials start
 CUBE = (0.0, 0.5, 0.2, 0.02)
 DEEP = dict(architecture=MODEL_2, clamp=6.0, bfloat16=True, compile=True)
-ORIGINAL = dict(range_weight=0.0, weight_bits=None, clamp=None, grid_epochs=0, grid_bits=5)  # not a polynomial: plaintext only
+ORIGINAL = dict(range_weight=0.0, weight_bits=None, clamp=None, grid_epochs=0)  # not a polynomial: plaintext only
 
 CIFAR_10 = dict(
     dataset="cifar10",

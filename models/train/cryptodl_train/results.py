@@ -25,7 +25,8 @@ def agreement(net, data):
         return torch.cat([net(x, perturb)[0].argmax(1) for x in data.images.split(500)])
 
     exact = labels(None)
-    result = {str(bits): float((labels(rounding(dict.fromkeys(net.architecture, bits))) == exact).double().mean()) for bits in BITS}
+    rounded = {bits: labels(rounding(dict.fromkeys(net.architecture, bits))) for bits in BITS}
+    result = {str(bits): float((found == exact).double().mean()) for bits, found in rounded.items()}
     net.dtype = dtype
     return result
 
