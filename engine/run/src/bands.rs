@@ -86,10 +86,7 @@ impl UnitDemand {
     /// Positions of each of [`Self::inner`] that a band takes.
     pub fn taken<'a>(&'a self, positions: &Range<usize>) -> impl Iterator<Item = (&'a Inner, Range<usize>)> {
         self.inner.iter().scan(positions.clone(), |taken, inner| {
-            let needs = &inner.needs[taken.clone()];
-            let start = needs.iter().map(|range| range.start).min();
-            let end = needs.iter().map(|range| range.end).max();
-            *taken = start.zip(end).map(|(start, end)| start..end).expect("bands are not empty");
+            *taken = hull(&inner.needs[taken.clone()]);
             Some((inner, taken.clone()))
         })
     }
@@ -166,11 +163,18 @@ pub struct Schedule {
     pub twice: u64,
 }
 
+/// The smallest range that holds all of `ranges`, which are some.
+pub(super) fn hull(ranges: &[Range<usize>]) -> Range<usize> {
+    let start = ranges.iter().map(|range| range.start).min();
+    let end = ranges.iter().map(|range| range.end).max();
+    start.zip(end).map(|(start, end)| start..end).expect("at least one range")
+}
+
 /// A schedule of the whole network within `budget` bytes, or the bytes that the thriftiest one takes.
 ///
 /// All bands take about as many bytes, as many as the budget allows. Where that computes anything twice, bands that overlap
-/// get longer as far as the budget goes, also at the cost of the others, and the
-/// input is loaded on the way if that is possible.
+/// get longer as far as the budget goes, also at the cost of the others, and the input is
+/// loaded on the way if that is possible.
 pub fn schedule(units: &[UnitDemand], input: InputDemand, budget: u64) -> Result<Schedule, u64> {
     let on_the_way = || search(Demand { units, input, loads: true }, budget);
     match search(Demand { units, input, loads: false }, budget) {
@@ -200,7 +204,7 @@ fn search(demand: Demand<'_>, budget: u64) -> Result<Schedule, u64> {
     // The same sizes whatever the budget, so that what is named as the least suffices.
     for target in (0..u64::BITS).rev().map(|bit| 1 << bit) {
         let bands: Vec<usize> = units.iter().map(|unit| band(unit, target)).collect();
-        let is_last = bands.iter().all(|&band| band == 1) || refined == REFINED;
+        let is_least = bands.iter().all(|&band| band == 1);
         let found = Scheduler::new(demand, &bands).schedule();
         if found.peak <= budget {
             let found = if found.twice > 0 { refine(demand, budget, bands, found) } else { found };
@@ -211,7 +215,7 @@ fn search(demand: Demand<'_>, budget: u64) -> Result<Schedule, u64> {
         } else {
             least = least.min(found.peak);
         }
-        if is_last || best.as_ref().is_some_and(|best| best.twice == 0) {
+        if is_least || refined == REFINED || best.as_ref().is_some_and(|best| best.twice == 0) {
             break;
         }
     }
@@ -219,7 +223,7 @@ fn search(demand: Demand<'_>, budget: u64) -> Result<Schedule, u64> {
 }
 
 /// Sizes of bands from which [`refine`] starts.
-const REFINED: usize = 5;
+const REFINED: usize = 6;
 
 /// Makes bands longer where that saves most, as far as the budget goes.
 fn refine(demand: Demand<'_>, budget: u64, mut bands: Vec<usize>, mut best: Schedule) -> Schedule {
@@ -259,7 +263,6 @@ struct Reader {
 
 struct Scheduler<'a> {
     demand: Demand<'a>,
-    units: &'a [UnitDemand],
     /// By unit, the positions that are computed at a time.
     bands: &'a [usize],
     /// By tensor, the units that take it.
@@ -292,7 +295,6 @@ impl<'a> Scheduler<'a> {
         }
         Scheduler {
             demand,
-            units,
             bands,
             readers,
             windows: vec![0..0; count],
@@ -306,10 +308,10 @@ impl<'a> Scheduler<'a> {
     }
 
     fn schedule(mut self) -> Schedule {
-        if let Some(last) = self.units.len().checked_sub(1) {
-            self.ask(last, 0..self.units[last].positions());
+        if let Some(last) = self.demand.units.len().checked_sub(1) {
+            self.ask(last, 0..self.demand.units[last].positions());
         }
-        let Scheduler { demand, units, rooms, input_room, replaced, mut actions, .. } = self;
+        let Scheduler { demand, rooms, input_room, replaced, mut actions, .. } = self;
         let input_room = demand.loads.then_some(input_room);
         for action in &mut actions {
             if let Action::Compute { unit, positions } = action
@@ -318,8 +320,8 @@ impl<'a> Scheduler<'a> {
                 *action = Action::Replace { unit: *unit, positions: positions.clone() };
             }
         }
-        let peak = peak(units, demand.input, &actions, &rooms, input_room);
-        let twice = twice(units, &actions);
+        let peak = peak(demand, &actions, &rooms, input_room);
+        let twice = twice(demand.units, &actions);
         Schedule { actions, rooms, input_room, peak, twice }
     }
 
@@ -336,13 +338,13 @@ impl<'a> Scheduler<'a> {
         let kept = wanted.start..have.end.max(wanted.start);
         self.windows[unit] = kept.clone();
         self.rooms[unit] = self.rooms[unit].max(wanted.len());
-        let positions = self.units[unit].positions();
+        let positions = self.demand.units[unit].positions();
         let step = self.bands[unit];
         self.replaced[unit] &= kept.is_empty() && wanted.len() <= step;
         let mut start = kept.end;
         while start < wanted.end {
-            let band = start..self.units[unit].cut(start, step, wanted.end);
-            for operand in &self.units[unit].operands {
+            let band = start..self.demand.units[unit].cut(start, step, wanted.end);
+            for operand in &self.demand.units[unit].operands {
                 match operand.tensor.checked_sub(1) {
                     Some(before) => self.ask(before, operand.needs(&band)),
                     None => self.load(operand.needs(&band)),
@@ -373,7 +375,7 @@ impl<'a> Scheduler<'a> {
     fn first_needed(&self, tensor: usize) -> usize {
         let first = |reader: &Reader| match self.done[reader.unit] {
             true => usize::MAX,
-            false => self.units[reader.unit].operands[reader.operand].first(self.windows[reader.unit].end),
+            false => self.demand.units[reader.unit].operands[reader.operand].first(self.windows[reader.unit].end),
         };
         self.readers[tensor].iter().map(first).min().unwrap_or(usize::MAX)
     }
@@ -383,7 +385,7 @@ impl<'a> Scheduler<'a> {
         if std::mem::replace(&mut self.done[unit], true) {
             return;
         }
-        for operand in &self.units[unit].operands {
+        for operand in &self.demand.units[unit].operands {
             if self.readers[operand.tensor].iter().all(|reader| self.done[reader.unit]) {
                 self.actions.push(Action::Release { tensor: operand.tensor });
                 if let Some(before) = operand.tensor.checked_sub(1) {
@@ -409,13 +411,8 @@ fn twice(units: &[UnitDemand], actions: &[Action]) -> u64 {
 }
 
 /// The most bytes that are alive at a time.
-fn peak(
-    units: &[UnitDemand],
-    of_input: InputDemand,
-    actions: &[Action],
-    rooms: &[usize],
-    input_room: Option<usize>,
-) -> u64 {
+fn peak(demand: Demand<'_>, actions: &[Action], rooms: &[usize], input_room: Option<usize>) -> u64 {
+    let Demand { units, input: of_input, .. } = demand;
     let mut input = of_input.bytes_of(input_room.unwrap_or(of_input.positions));
     let mut windows = vec![0u64; units.len()];
     let mut peak = input;

@@ -170,16 +170,23 @@ impl<B: Backend> Execution<'_, B> {
                 let result = self.compute(*unit, positions)?;
                 let mut window = match self.windows[tensor].take() {
                     Some(window) => window,
-                    None => self.window(*unit)?,
+                    None => {
+                        let channels = self.plan.shapes[tensor].values / self.plan.units[*unit].positions;
+                        self.window(tensor, channels, self.plan.schedule.rooms[*unit])?
+                    }
                 };
-                self.keep(&result, positions, &mut window)?;
+                window.positions.push(positions);
+                self.put(&result, 0, positions, &mut window)?;
                 self.windows[tensor] = Some(window);
                 self.account_time(tensor - 1);
             }
             Action::Load { positions } => {
                 let mut window = match self.windows[0].take() {
                     Some(window) => window,
-                    None => self.input_window()?,
+                    None => {
+                        let room = self.plan.schedule.input_room.expect("an input that is loaded on the way");
+                        self.window(0, self.plan.channels(), room)?
+                    }
                 };
                 let started = Instant::now();
                 self.load(positions, &mut window)?;
@@ -195,60 +202,40 @@ impl<B: Backend> Execution<'_, B> {
         Ok(())
     }
 
-    /// An empty window for the input.
-    fn input_window(&self) -> Result<Window<B::Tensor>, BackendError> {
-        let plan = self.plan;
-        let room = plan.schedule.input_room.expect("an input that is loaded on the way");
-        let channels = plan.channels();
-        let x = self.backend.uninitialised(Shape { values: channels * room, ..plan.shapes[0].clone() })?;
-        Ok(Window { positions: Positions::with_room(room), x })
+    /// An empty window for `channels` values of each position of a tensor.
+    fn window(&self, tensor: usize, channels: usize, room: usize) -> Result<Window<B::Tensor>, BackendError> {
+        let shape = Shape { values: channels * room, ..self.plan.shapes[tensor].clone() };
+        Ok(Window { positions: Positions::with_room(room), x: self.backend.uninitialised(shape)? })
     }
 
     /// Loads positions of the input to its window.
     fn load(&mut self, positions: &Range<usize>, window: &mut Window<B::Tensor>) -> Result<(), RunError> {
         let load = self.load.expect("an input that is loaded on the way");
-        let (planes, room) = (self.plan.planes(&self.plan.units, 0), window.positions.room());
+        let planes = self.plan.planes(&self.plan.units, 0);
         window.positions.push(positions);
         for channel in 0..self.plan.channels() {
-            let values =
-                |positions: &Range<usize>| channel * planes + positions.start..channel * planes + positions.end;
-            let part = load(values(positions))?;
-            let (source, target) = (self.backend.shape(&part).window(), self.backend.shape(&window.x).window());
-            for Span { positions: span, place } in window.positions.spans(positions.clone()) {
-                let values = |first: usize| first..first + span.len();
-                let from = source.clone().with_values(values(span.start - positions.start));
-                let to = target.clone().with_values(values(channel * room + place));
-                self.backend.copy(&part, &from, &mut window.x, &to)?;
-            }
+            let part = load(channel * planes + positions.start..channel * planes + positions.end)?;
+            self.put(&part, channel, positions, window)?;
         }
         Ok(())
     }
 
-    /// An empty window for a unit's result.
-    fn window(&self, unit: usize) -> Result<Window<B::Tensor>, BackendError> {
-        let room = self.plan.schedule.rooms[unit];
-        let unit = &self.plan.units[unit];
-        let whole = &self.plan.shapes[unit.ops.end];
-        let x = self.backend.uninitialised(Shape { values: whole.values / unit.positions * room, ..whole.clone() })?;
-        Ok(Window { positions: Positions::with_room(room), x })
-    }
-
-    /// Copies `positions` of a unit's result, which are all of `result`, to its window.
-    fn keep(
-        &mut self,
-        result: &B::Tensor,
+    /// Copies `positions` of channels from `first` on, which are all of `part`, to their places in a window.
+    fn put(
+        &self,
+        part: &B::Tensor,
+        first: usize,
         positions: &Range<usize>,
         window: &mut Window<B::Tensor>,
     ) -> Result<(), BackendError> {
-        window.positions.push(positions);
-        let (source, target) = (self.backend.shape(result).window(), self.backend.shape(&window.x).window());
+        let (source, target) = (self.backend.shape(part).window(), self.backend.shape(&window.x).window());
         let room = window.positions.room();
         for channel in 0..source.values.len() / positions.len() {
             for Span { positions: span, place } in window.positions.spans(positions.clone()) {
                 let values = |first: usize| first..first + span.len();
                 let from = source.clone().with_values(values(channel * positions.len() + span.start - positions.start));
-                let to = target.clone().with_values(values(channel * room + place));
-                self.backend.copy(result, &from, &mut window.x, &to)?;
+                let to = target.clone().with_values(values((first + channel) * room + place));
+                self.backend.copy(part, &from, &mut window.x, &to)?;
             }
         }
         Ok(())

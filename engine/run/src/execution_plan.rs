@@ -8,7 +8,7 @@ use cryptodl_core::backend::{CiphertextShape, LinearMap, Shape, SlotwiseOp, slot
 use cryptodl_core::ckks::Params;
 
 use super::RunError;
-use super::bands::{Action, Inner, InputDemand, Operand, Schedule, UnitDemand, schedule};
+use super::bands::{Action, Inner, InputDemand, Operand, Schedule, UnitDemand, hull, schedule};
 use super::ops::{JoinTerm, Op};
 use cryptodl_program::Program;
 
@@ -109,20 +109,21 @@ impl ExecutionPlan {
         };
         let most = schedule(&self.demands(&whole), input(&whole), u64::MAX).map_or(u64::MAX, |found| found.peak);
         let thrifty = (most > large).then(|| (&fused, budget.min(most / 2), little));
-        let arrangements =
-            [(&whole, budget, 0), (&fused, budget, little), (&single, budget, 0), (&fused, budget, u64::MAX)];
-        let mut needed = u64::MAX;
+        let arrangements = [(&whole, budget, 0), (&fused, budget, little), (&single, budget, 0)];
+        let (mut needed, mut overlapping) = (u64::MAX, None);
         for (units, budget, most_twice) in thrifty.into_iter().chain(arrangements) {
             match schedule(&self.demands(units), input(units), budget) {
                 Ok(found) if found.twice <= most_twice => {
                     (self.units, self.schedule) = (units.clone(), found);
                     return Ok(());
                 }
-                Ok(_) => (),
+                Ok(found) => overlapping = Some((units, found)),
                 Err(least) => needed = needed.min(least),
             }
         }
-        Err(RunError::Budget { budget, needed })
+        let (units, found) = overlapping.ok_or(RunError::Budget { budget, needed })?;
+        (self.units, self.schedule) = (units.clone(), found);
+        Ok(())
     }
 
     fn unit(&self, ops: Range<usize>, positions: usize) -> Unit {
@@ -348,13 +349,6 @@ fn values_at_once(bytes: u64, values: usize, memory: CallMemory, threads: usize)
     let fit = (budget.min(working_set.max(bytes * threads as u64)) / bytes) as usize;
     let even = if fit > threads { fit - fit % threads } else { fit };
     even.clamp(1, values)
-}
-
-/// The smallest range that holds all of `ranges`, which are some.
-fn hull(ranges: &[Range<usize>]) -> Range<usize> {
-    let start = ranges.iter().map(|range| range.start).min();
-    let end = ranges.iter().map(|range| range.end).max();
-    start.zip(end).map(|(start, end)| start..end).expect("at least one range")
 }
 
 #[cfg(test)]
