@@ -96,7 +96,7 @@ def main():
     log(str(entry))
     if args.out is None and not args.set:
         results.save(args.name, entry)
-    for done in (partial, fitting.grid_checkpoint(partial)):
+    for done in (*fitting.cycle_checkpoints(partial), fitting.grid_checkpoint(partial)):
         done.unlink(missing_ok=True)
 
 

@@ -19,13 +19,16 @@ const MAX_PAIRS: usize = 64;
 /// Choices for one activation that are all tried; of more, the search goes from one to those that differ in two neighbouring
 /// products.
 const MAX_CHOICES: usize = 1024;
-/// Primes that a product may be divided by at once where noise is hidden.
+/// Primes that a product may be divided by at once. A square doubles the bits of the scale, weights
+/// add to it, and by one prime a product a deep network would only bear small scales from its first
+/// step on.
+const MOST_DROPPED: usize = 2;
+/// The same where noise is hidden: scales that leave room for a flood are several primes large.
 const PRIVATE_DROP: usize = 4;
 
 /// Primes that a product may be divided by at once.
 pub fn most_dropped(options: &PlanOptions) -> usize {
-    // Scales that leave room for a flood are several primes large.
-    if options.circuit_privacy.is_some() { PRIVATE_DROP } else { 1 }
+    if options.circuit_privacy.is_some() { PRIVATE_DROP } else { MOST_DROPPED }
 }
 
 /// What may follow one product.

@@ -313,6 +313,24 @@ fn squares() -> Network {
 }
 
 #[test]
+fn a_deep_network_drops_several_primes_at_once() {
+    let mut g = generator();
+    let hidden: Vec<LayerOp> =
+        (0..6).flat_map(|_| [dense(&mut g, 8, 8), polynomial(&[0.2, 0.5, 0.2])]).collect();
+    let ops = std::iter::once(LayerOp::Flatten).chain(hidden).chain([dense(&mut g, 3, 8)]).collect();
+    let options = PlanOptions { weight_bits: Some(8.0), ..PlanOptions::default() };
+    let plan = plan(&unsure(calibrated(network([1, 2, 4], ops), 5)), &options).unwrap();
+    let drops = plan.program.content.steps.iter().flat_map(|step| match step {
+        Step::Activation { activation, .. } => activation.maintenance.clone(),
+        Step::Maintenance { maintenance, .. } => vec![*maintenance],
+        Step::Linear { .. } => Vec::new(),
+    });
+    assert_eq!(drops.map(|maintenance| maintenance.drop).max(), Some(2), "{}", plan.report);
+    // What is left for the scores is what their precision takes, and no modulus that nothing used.
+    assert!(plan.program.content.output.level <= 2, "{}", plan.report);
+}
+
+#[test]
 fn few_images_are_packed_as_is_cheaper() {
     let network = calibrated(squares(), 3);
     for (batch, is_compact) in [(1, true), (512, true), (SMALL_BATCH + 1, false), (DEFAULT_BATCH, false)] {

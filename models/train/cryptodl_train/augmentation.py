@@ -59,19 +59,42 @@ def shift(images, reach, generator, crop=0):
     return padded[torch.arange(n)[:, None, None, None], channels, rows, columns]
 
 
-def cut(images, side, generator):
-    """Takes a square of `side` pixels out of each image, around any of its pixels (DeVries and Taylor, 2017).
+def square(images, sides, generator):
+    """A square around any pixel of each image, as a mask [N, 1, height, width].
 
-    The pixels become 0, which is about the mean of photographs.
+    `sides` is the number of its pixels a side, or one for each image [N, 1]. What lies outside the
+    image is cut off.
     """
     n, _, height, width = images.shape
 
     def inside(size):
-        first = torch.randint(size, (n, 1), generator=generator) - side // 2
-        return (torch.arange(size) >= first) & (torch.arange(size) < first + side)
+        first = torch.randint(size, (n, 1), generator=generator) - sides // 2
+        return (torch.arange(size) >= first) & (torch.arange(size) < first + sides)
 
-    square = inside(height)[:, None, :, None] & inside(width)[:, None, None, :]
-    return images.masked_fill(square, 0.0)
+    return inside(height)[:, None, :, None] & inside(width)[:, None, None, :]
+
+
+def cut(images, side, generator):
+    """Takes a square of `side` pixels out of each image (DeVries and Taylor, 2017).
+
+    The pixels become 0, which is about the mean of photographs.
+    """
+    return images.masked_fill(square(images, side, generator), 0.0)
+
+
+def mix(images, targets, share, generator):
+    """Puts a square of another image into a `share` of the images, by chance (CutMix, Yun et al., 2019).
+
+    The area of a square is equally distributed from nothing to the whole image, before it is cut off
+    at the edge. `targets` [N, classes] become those of both images, as large as what is seen of each.
+    """
+    n, side = len(images), images.shape[2]
+    sides = (torch.rand(n, 1, generator=generator).sqrt() * side).round().long()
+    sides[torch.rand(n, generator=generator) >= share] = 0
+    other = torch.randperm(n, generator=generator)
+    inside = square(images, sides, generator)
+    area = inside.to(targets.dtype).mean((2, 3))
+    return torch.where(inside, images[other], images), torch.lerp(targets, targets[other], area)
 
 
 def augment(images, recipe, generator, mirrored=None, crop=0):
@@ -91,8 +114,6 @@ def augment(images, recipe, generator, mirrored=None, crop=0):
         images = deform(images, recipe.deformation, generator)
     if recipe.cutout:
         images = cut(images, recipe.cutout * images.shape[2] // side, generator)
-    if recipe.noise:
-        images = images + recipe.noise * torch.randn(images.shape, generator=generator)
     return images
 
 
@@ -104,7 +125,7 @@ def for_calibration(images, recipe, count=10_000):
     """
     if recipe.calibration_deformation is not None:
         recipe = dataclasses.replace(recipe, deformation=recipe.calibration_deformation)
-    recipe = dataclasses.replace(recipe, cutout=0, noise=0.0)
+    recipe = dataclasses.replace(recipe, cutout=0)
     count, generator = min(count, len(images)), torch.Generator().manual_seed(0)
     rows = torch.arange(count) * len(images) // count
     return torch.cat([augment(images[part], recipe, generator) for part in rows.split(500)])

@@ -34,6 +34,7 @@ DIGESTS = {
         "test_batch.bin": "803d5f7f4d78ea53de84dbe85f74fb6d",
     },
 }
+CLASSES = 10  # of every data set
 SHAPES = {"mnist": (1, 28, 28), "fashion-mnist": (1, 28, 28), "cifar10": (3, 32, 32)}
 # What the bytes 0 and 255 mean to the networks. Those of CIFAR-10 have then a mean near 0, which is
 # what a convolution pads with, and a standard deviation near 1.

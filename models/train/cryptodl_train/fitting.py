@@ -40,21 +40,22 @@ def rounding(bits):
     return lambda weight, name: rounding_error(weight, bits[name])
 
 
-def loss_of(net, recipe, images, labels, soft, grid=False):
+def loss_of(net, recipe, images, targets, soft, grid=False):
     """(loss, cross-entropy without what is added to it).
 
-    With `grid`, weights are rounded to the bits of `recipe.grid()`.
+    `targets` are labels, or probabilities of each where images were mixed. With `grid`, weights are
+    rounded to the bits of `recipe.grid()`.
     """
     perturb = rounding(recipe.grid()) if grid else noise(recipe.weight_bits) if recipe.weight_bits else None
     logits, excess = net(images, perturb, (recipe.range_centre, recipe.range_limit))
-    plain = F.cross_entropy(logits, labels)
-    loss = F.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing) if recipe.label_smoothing else plain
+    plain = F.cross_entropy(logits, targets)
+    loss = F.cross_entropy(logits, targets, label_smoothing=recipe.label_smoothing) if recipe.label_smoothing else plain
     if soft is not None:
         t = recipe.temperature
         divergence = F.kl_div(F.log_softmax(logits / t, 1), soft, reduction="batchmean") * t * t
         loss = (1 - recipe.distillation) * loss + recipe.distillation * divergence
     if recipe.range_weight:
-        loss = loss + recipe.range_weight * excess / len(labels)
+        loss = loss + recipe.range_weight * excess / len(images)
     return loss, plain
 
 
@@ -152,10 +153,11 @@ def fit(recipe, train, held_out=None, teachers=(), log=print, checkpoint=None):
     if recipe.optimizer == "muon":
         start_filters(net)
     average = copy.deepcopy(net).requires_grad_(False)
-    passes(recipe, net, average, train, held_out, teachers, log, checkpoint)
+    for path, cycle in zip(cycle_checkpoints(checkpoint), recipe.cycles()):
+        passes(cycle, net, average, train, held_out, teachers, log, path)
     set_statistics(average, train.images, recipe.exact_statistics)
     if recipe.grid_epochs:
-        average = on_grid(recipe, average, train, held_out, teachers, log, checkpoint)
+        average = on_grid(recipe.cycles()[-1], average, train, held_out, teachers, log, checkpoint)
     return average
 
 
@@ -168,7 +170,8 @@ def unfinished(recipe, path, train):
     on_the_grid = grid_checkpoint(path).is_file()
     if on_the_grid:
         net.without_whitening()
-    net.load_state_dict(torch.load(grid_checkpoint(path) if on_the_grid else path, weights_only=True)["average"])
+    last = next(file for file in (grid_checkpoint(path), *reversed(cycle_checkpoints(path))) if file.is_file())
+    net.load_state_dict(torch.load(last, weights_only=True)["average"])
     if not on_the_grid:
         set_statistics(net, train.images[:10000], recipe.exact_statistics)
         if recipe.grid_epochs:
@@ -178,8 +181,13 @@ def unfinished(recipe, path, train):
     return folded(net, recipe.grid()) if recipe.grid_epochs else net
 
 
+def cycle_checkpoints(path):
+    """Files of the first and the second cycle; None without a path."""
+    return (path, path.with_suffix(".second.pt")) if path else (None, None)
+
+
 def grid_checkpoint(path):
-    """File of the phase on the grid beside that of the phase before."""
+    """File of the phase on the grid beside that of the phases before."""
     return path.with_suffix(".grid.pt")
 
 
@@ -232,8 +240,14 @@ def passes(recipe, net, average, train, held_out, teachers, log, checkpoint, gri
             net.share = torch.tensor(step / blend) if step < blend else None
             images = augmentation.augment(train.images[index], recipe, generator, mirrored[index] ^ bool(epoch % 2),
                                           crop)
+            targets = train.labels[index]
+            if recipe.cutmix:
+                images, targets = augmentation.mix(images, F.one_hot(targets, data.CLASSES).float(), recipe.cutmix,
+                                                   generator)
+            if recipe.noise:
+                images = images + recipe.noise * torch.randn(images.shape, generator=generator)
             soft = soft_targets(recipe, teachers, images)
-            loss, plain = loss_function(net, recipe, images, train.labels[index], soft, grid)
+            loss, plain = loss_function(net, recipe, images, targets, soft, grid)
             optimizer.zero_grad()
             loss.backward()
             if not isinstance(optimizer, Muon):  # its steps do not depend on the size of gradients

@@ -1,6 +1,6 @@
 """What a recipe can say."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .network import Activation, Add, BatchNorm, Concat, Conv, Dense, Flatten, GlobalPool, MaxPool, Pool
 
@@ -17,11 +17,14 @@ class Recipe:
     mirror: bool = False
     shift: int = 0  # pixels by which images move while training
     cutout: int = 0  # side of the square of pixels that is taken out of every image while training
+    cutmix: float = 0.0  # share of the images that get a square of another one while training
     noise: float = 0.0  # standard deviation of what is added to every pixel while training
     calibration_deformation: float | None = None  # of the images on which it is calibrated; as in training if None
     epochs: int = 45
     crop: int = 0  # side of the squares that the first passes take out of images instead of whole ones; needs `shift`
     crop_epochs: int = 0  # those passes
+    # What changes in a second cycle of passes, after which the learning rate rises and falls anew.
+    second: dict[str, object] | None = None
     seed: int = 1
     batch: int = 256
     optimizer: str = "adamw"  # or "muon" for convolutions, with Adam for all else
@@ -48,6 +51,12 @@ class Recipe:
     compile: bool = False  # fuse the rest with torch.compile
     fused: bool = False  # batch-norm and activation as one operation, far faster where maps are large; no clamp
     exact_statistics: bool = True  # of batch-norm: stage after stage, else means over batches
+
+    def cycles(self):
+        """A recipe for each rise and fall of the learning rate: the first, and the second if there is one."""
+        first = replace(self, second=None)
+        return [first] if self.second is None else [
+            first, replace(first, **{"blend_epochs": 0.0, "seed": self.seed + 1, **self.second})]
 
     def grid(self):
         """Bits of the integers of every convolution and dense layer, by name."""

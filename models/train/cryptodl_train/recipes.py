@@ -122,6 +122,8 @@ CIFAR_10_POLYNOMIAL = dict(
     crop=24,
     crop_epochs=24,
     blend_epochs=2.0,
+    second=dict(epochs=24, crop_epochs=16, filter_learning_rate=0.03, learning_rate=0.002, label_smoothing=0.1,
+                cutout=8, cutmix=0.5),
     **CIFAR_10,
 )
 
