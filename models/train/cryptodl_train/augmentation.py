@@ -118,14 +118,13 @@ def augment(images, recipe, generator, mirrored=None, crop=0):
 
 
 def for_calibration(images, recipe, count=10_000):
-    """`count` of the images at equal distances, changed as in training, but whole.
+    """`count` of the images at equal distances, changed as in training.
 
     A network is surer of the images that it learned than of new ones, and changed ones stand for
     these. The command `cryptodl calibrate` measures on as many.
     """
     if recipe.calibration_deformation is not None:
         recipe = dataclasses.replace(recipe, deformation=recipe.calibration_deformation)
-    recipe = dataclasses.replace(recipe, cutout=0)
     count, generator = min(count, len(images)), torch.Generator().manual_seed(0)
     rows = torch.arange(count) * len(images) // count
     return torch.cat([augment(images[part], recipe, generator) for part in rows.split(500)])

@@ -109,7 +109,7 @@ CIFAR_10 = dict(
     fused=True,
     grid_epochs=2,
     grid_bits=(8, 7, 5, 5, 5, 5, 5),
-    grid_learning_rate=0.002,
+    grid_learning_rate=0.0005,
     tolerance=0.0035,
     exact_statistics=False,
 )

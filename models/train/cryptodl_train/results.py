@@ -54,7 +54,7 @@ def entry(recipe, net, description, score, test):
     """`description` is the path of the exported one, None if the network cannot be exported."""
     values, multiply_adds = cost(net)
     result = {
-        "title": recipe.title, "dataset": recipe.dataset, "epochs": recipe.epochs,
+        "title": recipe.title, "dataset": recipe.dataset, "epochs": sum(cycle.epochs for cycle in recipe.cycles()),
         "correct": score, "images": len(test), "activation_values": values, "multiply_adds": multiply_adds,
     }
     if description is not None:

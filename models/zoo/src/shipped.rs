@@ -23,7 +23,7 @@ macro_rules! shipped {
 shipped! {
     NAMES, SHIPPED:
     "": "mnist-1", "mnist-1-square", "mnist-2", "mnist-2-sigmoid", "mnist-2-tanh", "mnist-best",
-        "mnist-res", "swish-mnist", "cryptonets", "secureml", "chabanne-light", "fashion-1";
+        "mnist-res", "swish-mnist", "cryptonets", "secureml", "chabanne-light", "fashion-1", "cifar-10";
     "table-1/": "mnist-1-least-squares", "mnist-1-taylor", "mnist-1-chebyshev", "mnist-1-modified-chebyshev",
         "mnist-1-derivative-3", "mnist-1-derivative-4", "mnist-1-derivative-5", "mnist-1-derivative-6", "mnist-1-derivative-7",
         "mnist-1-derivative-8";
