@@ -315,8 +315,7 @@ fn squares() -> Network {
 #[test]
 fn a_deep_network_drops_several_primes_at_once() {
     let mut g = generator();
-    let hidden: Vec<LayerOp> =
-        (0..6).flat_map(|_| [dense(&mut g, 8, 8), polynomial(&[0.2, 0.5, 0.2])]).collect();
+    let hidden: Vec<LayerOp> = (0..6).flat_map(|_| [dense(&mut g, 8, 8), polynomial(&[0.2, 0.5, 0.2])]).collect();
     let ops = std::iter::once(LayerOp::Flatten).chain(hidden).chain([dense(&mut g, 3, 8)]).collect();
     let options = PlanOptions { weight_bits: Some(8.0), ..PlanOptions::default() };
     let plan = plan(&unsure(calibrated(network([1, 2, 4], ops), 5)), &options).unwrap();
