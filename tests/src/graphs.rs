@@ -138,8 +138,12 @@ pub fn random_graph(seed: u64) -> Network {
     let last = values.len() - 1;
     push(&mut values, LayerOp::Dense { weight, bias: None }, &[last], 3, 0);
 
-    // Weights are random, so scores are close to each other.
-    let spec = NetworkSpec { tolerance: Some(0.3), ..NetworkSpec::new("graph", "a random graph", input, layers) };
+    calibrated(NetworkSpec::new("graph", "a random graph", input, layers))
+}
+
+/// The network, calibrated on random images. Their scores are close to each other, so many labels may change.
+pub(crate) fn calibrated(spec: NetworkSpec) -> Network {
+    let spec = NetworkSpec { tolerance: Some(0.3), ..spec };
     let mut network = Network::new(spec).unwrap_or_else(|error| panic!("{error}"));
     let images = random_images(&network, IMAGES, 7);
     measure(&mut network, images.view());
@@ -152,5 +156,6 @@ pub fn random_graph(seed: u64) -> Network {
 pub fn random_images(network: &Network, count: usize, seed: u64) -> Array4<f32> {
     let mut draw = Draw(SplitMix(seed));
     let [channels, height, width] = network.input.shape;
-    Array4::from_shape_simple_fn((count, channels, height, width), || draw.unit().abs())
+    let [low, high] = network.input.range.map(|bound| bound as f32);
+    Array4::from_shape_simple_fn((count, channels, height, width), || low + draw.unit().abs() * (high - low))
 }

@@ -13,8 +13,9 @@ use cryptodl_core::watch::Watch;
 use cryptodl_cpu::{Cpu, Reference};
 use cryptodl_gpu::{Adapter, AdapterKind, AdapterRequest, Dot, Gpu, GpuError, GpuOptions, Multiply, adapters, choose};
 use cryptodl_plan::{PlanOptions, plan};
+use cryptodl_program::Step;
 use cryptodl_run::{Executor, Rerandomisation, RunError};
-use cryptodl_tests::{Client, execute, mnist, random_graph, random_images};
+use cryptodl_tests::{Client, cut_down, execute, mnist, random_graph, random_images};
 use cryptodl_zoo as zoo;
 use libtest_mimic::{Arguments, Failed, Trial};
 
@@ -69,6 +70,7 @@ fn tests() -> Vec<(String, Test)> {
         ("a_device_lost_during_a_computation".into(), Box::new(lost_during_a_computation)),
         ("end_to_end".into(), Box::new(end_to_end)),
         ("graphs_end_to_end".into(), Box::new(graphs_end_to_end)),
+        ("a_deep_network_end_to_end".into(), Box::new(deep_end_to_end)),
     ];
     // Each way to multiply and each way to sum; the tests of the shaders have all combinations.
     for (multiply, dot) in [(Multiply::U64, Dot::Packed), (Multiply::Portable, Dot::Integer)] {
@@ -168,6 +170,29 @@ fn graphs_end_to_end(adapter: &Adapter) {
         let (actual, _) = execute(&program, &client, gpu(adapter, basis, options()), &input, false, budget);
         assert!(expected == actual, "the results differ within {budget} bytes");
     }
+}
+
+/// The first four convolutions of `cifar-10`, two channels of each: products that drop two primes.
+fn deep_end_to_end(adapter: &Adapter) {
+    let network = cut_down(&zoo::load("cifar-10").unwrap(), "act4", 2, 8);
+    let options_8 = PlanOptions { weight_bits: Some(8.0), ..PlanOptions::default() };
+    let program = plan(&network, &options_8).unwrap().program;
+    let two_primes = program.content.steps.iter().any(|step| match step {
+        Step::Linear { .. } => false,
+        Step::Activation { activation, .. } => activation.maintenance.iter().any(|product| product.drop == 2),
+        Step::Maintenance { maintenance, .. } => maintenance.drop == 2,
+    });
+    assert!(two_primes, "no product drops two primes");
+    let images = random_images(&network, 16, 2);
+    let rows = images.view().into_shape_with_order((16, images.len() / 16)).unwrap();
+    let client = Client::new(&program, 23);
+    let input = client.encrypt(rows);
+    let basis = client.params().basis();
+    let (expected, _) = execute(&program, &client, Cpu::new(basis.clone()), &input, false, BUDGET);
+    let (oracle, _) = execute(&program, &client, Reference::new(basis.clone()), &input, false, BUDGET);
+    assert!(expected == oracle, "the CPU's results differ from the reference's");
+    let (actual, _) = execute(&program, &client, gpu(adapter, basis, options()), &input, false, BUDGET);
+    assert!(expected == actual, "the results differ");
 }
 
 fn small_basis() -> Arc<RnsBasis> {
